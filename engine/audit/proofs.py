@@ -1,0 +1,152 @@
+"""Checking Merkle proofs: the algorithms of RFC 9162 §2.1.3.2 and §2.1.4.2, step by step.
+
+A root does not say of how many leaves it is: pass a size and a root that one checkpoint bound
+together, and never a size that came with the proof. The names fn, sn, fr and sr are the RFC's:
+the positions of the first and the second node on their level, and the roots being rebuilt.
+"""
+
+from collections.abc import Sequence
+
+from engine.audit.merkle import EMPTY_ROOT, HASH_BYTES, SIZE_MAX, is_hash, node_hash
+
+__all__ = ["PROOF_HASHES_MAX", "ProofError", "verify_consistency", "verify_inclusion"]
+
+PROOF_HASHES_MAX = SIZE_MAX.bit_length() + 1
+"""One sibling for each level of the largest tree, and the node a consistency proof starts at."""
+
+
+class ProofError(ValueError):
+    """A Merkle proof does not show what it was given to show; the text says why."""
+
+
+def verify_inclusion(
+    leaf_hash: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
+) -> None:
+    """Check that the leaf at `index` of the tree (`size`, `root`) is `leaf_hash`.
+
+    `proof` is a list or tuple of 32-byte hashes, the leaf's sibling first. Returning means yes.
+    The caller must have `size` and `root` from a checkpoint or an anchor that it trusts.
+
+    Raises:
+        ProofError: the proof, or the shape of any argument, is wrong.
+    """
+    # 1. The arguments are what they claim to be, and the index lies in the tree.
+    _check_hash("leaf hash", leaf_hash)
+    _check_hash("root", root)
+    _check_size("index", index)
+    _check_size("size", size)
+    _check_proof(proof)
+    if index >= size:
+        raise ProofError(f"index {index} is not within a tree of {size} leaves")
+
+    # 2-4. Climb from the leaf; `sn` reaches 0 exactly at the root.
+    fn, sn = index, size - 1
+    rebuilt = leaf_hash
+    for sibling in proof:
+        if sn == 0:
+            raise ProofError("the proof is too long")
+        if fn & 1 or fn == sn:
+            rebuilt = node_hash(sibling, rebuilt)
+            fn, sn = _skip_missing_siblings(fn, sn)
+        else:
+            rebuilt = node_hash(rebuilt, sibling)
+        fn, sn = fn >> 1, sn >> 1
+
+    # 5. The whole tree was climbed, to the expected root.
+    if sn != 0:
+        raise ProofError("the proof is too short")
+    if rebuilt != root:
+        raise ProofError("the proof leads to another root")
+
+
+def verify_consistency(
+    old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Sequence[bytes]
+) -> None:
+    """Check that the tree (`new_size`, `new_root`) only appended to (`old_size`, `old_root`).
+
+    `proof` is a list or tuple of 32-byte hashes. Every tree extends the empty one, so from size 0
+    only the empty proof and EMPTY_ROOT pass; equal sizes need the empty proof and equal roots.
+    The caller must have both pairs from checkpoints or anchors.
+
+    Raises:
+        ProofError: the proof, or the shape of any argument, is wrong.
+    """
+    # 1. The arguments are what they claim to be; the sizes with nothing to climb end here.
+    _check_hash("old root", old_root)
+    _check_hash("new root", new_root)
+    _check_size("old size", old_size)
+    _check_size("new size", new_size)
+    _check_proof(proof)
+    if old_size > new_size:
+        raise ProofError(f"a log of {old_size} entries cannot shrink to {new_size}")
+    _check_empty_root("old", old_size, old_root)
+    _check_empty_root("new", new_size, new_root)
+    if old_size in (0, new_size):
+        if proof:
+            raise ProofError("the proof must be empty")
+        if old_size == new_size and old_root != new_root:
+            raise ProofError("the same size has two roots")
+        return
+
+    # 2. When the old tree is one complete subtree, the climb starts at its root.
+    path = list(proof)
+    if old_size & (old_size - 1) == 0:
+        path.insert(0, old_root)
+    if not path:
+        raise ProofError("the proof is too short")
+
+    # 3-4. Start on the level of the last complete subtree of the old tree.
+    fn, sn = old_size - 1, new_size - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+
+    # 5-6. Climb, rebuilding both roots; left siblings belong to both trees.
+    fr = sr = path[0]
+    for sibling in path[1:]:
+        if sn == 0:
+            raise ProofError("the proof is too long")
+        if fn & 1 or fn == sn:
+            fr, sr = node_hash(sibling, fr), node_hash(sibling, sr)
+            fn, sn = _skip_missing_siblings(fn, sn)
+        else:
+            sr = node_hash(sr, sibling)
+        fn, sn = fn >> 1, sn >> 1
+
+    # 7. The whole tree was climbed, to both expected roots.
+    if sn != 0:
+        raise ProofError("the proof is too short")
+    if fr != old_root:
+        raise ProofError("the proof leads to another old root")
+    if sr != new_root:
+        raise ProofError("the proof leads to another new root")
+
+
+def _skip_missing_siblings(fn: int, sn: int) -> tuple[int, int]:
+    """Pass the levels where the last node has no sibling and stands for its own parent."""
+    while fn and not fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    return fn, sn
+
+
+def _check_hash(name: str, value: object) -> None:
+    if not is_hash(value):
+        raise ProofError(f"the {name} is not {HASH_BYTES} bytes")
+
+
+def _check_size(name: str, value: object) -> None:
+    if type(value) is not int or not 0 <= value <= SIZE_MAX:
+        raise ProofError(f"the {name} is not an integer within 0..2^63 - 1")
+
+
+def _check_empty_root(name: str, size: int, root: bytes) -> None:
+    if size == 0 and root != EMPTY_ROOT:
+        raise ProofError(f"the {name} root is not that of an empty tree")
+
+
+def _check_proof(proof: object) -> None:
+    if not isinstance(proof, list | tuple):
+        raise ProofError("the proof is not a list of hashes")
+    if len(proof) > PROOF_HASHES_MAX:
+        raise ProofError("the proof is too long")
+    for step in proof:
+        _check_hash("proof's step", step)

@@ -1,0 +1,56 @@
+"""Put our contracts on a chain."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eth_utils.address import to_checksum_address
+
+from engine.chain import contracts, sender
+from engine.chain.gateway import ChainError, ChainGateway
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """Where the contracts stand, and the block from which on they can have events."""
+
+    registry: str
+    anchors: str
+    block_number: int
+
+
+def deploy(gateway: ChainGateway, operator: "LocalAccount", *, timeout_s: float = 120) -> Deployed:
+    """Deploy both registries; `operator` administers them and pays the gas.
+
+    Raises:
+        ChainError: a deployment was refused, or is not mined in time.
+    """
+    anchors = create(gateway, operator, contracts.ANCHOR_REGISTRY, timeout_s=timeout_s)
+    block_number = gateway.head().number
+    registry = create(
+        gateway,
+        operator,
+        contracts.SESSION_REGISTRY,
+        to_checksum_address(operator.address),
+        to_checksum_address(anchors),
+        timeout_s=timeout_s,
+    )
+    return Deployed(registry, anchors, block_number)
+
+
+def create(
+    gateway: ChainGateway,
+    account: "LocalAccount",
+    name: str,
+    *arguments: str,
+    timeout_s: float = 120,
+) -> str:
+    """Deploy one contract and return its address."""
+    code = contracts.creation_code(name, *arguments)
+    tx_hash = sender.send(gateway, account, to=None, data=code)
+    receipt = sender.wait(gateway, tx_hash, timeout_s=timeout_s, poll_s=0.05)
+    if not receipt.succeeded or receipt.contract_address is None:
+        raise ChainError(f"the deployment of {name} reverted in transaction 0x{tx_hash.hex()}")
+    return receipt.contract_address

@@ -1,0 +1,64 @@
+"""How the embedded chain begins and is found again: eth-tester's genesis, on py-evm."""
+
+from collections.abc import Callable
+from typing import Any
+
+from eth._utils.address import generate_contract_address
+from eth.abc import BlockHeaderAPI, SignedTransactionAPI
+from eth.chains.base import MiningChain
+from eth.db.atomic import AtomicDB
+from eth.vm.forks.prague import PragueVM
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_tester.backends.pyevm.main import (  # type: ignore[import-untyped]
+    generate_genesis_state_for_keys,
+    get_default_account_keys,
+    get_default_genesis_params,
+)
+
+from engine.chain.embedded_store import BlockStore
+from engine.chain.gateway import ChainError
+
+
+def open_chain(
+    store: BlockStore, chain_id: int, clock: Callable[[], int]
+) -> tuple[MiningChain, LocalAccount]:
+    """Reopen the chain of `store`, or begin it at `clock()` seconds and make its genesis durable.
+
+    Returns the chain and the account that holds the funds (a public key pair of eth-tester's).
+
+    Raises:
+        ChainError: the stored chain has another id.
+    """
+
+    class EmbeddedMiningChain(MiningChain):
+        vm_configuration = ((0, PragueVM),)  # type: ignore[assignment]
+
+        def create_header_from_parent(
+            self, parent_header: BlockHeaderAPI, **header_params: Any
+        ) -> BlockHeaderAPI:
+            # py-evm would let the gas limit drift; eth-tester holds it constant, and so do we.
+            header_params["gas_limit"] = parent_header.gas_limit
+            return super().create_header_from_parent(parent_header, **header_params)
+
+    EmbeddedMiningChain.chain_id = chain_id
+    keys = get_default_account_keys()
+    faucet: LocalAccount = Account.from_key(keys[0].to_bytes())
+    database = AtomicDB(store)
+    if store.is_empty:
+        EmbeddedMiningChain.from_genesis(
+            database,
+            get_default_genesis_params({"timestamp": clock()}),
+            generate_genesis_state_for_keys(keys),
+        )
+        store.commit(properties=[("chain_id", str(chain_id))])
+    elif (stored := store.property("chain_id")) != str(chain_id):
+        raise ChainError(f"the stored chain has id {stored}, not {chain_id}")
+    return EmbeddedMiningChain(database), faucet
+
+
+def contract_address(transaction: SignedTransactionAPI) -> str | None:
+    """Return where a creating transaction puts its contract; None for any other."""
+    if transaction.to != b"":
+        return None
+    return f"0x{generate_contract_address(transaction.sender, transaction.nonce).hex()}"

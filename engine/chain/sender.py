@@ -1,0 +1,124 @@
+"""Sign an EIP-1559 transaction, send it, and wait for what became of it.
+
+`sign` is apart from `ChainGateway.send_raw` so that a caller can write the hash down first: whoever
+sends and then loses the connection must be able to ask for the receipt, not to pay again.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.chain.gateway import (
+    ChainGateway,
+    ChainUnavailable,
+    Receipt,
+    TransactionPending,
+    TransactionRejected,
+)
+
+if TYPE_CHECKING:  # eth-account is slow to import, and the caller already has
+    from eth_account.signers.local import LocalAccount
+
+MAX_FEE_PER_GAS_WEI = 10_000 * 10**9
+"""An endpoint that asks for more is not believed: it could drain the sender into fees."""
+
+MAX_GAS = 2**24
+"""The most gas one transaction may have (EIP-7825)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedTransaction:
+    """A transaction that can be sent any number of times and mined at most once."""
+
+    raw: bytes
+    hash: bytes
+    nonce: int
+
+
+def sign(
+    gateway: ChainGateway,
+    account: "LocalAccount",
+    *,
+    to: str | None,
+    data: bytes,
+    value: int = 0,
+    nonce: int | None = None,
+) -> SignedTransaction:
+    """Build and sign a type-2 transaction (EIP-1559); nothing is sent.
+
+    `to` None creates a contract; `value` is in wei; `nonce` None takes the next pending one, which
+    is only safe when nobody else sends from the same account at the same time.
+
+    Raises:
+        CallReverted: the transaction would revert now.
+        TransactionRejected: it needs more gas, or fees, than is ever reasonable.
+        ChainUnavailable: the chain could not be asked.
+    """
+    sender = account.address.lower()
+    if nonce is None:
+        nonce = gateway.transaction_count(sender, pending=True)
+    gas = gateway.estimate_gas(sender=sender, to=to, data=data, value=value)
+    if gas > MAX_GAS:
+        raise TransactionRejected(f"needs {gas} gas, more than {MAX_GAS}")
+    max_fee_per_gas, max_priority_fee_per_gas = gateway.fees()
+    if max(max_fee_per_gas, max_priority_fee_per_gas) > MAX_FEE_PER_GAS_WEI:
+        raise TransactionRejected(f"the chain asks for {max_fee_per_gas} wei per gas")
+    fields: dict[str, Any] = {
+        "type": 2,
+        "chainId": gateway.chain_id,
+        "nonce": nonce,
+        # The state may differ a little when the transaction is mined; unused gas is not paid.
+        "gas": min(gas + gas // 4, MAX_GAS) if data else gas,
+        "maxFeePerGas": max_fee_per_gas,
+        "maxPriorityFeePerGas": max_priority_fee_per_gas,
+        "to": bytes.fromhex(to.removeprefix("0x")) if to is not None else b"",
+        "value": value,
+        "data": data,
+    }
+    signed = account.sign_transaction(fields)
+    return SignedTransaction(bytes(signed.raw_transaction), bytes(signed.hash), nonce)
+
+
+def send(
+    gateway: ChainGateway,
+    account: "LocalAccount",
+    *,
+    to: str | None,
+    data: bytes,
+    value: int = 0,
+    nonce: int | None = None,
+) -> bytes:
+    """Sign and send as `sign` does; return the transaction hash.
+
+    Raises:
+        CallReverted, TransactionRejected, ChainUnavailable: nothing was sent.
+        TransactionPending: it was sent and no answer came; it may be mined.
+    """
+    signed = sign(gateway, account, to=to, data=data, value=value, nonce=nonce)
+    try:
+        return gateway.send_raw(signed.raw)
+    except ChainUnavailable as error:
+        raise TransactionPending(signed.hash) from error
+
+
+def wait(
+    gateway: ChainGateway, tx_hash: bytes, *, timeout_s: float = 60.0, poll_s: float = 0.25
+) -> Receipt:
+    """Return the receipt of `tx_hash`, mined well or reverted (look at `succeeded`).
+
+    An endpoint that is away meanwhile is asked again until the time is up.
+
+    Raises:
+        TransactionPending: no receipt within `timeout_s`. Unknown is not failed.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        failure: ChainUnavailable | None = None
+        try:
+            if (receipt := gateway.receipt(tx_hash)) is not None:
+                return receipt
+        except ChainUnavailable as error:
+            failure = error
+        if time.monotonic() + poll_s > deadline:
+            raise TransactionPending(tx_hash) from failure
+        time.sleep(poll_s)

@@ -1,0 +1,130 @@
+"""Open the SQLite data file: one process, one writing connection, read-only readers beside it.
+
+Releases 3.7.0 to 3.51.2 of SQLite can corrupt a write-ahead log when two connections write and
+checkpoint at once, and Debian 12 ships 3.40. Here only one connection can write: the directory is
+locked for one process (`flock`), that process opens one writing connection, and every other
+connection is opened with `mode=ro`, which neither writes nor checkpoints.
+See docs/decisions/0002-one-sqlite-writer.md.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from engine.errors import CannotStart
+
+APPLICATION_ID = 0x54_4C_53_54  # "TLST", kept in the file's header
+
+
+class DirectoryLock:
+    """An exclusive lock on a data directory, held until `release` or the end of the process."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise CannotStart(f"data directory {directory}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._descriptor)
+            raise CannotStart(
+                f"data directory {directory} is in use by another process; "
+                "stop it or choose another TALLYSTICK_DATA_DIR"
+            ) from error
+
+    def release(self) -> None:
+        """Let another process have the directory."""
+        os.close(self._descriptor)
+
+
+class Database:
+    """The data file. `writer` belongs to the ledger's thread alone; `reading()` is for everybody."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create `path` and bring its schema up to date.
+
+        Raises:
+            CannotStart: the file is corrupt, of another program, or of a newer release.
+        """
+        self._writing = sa.create_engine(
+            f"sqlite:///{path}",
+            poolclass=StaticPool,
+            connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 5},
+        )
+        self._reading = sa.create_engine(
+            f"sqlite:///file:{path}?mode=ro&uri=true",
+            poolclass=QueuePool,
+            pool_size=4,
+            connect_args={"check_same_thread": False, "isolation_level": None},
+        )
+        sa.event.listen(self._writing, "connect", _prepare_writer)
+        sa.event.listen(self._writing, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+        sa.event.listen(self._reading, "begin", lambda c: c.exec_driver_sql("BEGIN"))
+        try:
+            self._check(path)
+            self._migrate()
+            self.writer = self._writing.connect()
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+            self._writing.dispose()
+            raise CannotStart(
+                f"data file {path} cannot be used: {getattr(error, 'orig', error)}"
+            ) from error
+        except CannotStart:
+            self._writing.dispose()
+            raise
+
+    def _check(self, path: Path) -> None:
+        with self._writing.begin() as connection:
+            ours = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+            tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
+            if tables and ours != APPLICATION_ID:
+                raise CannotStart(f"data file {path} is not a Tallystick database")
+            finding = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+            if finding != "ok":
+                raise CannotStart(f"data file {path} is corrupt: {finding}")
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _migrate(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(resources.files("engine.db") / "migrations"))
+        with self._writing.connect() as connection:
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise CannotStart(f"data file is of another release: {error}") from error
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection that sees one consistent, committed state and cannot write."""
+        with self._reading.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection; the last one folds the write-ahead log into the file."""
+        self._reading.dispose()
+        self.writer.close()
+        self._writing.dispose()
+
+
+def _prepare_writer(connection: Any, _record: object) -> None:
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",  # NORMAL would lose acknowledged commits when the power fails
+        "foreign_keys = ON",
+        "temp_store = MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()

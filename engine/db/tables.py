@@ -1,0 +1,231 @@
+"""The tables. Every one leads with its workspace or session, so that the schema can be distributed.
+
+Times are milliseconds since the epoch, money is micro-USD; token amounts, which may need 256 bits,
+are decimal text. Hashes are raw bytes; addresses are lower-case text.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlmodel import Field, SQLModel
+
+_HELD = text("state = 'held'")
+
+
+def _bytes(*, nullable: bool = False, unique: bool = False) -> Any:
+    return Field(sa_column=Column(LargeBinary, nullable=nullable, unique=unique))
+
+
+def _big(*, nullable: bool = False) -> Any:
+    return Field(sa_column=Column(BigInteger, nullable=nullable))
+
+
+def _key(kind: Any = Text) -> Any:
+    return Field(sa_column=Column(kind, primary_key=True, autoincrement=False))
+
+
+def _text(*, nullable: bool = False) -> Any:
+    return Field(sa_column=Column(Text, nullable=nullable))
+
+
+class Meta(SQLModel, table=True):
+    """What this data directory belongs to: chain, contracts, log."""
+
+    __tablename__ = "meta"
+    key: str = _key()
+    value: str = _text()
+
+
+class Workspace(SQLModel, table=True):
+    """A tenant."""
+
+    __tablename__ = "workspaces"
+    id: str = _key()
+    name: str = _text()
+    created_ms: int = _big()
+
+
+class ApiKey(SQLModel, table=True):
+    """An operator's key; only the hash of the secret is kept."""
+
+    __tablename__ = "api_keys"
+    workspace_id: str = _text()
+    id: str = _key()
+    role: str = _text()
+    name: str = _text()
+    prefix: str = _text()
+    secret_hash: bytes = _bytes(unique=True)
+    created_ms: int = _big()
+    revoked_ms: int | None = _big(nullable=True)
+
+
+class Agent(SQLModel, table=True):
+    """A registry entry; its id is the one the operator assigned."""
+
+    __tablename__ = "agents"
+    workspace_id: str = _key()
+    id: str = _key()
+    name: str | None = _text(nullable=True)
+    created_ms: int = _big()
+
+
+class Session(SQLModel, table=True):
+    """A spending session. Its parameters are in `grant_json` alone, so they cannot disagree."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index("sessions_by_workspace", "workspace_id", "created_ms", "id"),)
+    workspace_id: str = _text()
+    id: str = _key()
+    type: str = _text()
+    label: str | None = _text(nullable=True)
+    agent_id: str = _text()
+    agent_name: str | None = _text(nullable=True)
+    user_wallet: str = _text()
+    metadata_json: str = _text()
+    state: str = _text()
+    consent: str = _text()
+    grant_json: str = _text()
+    grant_hash: bytes = _bytes()
+    owner_signature: bytes | None = _bytes(nullable=True)
+    public_key: bytes = _bytes()
+    token_id: bytes = _bytes(unique=True)
+    mint_pkp: bool
+    secret_hash: bytes = _bytes(unique=True)
+    created_ms: int = _big()
+    expires_ms: int = _big()
+    ended_ms: int | None = _big(nullable=True)
+
+
+class SessionKey(SQLModel, table=True):
+    """A session's private key, sealed by the key-encryption key."""
+
+    __tablename__ = "session_keys"
+    workspace_id: str = _text()
+    session_id: str = _key()
+    address: str = _text()
+    sealed: bytes = _bytes()
+
+
+class Decision(SQLModel, table=True):
+    """One answer to one payment request, and the life of the hold it opened, if it did."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (
+        UniqueConstraint("session_id", "idempotency_key"),
+        Index("decisions_held", "expires_ms", sqlite_where=_HELD, postgresql_where=_HELD),
+    )
+    session_id: str = _key()
+    number: int = _key(BigInteger)
+    workspace_id: str = _text()
+    idempotency_key: str | None = _text(nullable=True)
+    request_json: str = _text()
+    decision_json: str = _text()
+    amount: int = _big()
+    captured: int = _big()
+    state: str = _text()
+    decided_ms: int = _big()
+    expires_ms: int | None = _big(nullable=True)
+    closed_ms: int | None = _big(nullable=True)
+
+
+class Record(SQLModel, table=True):
+    """One entry of the audit log: the exact bytes that are hashed."""
+
+    __tablename__ = "records"
+    __table_args__ = (UniqueConstraint("stream", "seq"),)
+    leaf_index: int = _key(BigInteger)
+    workspace_id: str = _text()
+    stream: str = _text()
+    seq: int = _big()
+    body: bytes = _bytes()
+
+
+class OutboxEvent(SQLModel, table=True):
+    """An event that was committed with the change it tells of and waits for delivery."""
+
+    __tablename__ = "outbox"
+    workspace_id: str = _text()
+    id: str = _key()
+    stream: str = _text()
+    seq: int = _big()
+    event: str = _text()
+    payload_json: str = _text()
+    created_ms: int = _big()
+    delivered_ms: int | None = _big(nullable=True)
+
+
+class CheckpointRow(SQLModel, table=True):
+    """A signed tree head."""
+
+    __tablename__ = "checkpoints"
+    size: int = _key(BigInteger)
+    root: bytes = _bytes()
+    note: str = _text()
+    created_ms: int = _big()
+
+
+class Anchor(SQLModel, table=True):
+    """A checkpoint on its way to the chain: sent, then mined, then final."""
+
+    __tablename__ = "anchors"
+    size: int = _key(BigInteger)
+    root: bytes = _bytes()
+    state: str = _text()
+    tx_hash: bytes = _bytes()
+    raw_tx: bytes = _bytes()
+    block_number: int | None = _big(nullable=True)
+    block_hash: bytes | None = _bytes(nullable=True)
+    sent_ms: int = _big()
+
+
+class ChainTransaction(SQLModel, table=True):
+    """A transaction of ours about a session, kept before it is sent so that it is never sent twice."""
+
+    __tablename__ = "chain_transactions"
+    session_id: str = _key()
+    action: str = _key()
+    workspace_id: str = _text()
+    tx_hash: bytes = _bytes()
+    raw_tx: bytes = _bytes()
+    state: str = _text()
+    sent_ms: int = _big()
+
+
+class ChainBlock(SQLModel, table=True):
+    """A block that was read, kept so that a reorganisation is seen and rolled back."""
+
+    __tablename__ = "chain_blocks"
+    number: int = _key(BigInteger)
+    hash: bytes = _bytes()
+    parent_hash: bytes = _bytes()
+    timestamp_s: int = _big()
+
+
+class ChainEvent(SQLModel, table=True):
+    """An event of our contracts in a block of the canonical chain."""
+
+    __tablename__ = "chain_events"
+    __table_args__ = (Index("chain_events_by_subject", "subject", "block_number", "log_index"),)
+    block_number: int = _key(BigInteger)
+    log_index: int = _key(Integer)
+    block_hash: bytes = _bytes()
+    tx_hash: bytes = _bytes()
+    name: str = _text()
+    subject: bytes = _bytes()
+    args_json: str = _text()
+
+
+def table(model: type[SQLModel]) -> Table:
+    """The Core table behind a model."""
+    found: Table = SQLModel.metadata.tables[str(model.__tablename__)]
+    return found

@@ -1,0 +1,230 @@
+"""What a data directory belongs to: one chain, its contracts, one log and the keys of both.
+
+Made at the first start and kept in the `meta` table; every later start must find the same chain.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
+
+from engine.audit.checkpoint import verifier_key
+from engine.audit.evidence import log_salt
+from engine.chain import contracts, sender
+from engine.chain.deploy import create, deploy
+from engine.chain.embedded import EmbeddedChain
+from engine.chain.gateway import CallReverted, ChainError, ChainGateway
+from engine.db.sqlite import Database
+from engine.db.tables import Meta, table
+from engine.errors import CannotStart
+from engine.identifiers import RandomBytes
+from engine.sessions.vault import Vault
+from engine.settings import Settings, Token
+
+OPERATOR_FUNDS_WEI = 100 * 10**18
+
+_meta = table(Meta)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Everything that identifies this installation."""
+
+    chain_id: int
+    genesis_hash: bytes
+    registry: str
+    anchors: str
+    start_block: int
+    origin: str
+    log_id: bytes
+    log_key: Ed25519PrivateKey
+    operator: LocalAccount
+    tokens: tuple[Token, ...]
+
+    @property
+    def chain(self) -> str:
+        """The CAIP-2 id of the chain."""
+        return f"eip155:{self.chain_id}"
+
+    @property
+    def log_verifier_key(self) -> str:
+        """The log's public key in the C2SP signed-note form."""
+        return verifier_key(self.origin, self.log_key.public_key())
+
+
+def establish(
+    settings: Settings,
+    database: Database,
+    gateway: ChainGateway,
+    vault: Vault,
+    random_bytes: RandomBytes,
+) -> Deployment:
+    """Load the deployment, or make it at the first start.
+
+    Raises:
+        CannotStart: the chain, the contracts or the keys are not those of this data directory.
+    """
+    genesis = gateway.block(0)
+    if genesis is None:
+        raise CannotStart(f"the chain at {settings.chain} has no block 0")
+    with database.reading() as connection:
+        rows = connection.execute(sa.select(_meta.c.key, _meta.c.value)).all()
+    stored = {row.key: row.value for row in rows}
+    if not stored:
+        stored = _first_start(settings, gateway, vault, genesis.hash, random_bytes)
+        with database.writer.begin():
+            database.writer.execute(
+                sa.insert(_meta), [{"key": key, "value": stored[key]} for key in stored]
+            )
+    _check(settings, gateway, genesis.hash, stored)
+    origin, chain_id = stored["origin"], int(stored["chain_id"])
+    tokens = list(settings.tokens)
+    if "usdc" in stored:
+        asset = f"eip155:{chain_id}/erc20:{stored['usdc']}"
+        tokens.append(Token(symbol="USDC", asset=asset, decimals=6, usd_price="1"))
+    return Deployment(
+        chain_id=chain_id,
+        genesis_hash=genesis.hash,
+        registry=stored["registry"],
+        anchors=stored["anchors"],
+        start_block=int(stored["start_block"]),
+        origin=origin,
+        log_id=bytes.fromhex(stored["log_id"]),
+        log_key=Ed25519PrivateKey.from_private_bytes(
+            vault.open(bytes.fromhex(stored["log_key"]), "log key")
+        ),
+        operator=Account.from_key(vault.open(bytes.fromhex(stored["operator"]), "operator key")),
+        tokens=tuple(tokens),
+    )
+
+
+def _first_start(
+    settings: Settings,
+    gateway: ChainGateway,
+    vault: Vault,
+    genesis_hash: bytes,
+    random_bytes: RandomBytes,
+) -> dict[str, str]:
+    operator = _operator(settings, random_bytes)
+    usdc = None
+    if isinstance(gateway, EmbeddedChain):
+        gateway.fund(operator.address.lower(), OPERATOR_FUNDS_WEI)
+        usdc = create(gateway, operator, contracts.TEST_USDC)
+    if settings.registry is None:
+        if not isinstance(gateway, EmbeddedChain):
+            raise CannotStart(
+                "TALLYSTICK_REGISTRY is not set: deploy the contracts with `tallystick deploy` "
+                "and set it to the SessionRegistry's address"
+            )
+        deployed = deploy(gateway, operator)
+        registry, anchors, start_block = deployed.registry, deployed.anchors, deployed.block_number
+    else:
+        registry, start_block = settings.registry, gateway.head().number
+        anchors = anchors_of(gateway, registry)
+    origin = f"tallystick/{random_bytes(8).hex()}"
+    log_key = Ed25519PrivateKey.generate()
+    salt = log_salt(verifier_key(origin, log_key.public_key()))
+    log_id = _open_log(gateway, operator, anchors, salt)
+    stored = {
+        "chain_id": str(gateway.chain_id),
+        "genesis_hash": genesis_hash.hex(),
+        "registry": registry,
+        "anchors": anchors,
+        "start_block": str(start_block),
+        "origin": origin,
+        "log_id": log_id.hex(),
+        "log_key": vault.seal(log_key.private_bytes_raw(), "log key").hex(),
+        "operator": vault.seal(bytes(operator.key), "operator key").hex(),
+    }
+    return stored | ({"usdc": usdc} if usdc else {})
+
+
+def _operator(settings: Settings, random_bytes: RandomBytes) -> LocalAccount:
+    if settings.operator_key is None:
+        if settings.chain != "embedded":
+            raise CannotStart(
+                "TALLYSTICK_OPERATOR_KEY is not set: it registers, revokes and anchors on the chain"
+            )
+        return _account(random_bytes(32))
+    return operator_account(settings.operator_key.get_secret_value())
+
+
+def operator_account(key: str) -> LocalAccount:
+    """The account of a private key in hexadecimal.
+
+    Raises:
+        CannotStart: it is not a private key. The key is not repeated.
+    """
+    try:
+        return _account(bytes.fromhex(key.removeprefix("0x")))
+    except Exception:  # noqa: BLE001 (the cause could quote the key)
+        raise CannotStart("TALLYSTICK_OPERATOR_KEY is not a private key of 64 hex digits") from None
+
+
+def _account(key: bytes) -> LocalAccount:
+    account: LocalAccount = Account.from_key(key)
+    return account
+
+
+def anchors_of(gateway: ChainGateway, registry: str) -> str:
+    """The anchor registry that a session registry names.
+
+    Raises:
+        CannotStart: there is no SessionRegistry at that address.
+    """
+    if not gateway.code(registry):
+        raise CannotStart(
+            f"TALLYSTICK_REGISTRY: there is no contract at {registry} "
+            f"on the chain with id {gateway.chain_id}"
+        )
+    try:
+        address = contracts.read(gateway, contracts.SESSION_REGISTRY, registry, "anchors")
+    except ChainError as error:
+        raise CannotStart(f"TALLYSTICK_REGISTRY: {registry} is not a SessionRegistry") from error
+    return str(address).lower()
+
+
+def _open_log(gateway: ChainGateway, operator: LocalAccount, anchors: str, salt: bytes) -> bytes:
+    log_id: bytes = contracts.read(
+        gateway,
+        contracts.ANCHOR_REGISTRY,
+        anchors,
+        "logIdOf",
+        to_checksum_address(operator.address),
+        salt,
+    )
+    data = contracts.call_data(contracts.ANCHOR_REGISTRY, "openLog", salt)
+    try:
+        tx_hash = sender.send(gateway, operator, to=anchors, data=data)
+    except CallReverted as error:
+        raise CannotStart(f"the log could not be opened on the chain: {error}") from error
+    receipt = sender.wait(gateway, tx_hash, timeout_s=120, poll_s=0.05)
+    if not receipt.succeeded:
+        raise CannotStart(f"the log could not be opened: 0x{tx_hash.hex()} reverted")
+    return log_id
+
+
+def _check(
+    settings: Settings, gateway: ChainGateway, genesis_hash: bytes, stored: dict[str, str]
+) -> None:
+    checks: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
+        ("chain id", stored["chain_id"], lambda: str(gateway.chain_id)),
+        ("genesis block", stored["genesis_hash"], genesis_hash.hex),
+        ("anchor registry", stored["anchors"], lambda: anchors_of(gateway, stored["registry"])),
+    )
+    for what, expected, actual in checks:
+        if (found := actual()) != expected:
+            raise CannotStart(
+                f"this data directory belongs to another chain: its {what} is {expected}, "
+                f"but {settings.chain} has {found}"
+            )
+    if settings.registry not in (None, stored["registry"]):
+        raise CannotStart(
+            f"TALLYSTICK_REGISTRY is {settings.registry}, but this data directory "
+            f"belongs to {stored['registry']}"
+        )

@@ -1,0 +1,351 @@
+"""The engine: opens everything a data directory needs, in order, and closes it again.
+
+The only place that chooses an implementation.
+"""
+
+import threading
+import time
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from engine.audit.canonical import CanonicalError
+from engine.chain import contracts
+from engine.chain.embedded import EmbeddedChain
+from engine.chain.embedded_rpc import EmbeddedRpc
+from engine.chain.gateway import BlockHeader, ChainError, ChainGateway
+from engine.chain.indexer import DeepReorg, Indexer
+from engine.chain.json_rpc import JsonRpcChain
+from engine.clock import Clock, system_clock
+from engine.db.sqlite import Database, DirectoryLock
+from engine.db.tables import Decision as DecisionRow
+from engine.db.tables import table
+from engine.deployment import Deployment, establish
+from engine.errors import CannotStart, NotFound, TallystickError
+from engine.evidence.anchorer import Anchorer, AnchorView
+from engine.evidence.export import Exporter
+from engine.grant import Domain
+from engine.identifiers import Identifiers
+from engine.ledger.ledger import Ledger
+from engine.ledger.log import Log
+from engine.ledger.payment import Payment, parse_payment_id, payment_from_row
+from engine.ledger.writer import Writer
+from engine.policy.decision import Remaining
+from engine.sessions.lifecycle import NewSession, Sessions, SessionView
+from engine.sessions.on_chain import Listener, Registrar
+from engine.sessions.vault import Vault
+from engine.settings import Settings, Token
+from engine.workspaces.access import Access
+from engine.workspaces.agents import Agents
+
+CHAIN_SILENCE_MAX_MS = 300_000
+"""After this long without reading the chain, sessions that live on it are not decided any more."""
+
+_decisions = table(DecisionRow)
+_log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """An open data directory. Use `open_engine`; `close` it in the end."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        lock: DirectoryLock,
+        database: Database,
+        gateway: ChainGateway,
+        deployment: Deployment,
+        vault: Vault,
+        clock: Clock,
+        identifiers: Identifiers,
+        log: Log,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.database = database
+        self.gateway = gateway
+        self.deployment = deployment
+        self._lock = lock
+        self._log = log
+        self._ticking = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._anchored_at = time.monotonic()
+        self._background: threading.Thread | None = None
+        self.chain_fault: str | None = None
+        self.writer = Writer(database, log, identifiers, clock)
+        self.ledger = Ledger(
+            self.writer,
+            hold_ttl_ms=settings.hold_ttl_s * 1000,
+            chain_silence_max_ms=CHAIN_SILENCE_MAX_MS,
+        )
+        self.access = Access(database, self.writer)
+        self.agents = Agents(database, self.writer)
+        self.sessions = Sessions(
+            database,
+            self.writer,
+            self.ledger,
+            vault,
+            identifiers,
+            domain=Domain(deployment.chain_id, deployment.registry),
+            audit_log=deployment.log_id,
+        )
+        self._listener = Listener(self.sessions, confirmations=settings.confirmations)
+        self._indexer = Indexer(
+            gateway,
+            database,
+            self.writer,
+            {
+                deployment.registry: contracts.SESSION_REGISTRY,
+                deployment.anchors: contracts.ANCHOR_REGISTRY,
+            },
+            start_block=deployment.start_block,
+            on_change=self._listener,
+        )
+        self._registrar = Registrar(
+            gateway,
+            database,
+            self.writer,
+            self.sessions,
+            registry=deployment.registry,
+            operator=deployment.operator,
+        )
+        self._anchorer = Anchorer(
+            gateway,
+            database,
+            self.writer,
+            log,
+            address=deployment.anchors,
+            log_id=deployment.log_id,
+            signing_key=deployment.log_key,
+            operator=deployment.operator,
+            confirmations=settings.confirmations,
+        )
+        self._exporter = Exporter(database, log, deployment)
+        self.writer.start()
+        self.tick()
+
+    def start(self) -> None:
+        """Follow the chain, expire what is over and anchor the log, on a thread of its own."""
+        self._background = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._background.start()
+
+    def close(self) -> None:
+        """Answer what waits, stop, and release the directory."""
+        self._stopping = True
+        self._wake.set()
+        if self._background is not None:
+            self._background.join()
+        self.writer.stop()
+        self.gateway.close()
+        self.database.close()
+        self._lock.release()
+
+    def tick(self, *, anchor: bool = False) -> None:
+        """Do once what the background thread does again and again. A silent chain is noted."""
+        with self._ticking:
+            while self.ledger.expire_holds() or self.sessions.expire_due():
+                pass
+            try:
+                self._read_chain()
+                if self._registrar.tick():
+                    self._read_chain()
+                self._anchorer.tick(new=anchor)
+            except (ChainError, DeepReorg) as error:
+                self.chain_fault = error.message
+                _log.warning("chain_silent", reason=error.message)
+            else:
+                self.chain_fault = None
+        with self._changed:
+            self._changed.notify_all()
+
+    def create_session(
+        self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0
+    ) -> tuple[SessionView, str]:
+        """Create a session and wait up to `wait_s` for its registration on the chain."""
+        view, token = self.sessions.create(workspace_id, new)
+        return self._settled(view, wait_s), token
+
+    def consent(
+        self, workspace_id: str, session_id: str, signature: bytes, *, wait_s: float = 0.0
+    ) -> SessionView:
+        """Accept the owner's signature and wait up to `wait_s` for the registration."""
+        return self._settled(self.sessions.consent(workspace_id, session_id, signature), wait_s)
+
+    def revoke_session(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
+        """Revoke now; the chain is told in the background."""
+        view = self.sessions.revoke(workspace_id, session_id, by=by)
+        self._wake.set()
+        return view
+
+    def remaining(self, view: SessionView) -> Remaining:
+        """What each window still allows at this moment, in micro-USD."""
+        return self.ledger.remaining(view.id).result()
+
+    def payment(self, workspace_id: str, payment: str) -> Payment:
+        """One payment of a workspace.
+
+        Raises:
+            NotFound: absent, or of another workspace.
+        """
+        session_id, number = parse_payment_id(payment)
+        query = sa.select(_decisions).where(
+            _decisions.c.session_id == session_id,
+            _decisions.c.number == number,
+            _decisions.c.workspace_id == workspace_id,
+        )
+        with self.database.reading() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise NotFound("no such payment", code="payment_not_found")
+        return payment_from_row(row)
+
+    def payments(
+        self, workspace_id: str, *, session_id: str | None, offset: int, limit: int
+    ) -> tuple[list[Payment], int]:
+        """A page of payments, the newest first, and how many there are in all."""
+        where = [_decisions.c.workspace_id == workspace_id]
+        if session_id is not None:
+            where.append(_decisions.c.session_id == session_id)
+        query = (
+            sa.select(_decisions)
+            .where(*where)
+            .order_by(
+                _decisions.c.decided_ms.desc(),
+                _decisions.c.session_id.desc(),
+                _decisions.c.number.desc(),
+            )
+            .offset(offset)
+            .limit(limit)
+        )
+        count = sa.select(sa.func.count()).select_from(_decisions).where(*where)
+        with self.database.reading() as connection:
+            rows = connection.execute(query).all()
+            return [payment_from_row(row) for row in rows], connection.execute(count).scalar_one()
+
+    def token(self, symbol: str, chain: str | None) -> Token | None:
+        """The configured token that a request means by a symbol, on the main chain by default."""
+        wanted = (symbol, chain or self.deployment.chain)
+        for token in self.deployment.tokens:
+            if (token.symbol, token.chain) == wanted:
+                return token
+        return None
+
+    def anchor(self) -> AnchorView | None:
+        """Sign a checkpoint of everything committed and anchor it now."""
+        self.tick(anchor=True)
+        return self._anchorer.latest()
+
+    def evidence(self, workspace_id: str, session_id: str) -> bytes:
+        """The evidence file of a session."""
+        view = self.sessions.get(workspace_id, session_id)
+        return self._exporter.export(view, self.clock())
+
+    def ready(self) -> dict[str, Any]:
+        """Whether decisions can be made, and what is in doubt if not."""
+        faults = [fault for fault in (self.writer.fault, self.chain_fault) if fault]
+        latest = self._anchorer.latest()
+        return {
+            "ready": not faults,
+            "faults": faults,
+            "records": self._log.committed,
+            "anchored": latest.size if latest and latest.state != "sent" else 0,
+        }
+
+    def serve_embedded_chain(self) -> EmbeddedRpc | None:
+        """Let other processes read the embedded chain; None if the chain is elsewhere."""
+        if not isinstance(self.gateway, EmbeddedChain):
+            return None
+        rpc = EmbeddedRpc(self.gateway, port=self.settings.rpc_port)
+        rpc.start()
+        return rpc
+
+    def _read_chain(self) -> None:
+        while True:
+            tip: BlockHeader = self._indexer.tick()
+            head = self.gateway.head()
+            self.ledger.chain_seen(self.clock(), tip.timestamp_s * 1000)
+            if tip.number >= head.number:
+                return
+
+    def _settled(self, view: SessionView, wait_s: float) -> SessionView:
+        if view.state != "registering":
+            return view
+        deadline = time.monotonic() + wait_s
+        while view.state == "registering" and (left := deadline - time.monotonic()) > 0:
+            if self._background is None:
+                self.tick()
+            else:
+                with self._changed:
+                    self._wake.set()
+                    self._changed.wait(left)
+            view = self.sessions.get(view.workspace_id, view.id)
+        return view
+
+    def _run(self) -> None:
+        while not self._stopping:
+            interval_s = self.settings.anchor_interval_s
+            due = 0 < interval_s <= time.monotonic() - self._anchored_at
+            if due:
+                self._anchored_at = time.monotonic()
+            try:
+                self.tick(anchor=due)
+            except TallystickError as error:
+                _log.error("tick_failed", reason=error.message)
+            except Exception:
+                _log.exception("tick_failed")
+            self._wake.wait(self.settings.poll_interval_ms / 1000)
+            self._wake.clear()
+
+
+def open_engine(settings: Settings, *, clock: Clock = system_clock) -> Engine:
+    """Open the data directory that `settings` names, making it at the first start.
+
+    Raises:
+        CannotStart: another process has it, it is damaged, or it belongs to another chain.
+    """
+    identifiers = Identifiers(clock)
+    lock = DirectoryLock(settings.data_dir)
+    opened: list[Any] = [lock.release]
+    try:
+        database = Database(settings.data_dir / "ledger.sqlite3")
+        opened.append(database.close)
+        vault = _vault(settings)
+        gateway = _gateway(settings)
+        opened.append(gateway.close)
+        deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
+        log = Log(deployment.origin, identifiers.random_bytes)
+        with database.reading() as connection:
+            log.load(connection)
+        return Engine(
+            settings,
+            lock=lock,
+            database=database,
+            gateway=gateway,
+            deployment=deployment,
+            vault=vault,
+            clock=clock,
+            identifiers=identifiers,
+            log=log,
+        )
+    except BaseException as error:
+        for release in reversed(opened):
+            release()
+        if isinstance(error, (ChainError, CanonicalError, sa.exc.DatabaseError)):
+            raise CannotStart(str(error)) from error
+        raise
+
+
+def _vault(settings: Settings) -> Vault:
+    if settings.kek is None:
+        return Vault.from_file(settings.data_dir / "kek")
+    return Vault.from_passphrase(settings.kek.get_secret_value(), b"tallystick/kek/1")
+
+
+def _gateway(settings: Settings) -> ChainGateway:
+    if settings.chain == "embedded":
+        return EmbeddedChain(settings.data_dir / "chain.sqlite3")
+    return JsonRpcChain(settings.chain)

@@ -1,0 +1,110 @@
+"""Write the evidence file of one session."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine.audit.evidence import FORMAT, NOT_PROVEN, render_evidence, seal_message
+from engine.db.sqlite import Database
+from engine.db.tables import Anchor, CheckpointRow, Record, table
+from engine.deployment import Deployment
+from engine.errors import Conflict
+from engine.ledger.log import Log
+from engine.sessions.lifecycle import SessionView
+from engine.sessions.on_chain import chain_facts
+
+_anchors = table(Anchor)
+_checkpoints = table(CheckpointRow)
+_records = table(Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """Makes evidence files from what is committed."""
+
+    database: Database
+    log: Log
+    deployment: Deployment
+
+    def export(self, view: SessionView, made_ms: int) -> bytes:
+        """The evidence of a session: proofs under the newest mined anchor, and the tail after it.
+
+        Raises:
+            Conflict: the session has no on-chain identity, so there is nothing to verify against.
+        """
+        with self.database.reading() as connection:
+            registration, revocation = chain_facts(connection, view.token_id)
+            if registration is None:
+                raise Conflict(
+                    "the session is not registered on the chain, so it has no evidence",
+                    code="session_not_registered",
+                )
+            anchor: Any = connection.execute(
+                sa.select(_anchors, _checkpoints.c.note)
+                .join(_checkpoints, _checkpoints.c.size == _anchors.c.size)
+                .where(_anchors.c.state != "sent")
+                .order_by(_anchors.c.size.desc())
+                .limit(1)
+            ).first()
+            rows = connection.execute(
+                sa.select(_records.c.leaf_index, _records.c.body)
+                .where(_records.c.stream == view.id)
+                .order_by(_records.c.seq)
+            ).all()
+        size = anchor.size if anchor is not None else 0
+        deployment = self.deployment
+        content = {
+            "format": FORMAT,
+            "made_ms": made_ms,
+            "chain": {
+                "chain_id": str(deployment.chain_id),
+                "registry": deployment.registry,
+                "anchors": deployment.anchors,
+            },
+            "log": {
+                "id": deployment.log_id.hex(),
+                "origin": deployment.origin,
+                "verifier_key": deployment.log_verifier_key,
+            },
+            "session": {
+                "id": view.id,
+                "workspace": view.workspace_id,
+                "type": view.type,
+                "label": view.label,
+                "grant": view.grant.to_json(),
+                "grant_hash": view.grant_hash.hex(),
+                "consent": view.consent,
+                "owner_signature": view.owner_signature and view.owner_signature.hex(),
+                "public_key": view.public_key.hex(),
+                "token_id": view.token_id.hex(),
+            },
+            "registration": registration,
+            "revocation": revocation,
+            "checkpoint": anchor.note if anchor is not None else None,
+            "anchor": None
+            if anchor is None
+            else {
+                "size": anchor.size,
+                "tx_hash": "0x" + anchor.tx_hash.hex(),
+                "block_number": anchor.block_number,
+            },
+            "records": [
+                {
+                    "index": row.leaf_index,
+                    "record": row.body.decode(),
+                    "proof": [
+                        node.hex() for node in self.log.tree.inclusion_proof(row.leaf_index, size)
+                    ],
+                }
+                for row in rows
+                if row.leaf_index < size
+            ],
+            "tail": [
+                {"index": row.leaf_index, "record": row.body.decode()}
+                for row in rows
+                if row.leaf_index >= size
+            ],
+            "not_proven": list(NOT_PROVEN),
+        }
+        return render_evidence(content, deployment.log_key.sign(seal_message(content)))

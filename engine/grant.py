@@ -1,0 +1,208 @@
+"""The grant: what an owner signs, what the chain records and what the engine enforces.
+
+All three are this one object. A wallet shows it as EIP-712 typed data; `SessionRegistry` hashes the
+same struct; the policy of a session is built from nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.policy.decision import Policy
+from engine.policy.limits import Limits
+
+UNLIMITED = 2**64 - 1
+ZERO_ADDRESS = "0x" + "00" * 20
+
+_LIMITS = (
+    ("per_transaction", "perTransactionMicroUsd"),
+    ("per_day", "perDayMicroUsd"),
+    ("per_week", "perWeekMicroUsd"),
+    ("per_month", "perMonthMicroUsd"),
+    ("approval_above", "approvalAboveMicroUsd"),
+)
+_TYPES: dict[str, list[dict[str, str]]] = {
+    "EIP712Domain": [
+        {"name": "name", "type": "string"},
+        {"name": "version", "type": "string"},
+        {"name": "chainId", "type": "uint256"},
+        {"name": "verifyingContract", "type": "address"},
+    ],
+    "Limits": [{"name": name, "type": "uint64"} for _, name in _LIMITS],
+    "Grant": [
+        {"name": "owner", "type": "address"},
+        {"name": "sessionKey", "type": "address"},
+        {"name": "auditLog", "type": "bytes32"},
+        {"name": "workspace", "type": "string"},
+        {"name": "agentId", "type": "string"},
+        {"name": "permissions", "type": "string[]"},
+        {"name": "merchants", "type": "string[]"},
+        {"name": "tokens", "type": "string[]"},
+        {"name": "chains", "type": "string[]"},
+        {"name": "limits", "type": "Limits"},
+        {"name": "validFrom", "type": "uint64"},
+        {"name": "validUntil", "type": "uint64"},
+        {"name": "salt", "type": "bytes32"},
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Where a grant is valid: the chain and the registry contract (EIP-712 `EIP712Domain`)."""
+
+    chain_id: int
+    registry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The parameters of a session. Addresses are lower-case; an empty list means any."""
+
+    owner: str
+    session_key: str
+    audit_log: bytes
+    workspace: str
+    agent_id: str
+    permissions: tuple[str, ...]
+    merchants: tuple[str, ...]
+    tokens: tuple[str, ...]
+    chains: tuple[str, ...]
+    limits: Limits
+    valid_from_s: int
+    valid_until_s: int
+    salt: bytes
+
+    def message(self) -> dict[str, Any]:
+        """The EIP-712 message; an absent limit is 2^64-1."""
+        return {
+            "owner": self.owner,
+            "sessionKey": self.session_key,
+            "auditLog": "0x" + self.audit_log.hex(),
+            "workspace": self.workspace,
+            "agentId": self.agent_id,
+            "permissions": list(self.permissions),
+            "merchants": list(self.merchants),
+            "tokens": list(self.tokens),
+            "chains": list(self.chains),
+            "limits": {
+                name: UNLIMITED if (value := getattr(self.limits, field)) is None else value
+                for field, name in _LIMITS
+            },
+            "validFrom": self.valid_from_s,
+            "validUntil": self.valid_until_s,
+            "salt": "0x" + self.salt.hex(),
+        }
+
+    def abi_tuple(self) -> tuple[Any, ...]:
+        """The form in which the ABI takes the contracts' struct `Grant`."""
+        from eth_utils.address import to_checksum_address
+
+        message = self.message()
+        message["owner"] = to_checksum_address(self.owner)
+        message["sessionKey"] = to_checksum_address(self.session_key)
+        message["limits"] = tuple(message["limits"].values())
+        return tuple(message.values())
+
+    def typed_data(self, domain: Domain) -> dict[str, Any]:
+        """What `eth_signTypedData_v4` takes (EIP-712)."""
+        return {
+            "types": _TYPES,
+            "primaryType": "Grant",
+            "domain": {
+                "name": "Tallystick",
+                "version": "1",
+                "chainId": domain.chain_id,
+                "verifyingContract": domain.registry,
+            },
+            "message": self.message(),
+        }
+
+    def hash(self) -> bytes:
+        """The EIP-712 struct hash: the identity of these parameters, on any chain."""
+        from eth_account.messages import encode_typed_data
+
+        # The domain does not enter the struct hash, so any will do.
+        return bytes(encode_typed_data(full_message=self.typed_data(Domain(0, ZERO_ADDRESS))).body)
+
+    def signer(self, signature: bytes, domain: Domain) -> str:
+        """The lower-case address whose 65-byte, low-s signature over this grant it is (EIP-712).
+
+        Raises:
+            ValueError: the signature is malformed or recovers to nobody.
+        """
+        from eth_account import Account
+        from eth_account.messages import encode_typed_data
+
+        if len(signature) != 65 or signature[64] not in (27, 28):
+            raise ValueError("a signature is 65 bytes r ‖ s ‖ v with v 27 or 28")
+        if int.from_bytes(signature[32:64]) > _HALF_ORDER:
+            raise ValueError("the signature's s is in the upper half of the curve order")
+        try:
+            message = encode_typed_data(full_message=self.typed_data(domain))
+            return str(Account.recover_message(message, signature=signature)).lower()
+        except Exception as error:
+            raise ValueError(f"the signature does not recover: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The form kept in the database, in records and in evidence; an absent limit is null."""
+        return {
+            "owner": self.owner,
+            "session_key": self.session_key,
+            "audit_log": "0x" + self.audit_log.hex(),
+            "workspace": self.workspace,
+            "agent_id": self.agent_id,
+            "permissions": list(self.permissions),
+            "merchants": list(self.merchants),
+            "tokens": list(self.tokens),
+            "chains": list(self.chains),
+            "limits_micro_usd": {field: getattr(self.limits, field) for field, _ in _LIMITS},
+            "valid_from_s": self.valid_from_s,
+            "valid_until_s": self.valid_until_s,
+            "salt": "0x" + self.salt.hex(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Grant":
+        """The inverse of `to_json`; anything that is not exactly its output is refused.
+
+        Raises:
+            ValueError: naming what is wrong.
+        """
+        try:
+            grant = cls(
+                owner=data["owner"],
+                session_key=data["session_key"],
+                audit_log=bytes.fromhex(data["audit_log"][2:]),
+                workspace=data["workspace"],
+                agent_id=data["agent_id"],
+                permissions=tuple(data["permissions"]),
+                merchants=tuple(data["merchants"]),
+                tokens=tuple(data["tokens"]),
+                chains=tuple(data["chains"]),
+                limits=Limits(**data["limits_micro_usd"]),
+                valid_from_s=data["valid_from_s"],
+                valid_until_s=data["valid_until_s"],
+                salt=bytes.fromhex(data["salt"][2:]),
+            )
+            if grant.to_json() != data:
+                raise ValueError("unknown or irregular fields")
+            grant.policy()
+        except (KeyError, TypeError, AttributeError, ValueError, AssertionError) as error:
+            raise ValueError(f"not a grant: {error!r}") from error
+        return grant
+
+    def policy(self) -> Policy:
+        """The policy that enforces this grant."""
+        return Policy(
+            limits=self.limits,
+            permissions=frozenset(self.permissions) or None,
+            merchants=frozenset(self.merchants) or None,
+            tokens=frozenset(self.tokens) or None,
+            chains=frozenset(self.chains) or None,
+            valid_from_ms=self.valid_from_s * 1000,
+            valid_until_ms=self.valid_until_s * 1000,
+        )
+
+
+_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0

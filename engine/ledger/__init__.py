@@ -1,0 +1,1 @@
+"""The ledger: decisions, holds on budgets, and the one writer that makes them durable."""

@@ -1,0 +1,98 @@
+"""One session's budget in memory: its policy, its rolling windows and its open holds.
+
+It can always be rebuilt from the database, and is whenever that is in doubt.
+"""
+
+import heapq
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine.audit.canonical import decode_object
+from engine.db.tables import Decision as DecisionRow
+from engine.db.tables import Session, table
+from engine.errors import NotFound
+from engine.grant import Grant
+from engine.ledger.writer import Batch
+from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
+from engine.policy.windows import Entry, RollingWindows
+
+_sessions = table(Session)
+_decisions = table(DecisionRow)
+
+
+@dataclass(slots=True)
+class Hold:
+    """An open authorization: budget that is taken until it is captured, voided or expires."""
+
+    number: int
+    entry: Entry
+    expires_ms: int
+
+
+@dataclass(slots=True)
+class Account:
+    """See the module. `decisions` counts every decision ever made; `holds` is by number."""
+
+    session_id: str
+    workspace_id: str
+    on_chain: bool
+    grant_hash: bytes
+    policy: Policy
+    standing: Standing
+    decisions: int = 0
+    windows: RollingWindows = field(default_factory=RollingWindows)
+    holds: dict[int, Hold] = field(default_factory=dict)
+    limit_reached: bool = False
+    _expiries: list[tuple[int, int]] = field(default_factory=list)
+
+    def open(self, number: int, entry: Entry, expires_ms: int) -> None:
+        """Remember a hold."""
+        self.holds[number] = Hold(number, entry, expires_ms)
+        heapq.heappush(self._expiries, (expires_ms, number))
+
+    def close(self, number: int, captured: int) -> None:
+        """A hold ended with `captured` micro-USD of it spent; the rest is free at once."""
+        self.windows.reduce(self.holds.pop(number).entry, captured)
+
+    def due(self, now_ms: int) -> list[int]:
+        """The numbers of the holds that are over at `now_ms`, the earliest first."""
+        numbers = []
+        while self._expiries and self._expiries[0][0] <= now_ms:
+            _, number = heapq.heappop(self._expiries)
+            if number in self.holds:
+                numbers.append(number)
+        return numbers
+
+
+def load_account(batch: Batch, session_id: str) -> Account:
+    """Rebuild an account from the database.
+
+    Raises:
+        NotFound: there is no such session.
+    """
+    row: Any = batch.read(sa.select(_sessions).where(_sessions.c.id == session_id)).first()
+    if row is None:
+        raise NotFound("no such session", code="session_not_found")
+    grant = Grant.from_json(decode_object(row.grant_json.encode()))
+    standing = STANDING_OF_STATE[row.state]
+    if grant.hash() != row.grant_hash:
+        standing = Standing.MISMATCH
+    account = Account(
+        session_id, row.workspace_id, row.mint_pkp, row.grant_hash, grant.policy(), standing
+    )
+    count = sa.select(sa.func.count()).where(_decisions.c.session_id == session_id)
+    account.decisions = batch.read(count).scalar_one()
+    columns = _decisions.c
+    live: Any = batch.read(
+        sa.select(_decisions)
+        .where(columns.session_id == session_id, columns.state.in_(("held", "captured")))
+        .order_by(columns.number)
+    )
+    for row in live:
+        held = row.state == "held"
+        entry = account.windows.add(row.decided_ms, row.amount if held else row.captured)
+        if held:
+            account.open(row.number, entry, row.expires_ms)
+    return account

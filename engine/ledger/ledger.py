@@ -1,0 +1,371 @@
+"""Authorise, capture, void, expire: the only code that moves a session's budget.
+
+Every method runs on the writer's thread as part of a batch. Each change of state, its audit record
+and its event are written together; memory is changed last.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine.audit.canonical import encode
+from engine.db.tables import Decision as DecisionRow
+from engine.db.tables import table
+from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
+from engine.ledger.account import Account, load_account
+from engine.ledger.payment import (
+    Payment,
+    parse_payment_id,
+    payment_from_row,
+)
+from engine.ledger.writer import Batch, Writer
+from engine.policy.decide import decide, remaining
+from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Remaining
+
+IDEMPOTENCY_KEY_LENGTH_MAX = 255
+SWEEP_HOLDS_MAX = 500
+
+_decisions = table(DecisionRow)
+
+
+class Ledger:
+    """All accounts, and what may be done to them."""
+
+    def __init__(self, writer: Writer, *, hold_ttl_ms: int, chain_silence_max_ms: int) -> None:
+        self._writer = writer
+        self._hold_ttl_ms = hold_ttl_ms
+        self._chain_silence_max_ms = chain_silence_max_ms
+        self._accounts: dict[str, Account] = {}
+        self.chain_read_ms = 0
+        self.chain_time_ms = 0
+        writer.on_abandoned_batch(self._accounts.clear)
+
+    def chain_seen(self, read_ms: int, chain_time_ms: int) -> None:
+        """Note when the chain was last read, and its own time then."""
+        self.chain_read_ms = read_ms
+        self.chain_time_ms = max(self.chain_time_ms, chain_time_ms)
+
+    def authorise(
+        self,
+        session_id: str,
+        request: PaymentRequest,
+        *,
+        memo: Mapping[str, Any],
+        key: str | None = None,
+        capture: bool = False,
+    ) -> "Future[Payment]":
+        """Decide a payment; hold its amount if it is allowed, and spend it at once with `capture`.
+
+        `memo` is JSON that belongs to the request but to no rule (description, metadata). With a
+        `key` the same request gets the same answer for as long as the session is kept.
+
+        Raises (in the future):
+            NotFound: no such session.
+            Conflict: the key was used for another request; `field` names what differs.
+            Unavailable: the chain has been silent for too long to trust what is known of it.
+        """
+        if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX:
+            raise InvalidInput(
+                "Idempotency-Key", f"must have 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} characters"
+            )
+        stored = {
+            "amount_micro_usd": request.amount,
+            "merchant": request.merchant,
+            "token": request.token,
+            "chain": request.chain,
+            "permission": request.permission,
+            "token_priced": request.token_priced,
+            "capture": capture,
+            **memo,
+        }
+        return self._writer.submit(
+            lambda batch: self._authorise(batch, session_id, request, stored, key, capture)
+        )
+
+    def capture(
+        self, workspace_id: str, payment: str, amount: int | None = None
+    ) -> "Future[Payment]":
+        """Spend a hold, or `amount` micro-USD of it; what is left of it is free at once.
+
+        Capturing the same amount again changes nothing and is answered as a replay.
+
+        Raises (in the future):
+            NotFound: no such payment in this workspace.
+            InvalidInput: `amount` is above the hold.
+            Conflict: the hold has ended in another way.
+        """
+        return self._writer.submit(
+            lambda batch: self._end(batch, workspace_id, payment, "captured", amount)
+        )
+
+    def void(self, workspace_id: str, payment: str) -> "Future[Payment]":
+        """Give a hold back. Voiding again changes nothing and is answered as a replay.
+
+        Raises (in the future):
+            NotFound: no such payment in this workspace.
+            Conflict: the hold has ended in another way.
+        """
+        return self._writer.submit(
+            lambda batch: self._end(batch, workspace_id, payment, "voided", 0)
+        )
+
+    def remaining(self, session_id: str) -> "Future[Remaining]":
+        """What each window still allows at this moment, in micro-USD.
+
+        Raises (in the future):
+            NotFound: no such session.
+        """
+
+        def command(batch: Batch) -> Remaining:
+            account = self._account(batch, session_id)
+            self._expire(batch, account)
+            return remaining(account.policy.limits, account.windows.used(batch.now_ms))
+
+        return self._writer.submit(command)
+
+    def expire_holds(self) -> int:
+        """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
+        return self._writer.call(self._expire_all)
+
+    def stand(self, session_id: str, state: str) -> None:
+        """A session's stored state changed. Call it on the writer's thread, after the writes."""
+        if account := self._accounts.get(session_id):
+            account.standing = STANDING_OF_STATE[state]
+
+    def _account(self, batch: Batch, session_id: str) -> Account:
+        account = self._accounts.get(session_id)
+        if account is None:
+            account = load_account(batch, session_id)
+            self._accounts[session_id] = account
+        return account
+
+    def _authorise(
+        self,
+        batch: Batch,
+        session_id: str,
+        request: PaymentRequest,
+        stored: dict[str, Any],
+        key: str | None,
+        capture: bool,
+    ) -> Payment:
+        account = self._account(batch, session_id)
+        request_json = encode(stored).decode()
+        if key is not None and (earlier := self._replay(batch, session_id, key)) is not None:
+            _same_request(earlier, stored)
+            return earlier
+        if account.on_chain:
+            self._check_chain(batch.now_ms)
+        self._expire(batch, account)
+        chain_time_ms = self.chain_time_ms if account.on_chain else 0
+        decision = decide(
+            account.policy,
+            account.standing,
+            account.windows,
+            request,
+            batch.now_ms,
+            chain_time_ms=chain_time_ms,
+        )
+        answer = decision.to_json()
+        number = account.decisions
+        expires_ms = batch.now_ms + self._hold_ttl_ms if decision.allowed else None
+        payment = Payment(
+            session_id=session_id,
+            workspace_id=account.workspace_id,
+            number=number,
+            request=stored,
+            decision=answer,
+            state="held" if decision.allowed else "denied",
+            amount=request.amount,
+            captured=0,
+            decided_ms=batch.now_ms,
+            expires_ms=expires_ms,
+            closed_ms=None if decision.allowed else batch.now_ms,
+        )
+        self._record(
+            batch,
+            payment,
+            "payment.decided",
+            {
+                "request": {
+                    name: stored[name]
+                    for name in (
+                        "amount_micro_usd",
+                        "merchant",
+                        "token",
+                        "chain",
+                        "permission",
+                        "token_priced",
+                    )
+                },
+                "request_digest": hashlib.sha256(request_json.encode()).hexdigest(),
+                "grant_hash": account.grant_hash.hex(),
+                "standing": account.standing.value,
+                "chain_time_ms": chain_time_ms,
+                "decision": answer,
+                "hold_expires_ms": expires_ms,
+            },
+        )
+        if decision.allowed and capture:
+            payment = replace(
+                payment, state="captured", captured=request.amount, closed_ms=batch.now_ms
+            )
+            self._record_end(batch, payment)
+        batch.insert(
+            _decisions,
+            {
+                "session_id": session_id,
+                "number": number,
+                "workspace_id": account.workspace_id,
+                "idempotency_key": key,
+                "request_json": request_json,
+                "decision_json": encode(answer).decode(),
+                "amount": request.amount,
+                "captured": payment.captured,
+                "state": payment.state,
+                "decided_ms": batch.now_ms,
+                "expires_ms": expires_ms,
+                "closed_ms": payment.closed_ms,
+            },
+        )
+        if key is not None:
+            batch.keys[session_id, key] = payment
+        self._tell(batch, account, payment)
+        account.decisions = number + 1
+        if payment.state in ("held", "captured"):
+            entry = account.windows.add(batch.now_ms, request.amount)
+            if payment.state == "held" and expires_ms is not None:
+                account.open(number, entry, expires_ms)
+        return payment
+
+    def _replay(self, batch: Batch, session_id: str, key: str) -> Payment | None:
+        same_batch: Payment | None = batch.keys.get((session_id, key))
+        if same_batch is not None:
+            return replace(same_batch, replayed=True)
+        row = batch.read_committed(
+            sa.select(_decisions).where(
+                _decisions.c.session_id == session_id, _decisions.c.idempotency_key == key
+            )
+        ).first()
+        return None if row is None else payment_from_row(row, replayed=True)
+
+    def _check_chain(self, now_ms: int) -> None:
+        if now_ms - self.chain_read_ms > self._chain_silence_max_ms:
+            raise Unavailable(
+                "the chain has not been read lately, so a revocation could have been missed",
+                code="chain_unavailable",
+            )
+
+    def _end(
+        self, batch: Batch, workspace_id: str, payment: str, state: Any, amount: int | None
+    ) -> Payment:
+        session_id, number = parse_payment_id(payment)
+        row = batch.read(
+            sa.select(_decisions).where(
+                _decisions.c.session_id == session_id,
+                _decisions.c.number == number,
+                _decisions.c.workspace_id == workspace_id,
+            )
+        ).first()
+        if row is None:
+            raise NotFound("no such payment", code="payment_not_found")
+        before = payment_from_row(row)
+        captured = before.amount if amount is None else amount
+        if before.state == state and before.captured == captured:
+            return replace(before, replayed=True)
+        if before.state != "held":
+            raise Conflict(f"the payment is {before.state}", code=f"payment_{before.state}")
+        if captured > before.amount:
+            raise InvalidInput("amount", "is above the amount that was held")
+        account = self._account(batch, session_id)
+        if batch.now_ms >= account.holds[number].expires_ms:
+            raise Conflict("the payment is expired", code="payment_expired")
+        return self._close(batch, account, before, state, captured)
+
+    def _close(
+        self, batch: Batch, account: Account, before: Payment, state: Any, captured: int
+    ) -> Payment:
+        after = replace(before, state=state, captured=captured, closed_ms=batch.now_ms)
+        self._record_end(batch, after)
+        batch.update(
+            sa.update(_decisions)
+            .where(_decisions.c.session_id == after.session_id, _decisions.c.number == after.number)
+            .values(state=state, captured=captured, closed_ms=batch.now_ms)
+        )
+        self._tell(batch, account, after)
+        account.close(after.number, captured)
+        return after
+
+    def _expire(self, batch: Batch, account: Account) -> None:
+        for number in account.due(batch.now_ms):
+            row = batch.read(
+                sa.select(_decisions).where(
+                    _decisions.c.session_id == account.session_id, _decisions.c.number == number
+                )
+            ).one()
+            self._close(batch, account, payment_from_row(row), "expired", 0)
+
+    def _expire_all(self, batch: Batch) -> int:
+        due = batch.read(
+            sa.select(_decisions.c.session_id)
+            .where(_decisions.c.state == "held", _decisions.c.expires_ms <= batch.now_ms)
+            .order_by(_decisions.c.expires_ms)
+            .limit(SWEEP_HOLDS_MAX)
+        ).scalars()
+        sessions = list(due)
+        for session_id in dict.fromkeys(sessions):
+            self._expire(batch, self._account(batch, session_id))
+        return len(sessions)
+
+    def _record(self, batch: Batch, payment: Payment, kind: str, body: dict[str, Any]) -> None:
+        batch.record(
+            payment.workspace_id, payment.session_id, kind, {"payment": payment.id, **body}
+        )
+
+    def _record_end(self, batch: Batch, payment: Payment) -> None:
+        self._record(
+            batch,
+            payment,
+            f"payment.{payment.state}",
+            {"held_micro_usd": payment.amount, "captured_micro_usd": payment.captured},
+        )
+
+    def _tell(self, batch: Batch, account: Account, payment: Payment) -> None:
+        """Put into the outbox what a listener learns from this payment's new state."""
+        decision = payment.decision
+        if payment.state == "denied":
+            if decision["code"] == "LIMIT_EXCEEDED" and not account.limit_reached:
+                account.limit_reached = True
+                self._event(batch, payment, "agent.session.limit_reached")
+            return
+        account.limit_reached = False
+        name = {"held": "created", "captured": "confirmed"}.get(payment.state, payment.state)
+        self._event(batch, payment, f"payment.{name}")
+
+    def _event(self, batch: Batch, payment: Payment, name: str) -> None:
+        batch.event(
+            payment.workspace_id,
+            payment.session_id,
+            name,
+            {
+                "payment_id": payment.id,
+                "session_id": payment.session_id,
+                "state": payment.state,
+                "amount_micro_usd": payment.amount,
+                "captured_micro_usd": payment.captured,
+                "code": payment.decision["code"],
+            },
+        )
+
+
+def _same_request(earlier: Payment, stored: Mapping[str, Any]) -> None:
+    for name in sorted(stored.keys() | earlier.request.keys()):
+        if stored.get(name) != earlier.request.get(name):
+            raise Conflict(
+                f"this idempotency key was used for another request: {name} differs",
+                code="idempotency_key_reused",
+                field=name,
+            )

@@ -1,0 +1,105 @@
+"""The audit log in the database: appends records inside the caller's transaction, builds the tree."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine.audit.merkle import Tree, leaf_hash
+from engine.audit.record import Head, decode_record, encode_record
+from engine.db.tables import CheckpointRow, Record, table
+from engine.errors import CannotStart
+from engine.identifiers import RandomBytes
+
+_records = table(Record)
+
+
+class Log:
+    """All records in commit order and the RFC 6962 tree over them. Belongs to the writer's thread,
+    except `tree`, whose first `committed` leaves never change and may be read from anywhere."""
+
+    def __init__(self, origin: str, random_bytes: RandomBytes) -> None:
+        self.origin = origin
+        self.tree = Tree()
+        self.committed = 0
+        self.last_time_ms = 0
+        self._heads: dict[str, Head] = {}
+        self._random_bytes = random_bytes
+
+    def load(self, connection: sa.Connection) -> None:
+        """Rebuild the tree from the raw bytes and compare it with every checkpoint it was signed as.
+
+        Raises:
+            CannotStart: a record is missing, or the records are not those of a checkpoint.
+        """
+        body = b""
+        query = sa.select(_records.c.leaf_index, _records.c.body).order_by(_records.c.leaf_index)
+        for index, body in connection.execution_options(yield_per=4096).execute(query):
+            if index != self.tree.size:
+                raise CannotStart(f"audit log: record {self.tree.size} is missing")
+            self.tree.append(leaf_hash(body))
+        self.committed = self.tree.size
+        self.last_time_ms = decode_record(body).time_ms if self.committed else 0
+        checkpoints = table(CheckpointRow)
+        for size, root in connection.execute(
+            sa.select(checkpoints.c.size, checkpoints.c.root).order_by(checkpoints.c.size)
+        ):
+            if size > self.committed or self.tree.root(size) != root:
+                raise CannotStart(
+                    f"audit log: the records differ from the checkpoint at size {size}"
+                )
+
+    def append(
+        self,
+        connection: sa.Connection,
+        *,
+        workspace: str,
+        stream: str,
+        time_ms: int,
+        kind: str,
+        body: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Append a record to the tree and return its row, which the caller must insert."""
+        head = self._heads.get(stream) or self._stored_head(connection, stream)
+        raw = encode_record(
+            log=self.origin,
+            workspace=workspace,
+            stream=stream,
+            head=head,
+            time_ms=time_ms,
+            kind=kind,
+            body=body,
+            salt=self._random_bytes(16),
+        )
+        leaf = leaf_hash(raw)
+        self._heads[stream] = Head(head.seq + 1, leaf)
+        self.last_time_ms = time_ms
+        return {
+            "leaf_index": self.tree.append(leaf),
+            "workspace_id": workspace,
+            "stream": stream,
+            "seq": head.seq,
+            "body": raw,
+        }
+
+    def head_seq(self, stream: str) -> int:
+        """The number that the next record of a stream appended to in this batch will have."""
+        return self._heads[stream].seq
+
+    def commit(self) -> None:
+        """Everything appended so far is durable."""
+        self.committed = self.tree.size
+
+    def roll_back(self) -> None:
+        """Nothing appended since the last `commit` happened. Times already used stay used."""
+        self.tree.truncate(self.committed)
+        self._heads.clear()
+
+    def _stored_head(self, connection: sa.Connection, stream: str) -> Head:
+        last = connection.execute(
+            sa.select(_records.c.seq, _records.c.body)
+            .where(_records.c.stream == stream)
+            .order_by(_records.c.seq.desc())
+            .limit(1)
+        ).first()
+        return Head() if last is None else Head(last.seq + 1, leaf_hash(last.body))

@@ -1,0 +1,72 @@
+"""One spelling for every merchant, chain and asset.
+
+Allow-lists compare exact text, so two spellings of one thing must never both exist: each function
+here returns the canonical form or raises, and gives a canonical form back unchanged.
+"""
+
+import re
+import unicodedata
+
+IDENTIFIER_LENGTH_MAX = 256
+
+_EVM_ADDRESS = re.compile(r"0[xX][0-9a-fA-F]{40}")
+_CHAIN = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}")
+_EVM_CHAIN = re.compile(r"eip155:[1-9][0-9]{0,31}")
+_ASSET = re.compile(r"([^/]+)/([-a-z0-9]{3,8}):([-.%a-zA-Z0-9]{1,128})")
+
+
+class IdentifierError(ValueError):
+    """Text that does not name a merchant, a chain or an asset. The message names no field."""
+
+
+def normalise_merchant(text: str) -> str:
+    """The canonical name of a merchant, at most `IDENTIFIER_LENGTH_MAX` characters.
+
+    An EVM address becomes lower case; any other name is put into Unicode NFC and is otherwise kept
+    as it is, upper and lower case apart. Raises `IdentifierError` for empty or longer text, spaces
+    at either end, and characters that nobody sees or that have no fixed meaning (Unicode categories
+    C*, Zl, Zp): two names that look alike must not differ by them.
+    """
+    if not 0 < len(text) <= IDENTIFIER_LENGTH_MAX:
+        raise IdentifierError(f"a merchant has 1 to {IDENTIFIER_LENGTH_MAX} characters")
+    name = unicodedata.normalize("NFC", text)
+    if len(name) > IDENTIFIER_LENGTH_MAX:
+        raise IdentifierError(f"a merchant has 1 to {IDENTIFIER_LENGTH_MAX} characters")
+    if _EVM_ADDRESS.fullmatch(name):
+        return name.lower()
+    if name != name.strip():
+        raise IdentifierError("a merchant has no space at its ends")
+    for character in name:
+        category = unicodedata.category(character)
+        if category[0] == "C" or category in {"Zl", "Zp"}:
+            raise IdentifierError(f"a merchant has no character U+{ord(character):04X}")
+    return name
+
+
+def normalise_chain(text: str) -> str:
+    """A CAIP-2 chain id, `namespace:reference`, such as `eip155:8453`.
+
+    CAIP-2 fixes the case, so there is nothing to fold; an `eip155` reference must be a decimal
+    number without leading zeros, or one chain would have many names. Raises `IdentifierError`.
+    """
+    pattern = _EVM_CHAIN if text.startswith("eip155:") else _CHAIN
+    if not pattern.fullmatch(text):
+        raise IdentifierError("a chain is a CAIP-2 id such as eip155:8453")
+    return text
+
+
+def normalise_asset(text: str) -> str:
+    """A CAIP-19 asset type, such as `eip155:8453/erc20:0x833589fcd6edb6e08f4c7c32d4f71b54bda02913`.
+
+    The contract address of an `erc20` becomes lower case; other references keep their case. An id
+    of one single item (a third part) is not money and is refused. Raises `IdentifierError`.
+    """
+    match = _ASSET.fullmatch(text)
+    if match is None:
+        raise IdentifierError("a token is a CAIP-19 asset type such as eip155:1/erc20:0x…")
+    chain, namespace, reference = normalise_chain(match[1]), match[2], match[3]
+    if namespace == "erc20":
+        if not _EVM_ADDRESS.fullmatch(reference):
+            raise IdentifierError("an erc20 token is named by its contract's address")
+        reference = reference.lower()
+    return f"{chain}/{namespace}:{reference}"

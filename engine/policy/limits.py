@@ -1,0 +1,39 @@
+"""How much a session may spend, and over which lengths of time."""
+
+from dataclasses import astuple, dataclass
+
+from engine.policy.money import AMOUNT_MAX_MICRO_USD, MICRO_USD_PER_USD
+
+DAY_MS = 86_400_000
+WEEK_MS = 7 * DAY_MS
+MONTH_MS = 30 * DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one session, each in micro-USD; None means unlimited.
+
+    `per_day`, `per_week` and `per_month` hold for every rolling 24 hours, 7 days and 30 days, not
+    for calendar periods. An amount equal to a limit is within it; an amount above `approval_above`
+    needs an approval.
+    """
+
+    per_transaction: int | None
+    per_day: int | None
+    per_week: int | None
+    per_month: int | None
+    approval_above: int | None
+
+    def __post_init__(self) -> None:
+        for limit in astuple(self):
+            assert limit is None or (type(limit) is int and 0 <= limit <= AMOUNT_MAX_MICRO_USD)
+
+
+DEFAULT_LIMITS = Limits(
+    per_transaction=1_000 * MICRO_USD_PER_USD,
+    per_day=5_000 * MICRO_USD_PER_USD,
+    per_week=20_000 * MICRO_USD_PER_USD,
+    per_month=50_000 * MICRO_USD_PER_USD,
+    approval_above=500 * MICRO_USD_PER_USD,
+)
+"""What a create request that leaves a limit out gets for it."""

@@ -1,0 +1,1 @@
+"""Sessions: the signed grant, their life, and their keys."""

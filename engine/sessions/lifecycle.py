@@ -1,0 +1,383 @@
+"""The life of a session: created, consented to, registered, active, ended.
+
+    awaiting_consent ──consent──> registering ──on chain──> active ──> revoked | expired
+                     (no on-chain identity asked for: straight to active)
+
+`mismatch` is where a session goes whose registration on the chain is not of its own grant. A revoked
+session stays revoked. Everything here is decided on the writer's thread.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from eth_keys.datatypes import PrivateKey
+from eth_utils.crypto import keccak
+
+from engine.audit.canonical import decode_object, encode
+from engine.db.sqlite import Database
+from engine.db.tables import Session, SessionKey, table
+from engine.errors import Conflict, InvalidInput, NotFound
+from engine.grant import ZERO_ADDRESS, Domain, Grant
+from engine.identifiers import Identifiers, secret_hash
+from engine.ledger.ledger import Ledger
+from engine.ledger.writer import Batch, Writer
+from engine.policy.limits import Limits
+from engine.sessions.vault import Vault
+from engine.workspaces.access import SESSION_TOKEN_PREFIX
+from engine.workspaces.agents import check_agent_id, ensure_agent
+
+DURATION_MAX_MS = 168 * 3_600_000
+DEFAULT_PERMISSIONS = ("pay",)
+SWEEP_SESSIONS_MAX = 500
+
+_sessions = table(Session)
+_session_keys = table(SessionKey)
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What an operator asks for; identifiers are in canonical form, an empty list means any.
+
+    `owner` is the EVM address that consents, or None where the wallet has none.
+    """
+
+    type: str
+    label: str | None
+    agent_id: str
+    agent_name: str | None
+    user_wallet: str
+    owner: str | None
+    limits: Limits
+    permissions: tuple[str, ...]
+    merchants: tuple[str, ...]
+    tokens: tuple[str, ...]
+    chains: tuple[str, ...]
+    duration_ms: int
+    mint_pkp: bool
+    await_consent: bool
+    metadata_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as it is stored."""
+
+    id: str
+    workspace_id: str
+    type: str
+    label: str | None
+    agent_id: str
+    agent_name: str | None
+    user_wallet: str
+    metadata_json: str
+    state: str
+    consent: str
+    grant: Grant
+    grant_hash: bytes
+    owner_signature: bytes | None
+    public_key: bytes
+    token_id: bytes
+    mint_pkp: bool
+    created_ms: int
+    expires_ms: int
+    ended_ms: int | None
+
+    @property
+    def pkp_address(self) -> str | None:
+        """The session's on-chain identity, where it was asked for."""
+        return self.grant.session_key if self.mint_pkp else None
+
+
+class Sessions:
+    """Creates and changes sessions."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        ledger: Ledger,
+        vault: Vault,
+        identifiers: Identifiers,
+        *,
+        domain: Domain,
+        audit_log: bytes,
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._ledger = ledger
+        self._vault = vault
+        self._identifiers = identifiers
+        self.domain = domain
+        self._audit_log = audit_log
+
+    def create(self, workspace_id: str, new: NewSession) -> tuple[SessionView, str]:
+        """Create a session; returns it and its token, which is not shown again.
+
+        Raises:
+            InvalidInput: naming the field.
+        """
+        check_agent_id(new.agent_id)
+        if not 0 < new.duration_ms <= DURATION_MAX_MS:
+            raise InvalidInput("duration_hours", "must be above 0 and at most 168")
+        if new.await_consent and new.owner is None:
+            raise InvalidInput("user_wallet", "must be an EVM address to consent by EIP-712")
+        secret = self._identifiers.random_bytes(32)
+        key = PrivateKey(secret)
+        session_id = self._identifiers.new("sess")
+        token = self._identifiers.secret(SESSION_TOKEN_PREFIX)
+        sealed = self._vault.seal(secret, session_id)
+        return (
+            self._writer.call(
+                lambda batch: self._create(
+                    batch, workspace_id, session_id, new, key, sealed, secret_hash(token)
+                )
+            ),
+            token,
+        )
+
+    def get(self, workspace_id: str, session_id: str) -> SessionView:
+        """One session of a workspace.
+
+        Raises:
+            NotFound: absent, or of another workspace.
+        """
+        query = sa.select(_sessions).where(
+            _sessions.c.id == session_id, _sessions.c.workspace_id == workspace_id
+        )
+        with self._database.reading() as connection:
+            return _view(connection.execute(query).first())
+
+    def list(self, workspace_id: str) -> list[SessionView]:
+        """All sessions of a workspace, the newest first."""
+        query = (
+            sa.select(_sessions)
+            .where(_sessions.c.workspace_id == workspace_id)
+            .order_by(_sessions.c.created_ms.desc(), _sessions.c.id.desc())
+        )
+        with self._database.reading() as connection:
+            return [_view(row) for row in connection.execute(query)]
+
+    def consent(self, workspace_id: str, session_id: str, signature: bytes) -> SessionView:
+        """Accept the owner's EIP-712 signature over the session's grant.
+
+        Raises:
+            InvalidInput: it is not the owner's signature over exactly this grant.
+            Conflict: the session does not wait for consent.
+        """
+        return self._writer.call(
+            lambda batch: self._consent(batch, workspace_id, session_id, signature)
+        )
+
+    def revoke(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
+        """End a session for good; ending it again changes nothing."""
+
+        def command(batch: Batch) -> SessionView:
+            view = self.read(batch, session_id, workspace_id)
+            return self.revoked(batch, view, {"by": by})
+
+        return self._writer.call(command)
+
+    def expire_due(self) -> int:
+        """Mark sessions that are over, at most `SWEEP_SESSIONS_MAX`; returns how many."""
+        return self._writer.call(self._expire_due)
+
+    # What follows runs on the writer's thread, for the chain's listener too.
+
+    def read(self, batch: Batch, session_id: str, workspace_id: str | None = None) -> SessionView:
+        """Read a session inside a batch."""
+        query = sa.select(_sessions).where(_sessions.c.id == session_id)
+        if workspace_id is not None:
+            query = query.where(_sessions.c.workspace_id == workspace_id)
+        return _view(batch.read(query).first())
+
+    def registered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
+        """The registration is confirmed on the chain and is of this grant."""
+        self._move(batch, view, "active", "session.registered", evidence)
+
+    def unregistered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
+        """The registration left the canonical chain: no payment until it is back."""
+        self._move(batch, view, "registering", "session.unregistered", evidence)
+
+    def mismatched(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
+        """The chain holds other parameters under this session's key."""
+        self._move(batch, view, "mismatch", "session.mismatched", evidence)
+
+    def revoked(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> SessionView:
+        """Revoke, by whomever `evidence` says."""
+        if view.state != "revoked":
+            self._move(batch, view, "revoked", "session.revoked", evidence, ended=True)
+            self._tell(batch, view, "agent.session.revoked")
+        return self.read(batch, view.id)
+
+    def _create(
+        self,
+        batch: Batch,
+        workspace_id: str,
+        session_id: str,
+        new: NewSession,
+        key: PrivateKey,
+        sealed: bytes,
+        token_hash: bytes,
+    ) -> SessionView:
+        point = key.public_key.to_bytes()
+        valid_from_s = batch.now_ms // 1000
+        grant = Grant(
+            owner=new.owner or ZERO_ADDRESS,
+            session_key=key.public_key.to_address(),
+            audit_log=self._audit_log,
+            workspace=workspace_id,
+            agent_id=new.agent_id,
+            permissions=new.permissions or DEFAULT_PERMISSIONS,
+            merchants=new.merchants,
+            tokens=new.tokens,
+            chains=new.chains,
+            limits=new.limits,
+            valid_from_s=valid_from_s,
+            valid_until_s=-(-(batch.now_ms + new.duration_ms) // 1000),
+            salt=self._identifiers.random_bytes(32),
+        )
+        state = "awaiting_consent" if new.await_consent else _after_consent(new.mint_pkp)
+        ensure_agent(batch, workspace_id, new.agent_id, new.agent_name)
+        batch.insert(
+            _sessions,
+            {
+                "workspace_id": workspace_id,
+                "id": session_id,
+                "type": new.type,
+                "label": new.label,
+                "agent_id": new.agent_id,
+                "agent_name": new.agent_name,
+                "user_wallet": new.user_wallet,
+                "metadata_json": new.metadata_json,
+                "state": state,
+                "consent": "none",
+                "grant_json": encode(grant.to_json()).decode(),
+                "grant_hash": grant.hash(),
+                "owner_signature": None,
+                "public_key": b"\x04" + point,
+                "token_id": keccak(point),
+                "mint_pkp": new.mint_pkp,
+                "secret_hash": token_hash,
+                "created_ms": batch.now_ms,
+                "expires_ms": grant.valid_until_s * 1000,
+                "ended_ms": None,
+            },
+        )
+        batch.insert(
+            _session_keys,
+            {
+                "workspace_id": workspace_id,
+                "session_id": session_id,
+                "address": grant.session_key,
+                "sealed": sealed,
+            },
+        )
+        batch.record(
+            workspace_id,
+            session_id,
+            "session.created",
+            {
+                "type": new.type,
+                "label": new.label,
+                "user_wallet": new.user_wallet,
+                "grant": grant.to_json(),
+                "grant_hash": grant.hash().hex(),
+                "mint_pkp": new.mint_pkp,
+                "state": state,
+            },
+        )
+        view = self.read(batch, session_id)
+        self._tell(batch, view, "agent.session.created")
+        return view
+
+    def _consent(
+        self, batch: Batch, workspace_id: str, session_id: str, signature: bytes
+    ) -> SessionView:
+        view = self.read(batch, session_id, workspace_id)
+        if view.owner_signature == signature:
+            return view
+        if view.state != "awaiting_consent":
+            raise Conflict(f"the session is {view.state}", code="consent_not_awaited")
+        try:
+            signer = view.grant.signer(signature, self.domain)
+        except ValueError as error:
+            raise InvalidInput("owner_signature", str(error)) from error
+        if signer != view.grant.owner:
+            raise InvalidInput(
+                "owner_signature", f"was made by {signer}, not by the owner {view.grant.owner}"
+            )
+        batch.update(
+            sa.update(_sessions)
+            .where(_sessions.c.id == session_id)
+            .values(consent="eip712", owner_signature=signature)
+        )
+        self._move(
+            batch,
+            view,
+            _after_consent(view.mint_pkp),
+            "session.consented",
+            {"owner": signer, "owner_signature": "0x" + signature.hex()},
+        )
+        return self.read(batch, session_id)
+
+    def _expire_due(self, batch: Batch) -> int:
+        query = (
+            sa.select(_sessions)
+            .where(
+                _sessions.c.expires_ms <= batch.now_ms,
+                _sessions.c.state.in_(("awaiting_consent", "registering", "active", "paused")),
+            )
+            .limit(SWEEP_SESSIONS_MAX)
+        )
+        due = [_view(row) for row in batch.read(query).all()]
+        for view in due:
+            self._move(batch, view, "expired", "session.expired", {}, ended=True)
+            self._tell(batch, view, "agent.session.expired")
+        return len(due)
+
+    def _move(
+        self,
+        batch: Batch,
+        view: SessionView,
+        state: str,
+        kind: str,
+        evidence: Mapping[str, Any],
+        *,
+        ended: bool = False,
+    ) -> None:
+        values: dict[str, Any] = {"state": state}
+        if ended:
+            values["ended_ms"] = batch.now_ms
+        batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
+        batch.record(view.workspace_id, view.id, kind, {**evidence, "state": state})
+        self._ledger.stand(view.id, state)
+
+    def _tell(self, batch: Batch, view: SessionView, name: str) -> None:
+        batch.event(
+            view.workspace_id,
+            view.id,
+            name,
+            {
+                "session_id": view.id,
+                "type": view.type,
+                "label": view.label,
+                "agent_id": view.agent_id,
+                "expires_ms": view.expires_ms,
+            },
+        )
+
+
+def _after_consent(mint_pkp: bool) -> str:
+    return "registering" if mint_pkp else "active"
+
+
+def _view(row: Any) -> SessionView:
+    if row is None:
+        raise NotFound("no such session", code="session_not_found")
+    fields = dict(row._mapping)
+    del fields["secret_hash"]
+    return SessionView(
+        grant=Grant.from_json(decode_object(fields.pop("grant_json").encode())), **fields
+    )

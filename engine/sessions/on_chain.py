@@ -1,0 +1,219 @@
+"""What the chain says of sessions, and what we say to it: registration and revocation.
+
+Listening: a revocation acts at first sight; a registration counts only after enough confirmations.
+Speaking: a transaction is written down before it is sent, and sent again as it is until it is mined.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+import structlog
+
+from engine.chain import contracts, sender
+from engine.chain.gateway import (
+    BlockHeader,
+    CallReverted,
+    ChainGateway,
+    ChainUnavailable,
+    TransactionRejected,
+)
+from engine.db.sqlite import Database
+from engine.db.tables import ChainEvent, ChainTransaction, Session, table
+from engine.ledger.writer import Batch, Writer
+from engine.sessions.lifecycle import Sessions, SessionView
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
+
+TRANSACTIONS_PER_TICK_MAX = 50
+
+_events = table(ChainEvent)
+_sessions = table(Session)
+_transactions = table(ChainTransaction)
+_log = structlog.get_logger(__name__)
+
+
+class Listener:
+    """Turns indexed events into what sessions are."""
+
+    def __init__(self, sessions: Sessions, *, confirmations: int) -> None:
+        self._sessions = sessions
+        self._confirmations = confirmations
+
+    def __call__(self, batch: Batch, tip: BlockHeader, subjects: set[bytes]) -> None:
+        """Bring every session up to date that an event is about, or that waits for one."""
+        waiting = sa.select(_sessions.c.id).where(
+            _sessions.c.mint_pkp, _sessions.c.state == "registering"
+        )
+        touched = sa.select(_sessions.c.id).where(_sessions.c.token_id.in_(subjects))
+        ids = dict.fromkeys(batch.read(waiting).scalars())
+        ids.update(dict.fromkeys(batch.read(touched).scalars()))
+        for session_id in ids:
+            self._update(batch, self._sessions.read(batch, session_id), tip)
+
+    def _update(self, batch: Batch, view: SessionView, tip: BlockHeader) -> None:
+        registration, revocation = chain_facts(batch, view.token_id)
+        if revocation is not None:
+            self._sessions.revoked(batch, view, {"by": "chain", **revocation})
+        elif registration is None:
+            if view.state in ("active", "mismatch"):
+                self._sessions.unregistered(batch, view, {})
+        elif registration["grant_hash"] != "0x" + view.grant_hash.hex():
+            if view.state != "mismatch":
+                self._sessions.mismatched(batch, view, registration)
+        elif view.state == "registering":
+            if registration["block_number"] + self._confirmations <= tip.number:
+                self._sessions.registered(batch, view, registration)
+
+
+def chain_facts(
+    batch: "Batch | sa.Connection", token_id: bytes
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The registration and the revocation that the canonical chain holds for a token id."""
+    query = (
+        sa.select(_events)
+        .where(_events.c.subject == token_id)
+        .order_by(_events.c.block_number, _events.c.log_index)
+    )
+    rows = (batch.read(query) if isinstance(batch, Batch) else batch.execute(query)).all()
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        args = json.loads(row.args_json)
+        found.setdefault(
+            row.name,
+            {
+                "grant_hash": args.get("grantHash"),
+                "tx_hash": "0x" + row.tx_hash.hex(),
+                "block_number": row.block_number,
+                "block_hash": "0x" + row.block_hash.hex(),
+                "log_index": row.log_index,
+                **({"account": args["by"].lower()} if "by" in args else {}),
+            },
+        )
+    return found.get("SessionRegistered"), found.get("SessionRevoked")
+
+
+class Registrar:
+    """Sends the registrations and revocations that the sessions call for."""
+
+    def __init__(
+        self,
+        gateway: ChainGateway,
+        database: Database,
+        writer: Writer,
+        sessions: Sessions,
+        *,
+        registry: str,
+        operator: "LocalAccount",
+    ) -> None:
+        self._gateway = gateway
+        self._database = database
+        self._writer = writer
+        self._sessions = sessions
+        self._registry = registry
+        self._operator = operator
+
+    def tick(self) -> int:
+        """Send what is due; returns how many transactions were sent.
+
+        Raises:
+            ChainUnavailable: the chain does not answer.
+        """
+        sent = 0
+        for session_id, action in self._due():
+            sent += self._advance(session_id, action)
+        return sent
+
+    def _due(self) -> list[tuple[str, str]]:
+        def events(name: str) -> sa.Exists:
+            return sa.exists().where(
+                _events.c.subject == _sessions.c.token_id, _events.c.name == name
+            )
+
+        register = sa.select(_sessions.c.id, sa.literal("register")).where(
+            _sessions.c.mint_pkp, _sessions.c.state == "registering", ~events("SessionRegistered")
+        )
+        revoke = sa.select(_sessions.c.id, sa.literal("revoke")).where(
+            _sessions.c.mint_pkp,
+            _sessions.c.state == "revoked",
+            events("SessionRegistered"),
+            ~events("SessionRevoked"),
+        )
+        query = sa.union_all(register, revoke).limit(TRANSACTIONS_PER_TICK_MAX)
+        with self._database.reading() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query)]
+
+    def _advance(self, session_id: str, action: str) -> bool:
+        query = sa.select(_transactions).where(
+            _transactions.c.session_id == session_id, _transactions.c.action == action
+        )
+        with self._database.reading() as connection:
+            earlier = connection.execute(query).first()
+        if earlier is not None:
+            return self._follow(earlier)
+        view = self._writer.call(lambda batch: self._sessions.read(batch, session_id))
+        try:
+            signed = sender.sign(
+                self._gateway, self._operator, to=self._registry, data=_call(view, action)
+            )
+        except (CallReverted, TransactionRejected) as error:
+            reason = contracts.revert_name(error) if isinstance(error, CallReverted) else str(error)
+            _log.error("chain_refused", session=session_id, action=action, reason=reason)
+            return False
+        self._writer.call(
+            lambda batch: batch.insert(
+                _transactions,
+                {
+                    "session_id": session_id,
+                    "action": action,
+                    "workspace_id": view.workspace_id,
+                    "tx_hash": signed.hash,
+                    "raw_tx": signed.raw,
+                    "state": "sent",
+                    "sent_ms": batch.now_ms,
+                },
+            )
+        )
+        self._gateway.send_raw(signed.raw)
+        return True
+
+    def _follow(self, row: Any) -> bool:
+        """A transaction exists: see it mined, send it again, or clear the way for another."""
+        receipt = self._gateway.receipt(row.tx_hash)
+        if receipt is not None and receipt.succeeded:
+            return False  # the indexer will see its event
+        if receipt is None:
+            try:
+                self._gateway.send_raw(row.raw_tx)
+                return True
+            except ChainUnavailable:
+                raise
+            except TransactionRejected as error:
+                # Its nonce was taken by another: it can no longer be mined, so a new one may go.
+                _log.warning("transaction_lost", session=row.session_id, reason=error.reason)
+        self._writer.call(
+            lambda batch: batch.update(
+                sa.delete(_transactions).where(
+                    _transactions.c.session_id == row.session_id,
+                    _transactions.c.action == row.action,
+                )
+            )
+        )
+        return False
+
+
+def _call(view: SessionView, action: str) -> bytes:
+    grant = view.grant.abi_tuple()
+    if action == "register":
+        return contracts.call_data(
+            contracts.SESSION_REGISTRY,
+            "register",
+            grant,
+            view.public_key,
+            view.owner_signature or b"",
+            False,
+        )
+    return contracts.call_data(
+        contracts.SESSION_REGISTRY, "revoke", int.from_bytes(view.token_id), grant
+    )

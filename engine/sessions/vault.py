@@ -1,0 +1,70 @@
+"""Private keys at rest: sealed by one key-encryption key (KEK), AES-256-GCM.
+
+The KEK comes from the environment (`TALLYSTICK_KEK`) or, without one, from a file that only the
+owner of the data directory can read; then whoever can read the whole directory can read the keys.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from engine.errors import CannotStart
+
+_NONCE_BYTES = 12
+
+
+class Vault:
+    """Seals and opens secrets; `context` ties a sealed secret to the one thing it belongs to."""
+
+    def __init__(self, kek: bytes) -> None:
+        self._cipher = AESGCM(kek)
+
+    @classmethod
+    def from_passphrase(cls, passphrase: str, salt: bytes) -> "Vault":
+        """Derive the KEK from a passphrase (scrypt, RFC 7914, N = 2^15, r = 8, p = 1)."""
+        return cls(Scrypt(salt=salt, length=32, n=2**15, r=8, p=1).derive(passphrase.encode()))
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Vault":
+        """Read the KEK from a file, which is made on first use.
+
+        Raises:
+            CannotStart: the file is not 64 hexadecimal digits, or others may read it.
+        """
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+                file.flush()
+                os.fsync(file.fileno())
+        if path.stat().st_mode & 0o077:
+            raise CannotStart(f"{path} holds a secret but others may read it; chmod 600 it")
+        try:
+            return cls(bytes.fromhex(path.read_text().strip()))
+        except ValueError as error:
+            raise CannotStart(f"{path} does not hold a 256-bit key") from error
+
+    def seal(self, secret: bytes, context: str) -> bytes:
+        """Encrypt and authenticate; the result is 28 bytes longer."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, secret, context.encode())
+
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """The inverse of `seal`.
+
+        Raises:
+            CannotStart: another KEK or another context sealed it, or it was changed.
+        """
+        try:
+            return self._cipher.decrypt(
+                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode()
+            )
+        except InvalidTag as error:
+            raise CannotStart(
+                f"{context} cannot be decrypted: TALLYSTICK_KEK (or the kek file) is not the one "
+                "this data directory was made with, or the data was changed"
+            ) from error

@@ -1,0 +1,87 @@
+"""Settings: read from `TALLYSTICK_*` variables or given by the caller; nothing is opened here."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from engine.policy.identifiers import normalise_asset
+
+
+def _address(text: str) -> str:
+    normalise_asset(f"eip155:1/erc20:{text}")
+    return text.lower()
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class Token(BaseModel):
+    """A token that may be spent: its symbol, where it lives, and that it has a USD price."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    symbol: str = Field(pattern=r"^[A-Z0-9.]{1,12}$", description="What requests call it")
+    asset: Annotated[str, AfterValidator(normalise_asset)] = Field(
+        description="CAIP-19 id, such as eip155:8453/erc20:0x…"
+    )
+    decimals: int = Field(ge=0, le=36)
+    usd_price: Literal["1"] | None = Field(
+        default=None, description='USD per token; "1" for a dollar token; without one it is denied'
+    )
+
+    @property
+    def chain(self) -> str:
+        """The CAIP-2 id of the chain it lives on."""
+        return self.asset.partition("/")[0]
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Unknown names given to the constructor are refused."""
+
+    model_config = SettingsConfigDict(env_prefix="TALLYSTICK_", extra="forbid", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path("tallystick-data"), description="The one directory that holds all state"
+    )
+    host: str = Field(default="127.0.0.1", description="Address that `serve` listens on")
+    port: int = Field(default=8402, ge=0, le=65535, description="Port that `serve` listens on")
+    admin_key: SecretStr | None = Field(
+        default=None,
+        min_length=24,
+        description="Operator key of the default workspace; without it the first start prints one",
+    )
+    kek: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Secret that encrypts stored private keys; default: a key file in the data directory",
+    )
+    chain: str = Field(
+        default="embedded",
+        pattern=r"^(embedded|https?://.+)$",
+        description="`embedded` (eth-tester in process) or the URL of a JSON-RPC endpoint",
+    )
+    rpc_port: int = Field(
+        default=8545, ge=0, le=65535, description="Loopback port that serves the embedded chain"
+    )
+    registry: Address | None = Field(
+        default=None, description="SessionRegistry address (deployed by itself on `embedded`)"
+    )
+    operator_key: SecretStr | None = Field(
+        default=None,
+        description="Private key (hex) that registers, revokes and anchors; made by itself on `embedded`",
+    )
+    confirmations: int = Field(
+        default=0, ge=0, le=1024, description="Blocks on top before a registration counts"
+    )
+    poll_interval_ms: int = Field(default=1000, ge=10, description="How often the chain is read")
+    anchor_interval_s: int = Field(
+        default=60, ge=0, description="How often the log is anchored; 0: only when asked"
+    )
+    hold_ttl_s: int = Field(
+        default=900, ge=1, le=604_800, description="Life of a hold that is not captured"
+    )
+    tokens: tuple[Token, ...] = Field(
+        default=(), description="Spendable tokens, as JSON (the test USDC is added on `embedded`)"
+    )

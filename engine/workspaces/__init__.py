@@ -1,0 +1,1 @@
+"""Workspaces (tenants), the keys of their operators, and their agents."""

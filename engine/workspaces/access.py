@@ -1,0 +1,151 @@
+"""Who is asking: operator keys and session tokens, by their hashes."""
+
+import hmac
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from engine.db.sqlite import Database
+from engine.db.tables import ApiKey, Session, Workspace, table
+from engine.errors import Conflict, InvalidInput, Unauthenticated
+from engine.identifiers import secret_hash
+from engine.ledger.writer import Batch, Writer
+
+DEFAULT_WORKSPACE = "default"
+OPERATOR_KEY_PREFIX = "zfi_test_"
+SESSION_TOKEN_PREFIX = "zai_session_"  # noqa: S105 (the public prefix of a secret)
+SHOWN_PREFIX_CHARACTERS = 12
+
+_keys = table(ApiKey)
+_sessions = table(Session)
+_workspaces = table(Workspace)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A caller who administers one workspace; `admin` may also make workspaces."""
+
+    workspace_id: str
+    key_id: str
+    admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionHolder:
+    """A caller who presented a session's token."""
+
+    workspace_id: str
+    session_id: str
+
+
+class Access:
+    """Makes workspaces and operator keys, and recognises the secrets that callers present."""
+
+    def __init__(self, database: Database, writer: Writer) -> None:
+        self._database = database
+        self._writer = writer
+
+    def operator(self, secret: str) -> Operator:
+        """The operator whose key this is.
+
+        Raises:
+            Unauthenticated: nobody's, or revoked.
+        """
+        wanted = secret_hash(secret)
+        with self._database.reading() as connection:
+            row = connection.execute(sa.select(_keys).where(_keys.c.secret_hash == wanted)).first()
+        if (
+            row is None
+            or row.revoked_ms is not None
+            or not hmac.compare_digest(row.secret_hash, wanted)
+        ):
+            raise Unauthenticated("the API key is not valid")
+        return Operator(row.workspace_id, row.id, row.role == "admin")
+
+    def session_holder(self, secret: str) -> SessionHolder:
+        """The session whose token this is, whatever its state.
+
+        Raises:
+            Unauthenticated: no session's.
+        """
+        wanted = secret_hash(secret)
+        columns = (_sessions.c.workspace_id, _sessions.c.id, _sessions.c.secret_hash)
+        with self._database.reading() as connection:
+            row = connection.execute(
+                sa.select(*columns).where(_sessions.c.secret_hash == wanted)
+            ).first()
+        if row is None or not hmac.compare_digest(row.secret_hash, wanted):
+            raise Unauthenticated("the session token is not valid", code="invalid_session_token")
+        return SessionHolder(row.workspace_id, row.id)
+
+    def ensure_admin(self, secret: str | None) -> str | None:
+        """Make the default workspace and its first key, once.
+
+        With a `secret`, that is the admin key from now on and any other is revoked; without, a key
+        is made if there is none, and returned: the only time it can be seen.
+        """
+        return self._writer.call(lambda batch: self._ensure_admin(batch, secret))
+
+    def create_workspace(self, workspace_id: str, name: str) -> str:
+        """Make a workspace and return its first operator key, which is not shown again.
+
+        Raises:
+            Conflict: the id is taken.
+        """
+        if not (0 < len(workspace_id) <= 64) or not all(
+            character.isascii() and (character.isalnum() or character in "-_")
+            for character in workspace_id
+        ):
+            raise InvalidInput("id", "must have 1 to 64 letters, digits, hyphens or underscores")
+        return self._writer.call(lambda batch: self._create(batch, workspace_id, name, "operator"))
+
+    def _ensure_admin(self, batch: Batch, secret: str | None) -> str | None:
+        exists = batch.read(
+            sa.select(_workspaces.c.id).where(_workspaces.c.id == DEFAULT_WORKSPACE)
+        ).first()
+        if not exists:
+            made = self._create(batch, DEFAULT_WORKSPACE, "Default workspace", "admin", secret)
+            return None if secret else made
+        if secret is None:
+            return None
+        wanted = secret_hash(secret)
+        admins = batch.read(
+            sa.select(_keys.c.id, _keys.c.secret_hash).where(
+                _keys.c.role == "admin", _keys.c.revoked_ms.is_(None)
+            )
+        ).all()
+        if any(row.secret_hash == wanted for row in admins):
+            return None
+        batch.update(
+            sa.update(_keys).where(_keys.c.role == "admin").values(revoked_ms=batch.now_ms)
+        )
+        self._key(batch, DEFAULT_WORKSPACE, "admin", secret)
+        return None
+
+    def _create(
+        self, batch: Batch, workspace_id: str, name: str, role: str, secret: str | None = None
+    ) -> str:
+        if batch.read(sa.select(_workspaces.c.id).where(_workspaces.c.id == workspace_id)).first():
+            raise Conflict(f"workspace {workspace_id} exists", code="workspace_exists")
+        batch.insert(_workspaces, {"id": workspace_id, "name": name, "created_ms": batch.now_ms})
+        batch.record(workspace_id, workspace_id, "workspace.created", {"name": name})
+        secret = secret or batch.identifiers.secret(OPERATOR_KEY_PREFIX)
+        self._key(batch, workspace_id, role, secret)
+        return secret
+
+    def _key(self, batch: Batch, workspace_id: str, role: str, secret: str) -> None:
+        key_id = batch.identifiers.new("key")
+        batch.insert(
+            _keys,
+            {
+                "workspace_id": workspace_id,
+                "id": key_id,
+                "role": role,
+                "name": role,
+                "prefix": secret[:SHOWN_PREFIX_CHARACTERS],
+                "secret_hash": secret_hash(secret),
+                "created_ms": batch.now_ms,
+                "revoked_ms": None,
+            },
+        )
+        batch.record(workspace_id, workspace_id, "key.created", {"key": key_id, "role": role})

@@ -1,0 +1,73 @@
+"""The agent registry: ids are the operator's, and budgets hang on them."""
+
+import sqlalchemy as sa
+
+from engine.db.sqlite import Database
+from engine.db.tables import Agent, table
+from engine.errors import InvalidInput
+from engine.ledger.writer import Batch, Writer
+
+AGENT_ID_LENGTH_MAX = 128
+
+_agents = table(Agent)
+
+
+def check_agent_id(agent_id: str, field: str = "agent_id") -> None:
+    """Refuse an id that people could not tell from another.
+
+    Raises:
+        InvalidInput: empty, too long, or with characters that are not printable ASCII.
+    """
+    if not 0 < len(agent_id) <= AGENT_ID_LENGTH_MAX or not all(
+        "!" <= character <= "~" for character in agent_id
+    ):
+        raise InvalidInput(
+            field, f"must have 1 to {AGENT_ID_LENGTH_MAX} printable ASCII characters, no spaces"
+        )
+
+
+def ensure_agent(batch: Batch, workspace_id: str, agent_id: str, name: str | None) -> bool:
+    """Register an agent unless it is registered; says whether it was new."""
+    known = batch.read(
+        sa.select(_agents.c.id).where(
+            _agents.c.workspace_id == workspace_id, _agents.c.id == agent_id
+        )
+    ).first()
+    if known:
+        return False
+    batch.insert(
+        _agents,
+        {
+            "workspace_id": workspace_id,
+            "id": agent_id,
+            "name": name,
+            "created_ms": batch.now_ms,
+        },
+    )
+    batch.record(
+        workspace_id, workspace_id, "agent.registered", {"agent_id": agent_id, "name": name}
+    )
+    return True
+
+
+class Agents:
+    """Registers and lists agents."""
+
+    def __init__(self, database: Database, writer: Writer) -> None:
+        self._database = database
+        self._writer = writer
+
+    def register(self, workspace_id: str, agent_id: str, name: str | None) -> bool:
+        """Register an agent; registering it again changes nothing. Says whether it was new."""
+        check_agent_id(agent_id)
+        return self._writer.call(lambda batch: ensure_agent(batch, workspace_id, agent_id, name))
+
+    def list(self, workspace_id: str) -> list[dict[str, object]]:
+        """All agents of a workspace, by id."""
+        query = (
+            sa.select(_agents.c.id, _agents.c.name, _agents.c.created_ms)
+            .where(_agents.c.workspace_id == workspace_id)
+            .order_by(_agents.c.id)
+        )
+        with self._database.reading() as connection:
+            return [dict(row._mapping) for row in connection.execute(query)]

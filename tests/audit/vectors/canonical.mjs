@@ -1,0 +1,18 @@
+// Canonical JSON in another language: reads one JSON text a line, writes one canonical form a line.
+// JavaScript compares strings by UTF-16 code units, which is the order RFC 8785 asks for.
+import { createInterface } from "node:readline";
+
+function canonical(value) {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  const members = Object.keys(value)
+    .sort()
+    .map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`);
+  return `{${members.join(",")}}`;
+}
+
+const lines = [];
+for await (const line of createInterface({ input: process.stdin })) {
+  lines.push(canonical(JSON.parse(line)));
+}
+process.stdout.write(lines.map((line) => `${line}\n`).join(""));

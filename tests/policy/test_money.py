@@ -1,0 +1,167 @@
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from engine.policy.money import (
+    AMOUNT_MAX_MICRO_USD,
+    AmountError,
+    format_usd,
+    parse_usd,
+    usd_number,
+)
+from tests.policy.oracle import micro_usd
+
+
+@pytest.mark.parametrize(
+    ("value", "micro"),
+    [
+        ("1", 1_000_000),
+        ("1.0", 1_000_000),
+        ("1.000000", 1_000_000),
+        ("0.000001", 1),
+        ("0.1", 100_000),
+        ("4.02", 4_020_000),
+        ("19.99", 19_990_000),
+        ("10", 10_000_000),
+        ("999999999.999999", 10**15 - 1),
+        (1, 1_000_000),
+        (1_000_000, 10**12),
+        (999_999_999, 999_999_999_000_000),
+    ],
+)
+def test_amounts(value: str | int, micro: int) -> None:
+    assert parse_usd(value) == micro
+
+
+NOT_DECIMAL = "an amount must be a plain decimal number such as 12.50"
+NOT_POSITIVE = "an amount must be more than zero"
+TOO_PRECISE = "an amount has at most 6 digits after the point"
+TOO_LARGE = "an amount must be at most $999,999,999.999999"
+NOT_AN_AMOUNT = "an amount must be a whole number or decimal text"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        *[
+            (text, NOT_DECIMAL)
+            for text in [
+                *[
+                    "",
+                    " ",
+                    ".",
+                    "-",
+                    "1e3",
+                    "1E3",
+                    "1e-3",
+                    "\uff11\uff12",
+                    "\u0661",
+                    "²",
+                    "1_000",
+                    "1,000",
+                ],
+                *["-1", "+1", "-0", "NaN", "nan", "Infinity", "inf", " 1", "1 ", "1\n", "\t1"],
+                *["0x10", "0b1", "1.", ".5", "01", "00", "00.1", "1.2.3", "1.-2", "1.+2", "1. 2"],
+                *["$1", "1usd", "1/2", "1.\uff11", "1\0", "1\ud800", "true", "null", "\u22121"],
+            ]
+        ],
+        ("0", NOT_POSITIVE),
+        ("0.0", NOT_POSITIVE),
+        ("0.000000", NOT_POSITIVE),
+        (0, NOT_POSITIVE),
+        (-1, NOT_POSITIVE),
+        (-(2**256), NOT_POSITIVE),
+        ("1.0000000", TOO_PRECISE),
+        ("0.0000001", TOO_PRECISE),
+        ("0.0000005", TOO_PRECISE),
+        ("1." + "0" * 100_000, TOO_PRECISE),
+        ("1000000000", TOO_LARGE),
+        ("1000000000.000001", TOO_LARGE),
+        ("9" * 100_000, TOO_LARGE),
+        (str(2**256), TOO_LARGE),
+        (1_000_000_000, TOO_LARGE),
+        (10**15 - 1, TOO_LARGE),
+        (10**15, TOO_LARGE),
+        (10**30, TOO_LARGE),
+        (2**53 + 1, TOO_LARGE),
+        (2**63 - 1, TOO_LARGE),
+        (2**63, TOO_LARGE),
+        (2**64, TOO_LARGE),
+        (2**128, TOO_LARGE),
+        (2**256 - 1, TOO_LARGE),
+        (2**256, TOO_LARGE),
+        *[
+            (value, NOT_AN_AMOUNT)
+            for value in (True, False, 1.5, 1.0, float("nan"), None, b"1", Decimal(1), [1], (1,))
+        ],
+    ],
+)
+def test_what_is_not_an_amount_is_refused_with_a_plain_message(value: object, message: str) -> None:
+    with pytest.raises(AmountError) as refused:
+        parse_usd(value)  # type: ignore[arg-type]  # callers hand over whatever JSON held
+    assert str(refused.value) == message
+
+
+@given(
+    st.one_of(
+        st.from_regex(r"\A[0-9]{0,11}(\.[0-9]{0,8})?\Z"),
+        st.text(alphabet="0123456789.+-eE_ \uff11", max_size=18),
+        st.text(max_size=6),
+    )
+)
+def test_text_is_read_like_the_oracle_reads_it(text: str) -> None:
+    expected = micro_usd(text)
+    if expected is None:
+        with pytest.raises(AmountError):
+            parse_usd(text)
+    else:
+        assert parse_usd(text) == expected
+
+
+@given(st.integers(1, AMOUNT_MAX_MICRO_USD))
+@example(1)
+@example(99)
+@example(100)
+@example(AMOUNT_MAX_MICRO_USD)
+@example(999_999_999_999_998)
+def test_json_numbers_are_exact_and_as_short_as_can_be(micro: int) -> None:
+    text = json.dumps(usd_number(micro))
+    dollars = Decimal(text)
+    assert dollars * 1_000_000 == micro
+    if micro % 1_000_000:
+        assert dollars.as_tuple().digits[-1] != 0
+        assert Decimal(repr(json.loads(text))) == dollars
+    else:
+        assert text == str(micro // 1_000_000)
+
+
+@given(st.integers(1, AMOUNT_MAX_MICRO_USD))
+def test_what_people_read_parses_back(micro: int) -> None:
+    text = format_usd(micro)
+    assert text[0] == "$"
+    assert len(text.partition(".")[2]) >= 2
+    assert parse_usd(text[1:].replace(",", "")) == micro
+
+
+@pytest.mark.parametrize(
+    ("micro", "text"),
+    [
+        (0, "$0.00"),
+        (1, "$0.000001"),
+        (10_000, "$0.01"),
+        (100_000, "$0.10"),
+        (1_234_500_000, "$1,234.50"),
+        (1_001_000, "$1.001"),
+        (10**15 - 1, "$999,999,999.999999"),
+    ],
+)
+def test_amounts_for_people(micro: int, text: str) -> None:
+    assert format_usd(micro) == text
+
+
+def test_there_is_no_text_for_a_negative_amount() -> None:
+    with pytest.raises(AssertionError):
+        format_usd(-1)
