@@ -295,7 +295,7 @@ class Engine:
                 self.tick(anchor=due)
             except TallystickError as error:
                 _log.error("tick_failed", reason=error.message)
-            except Exception:
+            except Exception:  # noqa: BLE001 (one bad tick must not end all later ones)
                 _log.exception("tick_failed")
             self._wake.wait(self.settings.poll_interval_ms / 1000)
             self._wake.clear()

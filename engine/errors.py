@@ -8,8 +8,8 @@
     ├── Unavailable         the engine cannot decide safely now; retry later
     └── CannotStart         the data directory, chain or settings do not fit together
 
-A policy denial is not an error: it is a `Decision` with `allowed` false. Errors carry a stable `code`;
-how a code is rendered (status, exit code) is the business of the edges.
+A policy denial is not an error: it is a `Decision` with `allowed` false. Errors carry a stable
+`code`; how a code is rendered (status, exit code) is the business of the edges.
 """
 
 from collections.abc import Mapping

@@ -185,11 +185,12 @@ class Grant:
                 valid_until_s=data["valid_until_s"],
                 salt=bytes.fromhex(data["salt"][2:]),
             )
-            if grant.to_json() != data:
-                raise ValueError("unknown or irregular fields")
+            regular = grant.to_json() == data
             grant.policy()
         except (KeyError, TypeError, AttributeError, ValueError, AssertionError) as error:
             raise ValueError(f"not a grant: {error!r}") from error
+        if not regular:
+            raise ValueError("not a grant: unknown or irregular fields")
         return grant
 
     def policy(self) -> Policy:

@@ -1,11 +1,20 @@
 """Settings: read from `TALLYSTICK_*` variables or given by the caller; nothing is opened here."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from engine.errors import CannotStart
 from engine.policy.identifiers import normalise_asset
 
 
@@ -55,7 +64,7 @@ class Settings(BaseSettings):
     kek: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="Secret that encrypts stored private keys; default: a key file in the data directory",
+        description="Secret that encrypts stored keys; default: a file in the data directory",
     )
     chain: str = Field(
         default="embedded",
@@ -70,7 +79,7 @@ class Settings(BaseSettings):
     )
     operator_key: SecretStr | None = Field(
         default=None,
-        description="Private key (hex) that registers, revokes and anchors; made by itself on `embedded`",
+        description="Private key that registers, revokes, anchors; made by itself on `embedded`",
     )
     confirmations: int = Field(
         default=0, ge=0, le=1024, description="Blocks on top before a registration counts"
@@ -85,3 +94,36 @@ class Settings(BaseSettings):
     tokens: tuple[Token, ...] = Field(
         default=(), description="Spendable tokens, as JSON (the test USDC is added on `embedded`)"
     )
+
+
+CLIENT_VARIABLES = frozenset(
+    (
+        "TALLYSTICK_URL",
+        "TALLYSTICK_API_KEY",
+        "TALLYSTICK_SESSION_TOKEN",
+        "TALLYSTICK_OWNER_KEY_FILE",
+    )
+)
+"""Variables that the command line reads when it talks to a server."""
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment; what is misspelt or malformed is named, and values are not repeated.
+
+    Raises:
+        CannotStart: naming the variables.
+    """
+    prefix = "TALLYSTICK_"
+    known = {prefix + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
+    if unknown := sorted(n for n in os.environ if n.startswith(prefix) and n not in known):
+        raise CannotStart(f"unknown setting: {', '.join(unknown)}")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        found = [
+            f"{prefix}{str(item['loc'][0]).upper() if item['loc'] else ''}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        raise CannotStart("; ".join(found)) from None
+    except SettingsError as error:
+        raise CannotStart(f"a setting is not valid JSON: {error}") from None

@@ -1,1 +1,5 @@
-"""What people import and run."""
+"""What people import and run: the client and the `tallystick` command."""
+
+from tallystick.client import ApiError, Client
+
+__all__ = ["ApiError", "Client"]

@@ -1,7 +1,7 @@
 """A record: one entry of the audit log, as the bytes that are hashed.
 
-Every record belongs to a stream (a session, or a workspace for what is about no session), counts up
-in it and names the hash of the one before, so each session carries a chain of its own inside the log.
+Every record belongs to a stream (a session, or a workspace for what is about no session), counts
+up in it and names the hash of the one before: each session has a chain of its own inside the log.
 The salt keeps a proof's neighbouring hashes from being guessed.
 """
 

@@ -14,8 +14,8 @@
 12  spends        everything the session's key moved on the chain is bound to an allowed record
 13  tail          nothing is left that no anchor covers yet
 
-Pure: the chain comes in through `ChainView`. What the caller must still do: get the registry's address
-and an RPC URL from somewhere other than the file. An RPC that leaves out events can hide them.
+Pure: the chain comes in through `ChainView`. What the caller must still do: get the registry's
+address and an RPC URL from somewhere other than the file. An RPC that leaves out events hides them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +37,7 @@ from engine.policy.money import format_usd
 
 
 class Verdict(Enum):
-    """How a check, and the whole file, came out; the value is the exit code of `tallystick verify`."""
+    """How a check, or the whole file, came out; the value is the exit code of the command."""
 
     VERIFIED = 0
     TAMPERED = 1
@@ -117,7 +117,7 @@ class ChainView(Protocol):
         ...
 
     def spends(self, address: str, from_block: int) -> Sequence[Spend]:
-        """Every token transfer, payment authorization and transaction of an address since a block."""
+        """Every token transfer, payment authorization and transaction of an address."""
         ...
 
 

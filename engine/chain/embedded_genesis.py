@@ -1,5 +1,6 @@
 """How the embedded chain begins and is found again: eth-tester's genesis, on py-evm."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,13 @@ from eth_tester.backends.pyevm.main import (  # type: ignore[import-untyped]
 
 from engine.chain.embedded_store import BlockStore
 from engine.chain.gateway import ChainError
+
+RECURSION_LIMIT = 12_000
+"""Python frames. Importing py-evm lets the whole process recurse 100,000 deep, and then a request of
+nested JSON overflows the stack of the thread that parses it. The deepest calls that a block's gas
+allows need half of this (EIP-150 passes on 63/64), and no parser overflows before reaching it."""
+
+sys.setrecursionlimit(RECURSION_LIMIT)
 
 
 def open_chain(

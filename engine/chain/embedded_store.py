@@ -18,6 +18,7 @@ from engine.chain.gateway import ChainError, Log
 
 _APPLICATION_ID = 0x54535443  # "TSTC": how `file` and this class tell the file from others
 _SCHEMA_VERSION = 1
+_SMALLEST_DATABASE_BYTES = 512
 _SCHEMA = f"""
 CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE node (key BLOB PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL);
@@ -42,6 +43,13 @@ class BlockStore(BaseDB):
     def __init__(self, path: Path | None) -> None:
         self._name = str(path) if path is not None else "in-memory chain"
         self._pending: dict[bytes, bytes | None] = {}
+        if (
+            path is not None
+            and path.exists()
+            and 0 < path.stat().st_size < _SMALLEST_DATABASE_BYTES
+        ):
+            # SQLite would take so short a file for an empty database and overwrite it.
+            raise ChainError(f"{self._name}: this file is not an embedded chain; nothing changed")
         try:
             self._sql = sqlite3.connect(
                 path if path is not None else ":memory:",
@@ -72,7 +80,8 @@ class BlockStore(BaseDB):
         # Only now is the file known to be ours: changing the journal mode writes to it.
         self._sql.execute("PRAGMA journal_mode = WAL")
         self._sql.execute("PRAGMA synchronous = FULL")
-        if (found := self._sql.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        # The full check: a damaged index would hide a block that is there.
+        if (found := self._sql.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
             raise ChainError(f"{self._name}: damaged: {found}")
 
     def _identify(self) -> None:

@@ -190,10 +190,9 @@ class JsonRpcChain:
         topics: Sequence[TopicFilter] = (),
     ) -> list[Log]:
         """See `ChainGateway.logs`. A range that the endpoint finds too large is asked in halves."""
-        if addresses is not None and not addresses:
-            return []  # to the endpoint an empty list would mean any address
-        if from_block > to_block:
-            return []
+        nothing = [addresses, *(topic for topic in topics if not isinstance(topic, bytes))]
+        if from_block > to_block or any(choice is not None and not choice for choice in nothing):
+            return []  # to the endpoint an empty list would mean anything at all
         while topics and topics[-1] is None:  # Geth and Anvil disagree on what this would mean
             topics = topics[:-1]
         wanted: dict[str, Any] = {"topics": [_topic(topic) for topic in topics]}

@@ -51,7 +51,7 @@ class DirectoryLock:
 
 
 class Database:
-    """The data file. `writer` belongs to the ledger's thread alone; `reading()` is for everybody."""
+    """The data file. `writer` is for the ledger's thread alone, `reading()` for everybody."""
 
     def __init__(self, path: Path) -> None:
         """Open or create `path` and bring its schema up to date.

@@ -189,7 +189,7 @@ class Anchor(SQLModel, table=True):
 
 
 class ChainTransaction(SQLModel, table=True):
-    """A transaction of ours about a session, kept before it is sent so that it is never sent twice."""
+    """A transaction about a session, kept before it is sent, so that there is only one."""
 
     __tablename__ = "chain_transactions"
     session_id: str = _key()

@@ -1,1 +1,1 @@
-"""What leaves for the auditor: checkpoints, anchors, evidence files, and reading the chain about them."""
+"""What leaves for the auditor: checkpoints, anchors, evidence, and how the chain is asked."""

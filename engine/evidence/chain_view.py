@@ -74,7 +74,7 @@ class GatewayView:
         return None if event is None else event.args["root"]
 
     def spends(self, address: str, from_block: int) -> Sequence[Spend]:
-        """See `ChainView`: the ERC-20 transfers, the EIP-3009 authorizations, and the account's nonce."""
+        """See `ChainView`: ERC-20 transfers, EIP-3009 authorizations, the account's nonce."""
         who = bytes(12) + bytes.fromhex(address[2:])
 
         def ask() -> list[Spend]:

@@ -1,4 +1,4 @@
-"""The audit log in the database: appends records inside the caller's transaction, builds the tree."""
+"""The audit log in the database: records appended in a transaction, and the tree over them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ class Log:
         self._random_bytes = random_bytes
 
     def load(self, connection: sa.Connection) -> None:
-        """Rebuild the tree from the raw bytes and compare it with every checkpoint it was signed as.
+        """Rebuild the tree from the raw bytes and compare it with every signed checkpoint.
 
         Raises:
             CannotStart: a record is missing, or the records are not those of a checkpoint.

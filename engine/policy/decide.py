@@ -18,9 +18,9 @@ def decide(
     """Decide `request` at `now_ms` by the first of `RULES` that applies; allow it if none does.
 
     A session is over once either clock says so: `chain_time_ms` is the chain's, or 0 for a session
-    that is on none. `windows` has the lengths of the day, week and month limits. It is advanced to `now_ms` and not
-    changed otherwise: after an allowed decision the caller must add the amount to it, with the same
-    `now_ms` and before the next decision, or the limits do not hold.
+    that is on none. `windows` has the lengths of the day, week and month limits. It is advanced to
+    `now_ms` and not changed otherwise: after an allowed decision the caller must add the amount to
+    it, with the same `now_ms` and before the next decision, or the limits do not hold.
     """
     used = windows.used(now_ms)
     facts = Facts(policy, standing, windows, used, request, now_ms, chain_time_ms)

@@ -3,8 +3,8 @@
     awaiting_consent ──consent──> registering ──on chain──> active ──> revoked | expired
                      (no on-chain identity asked for: straight to active)
 
-`mismatch` is where a session goes whose registration on the chain is not of its own grant. A revoked
-session stays revoked. Everything here is decided on the writer's thread.
+`mismatch` is where a session goes whose registration on the chain is not of its own grant. A
+revoked session stays revoked. Everything here is decided on the writer's thread.
 """
 
 from collections.abc import Mapping
@@ -147,7 +147,7 @@ class Sessions:
             _sessions.c.id == session_id, _sessions.c.workspace_id == workspace_id
         )
         with self._database.reading() as connection:
-            return _view(connection.execute(query).first())
+            return _view(connection.execute(query).mappings().first())
 
     def list(self, workspace_id: str) -> list[SessionView]:
         """All sessions of a workspace, the newest first."""
@@ -157,7 +157,7 @@ class Sessions:
             .order_by(_sessions.c.created_ms.desc(), _sessions.c.id.desc())
         )
         with self._database.reading() as connection:
-            return [_view(row) for row in connection.execute(query)]
+            return [_view(row) for row in connection.execute(query).mappings()]
 
     def consent(self, workspace_id: str, session_id: str, signature: bytes) -> SessionView:
         """Accept the owner's EIP-712 signature over the session's grant.
@@ -190,7 +190,7 @@ class Sessions:
         query = sa.select(_sessions).where(_sessions.c.id == session_id)
         if workspace_id is not None:
             query = query.where(_sessions.c.workspace_id == workspace_id)
-        return _view(batch.read(query).first())
+        return _view(batch.read(query).mappings().first())
 
     def registered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
         """The registration is confirmed on the chain and is of this grant."""
@@ -331,7 +331,7 @@ class Sessions:
             )
             .limit(SWEEP_SESSIONS_MAX)
         )
-        due = [_view(row) for row in batch.read(query).all()]
+        due = [_view(row) for row in batch.read(query).mappings().all()]
         for view in due:
             self._move(batch, view, "expired", "session.expired", {}, ended=True)
             self._tell(batch, view, "agent.session.expired")
@@ -373,10 +373,10 @@ def _after_consent(mint_pkp: bool) -> str:
     return "registering" if mint_pkp else "active"
 
 
-def _view(row: Any) -> SessionView:
+def _view(row: Mapping[Any, Any] | None) -> SessionView:
     if row is None:
         raise NotFound("no such session", code="session_not_found")
-    fields = dict(row._mapping)
+    fields = dict(row)
     del fields["secret_hash"]
     return SessionView(
         grant=Grant.from_json(decode_object(fields.pop("grant_json").encode())), **fields

@@ -1,7 +1,7 @@
 """What the chain says of sessions, and what we say to it: registration and revocation.
 
-Listening: a revocation acts at first sight; a registration counts only after enough confirmations.
-Speaking: a transaction is written down before it is sent, and sent again as it is until it is mined.
+Listening: a revocation acts at first sight, a registration counts after enough confirmations.
+Speaking: a transaction is written down before it is sent, and sent again as it is until mined.
 """
 
 import json
@@ -15,7 +15,6 @@ from engine.chain.gateway import (
     BlockHeader,
     CallReverted,
     ChainGateway,
-    ChainUnavailable,
     TransactionRejected,
 )
 from engine.db.sqlite import Database
@@ -62,9 +61,11 @@ class Listener:
         elif registration["grant_hash"] != "0x" + view.grant_hash.hex():
             if view.state != "mismatch":
                 self._sessions.mismatched(batch, view, registration)
-        elif view.state == "registering":
-            if registration["block_number"] + self._confirmations <= tip.number:
-                self._sessions.registered(batch, view, registration)
+        elif (
+            view.state == "registering"
+            and registration["block_number"] + self._confirmations <= tip.number
+        ):
+            self._sessions.registered(batch, view, registration)
 
 
 def chain_facts(
@@ -186,12 +187,11 @@ class Registrar:
         if receipt is None:
             try:
                 self._gateway.send_raw(row.raw_tx)
-                return True
-            except ChainUnavailable:
-                raise
             except TransactionRejected as error:
                 # Its nonce was taken by another: it can no longer be mined, so a new one may go.
                 _log.warning("transaction_lost", session=row.session_id, reason=error.reason)
+            else:
+                return True
         self._writer.call(
             lambda batch: batch.update(
                 sa.delete(_transactions).where(

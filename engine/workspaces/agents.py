@@ -1,5 +1,7 @@
 """The agent registry: ids are the operator's, and budgets hang on them."""
 
+from dataclasses import dataclass
+
 import sqlalchemy as sa
 
 from engine.db.sqlite import Database
@@ -10,6 +12,15 @@ from engine.ledger.writer import Batch, Writer
 AGENT_ID_LENGTH_MAX = 128
 
 _agents = table(Agent)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """A registered agent."""
+
+    id: str
+    name: str | None
+    created_ms: int
 
 
 def check_agent_id(agent_id: str, field: str = "agent_id") -> None:
@@ -62,7 +73,7 @@ class Agents:
         check_agent_id(agent_id)
         return self._writer.call(lambda batch: ensure_agent(batch, workspace_id, agent_id, name))
 
-    def list(self, workspace_id: str) -> list[dict[str, object]]:
+    def list(self, workspace_id: str) -> list[AgentView]:
         """All agents of a workspace, by id."""
         query = (
             sa.select(_agents.c.id, _agents.c.name, _agents.c.created_ms)
@@ -70,4 +81,4 @@ class Agents:
             .order_by(_agents.c.id)
         )
         with self._database.reading() as connection:
-            return [dict(row._mapping) for row in connection.execute(query)]
+            return [AgentView(*row) for row in connection.execute(query)]

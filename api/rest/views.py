@@ -1,0 +1,126 @@
+"""What callers get to see of sessions and payments. Money leaves as numbers in dollars."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from engine.engine import Engine
+from engine.ledger.payment import Payment
+from engine.policy.decision import Remaining
+from engine.policy.money import usd_number
+from engine.sessions.lifecycle import SessionView
+
+
+def time_text(milliseconds: int) -> str:
+    """ISO 8601 in UTC with milliseconds."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def usd(micro: int | None) -> int | float | None:
+    """Dollars as a JSON number, exact; None (unlimited) stays None."""
+    return None if micro is None else usd_number(micro)
+
+
+def session_json(
+    engine: Engine, view: SessionView, remaining: Remaining, *, secret: str | None = None
+) -> dict[str, Any]:
+    """A session in the shape that agent-session clients read, and what is ours beside it."""
+    limits = view.grant.limits
+    body: dict[str, Any] = {
+        "id": view.id,
+        "type": view.type,
+        "label": view.label,
+        "agent_id": view.agent_id,
+        "agent_name": view.agent_name,
+        "user_wallet": view.user_wallet,
+        "limits": {
+            "max_per_transaction": usd(limits.per_transaction),
+            "max_per_day": usd(limits.per_day),
+            "max_per_week": usd(limits.per_week),
+            "max_per_month": usd(limits.per_month),
+            "require_approval_above": usd(limits.approval_above),
+        },
+        "allowed_merchants": list(view.grant.merchants) or None,
+        "allowed_tokens": list(view.grant.tokens) or None,
+        "allowed_chains": list(view.grant.chains) or None,
+        "permissions": list(view.grant.permissions),
+        "status": view.state,
+        "is_active": view.state == "active" and engine.clock() < view.expires_ms,
+        "created_at": time_text(view.created_ms),
+        "expires_at": time_text(view.expires_ms),
+        "ended_at": None if view.ended_ms is None else time_text(view.ended_ms),
+        "remaining_today": usd(remaining.per_day),
+        "remaining_this_week": usd(remaining.per_week),
+        "remaining_this_month": usd(remaining.per_month),
+        "mint_pkp": view.mint_pkp,
+        "consent": view.consent,
+        "grant_hash": "0x" + view.grant_hash.hex(),
+        "metadata": json.loads(view.metadata_json),
+    }
+    if view.pkp_address is not None:
+        body["pkp_address"] = view.pkp_address
+        body["pkp_token_id"] = "0x" + view.token_id.hex()
+    if view.state == "awaiting_consent":
+        body["typed_data"] = view.grant.typed_data(engine.sessions.domain)
+    if secret is not None:
+        body["session_token"] = secret
+        body["token"] = secret
+    return body
+
+
+_PAYMENT_STATUS = {
+    "held": "pending",
+    "captured": "confirmed",
+    "voided": "failed",
+    "denied": "failed",
+    "expired": "expired",
+}
+
+
+def payment_json(payment: Payment) -> dict[str, Any]:
+    """A payment: what was asked, what was decided, and what became of the hold."""
+    request, decision = payment.request, payment.decision
+    remaining = decision["remaining"]
+    return {
+        "id": payment.id,
+        "payment_id": payment.id,
+        "session_id": payment.session_id,
+        "merchant_id": request["merchant"],
+        "status": _PAYMENT_STATUS[payment.state],
+        "state": payment.state,
+        "amount_usd": usd(payment.amount),
+        "captured_usd": usd(payment.captured),
+        "currency": "USD",
+        "payment_token": request["token"],
+        "chain": request["chain"],
+        "description": request["description"],
+        "metadata": json.loads(request["metadata_json"]),
+        "created_at": time_text(payment.decided_ms),
+        "expires_at": None if payment.expires_ms is None else time_text(payment.expires_ms),
+        "closed_at": None if payment.closed_ms is None else time_text(payment.closed_ms),
+        "decision": {
+            "allowed": decision["allowed"],
+            "code": decision["code"],
+            "rule": decision["rule"],
+            "reason": decision["reason"],
+            "evidence": decision["evidence"],
+        },
+        "remaining_today": usd(remaining["per_day"]),
+        "remaining_this_week": usd(remaining["per_week"]),
+        "remaining_this_month": usd(remaining["per_month"]),
+    }
+
+
+def agent_payment_json(payment: Payment) -> dict[str, Any]:
+    """The answer to a smart payment. Nothing here moves a token: settlement is the caller's."""
+    body = payment_json(payment)
+    closed_ms = payment.closed_ms or payment.decided_ms
+    return {
+        **body,
+        "gasless_used": False,
+        "settlement_complete": False,
+        "confirmed_in_ms": closed_ms - payment.decided_ms,
+        "requires_signature": False,
+        "next_steps": "The amount is spent from the session's budget; settle with the merchant.",
+    }

@@ -1,0 +1,67 @@
+"""Serve the application with uvicorn, in the foreground or on a thread of its own."""
+
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from api.rest.app import create_app
+from engine.engine import Engine
+from engine.errors import CannotStart
+
+
+class Server:
+    """One engine behind one listening socket. `port` 0 takes a free one; see `url`."""
+
+    def __init__(self, engine: Engine, host: str, port: int) -> None:
+        """Bind at once, so that a port in use is refused before anything runs.
+
+        Raises:
+            CannotStart: the address cannot be bound.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+        except OSError as error:
+            self._socket.close()
+            raise CannotStart(
+                f"TALLYSTICK_PORT: cannot listen on {host}:{port}: {error}"
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(engine),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=5,
+            )
+        )
+        self._thread: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM."""
+        self._server.run(sockets=[self._socket])
+
+    def __enter__(self) -> Self:
+        """Serve on a thread until the block ends."""
+        self._thread = threading.Thread(target=self.run, name="server", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+        self._socket.close()

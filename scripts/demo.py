@@ -1,0 +1,293 @@
+"""One session's whole life on real parts. Exits with 0 only if every step held."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from api.server import Server
+from engine.audit.canonical import decode_object
+from engine.chain import contracts, sender
+from engine.chain.anvil import AnvilProcess
+from engine.chain.deploy import create, deploy
+from engine.chain.json_rpc import JsonRpcChain
+from engine.engine import Engine, open_engine
+from engine.grant import Grant
+from engine.settings import Settings
+from tallystick import ApiError, Client
+
+ROOT = Path(__file__).parents[1]
+MERCHANTS = ["books.example", "data.example"]
+LIMITS = {
+    "max_per_transaction": 50,
+    "max_per_day": 100,
+    "max_per_week": 500,
+    "max_per_month": 1000,
+    "require_approval_above": 40,
+}
+# What the agent tries: merchant, dollars, and the code it must hear.
+PAYMENTS = [
+    ("books.example", "25.00", "ALLOWED"),
+    ("data.example", "19.999999", "ALLOWED"),
+    ("books.example", "60", "LIMIT_EXCEEDED"),
+    ("books.example", "45", "APPROVAL_REQUIRED"),
+    ("casino.example", "10", "MERCHANT_NOT_ALLOWED"),
+    ("data.example", "30.50", "ALLOWED"),
+    ("data.example", "24.500002", "LIMIT_EXCEEDED"),
+    ("data.example", "24.500001", "ALLOWED"),
+]
+
+console = Console(highlight=False)
+
+
+class StepFailedError(Exception):
+    """A step of the demonstration did not hold."""
+
+
+def expect(held: bool, what: str) -> None:
+    """Go on only if `held`."""
+    if not held:
+        raise StepFailedError(what)
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Show what is being done, how long it took, and that it held."""
+    started = time.monotonic()
+    with console.status(f"[cyan]{title}…"):
+        yield
+    console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
+
+
+def detail(text: str) -> None:
+    """A line below a step."""
+    console.print(f"  [dim]{escape(text)}[/]", soft_wrap=True)
+
+
+def chain_settings(kind: str, data_dir: Path, stack: ExitStack) -> tuple[Settings, LocalAccount]:
+    """The settings for a chain of this kind, and an owner who has some ether on it."""
+    common: dict[str, Any] = {
+        "data_dir": data_dir,
+        "port": 0,
+        "rpc_port": 0,
+        "anchor_interval_s": 0,
+        "poll_interval_ms": 50,
+    }
+    if kind == "embedded":
+        return Settings(**common), Account.create()
+    anvil = stack.enter_context(
+        AnvilProcess.from_toml(ROOT / "anvil.toml", port=0, state_file=None)
+    )
+    operator, owner = anvil.accounts()[:2]
+    gateway = JsonRpcChain(anvil.url)
+    stack.callback(gateway.close)
+    deployed = deploy(gateway, operator)
+    usdc = create(gateway, operator, contracts.TEST_USDC)
+    token = {
+        "symbol": "USDC",
+        "asset": f"eip155:{gateway.chain_id}/erc20:{usdc}",
+        "decimals": 6,
+        "usd_price": "1",
+    }
+    settings = Settings(
+        **common,
+        chain=anvil.url,
+        registry=deployed.registry,
+        operator_key="0x" + bytes(operator.key).hex(),
+        tokens=(token,),
+    )
+    return settings, owner
+
+
+def pay(client: Client, merchant: str, amount: str) -> tuple[str, str, Any]:
+    """Try a payment: the code, the reason, and what remains today."""
+    try:
+        answer = client.pay(amount, merchant=merchant)
+    except ApiError as denial:
+        if denial.status != 402:
+            raise
+        return denial.code, denial.message, denial.body["remaining_today"]
+    return answer["decision"]["code"], answer["decision"]["reason"], answer["remaining_today"]
+
+
+def verify_apart(file: Path, rpc: str, registry: str) -> tuple[int, str]:
+    """Run `tallystick verify` as a process of its own: its exit status and what it printed."""
+    done = subprocess.run(
+        ["tallystick", "verify", str(file), "--rpc", rpc, "--registry", registry],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, (done.stdout + done.stderr).rstrip()
+
+
+def edited_copy(file: Path) -> Path:
+    """The same evidence, with one captured amount made smaller by a digit."""
+    content = file.read_bytes()
+    place = content.index(rb"captured_micro_usd\":") + len(rb"captured_micro_usd\":")
+    changed = bytes([content[place] - 1])
+    copy = file.with_name("evidence-edited.json")
+    copy.write_bytes(content[:place] + changed + content[place + 1 :])
+    return copy
+
+
+def owner_revokes(
+    rpc: str, registry: str, owner: LocalAccount, engine: Engine, session: str
+) -> str:
+    """The owner calls the registry; the server is not asked. The grant is in the public event."""
+    view = engine.sessions.get("default", session)
+    gateway = JsonRpcChain(rpc)
+    try:
+        data = contracts.call_data(
+            contracts.SESSION_REGISTRY,
+            "revoke",
+            int.from_bytes(view.token_id),
+            grant_on_chain(gateway, registry, view.token_id),
+        )
+        tx_hash = sender.send(gateway, owner, to=registry, data=data)
+        receipt = sender.wait(gateway, tx_hash, timeout_s=30, poll_s=0.05)
+    finally:
+        gateway.close()
+    expect(receipt.succeeded, "the owner's revocation was mined")
+    return "0x" + tx_hash.hex()
+
+
+def grant_on_chain(gateway: JsonRpcChain, registry: str, token_id: bytes) -> tuple[Any, ...]:
+    """The grant as the registration's event published it."""
+    topic = contracts.event_topic(contracts.SESSION_REGISTRY, "SessionRegistered")
+    head = gateway.head().number
+    logs = gateway.logs(
+        from_block=0, to_block=head, addresses=(registry,), topics=(topic, token_id)
+    )
+    event = contracts.decode_log(contracts.SESSION_REGISTRY, logs[0])
+    if event is None:
+        raise StepFailedError("the registration's event can be read")
+    grant = dict(event.args["grant"])
+    grant["limits"] = tuple(grant["limits"].values())
+    return tuple(grant.values())
+
+
+def run(kind: str, output: Path, stack: ExitStack) -> None:
+    """All steps, in order."""
+    data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tallystick-demo-")))
+    console.print(Panel.fit(f"[bold]Tallystick[/]: one session's whole life, on {kind}"))
+
+    with step("Start the chain, deploy the contracts, open the log"):
+        settings, owner = chain_settings(kind, data_dir, stack)
+        engine = open_engine(settings)
+        stack.callback(engine.close)
+        if kind == "embedded":
+            engine.gateway.fund(owner.address.lower(), 10**18)  # type: ignore[attr-defined]
+        embedded = engine.serve_embedded_chain()
+        if embedded is not None:
+            stack.callback(embedded.stop)
+        rpc = settings.chain if embedded is None else embedded.url
+        key = engine.access.ensure_admin(None)
+        server = stack.enter_context(Server(engine, "127.0.0.1", 0))
+        engine.start()
+        operator = stack.enter_context(Client(server.url, api_key=key))
+        registry = operator.deployment()["registry"]
+    detail(f"chain {operator.deployment()['chain']}, registry {registry}")
+
+    with step("Register the agent"):
+        operator.register_agent("shopping-assistant-v1", "Shopping assistant")
+
+    with step("Create a session, let its owner sign the grant (EIP-712), register it on the chain"):
+        session = operator.create_session(
+            agent_id="shopping-assistant-v1",
+            label="demo",
+            user_wallet=owner.address,
+            limits=LIMITS,
+            allowed_merchants=MERCHANTS,
+            duration_hours=24,
+            mint_pkp=True,
+            await_consent=True,
+        )
+        secret = session["session_token"]
+        signature = owner.sign_typed_data(full_message=session["typed_data"]).signature
+        session = operator.consent(session["id"], "0x" + bytes(signature).hex())
+        expect(session["is_active"], "the registration makes the session active")
+        expect(session["consent"] == "eip712", "the owner's consent is recorded")
+    detail(f"session {session['id']}, on-chain identity {session['pkp_address']}")
+
+    console.print("\n[bold]The agent pays[/], with its session token and no key")
+    agent = stack.enter_context(Client(server.url, session_token=secret))
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("merchant", "amount", "decision", "left today", "why"):
+        grid.add_column(column, justify="right" if column in ("amount", "left today") else "left")
+    for merchant, amount, expected in PAYMENTS:
+        code, reason, left = pay(agent, merchant, amount)
+        colour = "green" if code == "ALLOWED" else "yellow"
+        grid.add_row(merchant, f"${amount}", f"[{colour}]{code}[/]", f"${left:.6f}", escape(reason))
+        expect(code == expected, f"{merchant} ${amount} is answered {expected}, not {code}")
+    console.print(grid)
+    expect(operator.session(session["id"])["remaining_today"] == 0, "the day is used up exactly")
+
+    console.print()
+    with step("The owner revokes the session on the chain, without asking the server"):
+        tx_hash = owner_revokes(rpc, registry, owner, engine, session["id"])
+        deadline = time.monotonic() + 20
+        while operator.session(session["id"])["status"] != "revoked":
+            expect(time.monotonic() < deadline, "the server sees the revocation")
+            time.sleep(0.02)
+        code, reason, _ = pay(agent, "books.example", "1")
+        expect(code == "SESSION_REVOKED", "the next payment is refused")
+    detail(f"transaction {tx_hash}")
+    detail(f"the next payment: {code}: {reason}")
+
+    with step("Sign a checkpoint of the log and anchor its root on the chain"):
+        anchor = operator.anchor()["anchor"]
+        expect(anchor["state"] == "final", "the anchor is mined")
+    detail(f"size {anchor['size']}, root {anchor['root']}")
+
+    with step(f"Write {output.name}"):
+        output.write_bytes(operator.evidence(session["id"]))
+        document = decode_object(output.read_bytes().rstrip(b"\n"))
+        Grant.from_json(document["session"]["grant"])
+    detail(f"{output}, {output.stat().st_size} bytes, {len(document['records'])} records")
+
+    with step("Verify it in another process, against the chain alone"):
+        status, printed = verify_apart(output, rpc, registry)
+    console.print(f"[dim]{escape(printed)}[/]", soft_wrap=True)
+    expect(status == 0, "the evidence is verified")
+
+    with step("Edit one digit of one captured amount, and verify the copy"):
+        status, printed = verify_apart(edited_copy(output), rpc, registry)
+    console.print(f"[dim]{escape(printed)}[/]", soft_wrap=True)
+    expect(status == 1 and "TAMPERED" in printed, "the edited copy is refused as tampered")
+
+    console.print("\n[bold green]Every step held.[/]")
+
+
+def main() -> int:
+    """Parse the arguments and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chain", choices=("embedded", "anvil"), default="embedded")
+    parser.add_argument(
+        "--output", type=Path, default=Path("evidence.json"), help="where the evidence goes"
+    )
+    arguments = parser.parse_args()
+    try:
+        with ExitStack() as stack:
+            run(arguments.chain, arguments.output.resolve(), stack)
+    except StepFailedError as failure:
+        console.print(f"\n[bold red]This did not hold:[/] {failure}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""`tallystick serve`, `chain` and `deploy`."""
+
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from tallystick.cli.output import console
+
+DEFAULT_ANVIL_TOML = Path("anvil.toml")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(serve)
+    app.command()(chain)
+    app.command()(deploy)
+
+
+def serve(
+    data_dir: Annotated[Path | None, typer.Option(help="Overrides TALLYSTICK_DATA_DIR.")] = None,
+    port: Annotated[int | None, typer.Option(help="Overrides TALLYSTICK_PORT.")] = None,
+) -> None:
+    """Run the server: REST on 127.0.0.1:8402, and the embedded chain's JSON-RPC beside it."""
+    from api.server import Server
+    from engine.engine import open_engine
+    from engine.settings import load_settings
+
+    _log_as_json()
+    overrides = {"data_dir": data_dir, "port": port}
+    settings = load_settings(**{k: v for k, v in overrides.items() if v is not None})
+    engine = open_engine(settings)
+    rpc = None
+    try:
+        secret = settings.admin_key.get_secret_value() if settings.admin_key else None
+        first_key = engine.access.ensure_admin(secret)
+        server = Server(engine, settings.host, settings.port)
+        rpc = engine.serve_embedded_chain()
+        engine.start()
+        if first_key is not None:
+            console.print(f"[bold]admin key[/] (shown once): {first_key}", soft_wrap=True)
+        console.print(f"[bold]REST[/]      {server.url}  (OpenAPI at {server.url}/docs)")
+        console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(settings, rpc)}")
+        console.print(f"[bold]registry[/]  {engine.deployment.registry}")
+        sys.stdout.flush()
+        # After its own shutdown the server raises the signal again; closing the engine comes then.
+        signal.signal(signal.SIGTERM, _leave)
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if rpc is not None:
+            rpc.stop()
+        engine.close()
+
+
+def chain(
+    config: Annotated[Path, typer.Option(help="The chain's settings.")] = DEFAULT_ANVIL_TOML,
+    port: Annotated[int | None, typer.Option(help="Overrides the port.")] = None,
+) -> None:
+    """Run a local Anvil chain until Ctrl-C."""
+    from engine.chain.anvil import AnvilProcess
+
+    overrides = {} if port is None else {"port": port}
+    with AnvilProcess.from_toml(config, **overrides) as anvil:
+        console.print(f"[bold]anvil[/]  {anvil.url}  (Ctrl-C stops it)")
+        for account in anvil.accounts()[:3]:
+            console.print(f"        {account.address}  0x{bytes(account.key).hex()}")
+        sys.stdout.flush()
+        try:
+            while anvil.pid is not None:
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            console.print("stopping")
+
+
+def deploy(
+    test_usdc: Annotated[bool, typer.Option(help="A test token too; local chains only.")] = False,
+) -> None:
+    """Deploy the contracts to TALLYSTICK_CHAIN with TALLYSTICK_OPERATOR_KEY."""
+    from engine.chain import contracts
+    from engine.chain.deploy import create
+    from engine.chain.deploy import deploy as deploy_registries
+    from engine.chain.json_rpc import JsonRpcChain
+    from engine.deployment import operator_account
+    from engine.errors import CannotStart
+    from engine.settings import load_settings
+
+    settings = load_settings()
+    if settings.chain == "embedded":
+        raise CannotStart("TALLYSTICK_CHAIN: the embedded chain deploys by itself; give a URL")
+    if settings.operator_key is None:
+        raise CannotStart("TALLYSTICK_OPERATOR_KEY is not set: it pays for the deployment")
+    operator = operator_account(settings.operator_key.get_secret_value())
+    gateway = JsonRpcChain(settings.chain)
+    try:
+        deployed = deploy_registries(gateway, operator)
+        token = create(gateway, operator, contracts.TEST_USDC) if test_usdc else None
+    finally:
+        gateway.close()
+    console.print(f"# AnchorRegistry {deployed.anchors}", soft_wrap=True)
+    print(f"export TALLYSTICK_REGISTRY={deployed.registry}")
+    if token is not None:
+        asset = f"eip155:{gateway.chain_id}/erc20:{token}"
+        print(
+            "export TALLYSTICK_TOKENS="
+            f"""'[{{"symbol":"USDC","asset":"{asset}","decimals":6,"usd_price":"1"}}]'"""
+        )
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    sys.exit(0)
+
+
+def _where(settings: Any, rpc: Any) -> str:
+    return escape(settings.chain if rpc is None else rpc.url)
+
+
+def _log_as_json() -> None:
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)

@@ -1,0 +1,179 @@
+"""A client of a Tallystick server.
+
+    client = Client("http://127.0.0.1:8402", api_key="zfi_test_…")
+    session = client.create_session(agent_id="shopper", user_wallet="0x…")
+    client.pay("12.50", merchant="books", session_token=session["session_token"])
+
+Amounts are decimal strings (or whole numbers) in dollars, never floats.
+"""
+
+import secrets
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+DEFAULT_URL = "http://127.0.0.1:8402"
+TIMEOUT_S = 30.0
+
+
+class ApiError(Exception):
+    """The server refused, or denied a payment (`status` 402), or did not answer (`status` 0).
+
+    `code` is stable, `message` is for people, `body` is the whole answer.
+    """
+
+    def __init__(self, status: int, code: str, message: str, body: Mapping[str, Any]) -> None:
+        super().__init__(f"{code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.body = body
+
+
+class Client:
+    """Speaks to one server. Every method may raise `ApiError`."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        api_key: str | None = None,
+        session_token: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._session_token = session_token
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        """Close the connections at the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def deployment(self) -> dict[str, Any]:
+        """The chain, the contracts and the log of the server."""
+        return self._object("GET", "/api/v1/deployment")
+
+    def register_agent(self, agent_id: str, name: str | None = None) -> dict[str, Any]:
+        """Register an agent; registering it again changes nothing."""
+        return self._object("POST", "/api/v1/agents", {"agent_id": agent_id, "name": name})
+
+    def create_session(self, **fields: Any) -> dict[str, Any]:
+        """Create a session; `fields` are those of `POST /api/v1/ai/sessions`."""
+        return self._object("POST", "/api/v1/ai/sessions", fields)
+
+    def consent(self, session_id: str, owner_signature: str) -> dict[str, Any]:
+        """Hand in the owner's EIP-712 signature over the session's `typed_data`."""
+        return self._object(
+            "POST",
+            f"/api/v1/ai/sessions/{session_id}/consent",
+            {"owner_signature": owner_signature},
+        )
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """All sessions of the workspace, the newest first."""
+        found: list[dict[str, Any]] = self._call("GET", "/api/v1/ai/sessions").json()
+        return found
+
+    def session(self, session_id: str) -> dict[str, Any]:
+        """One session with what is left of its limits."""
+        return self._object("GET", f"/api/v1/ai/sessions/{session_id}")
+
+    def revoke_session(self, session_id: str) -> None:
+        """End a session for good."""
+        self._call("POST", f"/api/v1/ai/sessions/{session_id}/revoke")
+
+    def pay(
+        self,
+        amount: str | int,
+        *,
+        merchant: str | None = None,
+        token: str = "USDC",  # noqa: S107 (a currency)
+        hold: bool = False,
+        description: str | None = None,
+        idempotency_key: str | None = None,
+        session_token: str | None = None,
+    ) -> dict[str, Any]:
+        """Pay within the session's limits; with `hold` the amount waits to be captured.
+
+        A key of its own is made for every call, so that a repeated request pays once.
+        """
+        body: dict[str, Any] = {
+            "amount": amount,
+            "merchant_id": merchant,
+            "token": token,
+            "description": description,
+            "capture_method": "manual" if hold else "automatic",
+        }
+        headers = {
+            "Idempotency-Key": idempotency_key or f"cli_{secrets.token_hex(16)}",
+            "X-Session-Token": session_token or self._session_token or "",
+        }
+        return self._object("POST", "/api/v1/payments", body, headers)
+
+    def capture(self, payment_id: str, amount: str | int | None = None) -> dict[str, Any]:
+        """Spend a hold, or part of it."""
+        return self._object("POST", f"/api/v1/payments/{payment_id}/capture", {"amount": amount})
+
+    def void(self, payment_id: str) -> dict[str, Any]:
+        """Give a hold back."""
+        return self._object("POST", f"/api/v1/payments/{payment_id}/void")
+
+    def payments(self, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
+        """A page of payments, the newest first."""
+        return self._object("GET", f"/api/v1/payments?page={page}&limit={limit}")
+
+    def anchor(self) -> dict[str, Any]:
+        """Sign a checkpoint of the log and anchor it now."""
+        return self._object("POST", "/api/v1/log/anchor")
+
+    def evidence(self, session_id: str) -> bytes:
+        """The evidence file of a session, byte for byte."""
+        return self._call("GET", f"/api/v1/sessions/{session_id}/evidence").content
+
+    def _object(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = self._call(method, path, body, headers).json()
+        return found
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, json=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise ApiError(0, "unreachable", f"{self._http.base_url}: {error}", {}) from error
+        if response.is_success:
+            return response
+        try:
+            answer = response.json()
+            raise ApiError(response.status_code, answer["code"], answer["message"], answer)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ApiError(
+                response.status_code, "http_error", f"status {response.status_code}", {}
+            ) from error
