@@ -1,0 +1,114 @@
+"""A small real installation for tests: an engine on an embedded chain in a temporary directory."""
+
+from pathlib import Path
+from typing import Any
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from engine.clock import Clock, system_clock
+from engine.engine import Engine, open_engine
+from engine.ledger.payment import Payment
+from engine.policy.decision import PaymentRequest
+from engine.policy.limits import Limits
+from engine.sessions.lifecycle import NewSession, SessionView
+from engine.settings import Settings
+
+USD = 1_000_000
+WORKSPACE = "default"
+NO_LIMITS = Limits(None, None, None, None, None)
+
+
+def settings_for(directory: Path, **changes: Any) -> Settings:
+    """Settings that share nothing with the machine: free ports, no timers."""
+    return Settings(
+        **{
+            "data_dir": directory,
+            "port": 0,
+            "rpc_port": 0,
+            "anchor_interval_s": 0,
+            "poll_interval_ms": 20,
+            **changes,
+        }
+    )
+
+
+class World:
+    """An open engine and shorthands for what tests do with it."""
+
+    def __init__(self, directory: Path, clock: Clock = system_clock, **changes: Any) -> None:
+        self.settings = settings_for(directory, **changes)
+        self.clock = clock
+        self.owner: LocalAccount = Account.create()
+        self.engine: Engine = open_engine(self.settings, clock=clock)
+        self.operator_key = self.engine.access.ensure_admin(None)
+
+    def reopen(self) -> None:
+        """Close the engine and open the same directory again."""
+        self.engine.close()
+        self.engine = open_engine(self.settings, clock=self.clock)
+
+    def session(
+        self, limits: Limits = NO_LIMITS, *, mint_pkp: bool = False, **changes: Any
+    ) -> SessionView:
+        """A session; with `mint_pkp` the owner signs and it is registered on the chain."""
+        fields: dict[str, Any] = {
+            "type": "agent",
+            "label": None,
+            "agent_id": "bot",
+            "agent_name": None,
+            "user_wallet": self.owner.address,
+            "owner": self.owner.address.lower(),
+            "limits": limits,
+            "permissions": (),
+            "merchants": (),
+            "tokens": (),
+            "chains": (),
+            "duration_ms": 24 * 3_600_000,
+            "mint_pkp": mint_pkp,
+            "await_consent": mint_pkp,
+            "metadata_json": "{}",
+            **changes,
+        }
+        view, self.token = self.engine.create_session(WORKSPACE, NewSession(**fields), wait_s=10)
+        if view.state == "awaiting_consent":
+            view = self.consent(view)
+        return view
+
+    def consent(self, view: SessionView) -> SessionView:
+        """The owner signs the grant."""
+        typed_data = view.grant.typed_data(self.engine.sessions.domain)
+        signature = self.owner.sign_typed_data(full_message=typed_data).signature
+        return self.engine.consent(WORKSPACE, view.id, bytes(signature), wait_s=10)
+
+    def request(self, dollars: int | None = None, **changes: Any) -> PaymentRequest:
+        """A request in test USDC."""
+        usdc = self.engine.token("USDC", None)
+        assert usdc is not None
+        fields: dict[str, Any] = {
+            "amount": (dollars or 0) * USD,
+            "merchant": "books",
+            "token": usdc.asset,
+            "chain": usdc.chain,
+            "token_priced": True,
+            **changes,
+        }
+        return PaymentRequest(**fields)
+
+    def pay(
+        self,
+        view: SessionView,
+        dollars: int,
+        *,
+        key: str | None = None,
+        hold: bool = False,
+        **changes: Any,
+    ) -> Payment:
+        """Ask the ledger for a payment and wait for its commit."""
+        return self.engine.ledger.authorise(
+            view.id,
+            self.request(dollars, **changes),
+            memo={"description": None, "metadata_json": "{}"},
+            key=key,
+            capture=not hold,
+        ).result()
