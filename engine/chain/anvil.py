@@ -81,7 +81,7 @@ class AnvilConfig:
         return arguments
 
 
-# How TOML writes each field. A bool is no int here, and tomllib makes it none.
+# How TOML writes each field. Types are compared exactly, since to Python a bool is an int too.
 _TYPES: dict[str, tuple[type, ...]] = {
     field.name: {
         "block_time_s": (float, int),
@@ -141,10 +141,9 @@ class AnvilProcess:
             self.config.state_file.parent.mkdir(parents=True, exist_ok=True)
         attempts = 1 if self.config.port else _FREE_PORT_ATTEMPTS
         for attempt in range(1, attempts + 1):
-            config = self.config
-            if not config.port:
-                config = replace(config, port=_free_port(config.host))
             try:
+                port = _free_port(self.config.host, self.config.port)
+                config = replace(self.config, port=port)
                 self._process = _launch(binary, config)
             except ChainError:
                 # Somebody may have taken the port between finding it free and using it.
@@ -177,10 +176,14 @@ def _find_binary() -> Path:
     raise ChainError("anvil is not installed: run scripts/setup dev, or put anvil on the PATH")
 
 
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+def _free_port(host: str, port: int) -> int:
+    """Return `port`, or any free one for 0. On a taken one a stranger would answer for Anvil."""
+    try:
+        with socket.create_server((host, port)) as probe:
+            found: int = probe.getsockname()[1]
+            return found
+    except OSError as error:
+        raise ChainError(f"anvil cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _launch(binary: Path, config: AnvilConfig) -> subprocess.Popen[bytes]:
@@ -207,7 +210,6 @@ def _wait_until_it_answers(
     deadline = time.monotonic() + START_TIMEOUT_S
     try:
         while True:
-            # First the process: on a taken port it ends, and a stranger would answer.
             if process.poll() is not None:
                 printed.seek(0)
                 said = printed.read(4096).decode("utf-8", "replace").strip()

@@ -21,9 +21,9 @@ from engine.chain.embedded_store import BlockStore
 from engine.chain.gateway import ChainError
 
 RECURSION_LIMIT = 12_000
-"""Python frames. Importing py-evm lets the whole process recurse 100,000 deep, and then a request of
-nested JSON overflows the stack of the thread that parses it. The deepest calls that a block's gas
-allows need half of this (EIP-150 passes on 63/64), and no parser overflows before reaching it."""
+"""Python frames. Importing py-evm lets the whole process recurse 100,000 deep, and then a request
+of nested JSON overflows the stack of the thread that parses it. The deepest calls that a block's
+gas allows (EIP-150 passes on 63/64) need half of this, and no parser overflows before it."""
 
 sys.setrecursionlimit(RECURSION_LIMIT)
 

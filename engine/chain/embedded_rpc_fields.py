@@ -15,6 +15,8 @@ INVALID_PARAMS = -32602
 LIMIT_EXCEEDED = -32005
 METHOD_NOT_FOUND = -32601
 
+LIST_MAX = 1000
+
 Parameters = list[Any]
 
 _QUANTITY = re.compile("0x[0-9a-fA-F]{1,64}")
@@ -154,6 +156,15 @@ def parse_quantity(value: Any) -> int:
     raise RpcError(INVALID_PARAMS, "not a quantity")
 
 
+def parse_list(value: Any) -> list[Any]:
+    """Read an array that may be absent and is not very long."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) > LIST_MAX:
+        raise RpcError(INVALID_PARAMS, f"not an array of up to {LIST_MAX} values")
+    return value
+
+
 def parse_data(value: Any, size: int | None = None) -> bytes:
     """Read bytes, of `size` if given."""
     if isinstance(value, str) and value.startswith("0x"):
@@ -184,7 +195,7 @@ def parse_address(address: Any) -> str:
 def parse_topic(topic: Any) -> TopicFilter:
     """Read one position of a topic filter."""
     if isinstance(topic, list):
-        return [parse_data(alternative, 32) for alternative in topic] or None
+        return [parse_data(alternative, 32) for alternative in parse_list(topic)] or None
     return None if topic is None else parse_data(topic, 32)
 
 

@@ -25,6 +25,7 @@ from engine.chain.embedded_rpc_fields import (
     optional,
     parse_address,
     parse_data,
+    parse_list,
     parse_quantity,
     parse_topic,
     quantity,
@@ -144,7 +145,7 @@ class RpcMethods:
             raise RpcError(INVALID_PARAMS, "no such blocks")
         with self._chain.locked() as chain:
             following = chain.create_header_from_parent(headers[-1])
-        percentiles = optional(parameters, 2) or []
+        percentiles = parse_list(optional(parameters, 2))
         return {
             "oldestBlock": quantity(headers[0].block_number),
             "baseFeePerGas": [base_fee(header) for header in [*headers, following]],
@@ -218,11 +219,10 @@ class RpcMethods:
             first, last = self._number(wanted.get("fromBlock")), self._number(wanted.get("toBlock"))
         if first > last:
             raise RpcError(INVALID_PARAMS, "fromBlock is after toBlock")
-        emitters = wanted.get("address") or None
-        if isinstance(emitters, str):
-            emitters = [emitters]
-        addresses = None if emitters is None else [parse_address(emitter) for emitter in emitters]
-        topics = [parse_topic(topic) for topic in wanted.get("topics") or []]
+        emitter = wanted.get("address")
+        emitters = [emitter] if isinstance(emitter, str) else parse_list(emitter)
+        addresses = [parse_address(emitter) for emitter in emitters] or None  # none given: any
+        topics = [parse_topic(topic) for topic in parse_list(wanted.get("topics"))]
         logs = self._chain.logs(from_block=first, to_block=last, addresses=addresses, topics=topics)
         if len(logs) > LOGS_MAX:
             raise RpcError(LIMIT_EXCEEDED, f"query returned more than {LOGS_MAX} results")

@@ -19,6 +19,7 @@ from engine.chain.gateway import ChainError, Log
 _APPLICATION_ID = 0x54535443  # "TSTC": how `file` and this class tell the file from others
 _SCHEMA_VERSION = 1
 _SMALLEST_DATABASE_BYTES = 512
+_LARGEST_INTEGER = 2**63 - 1
 _SCHEMA = f"""
 CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE node (key BLOB PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL);
@@ -178,7 +179,10 @@ class BlockStore(BaseDB):
     def logs(self, from_block: int, to_block: int, addresses: Collection[str] | None) -> list[Log]:
         """Return the logs of a block range in chain order, of these emitters (None: all)."""
         query = "SELECT * FROM log WHERE block_number BETWEEN ? AND ?"
-        arguments: list[int | str] = [from_block, to_block]
+        arguments: list[int | str] = [
+            min(from_block, _LARGEST_INTEGER),
+            min(to_block, _LARGEST_INTEGER),
+        ]
         if addresses is not None:
             query += f" AND address IN ({', '.join('?' * len(addresses))})"
             arguments += addresses
