@@ -88,9 +88,9 @@ contract SessionRegistry is ISessionRegistry, AccessControl, EIP712 {
     }
 
     /// @inheritdoc ISessionRegistry
-    function isActive(uint256 id, uint256 at) external view returns (bool) {
+    function isActive(uint256 id, uint256 timestamp) external view returns (bool) {
         Session memory current = _sessions[id];
-        return current.startsAt <= at && at < current.endsAt;
+        return current.startsAt <= timestamp && timestamp < current.endsAt;
     }
 
     /// @inheritdoc ISessionRegistry

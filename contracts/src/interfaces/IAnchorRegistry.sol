@@ -46,6 +46,7 @@ interface IAnchorRegistry {
     /// @notice Who opened the log; zero when nobody has.
     function anchorerOf(bytes32 logId) external view returns (address);
 
-    /// @notice Id of the log that `anchorer` opens with `salt`: keccak256(abi.encode(anchorer, salt)).
+    /// @notice Id of the log that `anchorer` opens with `salt`:
+    /// `keccak256(abi.encode(anchorer, salt))`.
     function logIdOf(address anchorer, bytes32 salt) external pure returns (bytes32);
 }

@@ -145,9 +145,10 @@ interface ISessionRegistry {
     /// @notice Whether a session is registered. As in Lit Protocol's PKP contract.
     function exists(uint256 id) external view returns (bool);
 
-    /// @notice Whether the session is active at Unix second `at`, as far as known in this block:
-    /// in [startsAt, endsAt). False for an unknown session. Stays true for seconds before a revocation.
-    function isActive(uint256 id, uint256 at) external view returns (bool);
+    /// @notice Whether the session is active at Unix second `timestamp`, as far as this block
+    /// knows: in [startsAt, endsAt). False for an unknown session. Stays true for the seconds
+    /// before a revocation.
+    function isActive(uint256 id, uint256 timestamp) external view returns (bool);
 
     /// @notice Whether the session is registered with this grant.
     function verifyGrant(uint256 id, Grant calldata grant) external view returns (bool);
