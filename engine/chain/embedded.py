@@ -1,18 +1,23 @@
-"""The embedded chain: eth-tester's genesis and accounts on py-evm, in this process, on disk.
+"""The embedded chain: eth-tester in this process, on py-evm, kept on disk.
 
-It mines one block per transaction, at once, under the rules of the Prague fork. With a path it
-survives restarts and kill -9 at any moment with the same hashes, logs and balances: once `send_raw`
-has returned, its block is durable. The funded keys are the public ones of eth-tester: this chain is
-for development and for an audit trail on one machine, never for value.
+Its genesis, accounts and backend are eth-tester's; `tester` is the chain as eth-tester, so that
+web3 sees and sends on the very chain that the engine does. Every transaction sent to it is mined at
+once, in a block of its own (a tester told to mine by hand may gather several), under the rules of
+the Prague fork. With a path it survives restarts and kill -9 at any moment with the same hashes,
+logs and balances: once `send_raw` has returned, its block is durable. The funded keys are the
+public ones of eth-tester: this chain is for development and for an audit trail on one machine,
+never for value.
 
     chain = EmbeddedChain(data_dir / "chain.sqlite3")
     chain.fund(address, 10**18)
+    web3 = Web3(EthereumTesterProvider(chain.tester))
 
 A block's time follows the clock and is at least its parent's plus one second. Its prevrandao value
 is the hash of its parent's hash: the same transactions at the same times give the same chain.
 """
 
 import contextlib
+import functools
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,15 +26,16 @@ from typing import Any
 
 from eth.abc import BlockHeaderAPI, ComputationAPI, SignedTransactionAPI, VirtualMachineAPI
 from eth.chains.base import MiningChain
+from eth.constants import ZERO_ADDRESS
 from eth.exceptions import HeaderNotFound, TransactionNotFound
 from eth.vm.spoof import SpoofTransaction
 from eth_typing import Address, BlockNumber, Hash32
-from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from engine.chain import sender as transactions
 from engine.chain.embedded_genesis import contract_address, open_chain
 from engine.chain.embedded_store import BlockStore
+from engine.chain.embedded_tester import EmbeddedBackend, EmbeddedTester
 from engine.chain.gateway import (
     NO_SENDER,
     BlockHeader,
@@ -48,7 +54,6 @@ from engine.clock import system_clock
 ETH_TESTER_CHAIN_ID = 131277322940537
 TIP_WEI = 10**9
 _CALL_STIPEND = 2300
-_BLOB_TYPE = 3
 
 
 def _wall_clock_s() -> int:
@@ -161,6 +166,7 @@ class EmbeddedChain:
 
     def receipt(self, tx_hash: bytes) -> Receipt | None:
         """See `ChainGateway.receipt`."""
+        tx_hash = bytes(tx_hash)  # py-evm looks up its repr, and that of web3's HexBytes differs
         with self.locked() as chain:
             try:
                 number, index = chain.get_canonical_transaction_index(Hash32(tx_hash))
@@ -169,12 +175,13 @@ class EmbeddedChain:
             transaction = chain.get_canonical_transaction_by_index(number, index)
             receipt = chain.get_transaction_receipt_by_index(number, index)
             logs = self._store.logs(number, number, None)
+            before = chain.get_transaction_receipt_by_index(number, index - 1) if index else None
             return Receipt(
                 tx_hash=tx_hash,
                 block_number=number,
                 block_hash=chain.get_canonical_block_hash(number),
                 succeeded=receipt.state_root == b"\x01",
-                gas_used=receipt.gas_used,  # one transaction per block: the sum is its own
+                gas_used=receipt.gas_used - (before.gas_used if before else 0),
                 contract_address=contract_address(transaction),
                 logs=tuple(log for log in logs if log.tx_hash == tx_hash),
             )
@@ -260,7 +267,7 @@ class EmbeddedChain:
                 chain.get_canonical_transaction_index(transaction.hash)
                 return transaction.hash
             try:
-                self._mine([transaction], None)
+                self._mine([transaction])
             except ValidationError as error:
                 raise TransactionRejected(str(error)) from error
             return transaction.hash
@@ -273,22 +280,28 @@ class EmbeddedChain:
             chain_id = transaction.chain_id
         except Exception as error:  # rlp, eth-keys and py-evm each raise their own
             raise TransactionRejected(f"not a signed transaction: {error}") from error
-        # py-evm leaves these to the node: a replay from another chain, and blobs without a sidecar.
-        if chain_id != self._chain_id:
-            raise TransactionRejected(f"signed for chain {chain_id}, this is {self._chain_id}")
-        if raw[0] == _BLOB_TYPE:
-            raise TransactionRejected("blob transactions are not supported here")
+        if chain_id is None:
+            raise TransactionRejected("signed for any chain (before EIP-155)")
         return transaction
 
-    def mine(self, blocks: int = 1, timestamp_s: int | None = None) -> BlockHeader:
+    def mine(
+        self, blocks: int = 1, timestamp_s: int | None = None, coinbase: Address = ZERO_ADDRESS
+    ) -> BlockHeader:
         """Mine empty blocks, the first at `timestamp_s` (default: the clock); return the head.
+
+        Fees go to `coinbase`, raw. What the tester has pending, which only the tester itself can
+        mine, goes into the first.
 
         Raises:
             ChainError: `timestamp_s` is not later than the head.
         """
-        with self.locked():
+        with self.locked() as chain:
+            if timestamp_s is not None and timestamp_s <= (head := self.head()).timestamp_s:
+                raise ChainError(f"block time {timestamp_s} is not after {head.timestamp_s}")
+            at = {} if timestamp_s is None else {"timestamp": timestamp_s}
             for index in range(blocks):
-                self._mine([], timestamp_s if index == 0 else None)
+                pending = chain.get_block().transactions
+                self._mine(pending, coinbase=coinbase, **({} if index else at))
             return self.head()
 
     def fund(self, address: str, wei: int) -> Receipt:
@@ -300,19 +313,13 @@ class EmbeddedChain:
         return receipt
 
     def _mine(
-        self, block_transactions: Sequence[SignedTransactionAPI], timestamp_s: int | None
+        self, block_transactions: Sequence[SignedTransactionAPI], **header_params: Any
     ) -> None:
         chain = self._chain
-        parent = chain.get_canonical_head()
-        if timestamp_s is None:
-            timestamp_s = max(self._clock(), parent.timestamp + 1)
-        elif timestamp_s <= parent.timestamp:
-            raise ChainError(f"block time {timestamp_s} is not after {parent.timestamp}")
-        chain.header = chain.create_header_from_parent(
-            parent, timestamp=timestamp_s, mix_hash=keccak(parent.hash)
-        )
+        self._store.discard()  # what was executed to see whether it can be mined
+        chain.header = chain.create_header_from_parent(chain.get_canonical_head(), **header_params)
         try:
-            result, receipts, _ = chain.mine_all(block_transactions, mix_hash=chain.header.mix_hash)
+            result, receipts, _ = chain.mine_all(block_transactions)
             block = result.imported_block
             emitted = (
                 (transaction.hash, log)
@@ -332,8 +339,19 @@ class EmbeddedChain:
                 for log_index, (tx_hash, log) in enumerate(emitted)
             )
         except BaseException:
-            self._store.discard()
+            self.drop_pending()
             raise
+
+    def drop_pending(self) -> None:
+        """Forget what was executed and not mined."""
+        with self.locked() as chain:
+            self._store.discard()
+            chain.header = chain.create_header_from_parent(chain.get_canonical_head())
+
+    @functools.cached_property
+    def tester(self) -> EmbeddedTester:
+        """This chain as an `eth_tester.EthereumTester`, for web3's `EthereumTesterProvider`."""
+        return EmbeddedTester(EmbeddedBackend(self, self._chain))
 
     def close(self) -> None:
         """See `ChainGateway.close`. Nothing is lost without it; it frees the file for others."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eth._utils.address import generate_contract_address
-from eth.abc import BlockHeaderAPI, SignedTransactionAPI
+from eth.abc import BlockHeaderAPI, SignedTransactionAPI, TransactionBuilderAPI
 from eth.chains.base import MiningChain
 from eth.db.atomic import AtomicDB
 from eth.vm.forks.prague import PragueVM
@@ -16,6 +16,8 @@ from eth_tester.backends.pyevm.main import (  # type: ignore[import-untyped]
     get_default_account_keys,
     get_default_genesis_params,
 )
+from eth_utils.crypto import keccak
+from eth_utils.exceptions import ValidationError
 
 from engine.chain.embedded_store import BlockStore
 from engine.chain.gateway import ChainError
@@ -26,6 +28,23 @@ of nested JSON overflows the stack of the thread that parses it. The deepest cal
 gas allows (EIP-150 passes on 63/64) need half of this, and no parser overflows before it."""
 
 sys.setrecursionlimit(RECURSION_LIMIT)
+
+_BLOB_TYPE = 3
+
+
+class EmbeddedVM(PragueVM):
+    """The rules of the Prague fork, and two that py-evm leaves to the node."""
+
+    def validate_transaction_against_header(
+        self, base_header: BlockHeaderAPI, transaction: SignedTransactionAPI
+    ) -> None:
+        """Refuse a replay from another chain, and blobs: they come without their sidecar."""
+        chain_id = self.chain_context.chain_id
+        if transaction.chain_id not in (None, chain_id):
+            raise ValidationError(f"signed for chain {transaction.chain_id}, this is {chain_id}")
+        if transaction.type_id == _BLOB_TYPE:
+            raise ValidationError("blob transactions are not supported here")
+        super().validate_transaction_against_header(base_header, transaction)
 
 
 def open_chain(
@@ -40,14 +59,20 @@ def open_chain(
     """
 
     class EmbeddedMiningChain(MiningChain):
-        vm_configuration = ((0, PragueVM),)  # type: ignore[assignment]
+        vm_configuration = ((0, EmbeddedVM),)  # type: ignore[assignment]
 
         def create_header_from_parent(
             self, parent_header: BlockHeaderAPI, **header_params: Any
         ) -> BlockHeaderAPI:
             # py-evm would let the gas limit drift; eth-tester holds it constant, and so do we.
             header_params["gas_limit"] = parent_header.gas_limit
+            header_params.setdefault("timestamp", max(clock(), parent_header.timestamp + 1))
+            header_params.setdefault("mix_hash", keccak(parent_header.hash))
             return super().create_header_from_parent(parent_header, **header_params)
+
+        def get_transaction_builder(self) -> type[TransactionBuilderAPI]:
+            """eth-tester's backend asks the chain for it."""
+            return self.get_vm().get_transaction_builder()
 
     EmbeddedMiningChain.chain_id = chain_id
     keys = get_default_account_keys()

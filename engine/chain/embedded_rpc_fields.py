@@ -7,7 +7,7 @@ that reads a parameter raises `RpcError` when it has not got its form.
 import re
 from typing import Any
 
-from eth.abc import BlockHeaderAPI, SignedTransactionAPI
+from eth.abc import BlockHeaderAPI, ReceiptAPI, SignedTransactionAPI
 
 from engine.chain.gateway import NO_SENDER, Log, TopicFilter
 
@@ -42,9 +42,9 @@ def to_data(value: bytes) -> str:
     return f"0x{value.hex()}"
 
 
-def bloom(header: BlockHeaderAPI) -> str:
-    """Write a block's log bloom."""
-    return to_data(header.bloom.to_bytes(256))
+def bloom(of: BlockHeaderAPI | ReceiptAPI) -> str:
+    """Write the log bloom of a block or of a transaction."""
+    return to_data(of.bloom.to_bytes(256))
 
 
 def base_fee(header: BlockHeaderAPI) -> str:
@@ -122,7 +122,7 @@ def transaction_fields(
     return fields
 
 
-def log_fields(log: Log) -> dict[str, Any]:
+def log_fields(log: Log, transaction_index: int) -> dict[str, Any]:
     """Write an event."""
     return {
         "address": log.address,
@@ -131,7 +131,7 @@ def log_fields(log: Log) -> dict[str, Any]:
         "blockNumber": quantity(log.block_number),
         "blockHash": to_data(log.block_hash),
         "transactionHash": to_data(log.tx_hash),
-        "transactionIndex": "0x0",  # one transaction per block
+        "transactionIndex": quantity(transaction_index),
         "logIndex": quantity(log.log_index),
         "removed": False,
     }

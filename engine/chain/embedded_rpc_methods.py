@@ -33,6 +33,7 @@ from engine.chain.embedded_rpc_fields import (
     to_data,
     transaction_fields,
 )
+from engine.chain.gateway import Log
 
 LOGS_MAX = 10_000
 _FEE_HISTORY_MAX = 1024
@@ -191,17 +192,18 @@ class RpcMethods:
         receipt = self._chain.receipt(bytes_parameter(parameters, 0, 32))
         if transaction is None or receipt is None:
             return None
-        header = self._header_by_hash(receipt.block_hash)
+        with self._chain.locked() as chain:
+            full = chain.get_transaction_receipt(Hash32(receipt.tx_hash))
         copied = ("type", "transactionIndex", "blockHash", "blockNumber", "from", "to")
         return {
             **{name: transaction[name] for name in copied},
             "transactionHash": transaction["hash"],
             "effectiveGasPrice": transaction["gasPrice"],
-            "cumulativeGasUsed": quantity(receipt.gas_used),
+            "cumulativeGasUsed": quantity(full.gas_used),
             "gasUsed": quantity(receipt.gas_used),
             "contractAddress": receipt.contract_address,
-            "logs": [log_fields(log) for log in receipt.logs],
-            "logsBloom": None if header is None else bloom(header),
+            "logs": [self._log(log) for log in receipt.logs],
+            "logsBloom": bloom(full),
             "status": quantity(int(receipt.succeeded)),
         }
 
@@ -226,4 +228,9 @@ class RpcMethods:
         logs = self._chain.logs(from_block=first, to_block=last, addresses=addresses, topics=topics)
         if len(logs) > LOGS_MAX:
             raise RpcError(LIMIT_EXCEEDED, f"query returned more than {LOGS_MAX} results")
-        return [log_fields(log) for log in logs]
+        return [self._log(log) for log in logs]
+
+    def _log(self, log: Log) -> dict[str, Any]:
+        with self._chain.locked() as chain:
+            _, index = chain.get_canonical_transaction_index(Hash32(log.tx_hash))
+        return log_fields(log, index)
