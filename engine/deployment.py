@@ -12,13 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
+from pydantic import SecretStr
 
 from engine.audit.checkpoint import verifier_key
 from engine.audit.evidence import log_salt
 from engine.chain import contracts, sender
 from engine.chain.deploy import create, deploy
 from engine.chain.embedded import EmbeddedChain
-from engine.chain.gateway import CallReverted, ChainError, ChainGateway
+from engine.chain.gateway import CallReverted, ChainGateway
 from engine.db.sqlite import Database
 from engine.db.tables import Meta, table
 from engine.errors import CannotStart
@@ -57,6 +58,13 @@ class Deployment:
         return verifier_key(self.origin, self.log_key.public_key())
 
 
+def stored_deployment(database: Database) -> dict[str, str]:
+    """What the `meta` table holds; empty before the first start is done."""
+    with database.reading() as connection:
+        rows = connection.execute(sa.select(_meta.c.key, _meta.c.value)).all()
+    return {row.key: row.value for row in rows}
+
+
 def establish(
     settings: Settings,
     database: Database,
@@ -72,16 +80,17 @@ def establish(
     genesis = gateway.block(0)
     if genesis is None:
         raise CannotStart(f"the chain at {settings.chain} has no block 0")
-    with database.reading() as connection:
-        rows = connection.execute(sa.select(_meta.c.key, _meta.c.value)).all()
-    stored = {row.key: row.value for row in rows}
+    stored = stored_deployment(database)
     if not stored:
         stored = _first_start(settings, gateway, vault, genesis.hash, random_bytes)
         with database.writer.begin():
             database.writer.execute(
                 sa.insert(_meta), [{"key": key, "value": stored[key]} for key in stored]
             )
-    _check(settings, gateway, genesis.hash, stored)
+    operator: LocalAccount = Account.from_key(
+        vault.open(bytes.fromhex(stored["operator"]), "operator key")
+    )
+    _check(settings, gateway, genesis.hash, operator, stored)
     origin, chain_id = stored["origin"], int(stored["chain_id"])
     tokens = list(settings.tokens)
     if "usdc" in stored:
@@ -98,7 +107,7 @@ def establish(
         log_key=Ed25519PrivateKey.from_private_bytes(
             vault.open(bytes.fromhex(stored["log_key"]), "log key")
         ),
-        operator=Account.from_key(vault.open(bytes.fromhex(stored["operator"]), "operator key")),
+        operator=operator,
         tokens=tuple(tokens),
     )
 
@@ -125,7 +134,7 @@ def _first_start(
         registry, anchors, start_block = deployed.registry, deployed.anchors, deployed.block_number
     else:
         registry, start_block = settings.registry, gateway.head().number
-        anchors = anchors_of(gateway, registry)
+        anchors = _given_registry(gateway, registry, operator)
     origin = f"tallystick/{random_bytes(8).hex()}"
     log_key = Ed25519PrivateKey.generate()
     salt = log_salt(verifier_key(origin, log_key.public_key()))
@@ -151,19 +160,12 @@ def _operator(settings: Settings, random_bytes: RandomBytes) -> LocalAccount:
                 "TALLYSTICK_OPERATOR_KEY is not set: it registers, revokes and anchors on the chain"
             )
         return _account(random_bytes(32))
-    return operator_account(settings.operator_key.get_secret_value())
+    return operator_account(settings.operator_key)
 
 
-def operator_account(key: str) -> LocalAccount:
-    """The account of a private key in hexadecimal.
-
-    Raises:
-        CannotStart: it is not a private key. The key is not repeated.
-    """
-    try:
-        return _account(bytes.fromhex(key.removeprefix("0x")))
-    except Exception:  # noqa: BLE001 (the cause could quote the key)
-        raise CannotStart("TALLYSTICK_OPERATOR_KEY is not a private key of 64 hex digits") from None
+def operator_account(key: SecretStr) -> LocalAccount:
+    """The account of a private key in hexadecimal, as `Settings` has checked it."""
+    return _account(bytes.fromhex(key.get_secret_value().removeprefix("0x")))
 
 
 def _account(key: bytes) -> LocalAccount:
@@ -171,21 +173,37 @@ def _account(key: bytes) -> LocalAccount:
     return account
 
 
-def anchors_of(gateway: ChainGateway, registry: str) -> str:
-    """The anchor registry that a session registry names.
+def _given_registry(gateway: ChainGateway, registry: str, operator: LocalAccount) -> str:
+    """The anchor registry of a session registry that somebody deployed before.
 
     Raises:
-        CannotStart: there is no SessionRegistry at that address.
+        CannotStart: it is no such contract, or this operator may not register in it.
     """
-    if not gateway.code(registry):
+    anchors = _anchors_of(gateway, registry)
+    if anchors is None:
         raise CannotStart(
-            f"TALLYSTICK_REGISTRY: there is no contract at {registry} "
+            f"TALLYSTICK_REGISTRY: there is no SessionRegistry at {registry} "
             f"on the chain with id {gateway.chain_id}"
         )
+    role = contracts.read(gateway, contracts.SESSION_REGISTRY, registry, "OPERATOR_ROLE")
+    if not contracts.read(
+        gateway, contracts.SESSION_REGISTRY, registry, "hasRole", role, operator.address
+    ):
+        raise CannotStart(
+            f"TALLYSTICK_OPERATOR_KEY: its account {operator.address} may not register "
+            f"sessions in {registry}; grant it OPERATOR_ROLE there"
+        )
+    return anchors
+
+
+def _anchors_of(gateway: ChainGateway, registry: str) -> str | None:
+    """The anchor registry that a session registry names; None if there is no such contract."""
+    if not gateway.code(registry):
+        return None
     try:
         address = contracts.read(gateway, contracts.SESSION_REGISTRY, registry, "anchors")
-    except ChainError as error:
-        raise CannotStart(f"TALLYSTICK_REGISTRY: {registry} is not a SessionRegistry") from error
+    except CallReverted:
+        return None
     return str(address).lower()
 
 
@@ -210,21 +228,32 @@ def _open_log(gateway: ChainGateway, operator: LocalAccount, anchors: str, salt:
 
 
 def _check(
-    settings: Settings, gateway: ChainGateway, genesis_hash: bytes, stored: dict[str, str]
+    settings: Settings,
+    gateway: ChainGateway,
+    genesis_hash: bytes,
+    operator: LocalAccount,
+    stored: dict[str, str],
 ) -> None:
     checks: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
         ("chain id", stored["chain_id"], lambda: str(gateway.chain_id)),
         ("genesis block", stored["genesis_hash"], genesis_hash.hex),
-        ("anchor registry", stored["anchors"], lambda: anchors_of(gateway, stored["registry"])),
+        ("anchor registry", stored["anchors"], lambda: _anchors_of(gateway, stored["registry"])),
     )
     for what, expected, actual in checks:
         if (found := actual()) != expected:
             raise CannotStart(
                 f"this data directory belongs to another chain: its {what} is {expected}, "
-                f"but {settings.chain} has {found}"
+                f"but {settings.chain} has {found or 'no such contract'}"
             )
     if settings.registry not in (None, stored["registry"]):
         raise CannotStart(
             f"TALLYSTICK_REGISTRY is {settings.registry}, but this data directory "
             f"belongs to {stored['registry']}"
         )
+    if settings.operator_key is not None:
+        given = operator_account(settings.operator_key).address
+        if given != operator.address:
+            raise CannotStart(
+                f"TALLYSTICK_OPERATOR_KEY is the key of {given}, but this data directory "
+                f"belongs to the operator {operator.address}"
+            )

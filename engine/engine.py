@@ -5,6 +5,7 @@ The only place that chooses an implementation.
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from engine.clock import Clock, system_clock
 from engine.db.sqlite import Database, DirectoryLock
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import table
-from engine.deployment import Deployment, establish
+from engine.deployment import Deployment, establish, stored_deployment
 from engine.errors import CannotStart, NotFound, TallystickError
 from engine.evidence.anchorer import Anchorer, AnchorView
 from engine.evidence.export import Exporter
@@ -125,6 +126,8 @@ class Engine:
             confirmations=settings.confirmations,
         )
         self._exporter = Exporter(database, log, deployment)
+        # The chain's clock may have been further when a session expired than it is after a restart.
+        self.ledger.chain_seen(0, self.sessions.latest_expiry_ms())
         self.writer.start()
         self.tick()
 
@@ -147,18 +150,9 @@ class Engine:
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what the background thread does again and again. A silent chain is noted."""
         with self._ticking:
-            while self.ledger.expire_holds() or self.sessions.expire_due():
+            self.chain_fault = self._follow_chain(anchor=anchor)
+            while self.ledger.expire_holds() or self._expire_sessions():
                 pass
-            try:
-                self._read_chain()
-                if self._registrar.tick():
-                    self._read_chain()
-                self._anchorer.tick(new=anchor)
-            except (ChainError, DeepReorg) as error:
-                self.chain_fault = error.message
-                _log.warning("chain_silent", reason=error.message)
-            else:
-                self.chain_fault = None
         with self._changed:
             self._changed.notify_all()
 
@@ -263,6 +257,25 @@ class Engine:
         rpc.start()
         return rpc
 
+    def _follow_chain(self, *, anchor: bool) -> str | None:
+        """Listen, then speak; returns what is wrong with the chain, if anything is."""
+        try:
+            self._read_chain()
+            if self._registrar.tick():
+                self._read_chain()
+            self._anchorer.tick(new=anchor)
+        except DeepReorg as error:
+            self.ledger.chain_seen(0, 0)  # nothing known of the chain can be trusted any more
+            _log.error("chain_reorganised", reason=error.message)
+            return error.message
+        except ChainError as error:
+            _log.warning("chain_silent", reason=error.message)
+            return error.message
+        return None
+
+    def _expire_sessions(self) -> int:
+        return self.sessions.expire_due(self.ledger.chain_time_ms)
+
     def _read_chain(self) -> None:
         while True:
             tip: BlockHeader = self._indexer.tick()
@@ -274,15 +287,16 @@ class Engine:
     def _settled(self, view: SessionView, wait_s: float) -> SessionView:
         if view.state != "registering":
             return view
+        poll_s = self.settings.poll_interval_ms / 1000
         deadline = time.monotonic() + wait_s
+        self._wake.set()
         while view.state == "registering" and (left := deadline - time.monotonic()) > 0:
             if self._background is None:
                 self.tick()
-            else:
-                with self._changed:
-                    self._wake.set()
-                    self._changed.wait(left)
-            view = self.sessions.get(view.workspace_id, view.id)
+            with self._changed:
+                view = self.sessions.get(view.workspace_id, view.id)
+                if view.state == "registering":
+                    self._changed.wait(min(left, poll_s))
         return view
 
     def _run(self) -> None:
@@ -314,7 +328,7 @@ def open_engine(settings: Settings, *, clock: Clock = system_clock) -> Engine:
         database = Database(settings.data_dir / "ledger.sqlite3")
         opened.append(database.close)
         vault = _vault(settings)
-        gateway = _gateway(settings)
+        gateway = _gateway(settings, stored_deployment(database))
         opened.append(gateway.close)
         deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
         log = Log(deployment.origin, identifiers.random_bytes)
@@ -345,7 +359,14 @@ def _vault(settings: Settings) -> Vault:
     return Vault.from_passphrase(settings.kek.get_secret_value(), b"tallystick/kek/1")
 
 
-def _gateway(settings: Settings) -> ChainGateway:
-    if settings.chain == "embedded":
-        return EmbeddedChain(settings.data_dir / "chain.sqlite3")
-    return JsonRpcChain(settings.chain)
+def _gateway(settings: Settings, stored: Mapping[str, str]) -> ChainGateway:
+    if settings.chain != "embedded":
+        return JsonRpcChain(settings.chain)
+    path = settings.data_dir / "chain.sqlite3"
+    if stored and not path.exists():
+        # A new and empty chain in its place would only hide what happened.
+        raise CannotStart(
+            f"{path} is missing: this data directory belongs to the chain with id "
+            f"{stored['chain_id']}, which is not embedded here or was removed"
+        )
+    return EmbeddedChain(path)

@@ -4,6 +4,7 @@ All three are this one object. A wallet shows it as EIP-712 typed data; `Session
 same struct; the policy of a session is built from nothing else.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from engine.policy.limits import Limits
 
 UNLIMITED = 2**64 - 1
 ZERO_ADDRESS = "0x" + "00" * 20
+_ADDRESS = re.compile("0x[0-9a-f]{40}")
+_BYTES32 = re.compile("0x[0-9a-f]{64}")
 
 _LIMITS = (
     ("per_transaction", "perTransactionMicroUsd"),
@@ -170,6 +173,7 @@ class Grant:
             ValueError: naming what is wrong.
         """
         try:
+            _check_form(data)
             grant = cls(
                 owner=data["owner"],
                 session_key=data["session_key"],
@@ -204,6 +208,21 @@ class Grant:
             valid_from_ms=self.valid_from_s * 1000,
             valid_until_ms=self.valid_until_s * 1000,
         )
+
+
+def _check_form(data: Mapping[str, Any]) -> None:
+    """Refuse what Python would take for equal (True is 1) or what EIP-712 could not encode."""
+    for pattern, names in ((_ADDRESS, ("owner", "session_key")), (_BYTES32, ("audit_log", "salt"))):
+        for name in names:
+            if pattern.fullmatch(data[name]) is None:
+                raise ValueError(f"{name} is not lower-case hexadecimal of its length")
+    for name in ("valid_from_s", "valid_until_s"):
+        if type(data[name]) is not int or not 0 <= data[name] <= UNLIMITED:
+            raise ValueError(f"{name} is not a time in seconds")
+    texts = [data["workspace"], data["agent_id"]]
+    for name in ("permissions", "merchants", "tokens", "chains"):
+        texts += data[name]
+    "".join(texts).encode()
 
 
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0

@@ -1,7 +1,9 @@
 """Settings: read from `TALLYSTICK_*` variables or given by the caller; nothing is opened here."""
 
 import os
+import re
 from pathlib import Path
+from string import hexdigits
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,7 +25,19 @@ def _address(text: str) -> str:
     return text.lower()
 
 
+def _private_key(secret: SecretStr) -> SecretStr:
+    digits = secret.get_secret_value().removeprefix("0x")
+    if len(digits) != 64 or not set(digits) <= set(hexdigits):
+        raise ValueError("is not a private key of 64 hex digits")
+    if not 0 < int(digits, 16) < _SECP256K1_ORDER:
+        raise ValueError("is not a private key: out of the range of the curve (SEC 2, secp256k1)")
+    return secret
+
+
+_SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
 Address = Annotated[str, AfterValidator(_address)]
+PrivateKey = Annotated[SecretStr, AfterValidator(_private_key)]
 
 
 class Token(BaseModel):
@@ -49,7 +63,9 @@ class Token(BaseModel):
 class Settings(BaseSettings):
     """Everything that can be configured. Unknown names given to the constructor are refused."""
 
-    model_config = SettingsConfigDict(env_prefix="TALLYSTICK_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TALLYSTICK_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     data_dir: Path = Field(
         default=Path("tallystick-data"), description="The one directory that holds all state"
@@ -77,7 +93,7 @@ class Settings(BaseSettings):
     registry: Address | None = Field(
         default=None, description="SessionRegistry address (deployed by itself on `embedded`)"
     )
-    operator_key: SecretStr | None = Field(
+    operator_key: PrivateKey | None = Field(
         default=None,
         description="Private key that registers, revokes, anchors; made by itself on `embedded`",
     )
@@ -126,4 +142,5 @@ def load_settings(**overrides: Any) -> Settings:
         ]
         raise CannotStart("; ".join(found)) from None
     except SettingsError as error:
-        raise CannotStart(f"a setting is not valid JSON: {error}") from None
+        name = re.search(r'field "(\w+)"', str(error))
+        raise CannotStart(f"{prefix}{name[1].upper() if name else '…'}: is not JSON") from None

@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,6 @@ from eth_account.signers.local import LocalAccount
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.table import Table
 
 from api.server import Server
 from engine.audit.canonical import decode_object
@@ -24,11 +24,13 @@ from engine.chain.anvil import AnvilProcess
 from engine.chain.deploy import create, deploy
 from engine.chain.json_rpc import JsonRpcChain
 from engine.engine import Engine, open_engine
+from engine.errors import TallystickError
 from engine.grant import Grant
 from engine.settings import Settings
 from tallystick import ApiError, Client
 
 ROOT = Path(__file__).parents[1]
+TALLYSTICK = Path(sys.executable).with_name("tallystick")
 MERCHANTS = ["books.example", "data.example"]
 LIMITS = {
     "max_per_transaction": 50,
@@ -71,9 +73,17 @@ def step(title: str) -> Iterator[None]:
     console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
 
 
-def detail(text: str) -> None:
-    """A line below a step."""
-    console.print(f"  [dim]{escape(text)}[/]", soft_wrap=True)
+def detail(text: str, indent: int = 2, hanging: int = 0) -> None:
+    """Lines below a step, folded where the terminal ends."""
+    for line in text.splitlines():
+        folded = textwrap.fill(
+            line,
+            console.width,
+            initial_indent=" " * indent,
+            subsequent_indent=" " * (indent + hanging),
+            break_on_hyphens=False,
+        )
+        console.print(f"[dim]{escape(folded)}[/]", soft_wrap=True)
 
 
 def chain_settings(kind: str, data_dir: Path, stack: ExitStack) -> tuple[Settings, LocalAccount]:
@@ -125,7 +135,7 @@ def pay(client: Client, merchant: str, amount: str) -> tuple[str, str, Any]:
 def verify_apart(file: Path, rpc: str, registry: str) -> tuple[int, str]:
     """Run `tallystick verify` as a process of its own: its exit status and what it printed."""
     done = subprocess.run(
-        ["tallystick", "verify", str(file), "--rpc", rpc, "--registry", registry],
+        [TALLYSTICK, "verify", str(file), "--rpc", rpc, "--registry", registry],
         capture_output=True,
         text=True,
         check=False,
@@ -200,12 +210,13 @@ def run(kind: str, output: Path, stack: ExitStack) -> None:
         engine.start()
         operator = stack.enter_context(Client(server.url, api_key=key))
         registry = operator.deployment()["registry"]
-    detail(f"chain {operator.deployment()['chain']}, registry {registry}")
+    detail(f"chain {operator.deployment()['chain']}")
+    detail(f"registry {registry}")
 
     with step("Register the agent"):
         operator.register_agent("shopping-assistant-v1", "Shopping assistant")
 
-    with step("Create a session, let its owner sign the grant (EIP-712), register it on the chain"):
+    with step("Create a session; its owner signs the grant; register it on the chain"):
         session = operator.create_session(
             agent_id="shopping-assistant-v1",
             label="demo",
@@ -221,19 +232,19 @@ def run(kind: str, output: Path, stack: ExitStack) -> None:
         session = operator.consent(session["id"], "0x" + bytes(signature).hex())
         expect(session["is_active"], "the registration makes the session active")
         expect(session["consent"] == "eip712", "the owner's consent is recorded")
-    detail(f"session {session['id']}, on-chain identity {session['pkp_address']}")
+    detail(f"session {session['id']}")
+    detail(f"its identity on the chain {session['pkp_address']}")
 
     console.print("\n[bold]The agent pays[/], with its session token and no key")
     agent = stack.enter_context(Client(server.url, session_token=secret))
-    grid = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("merchant", "amount", "decision", "left today", "why"):
-        grid.add_column(column, justify="right" if column in ("amount", "left today") else "left")
+    detail(f"{'merchant':<14} {'amount':>10}  {'decision':<20}  {'left today':>10}")
     for merchant, amount, expected in PAYMENTS:
         code, reason, left = pay(agent, merchant, amount)
-        colour = "green" if code == "ALLOWED" else "yellow"
-        grid.add_row(merchant, f"${amount}", f"[{colour}]{code}[/]", f"${left:.6f}", escape(reason))
+        decision = f"[{'green' if code == 'ALLOWED' else 'yellow'}]{code:<20}[/]"
+        console.print(f"  {merchant:<14} {f'${amount}':>10}  {decision}  {f'${left:.6f}':>10}")
+        if code != "ALLOWED":
+            detail(reason, indent=4)
         expect(code == expected, f"{merchant} ${amount} is answered {expected}, not {code}")
-    console.print(grid)
     expect(operator.session(session["id"])["remaining_today"] == 0, "the day is used up exactly")
 
     console.print()
@@ -245,13 +256,13 @@ def run(kind: str, output: Path, stack: ExitStack) -> None:
             time.sleep(0.02)
         code, reason, _ = pay(agent, "books.example", "1")
         expect(code == "SESSION_REVOKED", "the next payment is refused")
-    detail(f"transaction {tx_hash}")
+    detail(f"transaction\n{tx_hash}")
     detail(f"the next payment: {code}: {reason}")
 
     with step("Sign a checkpoint of the log and anchor its root on the chain"):
         anchor = operator.anchor()["anchor"]
         expect(anchor["state"] == "final", "the anchor is mined")
-    detail(f"size {anchor['size']}, root {anchor['root']}")
+    detail(f"{anchor['size']} records, root\n{anchor['root']}")
 
     with step(f"Write {output.name}"):
         output.write_bytes(operator.evidence(session["id"]))
@@ -261,12 +272,12 @@ def run(kind: str, output: Path, stack: ExitStack) -> None:
 
     with step("Verify it in another process, against the chain alone"):
         status, printed = verify_apart(output, rpc, registry)
-    console.print(f"[dim]{escape(printed)}[/]", soft_wrap=True)
+    detail(printed, indent=0, hanging=14)
     expect(status == 0, "the evidence is verified")
 
     with step("Edit one digit of one captured amount, and verify the copy"):
         status, printed = verify_apart(edited_copy(output), rpc, registry)
-    console.print(f"[dim]{escape(printed)}[/]", soft_wrap=True)
+    detail("\n".join(line for line in printed.splitlines() if " ✓ " not in line), 0, hanging=14)
     expect(status == 1 and "TAMPERED" in printed, "the edited copy is refused as tampered")
 
     console.print("\n[bold green]Every step held.[/]")
@@ -284,7 +295,10 @@ def main() -> int:
         with ExitStack() as stack:
             run(arguments.chain, arguments.output.resolve(), stack)
     except StepFailedError as failure:
-        console.print(f"\n[bold red]This did not hold:[/] {failure}")
+        console.print(f"\n[bold red]This did not hold:[/] {escape(str(failure))}")
+        return 1
+    except (TallystickError, ApiError) as error:
+        console.print(f"\n[bold red]{escape(error.code)}:[/] {escape(error.message)}")
         return 1
     return 0
 

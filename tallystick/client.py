@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -82,22 +83,22 @@ class Client:
         """Hand in the owner's EIP-712 signature over the session's `typed_data`."""
         return self._object(
             "POST",
-            f"/api/v1/ai/sessions/{session_id}/consent",
+            f"/api/v1/ai/sessions/{_part(session_id)}/consent",
             {"owner_signature": owner_signature},
         )
 
     def sessions(self) -> list[dict[str, Any]]:
         """All sessions of the workspace, the newest first."""
-        found: list[dict[str, Any]] = self._call("GET", "/api/v1/ai/sessions").json()
+        found: list[dict[str, Any]] = _json(self._call("GET", "/api/v1/ai/sessions"), list)
         return found
 
     def session(self, session_id: str) -> dict[str, Any]:
         """One session with what is left of its limits."""
-        return self._object("GET", f"/api/v1/ai/sessions/{session_id}")
+        return self._object("GET", f"/api/v1/ai/sessions/{_part(session_id)}")
 
     def revoke_session(self, session_id: str) -> None:
         """End a session for good."""
-        self._call("POST", f"/api/v1/ai/sessions/{session_id}/revoke")
+        self._call("POST", f"/api/v1/ai/sessions/{_part(session_id)}/revoke")
 
     def pay(
         self,
@@ -129,11 +130,13 @@ class Client:
 
     def capture(self, payment_id: str, amount: str | int | None = None) -> dict[str, Any]:
         """Spend a hold, or part of it."""
-        return self._object("POST", f"/api/v1/payments/{payment_id}/capture", {"amount": amount})
+        return self._object(
+            "POST", f"/api/v1/payments/{_part(payment_id)}/capture", {"amount": amount}
+        )
 
     def void(self, payment_id: str) -> dict[str, Any]:
         """Give a hold back."""
-        return self._object("POST", f"/api/v1/payments/{payment_id}/void")
+        return self._object("POST", f"/api/v1/payments/{_part(payment_id)}/void")
 
     def payments(self, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
         """A page of payments, the newest first."""
@@ -145,7 +148,7 @@ class Client:
 
     def evidence(self, session_id: str) -> bytes:
         """The evidence file of a session, byte for byte."""
-        return self._call("GET", f"/api/v1/sessions/{session_id}/evidence").content
+        return self._call("GET", f"/api/v1/sessions/{_part(session_id)}/evidence").content
 
     def _object(
         self,
@@ -154,7 +157,7 @@ class Client:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        found: dict[str, Any] = self._call(method, path, body, headers).json()
+        found: dict[str, Any] = _json(self._call(method, path, body, headers), dict)
         return found
 
     def _call(
@@ -166,7 +169,7 @@ class Client:
     ) -> httpx.Response:
         try:
             response = self._http.request(method, path, json=body, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ApiError(0, "unreachable", f"{self._http.base_url}: {error}", {}) from error
         if response.is_success:
             return response
@@ -177,3 +180,18 @@ class Client:
             raise ApiError(
                 response.status_code, "http_error", f"status {response.status_code}", {}
             ) from error
+
+
+def _part(identifier: str) -> str:
+    """An identifier as one part of a path, whatever it contains."""
+    return quote(identifier, safe="")
+
+
+def _json(response: httpx.Response, kind: type) -> Any:
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, kind):
+        raise ApiError(response.status_code, "http_error", "the answer is not a Tallystick's", {})
+    return answer

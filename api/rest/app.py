@@ -2,43 +2,12 @@
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.rest import errors
-from api.rest.errors import error_body
+from api.rest.answers import Health, Readiness
+from api.rest.body_limit import BodyLimit
 from api.rest.routes import log, payments, sessions, workspaces
 from engine.engine import Engine
-
-BODY_BYTES_MAX = 65_536
-
-
-class BodyLimit:
-    """Refuses bodies above `BODY_BYTES_MAX` with 413, whatever their header says."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        messages: list[Message] = []
-        size, more = 0, True
-        while more:
-            message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-            more = message["type"] == "http.request" and message.get("more_body", False)
-            if size > BODY_BYTES_MAX:
-                body = error_body("body_too_large", f"the body is above {BODY_BYTES_MAX} bytes")
-                await JSONResponse(body, 413)(scope, receive, send)
-                return
-
-        async def replay() -> Message:
-            return messages.pop(0) if messages else await receive()
-
-        await self._app(scope, replay, send)
 
 
 def create_app(engine: Engine) -> FastAPI:
@@ -47,6 +16,7 @@ def create_app(engine: Engine) -> FastAPI:
         title="Tallystick",
         summary="Audit and policy engine for money that AI agents spend",
         version="0.1.0",
+        redirect_slashes=False,  # a redirect would repeat whatever host the request named
     )
     app.state.engine = engine
     errors.install(app)
@@ -59,10 +29,15 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(log.router)
 
     @app.get("/healthz", tags=["health"], summary="The process answers")
-    async def healthz() -> dict[str, str]:
+    async def healthz() -> Health:
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["health"], summary="Decisions can be made")
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Decisions can be made",
+        responses={200: {"model": Readiness}, 503: {"model": Readiness}},
+    )
     async def readyz() -> JSONResponse:
         state = engine.ready()
         return JSONResponse(state, 200 if state["ready"] else 503)

@@ -1,5 +1,6 @@
 """The one table from an error to a status and a body."""
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.rest.answers import ErrorAnswer
 from engine.errors import (
     Conflict,
     InvalidInput,
@@ -17,7 +19,6 @@ from engine.errors import (
     Unauthenticated,
     Unavailable,
 )
-from engine.policy.identifiers import IdentifierError
 
 _log = structlog.get_logger(__name__)
 
@@ -32,26 +33,50 @@ STATUS: Mapping[type[TallystickError], int] = {
 
 POLICY_DENIAL_STATUS = 402
 
+_HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": "Bearer"},
+    503: {"Retry-After": "1"},
+}
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
+_MEANING = {
+    401: "No valid key or token",
+    404: "Nothing of that id is visible to this caller",
+    409: "It contradicts the present state, or an idempotency key",
+    413: "The body is too large",
+    415: "The body is not application/json",
+    422: "A field is unacceptable; `details.field` names it",
+    503: "No safe decision is possible now; ask again with the same key",
+}
+WITH_BODY = (413, 415)
 
-def error_body(code: str, message: str, **details: Any) -> dict[str, Any]:
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route, for OpenAPI."""
+    return {status: {"model": ErrorAnswer, "description": _MEANING[status]} for status in statuses}
+
+
+def error_body(code: str, message: str, **details: Any) -> ErrorAnswer:
     """Both shapes that clients read: the error as an object, and its parts at the top."""
-    body: dict[str, Any] = {"code": code, "message": message}
-    if details:
-        body["details"] = details
-    return {"error": dict(body), **body}
+    if not details:
+        return {"error": {"code": code, "message": message}, "code": code, "message": message}
+    return {
+        "error": {"code": code, "message": message, "details": details},
+        "code": code,
+        "message": message,
+        "details": details,
+    }
 
 
 def install(app: FastAPI) -> None:
     """Answer every error in this shape."""
 
     @app.exception_handler(TallystickError)
-    async def known(_request: Request, error: TallystickError) -> JSONResponse:
-        status = next((STATUS[kind] for kind in STATUS if isinstance(error, kind)), 500)
-        if status == 500:
-            _log.error("unexpected_error", error=repr(error))
-            return JSONResponse(error_body("internal_error", "something went wrong"), 500)
-        headers = {"Retry-After": "1"} if status == 503 else None
-        return JSONResponse(error_body(error.code, error.message, **error.details), status, headers)
+    async def known(request: Request, error: TallystickError) -> JSONResponse:
+        status = next((STATUS[kind] for kind in STATUS if isinstance(error, kind)), None)
+        if status is None:
+            return await unexpected(request, error)
+        body = error_body(error.code, error.message, **error.details)
+        return JSONResponse(body, status, _HEADERS.get(status))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
@@ -62,16 +87,13 @@ def install(app: FastAPI) -> None:
         code = "missing_required_field" if first["type"] == "missing" else "invalid_parameter"
         return JSONResponse(error_body(code, f"{field}: {message}", field=field), 422)
 
-    @app.exception_handler(IdentifierError)
-    async def identifier(_request: Request, error: IdentifierError) -> JSONResponse:
-        return JSONResponse(error_body("invalid_parameter", f"token: {error}", field="token"), 422)
-
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        code = _HTTP_CODES.get(error.status_code, "http_error")
         return JSONResponse(error_body(code, str(error.detail)), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
-        _log.error("unexpected_error", error=repr(error), exc_info=error)
+        # As text: a logger that is given the exception may show local variables, secrets too.
+        _log.error("unexpected_error", trace="".join(traceback.format_exception(error)))
         return JSONResponse(error_body("internal_error", "something went wrong"), 500)

@@ -1,10 +1,13 @@
 """JSON in and out without losing a digit of money.
 
-A JSON number with a point or an exponent is kept as its text (`Number`), so that an amount is read
-as a decimal and never as a float. Duplicate keys, NaN and absurdly long integers are refused.
+A JSON number that is no plain integer is kept as its text (`Number`), so that an amount is read as
+a decimal and never as a float. Refused: bytes that are not UTF-8, a duplicate key, more than
+`DEPTH_MAX` containers inside one another, and half of a surrogate pair, with which no answer could
+be written.
 """
 
 import json
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from engine.audit.canonical import DEPTH_MAX
 from engine.errors import InvalidInput
 
 INTEGER_DIGITS_MAX = 100
@@ -19,33 +23,49 @@ INTEGER_DIGITS_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A JSON number that is not an integer, as it was written."""
+    """A number that is no plain integer, NaN and the infinities too, as it was written."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A body that cannot be read. Who asks is settled first, so it is refused by `Body`."""
+
+    reason: InvalidInput
 
 
 def loads(body: bytes) -> Any:
     """Parse a request body.
 
     Raises:
-        InvalidInput: it is not strict JSON in UTF-8.
+        InvalidInput: it is not JSON in UTF-8 as the module describes it.
     """
     try:
-        return json.loads(
+        value = json.loads(
             body.decode("utf-8"),
             parse_float=Number,
             parse_int=_integer,
-            parse_constant=_refuse_constant,
+            parse_constant=Number,
             object_pairs_hook=_object,
         )
-    except (ValueError, RecursionError) as error:
-        message = str(error) if isinstance(error, _RefusedJsonError) else "is not valid JSON"
-        raise InvalidInput("body", message, code="invalid_json") from error
+    except RecursionError:
+        raise _refused("body", _TOO_DEEP) from None
+    except ValueError as error:
+        raise _refused("body", "is not valid JSON in UTF-8") from error
+    for field, member in value.items() if isinstance(value, dict) else (("body", value),):
+        _check(field, "body", 1)
+        _check(member, field, 1)
+    return value
 
 
 def dumps(value: Any) -> str:
-    """Write JSON that callers gave us back as text; a `Number` becomes the nearest double."""
-    return json.dumps(value, sort_keys=True, default=lambda number: float(number.text))
+    """Write JSON that callers gave us back as text; a `Number` becomes the nearest double.
+
+    Raises:
+        ValueError: a number is beyond every double.
+    """
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=_double)
 
 
 class ExactJsonRoute(APIRoute):
@@ -63,25 +83,50 @@ class ExactJsonRoute(APIRoute):
 
 class _ExactRequest(Request):
     async def json(self) -> Any:
-        return loads(await self.body())
+        try:
+            return loads(await self.body())
+        except InvalidInput as reason:
+            return Unreadable(reason)
 
 
-class _RefusedJsonError(ValueError):
-    pass
+_TOO_DEEP = f"is more than {DEPTH_MAX} levels deep"
 
 
-def _integer(text: str) -> int:
-    if len(text) > INTEGER_DIGITS_MAX:
-        raise _RefusedJsonError("holds an integer of absurd length")
-    return int(text)
+def _refused(field: str, message: str) -> InvalidInput:
+    return InvalidInput(field, message, code="invalid_json")
 
 
-def _refuse_constant(text: str) -> None:
-    raise _RefusedJsonError(f"holds {text}, which is not JSON")
+def _integer(text: str) -> int | Number:
+    # An int would forget the sign of -0.
+    return Number(text) if text == "-0" or len(text) > INTEGER_DIGITS_MAX else int(text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _RefusedJsonError("holds an object with a duplicate key")
+        raise _refused("body", "holds an object with a duplicate key")
     return found
+
+
+def _check(value: Any, field: str, depth: int) -> None:
+    """Refuse what could not be written again; `depth` is that of what holds `value`."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _refused(field, "holds half of a surrogate pair") from None
+    elif isinstance(value, (dict, list)):
+        if depth >= DEPTH_MAX:
+            raise _refused(field, _TOO_DEEP)
+        for item in value:
+            _check(item, field, depth + 1)
+        if isinstance(value, dict):
+            for item in value.values():
+                _check(item, field, depth + 1)
+
+
+def _double(number: Number) -> float:
+    value = float(number.text)
+    if not math.isfinite(value):
+        raise ValueError("holds a number that is beyond every double")
+    return value

@@ -2,10 +2,12 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
+from api.rest.answers import DeniedPayment, PaymentAnswer, SessionAnswer, SmartPaymentAnswer
+from api.rest.errors import error_body
 from engine.engine import Engine
-from engine.ledger.payment import Payment
+from engine.ledger.payment import Payment, State
 from engine.policy.decision import Remaining
 from engine.policy.money import usd_number
 from engine.sessions.lifecycle import SessionView
@@ -22,12 +24,10 @@ def usd(micro: int | None) -> int | float | None:
     return None if micro is None else usd_number(micro)
 
 
-def session_json(
-    engine: Engine, view: SessionView, remaining: Remaining, *, secret: str | None = None
-) -> dict[str, Any]:
+def session_json(engine: Engine, view: SessionView, remaining: Remaining) -> SessionAnswer:
     """A session in the shape that agent-session clients read, and what is ours beside it."""
     limits = view.grant.limits
-    body: dict[str, Any] = {
+    body: SessionAnswer = {
         "id": view.id,
         "type": view.type,
         "label": view.label,
@@ -62,14 +62,11 @@ def session_json(
         body["pkp_address"] = view.pkp_address
         body["pkp_token_id"] = "0x" + view.token_id.hex()
     if view.state == "awaiting_consent":
-        body["typed_data"] = view.grant.typed_data(engine.sessions.domain)
-    if secret is not None:
-        body["session_token"] = secret
-        body["token"] = secret
+        body["typed_data"] = _typed_data(engine, view)
     return body
 
 
-_PAYMENT_STATUS = {
+_PAYMENT_STATUS: dict[State, Literal["pending", "confirmed", "failed", "expired"]] = {
     "held": "pending",
     "captured": "confirmed",
     "voided": "failed",
@@ -78,19 +75,19 @@ _PAYMENT_STATUS = {
 }
 
 
-def payment_json(payment: Payment) -> dict[str, Any]:
+def payment_json(payment: Payment) -> PaymentAnswer:
     """A payment: what was asked, what was decided, and what became of the hold."""
     request, decision = payment.request, payment.decision
     remaining = decision["remaining"]
-    return {
+    body: PaymentAnswer = {
         "id": payment.id,
         "payment_id": payment.id,
         "session_id": payment.session_id,
         "merchant_id": request["merchant"],
         "status": _PAYMENT_STATUS[payment.state],
         "state": payment.state,
-        "amount_usd": usd(payment.amount),
-        "captured_usd": usd(payment.captured),
+        "amount_usd": usd_number(payment.amount),
+        "captured_usd": usd_number(payment.captured),
         "currency": "USD",
         "payment_token": request["token"],
         "chain": request["chain"],
@@ -110,17 +107,38 @@ def payment_json(payment: Payment) -> dict[str, Any]:
         "remaining_this_week": usd(remaining["per_week"]),
         "remaining_this_month": usd(remaining["per_month"]),
     }
+    if "product_details_json" in request:
+        body["product_details"] = json.loads(request["product_details_json"])
+    return body
 
 
-def agent_payment_json(payment: Payment) -> dict[str, Any]:
-    """The answer to a smart payment. Nothing here moves a token: settlement is the caller's."""
-    body = payment_json(payment)
+def smart_payment_json(payment: Payment) -> SmartPaymentAnswer:
+    """The answer to a smart payment."""
     closed_ms = payment.closed_ms or payment.decided_ms
     return {
-        **body,
+        **payment_json(payment),
         "gasless_used": False,
         "settlement_complete": False,
         "confirmed_in_ms": closed_ms - payment.decided_ms,
         "requires_signature": False,
         "next_steps": "The amount is spent from the session's budget; settle with the merchant.",
     }
+
+
+def denied_json(payment: PaymentAnswer) -> DeniedPayment:
+    """A denied payment, which is an error at the same time."""
+    decision = payment["decision"]
+    denial = error_body(
+        decision["code"],
+        decision["reason"],
+        rule=decision["rule"],
+        evidence=decision["evidence"],
+    )
+    return {**payment, **denial}
+
+
+def _typed_data(engine: Engine, view: SessionView) -> dict[str, Any]:
+    """EIP-712 data to sign. A `uint64` can pass 2^53, where JavaScript loses digits: as text."""
+    typed_data = view.grant.typed_data(engine.sessions.domain)
+    limits = {name: str(value) for name, value in typed_data["message"]["limits"].items()}
+    return {**typed_data, "message": {**typed_data["message"], "limits": limits}}

@@ -1,15 +1,19 @@
 """The evidence file: one session's half of the tally, in one canonical JSON document.
 
 The file is exactly `canonical.encode(document)` and a newline, so no byte of it is idle. The log's
-Ed25519 key signs everything but the signature itself.
+Ed25519 key signs everything but the signature itself. What the chain knows (registration,
+revocation, anchors) is not repeated here: the auditor asks the chain.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engine.audit import canonical
+from engine.audit.merkle import HASH_BYTES
+from engine.audit.record import read_hex
 from engine.grant import Grant
 
 FORMAT = "tallystick.evidence/1"
@@ -18,13 +22,16 @@ SIZE_BYTES_MAX = 1 << 30
 NOT_PROVEN = (
     "Completeness covers spends by the session's own key only.",
     "An operator that holds the key can overspend, but cannot hide it.",
-    "Decision times are as tight as the interval between anchors.",
-    "An RPC endpoint that leaves out events can hide them: ask a second one.",
+    "A decision was made before its first anchor; how long before is the operator's word.",
+    "The last records of a session that is not over yet can be left out.",
+    "Of two histories that an operator keeps of one session, either can be left out.",
+    "An RPC endpoint can leave out events, or invent them: ask a second one.",
     "Where consent is none, nobody but the operator vouches for the parameters.",
 )
-"""What a verified file does not show; it stands in every file."""
+"""What a verified file does not show. It stands in every file and is a part of the format."""
 
 _SEAL_DOMAIN = b"tallystick/evidence/1\n"
+_DECIMAL = re.compile("0|[1-9][0-9]{0,77}")
 
 
 class EvidenceError(ValueError):
@@ -53,8 +60,11 @@ class Evidence:
     log_origin: str
     log_verifier_key: str
     session_id: str
+    session_type: str
+    label: str | None
     workspace: str
     grant: Grant
+    grant_hash: bytes
     consent: str
     owner_signature: bytes | None
     public_key: bytes
@@ -95,54 +105,76 @@ def parse_evidence(file: bytes) -> Evidence:
         raise EvidenceError(f"not of format {FORMAT}")
     try:
         evidence = _read(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"a field is missing or malformed: {error!r}") from error
     return evidence
 
 
 def _read(document: dict[str, Any]) -> Evidence:
-    chain, log, session = document["chain"], document["log"], document["session"]
+    _fields(
+        document,
+        "format made_ms chain log session checkpoint records tail not_proven signature",
+    )
+    chain = _fields(document["chain"], "chain_id registry anchors")
+    log = _fields(document["log"], "id origin verifier_key")
+    session = _fields(
+        document["session"],
+        "id workspace type label grant grant_hash consent owner_signature public_key token_id",
+    )
+    if type(document["made_ms"]) is not int or document["made_ms"] < 0:
+        raise ValueError("made_ms is not a time")
+    if document["not_proven"] != list(NOT_PROVEN):
+        raise ValueError("the file does not say what it does not prove")
+    if not _DECIMAL.fullmatch(chain["chain_id"]):
+        raise ValueError("the chain id is not a decimal number")
     signature = session["owner_signature"]
     return Evidence(
         content={name: value for name, value in document.items() if name != "signature"},
-        signature=_hex(document["signature"], 64),
-        chain_id=int(_text(chain["chain_id"])),
+        signature=read_hex(document["signature"], 64),
+        chain_id=int(chain["chain_id"]),
         registry=_text(chain["registry"]),
         anchors=_text(chain["anchors"]),
-        log_id=_hex(log["id"], 32),
+        log_id=read_hex(log["id"], 32),
         log_origin=_text(log["origin"]),
         log_verifier_key=_text(log["verifier_key"]),
         session_id=_text(session["id"]),
+        session_type=_text(session["type"]),
+        label=None if session["label"] is None else _text(session["label"]),
         workspace=_text(session["workspace"]),
         grant=Grant.from_json(session["grant"]),
+        grant_hash=read_hex(session["grant_hash"], HASH_BYTES),
         consent=_text(session["consent"]),
-        owner_signature=None if signature is None else _hex(signature, 65),
-        public_key=_hex(session["public_key"], 65),
-        token_id=_hex(session["token_id"], 32),
+        owner_signature=None if signature is None else read_hex(signature, 65),
+        public_key=read_hex(session["public_key"], 65),
+        token_id=read_hex(session["token_id"], 32),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
-        records=tuple(_entry(item, proven=True) for item in document["records"]),
-        tail=tuple(_entry(item, proven=False) for item in document["tail"]),
+        records=tuple(_entry(item, proven=True) for item in _list(document["records"])),
+        tail=tuple(_entry(item, proven=False) for item in _list(document["tail"])),
     )
 
 
-def _entry(item: Mapping[str, Any], *, proven: bool) -> Entry:
-    if type(item["index"]) is not int or item.keys() != (
-        {"index", "record", "proof"} if proven else {"index", "record"}
-    ):
-        raise ValueError("an entry has an index, a record and, if anchored, a proof")
-    proof = tuple(_hex(node, 32) for node in item["proof"]) if proven else ()
-    return Entry(item["index"], _text(item["record"]).encode(), proof)
+def _entry(item: Any, *, proven: bool) -> Entry:
+    _fields(item, "index record proof" if proven else "index record")
+    if type(item["index"]) is not int:
+        raise ValueError("an index is not an integer")
+    proof = [read_hex(node, HASH_BYTES) for node in _list(item["proof"])] if proven else []
+    return Entry(item["index"], _text(item["record"]).encode(), tuple(proof))
+
+
+def _fields(value: Any, names: str) -> dict[str, Any]:
+    """An object of exactly these fields: one that nobody reads would be one that nobody checks."""
+    if not isinstance(value, dict) or value.keys() != set(names.split()):
+        raise ValueError(f"expected an object of: {names}")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("expected a list")
+    return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("expected text")
     return value
-
-
-def _hex(value: Any, length: int) -> bytes:
-    """Lower-case hexadecimal, so that one value has one spelling."""
-    raw = bytes.fromhex(_text(value))
-    if len(raw) != length or raw.hex() != value:
-        raise ValueError(f"expected {length} bytes in lower-case hexadecimal")
-    return raw

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.audit import canonical
-from engine.audit.merkle import leaf_hash
+from engine.audit.merkle import HASH_BYTES, leaf_hash
 
 FORMAT = "tallystick.record/1"
+SALT_BYTES = 16
 _FIELDS = frozenset(
     ("body", "kind", "log", "prev", "salt", "seq", "stream", "time_ms", "v", "workspace")
 )
@@ -79,18 +80,18 @@ def decode_record(raw: bytes) -> Record:
     data = canonical.decode_object(raw)
     if data.keys() != _FIELDS or data["v"] != FORMAT:
         raise canonical.CanonicalError(f"not a record of format {FORMAT}")
-    strings = (data["log"], data["workspace"], data["stream"], data["kind"], data["salt"])
+    strings = (data["log"], data["workspace"], data["stream"], data["kind"])
     if (
         not all(isinstance(value, str) for value in strings)
         or not all(type(data[name]) is int and data[name] >= 0 for name in ("seq", "time_ms"))
         or not isinstance(data["body"], dict)
-        or not (data["prev"] is None or isinstance(data["prev"], str))
     ):
         raise canonical.CanonicalError("a field of the record has the wrong type")
     try:
-        prev = None if data["prev"] is None else bytes.fromhex(data["prev"])
+        prev = None if data["prev"] is None else read_hex(data["prev"], HASH_BYTES)
+        read_hex(data["salt"], SALT_BYTES)
     except ValueError as error:
-        raise canonical.CanonicalError("prev is not a hash") from error
+        raise canonical.CanonicalError(f"prev or salt: {error}") from error
     return Record(
         raw=raw,
         hash=leaf_hash(raw),
@@ -103,3 +104,15 @@ def decode_record(raw: bytes) -> Record:
         kind=data["kind"],
         body=data["body"],
     )
+
+
+def read_hex(value: object, length: int) -> bytes:
+    """Bytes written in lower-case hexadecimal, so that one value has one spelling.
+
+    Raises:
+        ValueError: it is anything else, or not of `length` bytes.
+    """
+    raw = bytes.fromhex(value) if isinstance(value, str) else b""
+    if len(raw) != length or raw.hex() != value:
+        raise ValueError(f"expected {length} bytes in lower-case hexadecimal")
+    return raw

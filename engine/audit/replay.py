@@ -1,17 +1,34 @@
 """Replay: budgets are rebuilt from the records alone, and every decision must come out the same.
 
 Nothing is believed of a decision but its request and its time. The standing of the session follows
-from the records of its life, the windows from the holds and captures before it.
+from the records of its life, the windows from the holds and captures before it. What is wrong is
+refused by an explicit test, never by an `assert`: an auditor may run Python with `-O`.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from engine.audit import canonical
 from engine.audit.record import Record
 from engine.grant import Grant
 from engine.policy.decide import decide
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Standing
+from engine.policy.money import AMOUNT_MAX_MICRO_USD
 from engine.policy.windows import Entry, RollingWindows
+
+HOLD_TTL_MAX_MS = 7 * 86_400_000
+"""The longest life of a hold; a longer one could keep the end of a payment out of the records."""
+
+_STATES_AFTER = {
+    "session.created": ("awaiting_consent", "registering", "active"),
+    "session.consented": ("registering", "active"),
+    "session.registered": ("active",),
+    "session.unregistered": ("registering",),
+    "session.mismatched": ("mismatch",),
+    "session.revoked": ("revoked",),
+    "session.expired": ("expired",),
+}
+"""The states in which each record of a session's life can leave it."""
 
 
 class ReplayError(ValueError):
@@ -26,10 +43,20 @@ class Replay:
         self._policy = grant.policy()
         self._windows = RollingWindows()
         self._holds: dict[str, tuple[Entry, int]] = {}
-        self._state = ""
+        self.state = ""
+        self.registration: Mapping[str, Any] | None = None
+        """The body of the last record of a registration on the chain."""
         self.decisions = 0
-        self.allowed = 0
+        self.allowed_ms: list[int] = []
+        """The times of all allowed decisions, in order."""
+        self.allowed_unregistered = False
+        """Whether a payment was allowed before a registration on the chain was recorded."""
         self.captured_micro_usd = 0
+
+    @property
+    def open_until_ms(self) -> int | None:
+        """When the first of the holds that are still open is over; None if there is none."""
+        return min((expires_ms for _, expires_ms in self._holds.values()), default=None)
 
     def feed(self, records: Iterable[Record]) -> None:
         """Apply records.
@@ -44,67 +71,94 @@ class Replay:
                 raise ReplayError(f"record {record.seq} ({record.kind}): {error}") from error
 
     def _apply(self, record: Record) -> None:
-        body = record.body
-        if record.kind.startswith("session."):
-            if (self._state == "") != (record.kind == "session.created"):
-                raise ValueError(
-                    "the session's life does not begin with its creation, or begins twice"
-                )
-            if self._state == "revoked":
-                raise ValueError("a revoked session cannot change any more")
-            self._state = body["state"]
+        if record.kind in _STATES_AFTER:
+            self._lived(record, record.body)
         elif record.kind == "payment.decided":
-            self._decided(record, body)
+            self._decided(record, record.body)
         elif record.kind in ("payment.captured", "payment.voided", "payment.expired"):
-            self._ended(record, body)
+            self._ended(record, record.body)
         else:
             raise ValueError("no such kind of record")
 
+    def _lived(self, record: Record, body: Mapping[str, Any]) -> None:
+        if (self.state == "") != (record.kind == "session.created"):
+            raise ValueError("the session's life does not begin with its creation, or begins twice")
+        if self.state == "revoked":
+            raise ValueError("a revoked session cannot change any more")
+        if body["state"] not in _STATES_AFTER[record.kind]:
+            raise ValueError(f"it cannot make the session {body['state']}")
+        self.state = body["state"]
+        if record.kind == "session.registered":
+            self.registration = body
+
     def _decided(self, record: Record, body: Mapping[str, Any]) -> None:
+        payment = f"pay_{record.stream.removeprefix('sess_')}_{self.decisions}"
+        if body["payment"] != payment:
+            raise ValueError(f"the next payment is {payment}, not {body['payment']}")
         if body["grant_hash"] != self._grant_hash:
             raise ValueError("it was decided under another grant")
-        asked = body["request"]
-        request = PaymentRequest(
-            amount=asked["amount_micro_usd"],
-            merchant=asked["merchant"],
-            token=asked["token"],
-            chain=asked["chain"],
-            permission=asked["permission"],
-            token_priced=asked["token_priced"],
-        )
         standing = Standing(body["standing"])
-        if standing not in (STANDING_OF_STATE[self._state], Standing.MISMATCH):
-            raise ValueError(f"the session was {self._state}, not {standing.value}")
+        if standing not in (STANDING_OF_STATE[self.state], Standing.MISMATCH):
+            raise ValueError(f"the session was {self.state}, not {standing.value}")
+        request = _request(body["request"])
         decision = decide(
             self._policy,
             standing,
             self._windows,
             request,
             record.time_ms,
-            chain_time_ms=body["chain_time_ms"],
+            chain_time_ms=_integer(body["chain_time_ms"]),
         )
-        if decision.to_json() != body["decision"]:
+        # As bytes, because to Python 1 equals True.
+        if canonical.encode(decision.to_json()) != canonical.encode(body["decision"]):
             raise ValueError(
                 f"the policy decides {decision.code} ({decision.rule}), "
                 f"the record says {body['decision'].get('code')}, or differs in its facts"
             )
         self.decisions += 1
-        if decision.allowed:
-            self.allowed += 1
-            if body["payment"] in self._holds:
-                raise ValueError("the payment was decided before")
-            entry = self._windows.add(record.time_ms, request.amount)
-            self._holds[body["payment"]] = (entry, body["hold_expires_ms"])
+        if not decision.allowed:
+            if body["hold_expires_ms"] is not None:
+                raise ValueError("a denied payment holds nothing")
+            return
+        expires_ms = _integer(body["hold_expires_ms"])
+        if not 0 < expires_ms - record.time_ms <= HOLD_TTL_MAX_MS:
+            raise ValueError("the life of its hold is not one that a hold can have")
+        self._holds[payment] = (self._windows.add(record.time_ms, request.amount), expires_ms)
+        self.allowed_ms.append(record.time_ms)
+        self.allowed_unregistered |= self.registration is None
 
     def _ended(self, record: Record, body: Mapping[str, Any]) -> None:
         if body["payment"] not in self._holds:
             raise ValueError("it ends a hold that is not open")
         entry, expires_ms = self._holds.pop(body["payment"])
-        captured = body["captured_micro_usd"] if record.kind == "payment.captured" else 0
-        if body["held_micro_usd"] != entry.amount or body["captured_micro_usd"] != captured:
+        held, captured = _integer(body["held_micro_usd"]), _integer(body["captured_micro_usd"])
+        most = entry.amount if record.kind == "payment.captured" else 0
+        if held != entry.amount or not 0 <= captured <= most:
             raise ValueError("its amounts are not those of the hold")
         if (record.time_ms >= expires_ms) != (record.kind == "payment.expired"):
             raise ValueError("the hold was over, or was not over yet")
         self._windows.advance(record.time_ms)
         self._windows.reduce(entry, captured)
         self.captured_micro_usd += captured
+
+
+def _request(asked: Mapping[str, Any]) -> PaymentRequest:
+    amount = _integer(asked["amount_micro_usd"])
+    if not 0 < amount <= AMOUNT_MAX_MICRO_USD:
+        raise ValueError("the amount is not one that can be paid")
+    if type(asked["token_priced"]) is not bool:
+        raise ValueError("token_priced is not true or false")
+    return PaymentRequest(
+        amount=amount,
+        merchant=asked["merchant"],
+        token=asked["token"],
+        chain=asked["chain"],
+        permission=asked["permission"],
+        token_priced=asked["token_priced"],
+    )
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is not an integer")
+    return value

@@ -10,7 +10,7 @@
  8  inclusion     every record is under the anchored root (RFC 9162 section 2.1.3.2)
  9  sequence      the session's records are complete, chained and in order
 10  replay        every decision comes out the same from the records alone
-11  life          what the records say of registration and revocation is what the chain says
+11  life          registration, revocation, times and end in the records fit what the chain says
 12  spends        everything the session's key moved on the chain is bound to an allowed record
 13  tail          nothing is left that no anchor covers yet
 
@@ -18,136 +18,32 @@ Pure: the chain comes in through `ChainView`. What the caller must still do: get
 address and an RPC URL from somewhere other than the file. An RPC that leaves out events hides them.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Protocol
+from functools import cached_property
 
 from cryptography.exceptions import InvalidSignature
 
 from engine.audit import canonical
+from engine.audit.chain import Anchoring, ChainSilent, ChainView, Registration
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note, public_key_of
 from engine.audit.evidence import Evidence, EvidenceError, log_salt, parse_evidence, seal_message
 from engine.audit.merkle import leaf_hash
 from engine.audit.proofs import ProofError, verify_inclusion
 from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay, ReplayError
+from engine.audit.report import Check, Report, Verdict, make_check, summary
 from engine.grant import ZERO_ADDRESS, Domain
 from engine.policy.money import format_usd
 
+__all__ = ["Check", "Report", "Verdict", "summary", "verify"]
 
-class Verdict(Enum):
-    """How a check, or the whole file, came out; the value is the exit code of the command."""
-
-    VERIFIED = 0
-    TAMPERED = 1
-    PENDING = 3
-    UNAVAILABLE = 4
-    UNBINDABLE = 5
-
-
-_BY_SEVERITY = (
-    Verdict.TAMPERED,
-    Verdict.UNAVAILABLE,
-    Verdict.UNBINDABLE,
-    Verdict.PENDING,
-    Verdict.VERIFIED,
-)
-
-
-class ChainSilent(Exception):
-    """Raised by a `ChainView` that cannot answer now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A session as the registry's event tells it."""
-
-    grant_hash: bytes
-    owner: str
-    consent: str
-    block_number: int
-    block_time_s: int
-    tx_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """The end of a session as the registry's event tells it."""
-
-    block_number: int
-    block_time_s: int
-    tx_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """Something that left the session key's address."""
-
-    what: str
-    tx_hash: bytes
-
-
-class ChainView(Protocol):
-    """What verification asks a chain. Every method may raise `ChainSilent`."""
-
-    @property
-    def chain_id(self) -> int:
-        """The EIP-155 chain id."""
-        ...
-
-    def anchors_of(self, registry: str) -> str | None:
-        """The anchor registry that `registry` names; None if there is no such contract."""
-        ...
-
-    def registration(self, registry: str, token_id: bytes) -> Registration | None:
-        """The registration of a token id."""
-        ...
-
-    def revocation(self, registry: str, token_id: bytes) -> Revocation | None:
-        """The revocation of a token id."""
-        ...
-
-    def log_opened(self, anchors: str, log_id: bytes) -> bytes | None:
-        """The salt under which a log was opened."""
-        ...
-
-    def anchored_root(self, anchors: str, log_id: bytes, size: int) -> bytes | None:
-        """The root that was anchored for a log at a size."""
-        ...
-
-    def spends(self, address: str, from_block: int) -> Sequence[Spend]:
-        """Every token transfer, payment authorization and transaction of an address."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One numbered check and its reason, in one line."""
-
-    number: int
-    name: str
-    verdict: Verdict
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All checks that could be made, in order, and the worst of them."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst verdict of all checks."""
-        found = {check.verdict for check in self.checks}
-        return next(verdict for verdict in _BY_SEVERITY if verdict in found)
-
-    @property
-    def reason(self) -> str:
-        """Why the verdict is what it is: the first check that has it."""
-        decisive = next(check for check in self.checks if check.verdict is self.verdict)
-        return f"{decisive.name}: {decisive.reason}"
+CLOCKS_DIFFER_MS = 15 * 60_000
+"""How far the clocks of an honest operator and of the chain may be apart."""
+REVOCATION_SEEN_MS = 10 * 60_000
+"""An engine that has not read the chain for five minutes decides no more; blocks may be late."""
+END_RECORDED_MS = 24 * 3_600_000
+"""By then the log holds the end of a session, and of a hold, that is over."""
 
 
 class _Failed(Exception):
@@ -169,16 +65,16 @@ def verify(file: bytes, chain: ChainView, *, registry: str) -> Report:
     try:
         evidence = parse_evidence(file)
     except EvidenceError as error:
-        return Report((Check(1, "format", Verdict.TAMPERED, str(error)),))
-    checks = [Check(1, "format", Verdict.VERIFIED, f"{len(file)} bytes of canonical evidence")]
+        return Report((make_check(1, "format", Verdict.TAMPERED, str(error)),))
+    checks = [make_check(1, "format", Verdict.VERIFIED, f"{len(file)} bytes of canonical evidence")]
     run = _Run(evidence, chain, registry.lower())
     for number, (name, step) in enumerate(run.steps(), start=2):
         try:
-            checks.append(Check(number, name, Verdict.VERIFIED, step()))
+            checks.append(make_check(number, name, Verdict.VERIFIED, step()))
         except _Failed as failed:
-            checks.append(Check(number, name, failed.verdict, failed.reason))
+            checks.append(make_check(number, name, failed.verdict, failed.reason))
         except ChainSilent as silence:
-            checks.append(Check(number, name, Verdict.UNAVAILABLE, str(silence)))
+            checks.append(make_check(number, name, Verdict.UNAVAILABLE, str(silence)))
     return Report(tuple(checks))
 
 
@@ -187,8 +83,9 @@ class _Run:
         self.evidence = evidence
         self.chain = chain
         self.registry = registry
+        self.grant_hash = evidence.grant.hash()
         self.records: list[Record] = []
-        self.replay = Replay(evidence.grant, evidence.grant.hash())
+        self.replay: Replay | None = None
 
     def steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "seal", self.seal
@@ -215,38 +112,38 @@ class _Run:
 
     # 3
     def same_chain(self) -> str:
-        if self.chain.chain_id != self.evidence.chain_id:
-            raise _tampered(
-                f"the file is of chain {self.evidence.chain_id}, this is {self.chain.chain_id}"
-            )
+        found = self.chain.chain_id
+        if found != self.evidence.chain_id:
+            raise _tampered(f"the file is of chain {self.evidence.chain_id}, this is {found}")
         if self.registry != self.evidence.registry:
             raise _tampered(f"the file is of registry {self.evidence.registry}, not yours")
-        if self._anchors() != self.evidence.anchors:
+        if self._anchors != self.evidence.anchors:
             raise _tampered("the file names another anchor registry than the session registry")
-        return f"chain {self.chain.chain_id}, registry {self.registry}"
+        return f"chain {found}, registry {self.registry}"
 
     # 4
     def registered(self) -> str:
         from eth_utils.crypto import keccak
 
         evidence = self.evidence
-        if keccak(evidence.public_key[1:]) != evidence.token_id:
+        if (
+            evidence.public_key[:1] != b"\x04"
+            or keccak(evidence.public_key[1:]) != evidence.token_id
+        ):
             raise _tampered("the token id is not the hash of the public key")
         if "0x" + evidence.token_id[-20:].hex() != evidence.grant.session_key:
             raise _tampered("the grant is for another session key")
-        found = self.chain.registration(self.registry, evidence.token_id)
-        if found is None:
-            raise _tampered("the registry knows no session of this key")
-        if found.grant_hash != evidence.grant.hash():
+        if self.grant_hash != evidence.grant_hash:
+            raise _tampered("the grant does not have the hash that the file names")
+        found = self._registration
+        if found.grant_hash != self.grant_hash:
             raise _tampered("the registry holds other parameters than the file's grant")
         return f"in block {found.block_number}, transaction 0x{found.tx_hash.hex()}"
 
     # 5
     def consent(self) -> str:
         evidence = self.evidence
-        found = self.chain.registration(self.registry, evidence.token_id)
-        if found is None:
-            raise _tampered("the registry knows no session of this key")
+        found = self._registration
         if evidence.owner_signature is None:
             if found.consent != "none" or evidence.consent != "none":
                 raise _tampered("the chain records a consent that the file does not show")
@@ -266,7 +163,7 @@ class _Run:
     def log(self) -> str:
         if self.evidence.grant.audit_log != self.evidence.log_id:
             raise _tampered("the grant names another log")
-        salt = self.chain.log_opened(self._anchors(), self.evidence.log_id)
+        salt = self.chain.log_opened(self._anchors, self.evidence.log_id)
         if salt is None:
             raise _tampered("the anchor registry knows no such log")
         if salt != log_salt(self.evidence.log_verifier_key):
@@ -275,25 +172,26 @@ class _Run:
 
     # 7
     def anchor(self) -> str:
-        evidence = self.evidence
-        if evidence.checkpoint is None:
-            if evidence.records:
+        if self.evidence.checkpoint is None:
+            if self.evidence.records:
                 raise _tampered("records claim an anchor that the file does not name")
             raise _Failed(Verdict.PENDING, "nothing of this log is anchored yet")
-        checkpoint = self._checkpoint()
-        root = self.chain.anchored_root(self._anchors(), evidence.log_id, checkpoint.size)
-        if root is None:
-            raise _tampered(f"no anchor of size {checkpoint.size} is on the chain")
-        if root != checkpoint.root:
+        checkpoint = self._checkpoint
+        found = self._anchoring
+        if found.root != checkpoint.root:
             raise _tampered(f"the chain holds another root for size {checkpoint.size}")
-        return f"size {checkpoint.size}, root {checkpoint.root.hex()[:16]}…"
+        newer = sum(anchoring.size > checkpoint.size for anchoring in self._anchorings)
+        note = f"; {newer} newer anchors are not in this file" if newer else ""
+        return (
+            f"size {found.size}, root {found.root.hex()[:16]}…, in block {found.block_number}{note}"
+        )
 
     # 8
     def inclusion(self) -> str:
         evidence = self.evidence
         if not evidence.records:
             return "no record claims to be anchored"
-        checkpoint = self._checkpoint()
+        checkpoint = self._checkpoint
         for entry in evidence.records:
             try:
                 leaf = leaf_hash(entry.raw)
@@ -305,6 +203,7 @@ class _Run:
     # 9
     def sequence(self) -> str:
         evidence = self.evidence
+        of_session = (evidence.log_origin, evidence.workspace, evidence.session_id)
         records: list[Record] = []
         last_index, prev, time_ms = -1, None, 0
         for seq, entry in enumerate((*evidence.records, *evidence.tail)):
@@ -312,7 +211,6 @@ class _Run:
                 record = decode_record(entry.raw)
             except canonical.CanonicalError as error:
                 raise _tampered(f"record {seq}: {error}") from error
-            of_session = (evidence.log_origin, evidence.workspace, evidence.session_id)
             if (record.log, record.workspace, record.stream) != of_session:
                 raise _tampered(f"record {seq} is of another log or session")
             if (record.seq, record.prev) != (seq, prev) or entry.index <= last_index:
@@ -323,69 +221,137 @@ class _Run:
             records.append(record)
         if not records:
             raise _tampered("there is no record of the session's creation")
-        if records[0].body.get("grant") != evidence.grant.to_json():
-            raise _tampered("the session was created with another grant")
+        created = {name: records[0].body.get(name) for name in ("grant", "type", "label")}
+        grant = evidence.grant.to_json()
+        if canonical.encode(created) != canonical.encode(
+            {"grant": grant, "type": evidence.session_type, "label": evidence.label}
+        ):
+            raise _tampered("the session was created with another grant, type or label")
+        if evidence.grant.workspace != evidence.workspace:
+            raise _tampered("the grant is for another workspace")
         self.records = records
         return f"{len(records)} records, unbroken"
 
     # 10
     def replayed(self) -> str:
-        self._need_records()
+        if not self.records:
+            raise _tampered("not possible, because the records are not in sequence")
+        replay = Replay(self.evidence.grant, self.grant_hash)
         try:
-            self.replay.feed(self.records)
+            replay.feed(self.records)
         except ReplayError as error:
             raise _tampered(str(error)) from error
+        self.replay = replay
         return (
-            f"{self.replay.decisions} decisions, {self.replay.allowed} allowed, "
-            f"{format_usd(self.replay.captured_micro_usd)} captured"
+            f"{replay.decisions} decisions, {len(replay.allowed_ms)} allowed, "
+            f"{format_usd(replay.captured_micro_usd)} captured"
         )
 
     # 11
     def life(self) -> str:
-        self._need_records()
-        kinds = {record.kind: record for record in self.records}
-        token_id = self.evidence.token_id
-        allowed = [
-            record.time_ms
-            for record in self.records
-            if record.kind == "payment.decided" and record.body["decision"].get("allowed")
-        ]
-        if allowed and "session.registered" not in kinds:
+        replay = self.replay
+        if replay is None:
+            raise _tampered("not possible, because the records do not replay")
+        if replay.allowed_unregistered:
             raise _tampered("payments were allowed before the session was registered")
-        revocation = self.chain.revocation(self.registry, token_id)
-        if revocation is None:
-            return "not revoked on the chain"
-        if "session.revoked" not in kinds:
-            if allowed and allowed[-1] > revocation.block_time_s * 1000:
+        recorded = replay.registration
+        tx_hash = "0x" + self._registration.tx_hash.hex()
+        if recorded is not None and recorded.get("tx_hash") != tx_hash:
+            raise _tampered("the records name another registration than the chain's")
+        self._check_times()
+        over_ms = self.evidence.grant.valid_until_s * 1000
+        said = "not revoked on the chain"
+        revocation = self.chain.revocation(self.registry, self.evidence.token_id)
+        if revocation is not None:
+            revoked_ms = revocation.block_time_s * 1000
+            over_ms = min(over_ms, revoked_ms)
+            late = len(replay.allowed_ms) - bisect_right(replay.allowed_ms, revoked_ms)
+            if late and replay.allowed_ms[-1] > revoked_ms + REVOCATION_SEEN_MS:
                 raise _tampered("payments were allowed after the session was revoked on the chain")
-            return f"revoked on the chain in block {revocation.block_number}, not yet in the log"
-        return f"revoked on the chain in block {revocation.block_number}, and in the log"
+            known = "and" if replay.state == "revoked" else "not yet"
+            said = f"revoked on the chain in block {revocation.block_number}, {known} in the log"
+            if late:
+                said += f"; {late} payments were allowed before the server had seen it"
+        self._check_end(replay, over_ms)
+        return said
 
     # 12
     def spends(self) -> str:
-        found = self.chain.registration(self.registry, self.evidence.token_id)
-        from_block = 0 if found is None else found.block_number
-        spends = self.chain.spends(self.evidence.grant.session_key, from_block)
+        spends = self.chain.spends(self.evidence.grant.session_key)
         if spends:
+            tx_hash = spends[0].tx_hash
+            where = "" if tx_hash is None else f" in transaction 0x{tx_hash.hex()}"
             raise _Failed(
                 Verdict.UNBINDABLE,
                 f"{len(spends)} on the chain without a record that names it, the first: "
-                f"{spends[0].what} in transaction 0x{spends[0].tx_hash.hex()}",
+                f"{spends[0].what}{where}",
             )
         return "the session's key moved nothing on the chain"
 
     # 13
     def tail(self) -> str:
-        if count := len(self.evidence.tail):
-            raise _Failed(Verdict.PENDING, f"the last {count} records are not anchored yet")
+        tail = self.evidence.tail
+        size = 0 if self.evidence.checkpoint is None else self._checkpoint.size
+        if any(entry.index < size for entry in tail):
+            raise _tampered("a record under the anchor has no proof")
+        if tail:
+            raise _Failed(Verdict.PENDING, f"the last {len(tail)} records are not anchored yet")
         return "every record is anchored"
 
+    def _check_times(self) -> None:
+        """A record was made before the first anchor over it, so it cannot be dated after it."""
+        latest_ms = 0
+        for record, entry in zip(self.records, self.evidence.records, strict=False):
+            if record.time_ms <= latest_ms:
+                continue
+            first = bisect_right(self._anchorings, entry.index, key=lambda found: found.size)
+            if first < len(self._anchorings):
+                block_time_s = self.chain.block_time_s(self._anchorings[first].block_number)
+                latest_ms = block_time_s * 1000 + CLOCKS_DIFFER_MS
+                if record.time_ms > latest_ms:
+                    raise _tampered(f"record {record.seq} is dated after the anchor that holds it")
+
+    def _check_end(self, replay: Replay, over_ms: int) -> None:
+        """Left-out records are noticed at the latest when the session is over."""
+        if self.evidence.checkpoint is None:
+            return
+        due_ms = [] if replay.state in ("revoked", "expired") else [over_ms]
+        if replay.open_until_ms is not None:
+            due_ms.append(replay.open_until_ms)
+        anchored_ms = self.chain.block_time_s(self._anchoring.block_number) * 1000
+        if due_ms and min(due_ms) + END_RECORDED_MS < anchored_ms:
+            what = "the session" if min(due_ms) == over_ms else "a hold"
+            raise _Failed(
+                Verdict.PENDING, f"{what} was over before the anchor, but the records do not end it"
+            )
+
+    @cached_property
     def _anchors(self) -> str:
         anchors = self.chain.anchors_of(self.registry)
         if anchors is None:
-            raise _tampered(f"there is no session registry at {self.registry} on this chain")
+            raise _tampered(f"there is no session registry at {self.registry}")
         return anchors
 
+    @cached_property
+    def _registration(self) -> Registration:
+        found = self.chain.registration(self.registry, self.evidence.token_id)
+        if found is None:
+            raise _tampered("the registry knows no session of this key")
+        return found
+
+    @cached_property
+    def _anchorings(self) -> Sequence[Anchoring]:
+        return self.chain.anchorings(self._anchors, self.evidence.log_id)
+
+    @cached_property
+    def _anchoring(self) -> Anchoring:
+        size = self._checkpoint.size
+        for anchoring in self._anchorings:
+            if anchoring.size == size:
+                return anchoring
+        raise _tampered(f"no anchor of size {size} is on the chain")
+
+    @cached_property
     def _checkpoint(self) -> Checkpoint:
         try:
             checkpoint = open_note(self.evidence.checkpoint or "", self.evidence.log_verifier_key)
@@ -394,25 +360,3 @@ class _Run:
         if checkpoint.origin != self.evidence.log_origin:
             raise _tampered("the checkpoint is of another log")
         return checkpoint
-
-    def _need_records(self) -> None:
-        if not self.records:
-            raise _tampered("not possible, because the records are not in sequence")
-
-
-def summary(report: Report) -> dict[str, Any]:
-    """A report as JSON."""
-    return {
-        "verdict": report.verdict.name.lower(),
-        "exit_code": report.verdict.value,
-        "reason": report.reason,
-        "checks": [
-            {
-                "number": check.number,
-                "name": check.name,
-                "verdict": check.verdict.name.lower(),
-                "reason": check.reason,
-            }
-            for check in report.checks
-        ],
-    }

@@ -59,13 +59,14 @@ class Database:
         Raises:
             CannotStart: the file is corrupt, of another program, or of a newer release.
         """
+        path = path.resolve()
         self._writing = sa.create_engine(
-            f"sqlite:///{path}",
+            sa.URL.create("sqlite", database=str(path)),
             poolclass=StaticPool,
             connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 5},
         )
         self._reading = sa.create_engine(
-            f"sqlite:///file:{path}?mode=ro&uri=true",
+            sa.URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"}),
             poolclass=QueuePool,
             pool_size=4,
             connect_args={"check_same_thread": False, "isolation_level": None},
@@ -74,7 +75,8 @@ class Database:
         sa.event.listen(self._writing, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
         sa.event.listen(self._reading, "begin", lambda c: c.exec_driver_sql("BEGIN"))
         try:
-            self._check(path)
+            if path.exists():
+                self._check(path)
             self._migrate()
             self.writer = self._writing.connect()
         except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
@@ -87,7 +89,8 @@ class Database:
             raise
 
     def _check(self, path: Path) -> None:
-        with self._writing.begin() as connection:
+        """Look before anything is written: a file that is not ours stays as it is."""
+        with self.reading() as connection:
             ours = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
             tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
             if tables and ours != APPLICATION_ID:
@@ -95,12 +98,13 @@ class Database:
             finding = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
             if finding != "ok":
                 raise CannotStart(f"data file {path} is corrupt: {finding}")
-            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def _migrate(self) -> None:
         config = Config()
         config.set_main_option("script_location", str(resources.files("engine.db") / "migrations"))
         with self._writing.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.commit()
             config.attributes["connection"] = connection
             try:
                 command.upgrade(config, "head")

@@ -1,10 +1,11 @@
 """Signs checkpoints of the log and puts their roots on the chain.
 
-An anchor is sent, then mined, then final. Only one is on its way at a time, and one whose fate is
-unknown is sent again as it is, never replaced: the registry takes strictly growing sizes, so the
-worst that can happen is that a second copy is refused.
+An anchor is sent, then mined, then final; a reorganisation makes it sent again. No other is sent
+before it is mined, and while its fate is unknown it is sent again as it is: the registry takes
+strictly growing sizes, so the worst that can happen is that a second copy is refused.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import structlog
 
 from engine.audit.checkpoint import Checkpoint, sign
 from engine.chain import contracts, sender
-from engine.chain.gateway import CallReverted, ChainGateway, TransactionRejected
+from engine.chain.gateway import CallReverted, ChainGateway, Receipt, TransactionRejected
+from engine.chain.resend import send_again
 from engine.db.sqlite import Database
 from engine.db.tables import Anchor, CheckpointRow, table
 from engine.ledger.log import Log
@@ -22,6 +24,11 @@ from engine.ledger.writer import Batch, Writer
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from eth_account.signers.local import LocalAccount
+
+FOLLOWED_MAX = 64
+"""So many of the newest anchors are looked after."""
+
+_SENT = {"state": "sent", "block_number": None, "block_hash": None}
 
 _anchors = table(Anchor)
 _checkpoints = table(CheckpointRow)
@@ -96,16 +103,18 @@ class Anchorer:
         return None if row is None else _view(row)
 
     def tick(self, *, new: bool) -> AnchorView | None:
-        """Follow the anchor that is on its way; if none is and `new`, anchor what was added.
+        """Follow the anchors on their way; if all arrived and `new`, anchor what was added since.
+
+        One that was lost is replaced at once.
 
         Raises:
             ChainUnavailable: the chain does not answer; what was sent stays `sent`.
         """
+        lost = self._follow()
         latest = self.latest()
-        if latest is not None and latest.state != "final":
-            latest = self._follow(latest)
-        unfinished = latest is not None and latest.state == "sent"
-        if unfinished or not new or self._log.committed == (latest.size if latest else 0):
+        if latest is not None and latest.state == "sent":
+            return latest
+        if not (new or lost) or self._log.committed == (latest.size if latest else 0):
             return latest
         return self._send(self.checkpoint())
 
@@ -118,61 +127,64 @@ class Anchorer:
         except (CallReverted, TransactionRejected) as error:
             _log.error("anchor_refused", size=checkpoint.size, reason=str(error))
             return self.latest()
-        self._writer.call(
-            lambda batch: batch.insert(
-                _anchors,
-                {
-                    "size": checkpoint.size,
-                    "root": checkpoint.root,
-                    "state": "sent",
-                    "tx_hash": signed.hash,
-                    "raw_tx": signed.raw,
-                    "block_number": None,
-                    "block_hash": None,
-                    "sent_ms": batch.now_ms,
-                },
-            )
-        )
-        self._gateway.send_raw(signed.raw)
-        view = self.latest()
-        return None if view is None else self._follow(view)
-
-    def _follow(self, view: AnchorView) -> AnchorView | None:
-        receipt = self._gateway.receipt(view.tx_hash)
-        if receipt is None:
-            try:
-                self._gateway.send_raw(self._raw(view.size))
-            except TransactionRejected as error:
-                _log.warning("anchor_lost", size=view.size, reason=error.reason)
-                return self._forget(view)
-            return view
-        if not receipt.succeeded:
-            _log.error("anchor_reverted", size=view.size, tx_hash="0x" + view.tx_hash.hex())
-            return self._forget(view)
-        final = self._gateway.head().number >= receipt.block_number + self._confirmations
-        values = {
-            "state": "final" if final else "mined",
-            "block_number": receipt.block_number,
-            "block_hash": receipt.block_hash,
+        row = {
+            "size": checkpoint.size,
+            "root": checkpoint.root,
+            "tx_hash": signed.hash,
+            "raw_tx": signed.raw,
+            **_SENT,
         }
-        self._writer.call(
-            lambda batch: batch.update(
-                sa.update(_anchors).where(_anchors.c.size == view.size).values(**values)
-            )
-        )
+        self._writer.call(lambda batch: batch.insert(_anchors, {**row, "sent_ms": batch.now_ms}))
+        self._offer(signed.raw)
+        self._follow()
         return self.latest()
 
-    def _forget(self, view: AnchorView) -> AnchorView | None:
-        """A transaction that can no longer succeed makes room for another."""
-        self._writer.call(
-            lambda batch: batch.update(sa.delete(_anchors).where(_anchors.c.size == view.size))
-        )
-        return self.latest()
+    def _follow(self) -> bool:
+        """Learn what became of the newest anchors; says whether one was lost for good."""
+        lost = False
+        head = self._gateway.head().number
+        for row, receipt in reversed(list(self._unsettled())):
+            if receipt is None and self._offer(row.raw_tx):
+                self._change(row, _SENT)
+            elif receipt is not None and receipt.succeeded:
+                final = head >= receipt.block_number + self._confirmations
+                self._change(
+                    row,
+                    {
+                        "state": "final" if final else "mined",
+                        "block_number": receipt.block_number,
+                        "block_hash": receipt.block_hash,
+                    },
+                )
+            else:
+                _log.error("anchor_lost", size=row.size, tx_hash="0x" + row.tx_hash.hex())
+                self._change(row, None)
+                lost = True
+        return lost
 
-    def _raw(self, size: int) -> bytes:
-        query = sa.select(_anchors.c.raw_tx).where(_anchors.c.size == size)
+    def _unsettled(self) -> Iterator[tuple[Any, Receipt | None]]:
+        """The anchors, the newest first, back to one that is final and still on the chain.
+
+        A reorganisation can take even a final one away, and the newest ones first.
+        """
+        query = sa.select(_anchors).order_by(_anchors.c.size.desc())
         with self._database.reading() as connection:
-            return bytes(connection.execute(query).scalar_one())
+            rows = connection.execute(query.limit(FOLLOWED_MAX)).all()
+        for row in rows:
+            receipt = self._gateway.receipt(row.tx_hash)
+            yield row, receipt
+            if row.state == "final" and receipt is not None and receipt.succeeded:
+                return
+
+    def _offer(self, raw: bytes) -> bool:
+        return send_again(self._gateway, self._operator.address.lower(), raw)
+
+    def _change(self, row: Any, values: dict[str, Any] | None) -> None:
+        """Change an anchor; None forgets it, to make room for another."""
+        if values is not None and all(getattr(row, name) == values[name] for name in values):
+            return
+        change = sa.delete(_anchors) if values is None else sa.update(_anchors).values(**values)
+        self._writer.call(lambda batch: batch.update(change.where(_anchors.c.size == row.size)))
 
 
 def _view(row: Any) -> AnchorView:

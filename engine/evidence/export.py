@@ -28,13 +28,15 @@ class Exporter:
     deployment: Deployment
 
     def export(self, view: SessionView, made_ms: int) -> bytes:
-        """The evidence of a session: proofs under the newest mined anchor, and the tail after it.
+        """The evidence of a session: proofs under the newest final anchor, and the tail after it.
+
+        An anchor that a reorganisation can still undo would make the file look forged.
 
         Raises:
             Conflict: the session has no on-chain identity, so there is nothing to verify against.
         """
         with self.database.reading() as connection:
-            registration, revocation = chain_facts(connection, view.token_id)
+            registration, _ = chain_facts(connection, view.token_id)
             if registration is None:
                 raise Conflict(
                     "the session is not registered on the chain, so it has no evidence",
@@ -43,7 +45,7 @@ class Exporter:
             anchor: Any = connection.execute(
                 sa.select(_anchors, _checkpoints.c.note)
                 .join(_checkpoints, _checkpoints.c.size == _anchors.c.size)
-                .where(_anchors.c.state != "sent")
+                .where(_anchors.c.state == "final")
                 .order_by(_anchors.c.size.desc())
                 .limit(1)
             ).first()
@@ -79,16 +81,7 @@ class Exporter:
                 "public_key": view.public_key.hex(),
                 "token_id": view.token_id.hex(),
             },
-            "registration": registration,
-            "revocation": revocation,
             "checkpoint": anchor.note if anchor is not None else None,
-            "anchor": None
-            if anchor is None
-            else {
-                "size": anchor.size,
-                "tx_hash": "0x" + anchor.tx_hash.hex(),
-                "block_number": anchor.block_number,
-            },
             "records": [
                 {
                     "index": row.leaf_index,

@@ -4,20 +4,23 @@ It can always be rebuilt from the database, and is whenever that is in doubt.
 """
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from engine.audit.canonical import decode_object
+from engine.audit.record import decode_record
 from engine.db.tables import Decision as DecisionRow
-from engine.db.tables import Session, table
+from engine.db.tables import Record, Session, table
 from engine.errors import NotFound
 from engine.grant import Grant
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
 from engine.policy.windows import Entry, RollingWindows
 
+_records = table(Record)
 _sessions = table(Session)
 _decisions = table(DecisionRow)
 
@@ -56,18 +59,19 @@ class Account:
         """A hold ended with `captured` micro-USD of it spent; the rest is free at once."""
         self.windows.reduce(self.holds.pop(number).entry, captured)
 
-    def due(self, now_ms: int) -> list[int]:
-        """The numbers of the holds that are over at `now_ms`, the earliest first."""
-        numbers = []
+    def due(self, now_ms: int) -> Iterator[int]:
+        """Take the holds that are over at `now_ms`, by number and the earliest first."""
         while self._expiries and self._expiries[0][0] <= now_ms:
             _, number = heapq.heappop(self._expiries)
             if number in self.holds:
-                numbers.append(number)
-        return numbers
+                yield number
 
 
 def load_account(batch: Batch, session_id: str) -> Account:
     """Rebuild an account from the database.
+
+    Its parameters must be those that the first record of the session tells: whoever could change
+    the stored grant could not change a record that was anchored since.
 
     Raises:
         NotFound: there is no such session.
@@ -76,11 +80,14 @@ def load_account(batch: Batch, session_id: str) -> Account:
     if row is None:
         raise NotFound("no such session", code="session_not_found")
     grant = Grant.from_json(decode_object(row.grant_json.encode()))
+    first = sa.select(_records.c.body).where(_records.c.stream == session_id, _records.c.seq == 0)
+    created = decode_record(batch.read(first).scalar_one())
+    grant_hash = bytes.fromhex(created.body["grant_hash"])
     standing = STANDING_OF_STATE[row.state]
-    if grant.hash() != row.grant_hash:
+    if not grant.hash() == row.grant_hash == grant_hash:
         standing = Standing.MISMATCH
     account = Account(
-        session_id, row.workspace_id, row.mint_pkp, row.grant_hash, grant.policy(), standing
+        session_id, row.workspace_id, row.mint_pkp, grant_hash, grant.policy(), standing
     )
     count = sa.select(sa.func.count()).where(_decisions.c.session_id == session_id)
     account.decisions = batch.read(count).scalar_one()

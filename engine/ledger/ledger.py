@@ -5,14 +5,16 @@ and its event are written together; memory is changed last.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
-from engine.audit.canonical import encode
+from engine.audit.canonical import CanonicalError, encode
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import table
 from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -63,6 +65,9 @@ class Ledger:
         `memo` is JSON that belongs to the request but to no rule (description, metadata). With a
         `key` the same request gets the same answer for as long as the session is kept.
 
+        Raises:
+            InvalidInput: the key is empty or too long, or the memo is not JSON of the audit log.
+
         Raises (in the future):
             NotFound: no such session.
             Conflict: the key was used for another request; `field` names what differs.
@@ -82,8 +87,14 @@ class Ledger:
             "capture": capture,
             **memo,
         }
+        try:
+            request_json = encode(stored).decode()
+        except CanonicalError as error:
+            raise InvalidInput("request", str(error)) from error
         return self._writer.submit(
-            lambda batch: self._authorise(batch, session_id, request, stored, key, capture)
+            lambda batch: self._authorise(
+                batch, session_id, request, stored, request_json, key, capture
+            )
         )
 
     def capture(
@@ -93,11 +104,16 @@ class Ledger:
 
         Capturing the same amount again changes nothing and is answered as a replay.
 
+        Raises:
+            InvalidInput: `amount` is not above zero; to spend nothing is to void.
+
         Raises (in the future):
             NotFound: no such payment in this workspace.
             InvalidInput: `amount` is above the hold.
             Conflict: the hold has ended in another way.
         """
+        if amount is not None and amount <= 0:
+            raise InvalidInput("amount", "must be above zero; void the payment instead")
         return self._writer.submit(
             lambda batch: self._end(batch, workspace_id, payment, "captured", amount)
         )
@@ -149,11 +165,11 @@ class Ledger:
         session_id: str,
         request: PaymentRequest,
         stored: dict[str, Any],
+        request_json: str,
         key: str | None,
         capture: bool,
     ) -> Payment:
         account = self._account(batch, session_id)
-        request_json = encode(stored).decode()
         if key is not None and (earlier := self._replay(batch, session_id, key)) is not None:
             _same_request(earlier, stored)
             return earlier
@@ -232,7 +248,7 @@ class Ledger:
             },
         )
         if key is not None:
-            batch.keys[session_id, key] = payment
+            batch.keys.add((session_id, key))
         self._tell(batch, account, payment)
         account.decisions = number + 1
         if payment.state in ("held", "captured"):
@@ -242,10 +258,8 @@ class Ledger:
         return payment
 
     def _replay(self, batch: Batch, session_id: str, key: str) -> Payment | None:
-        same_batch: Payment | None = batch.keys.get((session_id, key))
-        if same_batch is not None:
-            return replace(same_batch, replayed=True)
-        row = batch.read_committed(
+        read = batch.read if (session_id, key) in batch.keys else batch.read_committed
+        row = read(
             sa.select(_decisions).where(
                 _decisions.c.session_id == session_id, _decisions.c.idempotency_key == key
             )
@@ -299,14 +313,17 @@ class Ledger:
         account.close(after.number, captured)
         return after
 
-    def _expire(self, batch: Batch, account: Account) -> None:
-        for number in account.due(batch.now_ms):
+    def _expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
+        count = 0
+        for number in islice(account.due(batch.now_ms), holds_max):
             row = batch.read(
                 sa.select(_decisions).where(
                     _decisions.c.session_id == account.session_id, _decisions.c.number == number
                 )
             ).one()
             self._close(batch, account, payment_from_row(row), "expired", 0)
+            count += 1
+        return count
 
     def _expire_all(self, batch: Batch) -> int:
         due = batch.read(
@@ -315,10 +332,10 @@ class Ledger:
             .order_by(_decisions.c.expires_ms)
             .limit(SWEEP_HOLDS_MAX)
         ).scalars()
-        sessions = list(due)
-        for session_id in dict.fromkeys(sessions):
-            self._expire(batch, self._account(batch, session_id))
-        return len(sessions)
+        return sum(
+            self._expire(batch, self._account(batch, session_id), count)
+            for session_id, count in Counter(due.all()).items()
+        )
 
     def _record(self, batch: Batch, payment: Payment, kind: str, body: dict[str, Any]) -> None:
         batch.record(

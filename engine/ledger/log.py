@@ -22,7 +22,7 @@ class Log:
         self.origin = origin
         self.tree = Tree()
         self.committed = 0
-        self.last_time_ms = 0
+        self.last_time_ms = 0  # of the last record that was loaded
         self._heads: dict[str, Head] = {}
         self._random_bytes = random_bytes
 
@@ -73,7 +73,6 @@ class Log:
         )
         leaf = leaf_hash(raw)
         self._heads[stream] = Head(head.seq + 1, leaf)
-        self.last_time_ms = time_ms
         return {
             "leaf_index": self.tree.append(leaf),
             "workspace_id": workspace,
@@ -91,7 +90,7 @@ class Log:
         self.committed = self.tree.size
 
     def roll_back(self) -> None:
-        """Nothing appended since the last `commit` happened. Times already used stay used."""
+        """Nothing appended since the last `commit` happened."""
         self.tree.truncate(self.committed)
         self._heads.clear()
 

@@ -1,9 +1,10 @@
 """The one writer: whatever commands wait are run together and committed in one durable transaction.
 
 A command is answered after its commit, never before. It may refuse with a `TallystickError` only
-while it has not written anything; any other failure, and any failure of the commit, gives up the
-whole batch: the transaction is rolled back, memory is dropped and read again from the database, and
-every caller in it hears `Unavailable` and finds out with its idempotency key what happened.
+while it has not written anything; any other failure gives up the whole batch: the transaction is
+rolled back, and memory is dropped and read again from the database. If the database failed, every
+caller in the batch hears `Unavailable` and finds out with its idempotency key what happened; if a
+command did, the others are run again, each by itself, and its caller alone hears that.
 After a failure that may have lost writes (an I/O error, a failed fsync) nothing is acknowledged any
 more until the process is started again.
 """
@@ -44,9 +45,8 @@ class Batch:
     ) -> None:
         self.now_ms = now_ms
         self.identifiers = identifiers
-        self.after_commit: list[Callable[[], None]] = []
-        self.keys: dict[tuple[str, str], Any] = {}
-        """Answers of this batch by caller and idempotency key."""
+        self.keys: set[tuple[str, str]] = set()
+        """Callers and idempotency keys that were first used in this batch."""
         self.writes = 0
         self._connection = connection
         self._log = log
@@ -128,6 +128,7 @@ class Writer:
         self._forget: list[Callable[[], None]] = []
         self._accepting = threading.Lock()
         self._stopped = False
+        self._now_ms = 0
         self.fault: str | None = None
 
     def on_abandoned_batch(self, forget: Callable[[], None]) -> None:
@@ -186,13 +187,16 @@ class Writer:
         connection = self._database.writer
         try:
             with connection.begin():
-                now_ms = max(self._clock(), self._log.last_time_ms)
-                batch = Batch(connection, self._log, self._identifiers, now_ms)
+                batch = Batch(connection, self._log, self._identifiers, self._time())
                 for command, future in commands:
                     answers.append((future, self._answer(command, batch)))
                 batch.flush()
         except Exception as error:  # noqa: BLE001 (whatever it was, nobody may be told it happened)
             self._abandon(error)
+            if len(commands) > 1 and not isinstance(error, sa.exc.DBAPIError):
+                for one in commands:
+                    self._commit([one])
+                return
             for _, future in commands:
                 future.set_exception(
                     Unavailable(
@@ -201,13 +205,16 @@ class Writer:
                 )
             return
         self._log.commit()
-        for hook in batch.after_commit:
-            hook()
         for future, answer in answers:
             if isinstance(answer, TallystickError):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+    def _time(self) -> int:
+        """The decision time: it never runs backwards, whatever the clock does."""
+        self._now_ms = max(self._now_ms, self._clock(), self._log.last_time_ms)
+        return self._now_ms
 
     @staticmethod
     def _answer(command: Command[Any], batch: Batch) -> Any:
@@ -220,10 +227,11 @@ class Writer:
             return refusal
 
     def _abandon(self, error: Exception) -> None:
-        _log.error("batch_abandoned", error=repr(error))
         name = str(getattr(getattr(error, "orig", None), "sqlite_errorname", None))
         if isinstance(error, sa.exc.DBAPIError) and not name.startswith(_PASSING_FAULTS):
             self.fault = f"the database failed ({name}); restart once the cause is mended"
         self._log.roll_back()
         for forget in self._forget:
             forget()
+        with contextlib.suppress(OSError):  # the line may not fit on the same full disk
+            _log.error("batch_abandoned", error=repr(error))

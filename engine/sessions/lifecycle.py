@@ -179,9 +179,18 @@ class Sessions:
 
         return self._writer.call(command)
 
-    def expire_due(self) -> int:
-        """Mark sessions that are over, at most `SWEEP_SESSIONS_MAX`; returns how many."""
-        return self._writer.call(self._expire_due)
+    def expire_due(self, chain_time_ms: int) -> int:
+        """Mark sessions that are over, at most `SWEEP_SESSIONS_MAX`; returns how many.
+
+        A session that lives on the chain is over by whichever clock gets there first.
+        """
+        return self._writer.call(lambda batch: self._expire_due(batch, chain_time_ms))
+
+    def latest_expiry_ms(self) -> int:
+        """When the last of the sessions that are over was over; 0 if none is."""
+        query = sa.select(sa.func.max(_sessions.c.expires_ms)).where(_sessions.c.state == "expired")
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar_one() or 0
 
     # What follows runs on the writer's thread, for the chain's listener too.
 
@@ -322,18 +331,20 @@ class Sessions:
         )
         return self.read(batch, session_id)
 
-    def _expire_due(self, batch: Batch) -> int:
+    def _expire_due(self, batch: Batch, chain_time_ms: int) -> int:
+        by_chain = sa.and_(_sessions.c.mint_pkp, _sessions.c.expires_ms <= chain_time_ms)
         query = (
             sa.select(_sessions)
             .where(
-                _sessions.c.expires_ms <= batch.now_ms,
+                sa.or_(_sessions.c.expires_ms <= batch.now_ms, by_chain),
                 _sessions.c.state.in_(("awaiting_consent", "registering", "active", "paused")),
             )
             .limit(SWEEP_SESSIONS_MAX)
         )
         due = [_view(row) for row in batch.read(query).mappings().all()]
         for view in due:
-            self._move(batch, view, "expired", "session.expired", {}, ended=True)
+            evidence = {"chain_time_ms": chain_time_ms} if view.mint_pkp else {}
+            self._move(batch, view, "expired", "session.expired", evidence, ended=True)
             self._tell(batch, view, "agent.session.expired")
         return len(due)
 

@@ -1,7 +1,8 @@
 """What the chain says of sessions, and what we say to it: registration and revocation.
 
 Listening: a revocation acts at first sight, a registration counts after enough confirmations.
-Speaking: a transaction is written down before it is sent, and sent again as it is until mined.
+Speaking: a transaction is written down before it is sent, and sent again as it is until mined; one
+that can no longer be mined is replaced.
 """
 
 import json
@@ -17,6 +18,7 @@ from engine.chain.gateway import (
     ChainGateway,
     TransactionRejected,
 )
+from engine.chain.resend import send_again
 from engine.db.sqlite import Database
 from engine.db.tables import ChainEvent, ChainTransaction, Session, table
 from engine.ledger.writer import Batch, Writer
@@ -62,7 +64,7 @@ class Listener:
             if view.state != "mismatch":
                 self._sessions.mismatched(batch, view, registration)
         elif (
-            view.state == "registering"
+            view.state in ("registering", "mismatch")
             and registration["block_number"] + self._confirmations <= tip.number
         ):
             self._sessions.registered(batch, view, registration)
@@ -127,32 +129,57 @@ class Registrar:
         return sent
 
     def _due(self) -> list[tuple[str, str]]:
-        def events(name: str) -> sa.Exists:
+        """What the chain does not show yet; what was sent comes first, in the order of sending.
+
+        A session that was revoked while its registration was on its way is registered all the
+        same: its records are proven against the registration.
+        """
+
+        def seen(name: str) -> sa.Exists:
             return sa.exists().where(
                 _events.c.subject == _sessions.c.token_id, _events.c.name == name
             )
 
-        register = sa.select(_sessions.c.id, sa.literal("register")).where(
-            _sessions.c.mint_pkp, _sessions.c.state == "registering", ~events("SessionRegistered")
+        def due(action: str, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+            transaction = sa.and_(
+                _transactions.c.session_id == _sessions.c.id, _transactions.c.action == action
+            )
+            return (
+                sa.select(_sessions.c.id, sa.literal(action), _transactions.c.sent_ms)
+                .outerjoin(_transactions, transaction)
+                .where(_sessions.c.mint_pkp, *conditions)
+            )
+
+        state, sent_ms = _sessions.c.state, _transactions.c.sent_ms
+        awaited = sa.or_(state == "registering", sa.and_(state == "revoked", sent_ms.is_not(None)))
+        register = due("register", awaited, ~seen("SessionRegistered"))
+        revoke = due(
+            "revoke", state == "revoked", seen("SessionRegistered"), ~seen("SessionRevoked")
         )
-        revoke = sa.select(_sessions.c.id, sa.literal("revoke")).where(
-            _sessions.c.mint_pkp,
-            _sessions.c.state == "revoked",
-            events("SessionRegistered"),
-            ~events("SessionRevoked"),
+        query = (
+            sa.union_all(register, revoke)
+            .order_by(sa.column("sent_ms").asc().nulls_last(), sa.column("id"))
+            .limit(TRANSACTIONS_PER_TICK_MAX)
         )
-        query = sa.union_all(register, revoke).limit(TRANSACTIONS_PER_TICK_MAX)
         with self._database.reading() as connection:
             return [(row[0], row[1]) for row in connection.execute(query)]
 
     def _advance(self, session_id: str, action: str) -> bool:
+        """See the transaction mined, send it again, or send the first; says whether one is sent."""
         query = sa.select(_transactions).where(
             _transactions.c.session_id == session_id, _transactions.c.action == action
         )
         with self._database.reading() as connection:
-            earlier = connection.execute(query).first()
-        if earlier is not None:
-            return self._follow(earlier)
+            sent = connection.execute(query).first()
+        if sent is not None:
+            receipt = self._gateway.receipt(sent.tx_hash)
+            if receipt is not None and receipt.succeeded:
+                return False  # the indexer will see its event
+            if receipt is None and self._offer(sent.raw_tx):
+                return True
+        return self._send(session_id, action)
+
+    def _send(self, session_id: str, action: str) -> bool:
         view = self._writer.call(lambda batch: self._sessions.read(batch, session_id))
         try:
             signed = sender.sign(
@@ -161,9 +188,12 @@ class Registrar:
         except (CallReverted, TransactionRejected) as error:
             reason = contracts.revert_name(error) if isinstance(error, CallReverted) else str(error)
             _log.error("chain_refused", session=session_id, action=action, reason=reason)
+            self._writer.call(lambda batch: _forget(batch, session_id, action))
             return False
-        self._writer.call(
-            lambda batch: batch.insert(
+
+        def command(batch: Batch) -> None:
+            _forget(batch, session_id, action)
+            batch.insert(
                 _transactions,
                 {
                     "session_id": session_id,
@@ -175,32 +205,20 @@ class Registrar:
                     "sent_ms": batch.now_ms,
                 },
             )
-        )
-        self._gateway.send_raw(signed.raw)
-        return True
 
-    def _follow(self, row: Any) -> bool:
-        """A transaction exists: see it mined, send it again, or clear the way for another."""
-        receipt = self._gateway.receipt(row.tx_hash)
-        if receipt is not None and receipt.succeeded:
-            return False  # the indexer will see its event
-        if receipt is None:
-            try:
-                self._gateway.send_raw(row.raw_tx)
-            except TransactionRejected as error:
-                # Its nonce was taken by another: it can no longer be mined, so a new one may go.
-                _log.warning("transaction_lost", session=row.session_id, reason=error.reason)
-            else:
-                return True
-        self._writer.call(
-            lambda batch: batch.update(
-                sa.delete(_transactions).where(
-                    _transactions.c.session_id == row.session_id,
-                    _transactions.c.action == row.action,
-                )
-            )
+        self._writer.call(command)
+        return self._offer(signed.raw)
+
+    def _offer(self, raw: bytes) -> bool:
+        return send_again(self._gateway, self._operator.address.lower(), raw)
+
+
+def _forget(batch: Batch, session_id: str, action: str) -> None:
+    batch.update(
+        sa.delete(_transactions).where(
+            _transactions.c.session_id == session_id, _transactions.c.action == action
         )
-        return False
+    )
 
 
 def _call(view: SessionView, action: str) -> bytes:

@@ -1,15 +1,23 @@
 """The `tallystick` command. Heavy libraries are imported by the commands that need them.
 
 Exit status: 0 done, 1 refused or failed, 2 wrong usage, 6 denied by the policy; `verify` has its
-own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable).
+own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable). Any command: 70 a defect of
+ours or of the machine, 130 interrupted, 141 nobody reads the output any more.
 """
 
+import contextlib
+import io
+import os
 import sys
 
 import typer
+from typer.exceptions import TyperException
 
 from tallystick.cli import audit, payments, server, sessions
-from tallystick.cli.output import fail
+from tallystick.cli.output import fail, failed
+
+READER_GONE_EXIT_CODE = 141
+DEFECT_EXIT_CODE = 70
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,14 +33,46 @@ audit.add_to(app)
 
 def main() -> None:
     """Run the command; every failure is one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character still has to hear the rest.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit, and would complain.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = READER_GONE_EXIT_CODE
+    sys.exit(status)
+
+
+def _run() -> int:
     from engine.errors import TallystickError
     from tallystick.client import ApiError
 
     try:
-        app()
-    except (TallystickError, ApiError) as error:
-        fail(error)
+        status = app(standalone_mode=False)
     except BrokenPipeError:
-        # The reader went away (`tallystick … | head`); Python would complain again at exit.
-        sys.stderr.close()
-        sys.exit(1)
+        raise
+    except TyperException as error:
+        return _wrong_usage(error)
+    except typer.Abort:
+        return failed("aborted", "nothing was done", 1)
+    except (TallystickError, ApiError) as error:
+        return fail(error)
+    except UnicodeEncodeError as error:
+        return failed("usage", f"{error.object!r} cannot be sent: {error.reason}", 2)
+    except Exception as error:  # noqa: BLE001 (nobody but a developer is helped by a traceback)
+        return failed("internal_error", repr(error), DEFECT_EXIT_CODE)
+    return status if isinstance(status, int) else 0
+
+
+def _wrong_usage(error: TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split())
+    if message:  # empty after a help page, which has said all
+        command = context.command_path if context is not None else "tallystick"
+        failed("usage", f"{message} (see {command} --help)", error.exit_code)
+    return error.exit_code

@@ -1,6 +1,5 @@
 """`tallystick anchor`, `evidence` and `verify`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,9 +64,9 @@ def verify(
 
     Exit status: 0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable.
     """
-    from engine.audit.verify import Verdict, summary
+    from engine.audit.verify import summary
     from engine.audit.verify import verify as check
-    from engine.chain.gateway import ChainUnavailable
+    from engine.chain.gateway import ChainError
     from engine.chain.json_rpc import JsonRpcChain
     from engine.errors import InvalidInput
     from engine.evidence.chain_view import GatewayView
@@ -82,9 +81,8 @@ def verify(
         raise InvalidInput("FILE", f"{file}: {error.strerror}") from error
     try:
         gateway = JsonRpcChain(rpc)
-    except ChainUnavailable as error:
-        console.print(f"[bold yellow]unavailable[/]: {escape(error.message)}", soft_wrap=True)
-        sys.exit(Verdict.UNAVAILABLE.value)
+    except ChainError as error:
+        raise InvalidInput("--rpc", error.message) from error
     try:
         report = check(content, GatewayView(gateway), registry=address)
     finally:
@@ -93,7 +91,7 @@ def verify(
         print_json(summary(report))
     else:
         _print(report)
-    sys.exit(report.verdict.value)
+    raise typer.Exit(report.verdict.value)
 
 
 def _print(report: "Report") -> None:

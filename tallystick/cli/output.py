@@ -3,20 +3,33 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
+
+from engine.errors import InvalidInput
 
 DENIED_EXIT_CODE = 6
+USAGE_EXIT_CODE = 2
 _POLICY_DENIAL_STATUS = 402
 
 _UNBOUNDED_COLUMNS = 10_000
 
+
+class _Console(Console):
+    """Rich would end the process by itself when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 # Output that is not read on a terminal is never folded.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNBOUNDED_COLUMNS)
-errors = Console(stderr=True, highlight=False)
+console = _Console(highlight=False, width=None if sys.stdout.isatty() else _UNBOUNDED_COLUMNS)
+errors = _Console(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -32,19 +45,53 @@ def dollars(amount: float | None) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output; nothing in it is markup."""
+    """One line per row; on a terminal that is too narrow, a few lines per row, and nothing cut off.
+
+    The first two columns say what a row is.
+    """
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         grid.add_column(column, no_wrap=True)
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
+    unbounded = console.options.update(max_width=_UNBOUNDED_COLUMNS)
+    if Measurement.get(console, unbounded, grid).maximum <= console.width:
+        console.print(grid)
+        return
+    margin = max(len(row[0]) for row in rows) + 2
+    for row in rows:
+        facts = zip(columns[2:], row[2:], strict=True)
+        below = " · ".join(f"{column.lower()} {cell}" for column, cell in facts if cell)
+        block = Table.grid(padding=(0, 0))
+        block.add_column(width=margin)
+        block.add_column(overflow="fold")
+        block.add_row(Text(row[0]), Text(row[1]))
+        block.add_row("", Text(below, style="dim"))
+        console.print(block)
+
+
+def fields(rows: Sequence[tuple[str, str]]) -> None:
+    """Names and values, one below the other; a long value is folded."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, escape(value))
     console.print(grid)
 
 
-def fail(error: Exception) -> NoReturn:
-    """Say in one line what is wrong and leave with the matching status."""
+def failed(code: str, message: str, status: int) -> int:
+    """Say in one line what is wrong; returns the exit status."""
+    line = " ".join(message.split())
+    errors.print(f"[bold red]{escape(code)}[/]: {escape(line)}", soft_wrap=True)
+    return status
+
+
+def fail(error: Exception) -> int:
+    """Say in one line what is wrong; returns the matching exit status."""
     code = getattr(error, "code", "error")
     message = getattr(error, "message", str(error))
-    errors.print(f"[bold red]{escape(code)}[/]: {escape(message)}", soft_wrap=True)
+    if isinstance(error, InvalidInput):  # found here, before anything was asked of a server
+        return failed(code, message, USAGE_EXIT_CODE)
     denied = getattr(error, "status", None) == _POLICY_DENIAL_STATUS
-    sys.exit(DENIED_EXIT_CODE if denied else 1)
+    return failed(code, message, DENIED_EXIT_CODE if denied else 1)

@@ -1,9 +1,9 @@
 """`tallystick serve`, `chain` and `deploy`."""
 
 import logging
+import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,17 +31,19 @@ def serve(
     from engine.engine import open_engine
     from engine.settings import load_settings
 
+    signal.signal(signal.SIGTERM, _leave)
     _log_as_json()
     overrides = {"data_dir": data_dir, "port": port}
     settings = load_settings(**{k: v for k, v in overrides.items() if v is not None})
     engine = open_engine(settings)
     rpc = None
     try:
-        secret = settings.admin_key.get_secret_value() if settings.admin_key else None
-        first_key = engine.access.ensure_admin(secret)
         server = Server(engine, settings.host, settings.port)
         rpc = engine.serve_embedded_chain()
         engine.start()
+        # Nothing may fail between making a key that is shown once and showing it.
+        secret = settings.admin_key.get_secret_value() if settings.admin_key else None
+        first_key = engine.access.ensure_admin(secret)
         if first_key is not None:
             console.print(f"[bold]admin key[/] (shown once): {first_key}", soft_wrap=True)
         console.print(f"[bold]REST[/]      {server.url}  (OpenAPI at {server.url}/docs)")
@@ -49,7 +51,6 @@ def serve(
         console.print(f"[bold]registry[/]  {engine.deployment.registry}")
         sys.stdout.flush()
         # After its own shutdown the server raises the signal again; closing the engine comes then.
-        signal.signal(signal.SIGTERM, _leave)
         server.run()
     except KeyboardInterrupt:
         pass
@@ -65,7 +66,9 @@ def chain(
 ) -> None:
     """Run a local Anvil chain until Ctrl-C."""
     from engine.chain.anvil import AnvilProcess
+    from engine.chain.gateway import ChainError
 
+    signal.signal(signal.SIGTERM, _leave)
     overrides = {} if port is None else {"port": port}
     with AnvilProcess.from_toml(config, **overrides) as anvil:
         console.print(f"[bold]anvil[/]  {anvil.url}  (Ctrl-C stops it)")
@@ -73,10 +76,11 @@ def chain(
             console.print(f"        {account.address}  0x{bytes(account.key).hex()}")
         sys.stdout.flush()
         try:
-            while anvil.pid is not None:
-                time.sleep(0.5)
+            _, status = os.waitpid(anvil.pid or 0, 0)
         except KeyboardInterrupt:
             console.print("stopping")
+        else:
+            raise ChainError(f"anvil ended by itself, with status {status}")
 
 
 def deploy(
@@ -96,7 +100,7 @@ def deploy(
         raise CannotStart("TALLYSTICK_CHAIN: the embedded chain deploys by itself; give a URL")
     if settings.operator_key is None:
         raise CannotStart("TALLYSTICK_OPERATOR_KEY is not set: it pays for the deployment")
-    operator = operator_account(settings.operator_key.get_secret_value())
+    operator = operator_account(settings.operator_key)
     gateway = JsonRpcChain(settings.chain)
     try:
         deployed = deploy_registries(gateway, operator)

@@ -1,12 +1,13 @@
 """`tallystick sessions …`"""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, connect
-from tallystick.cli.output import console, dollars, print_json, table
+from tallystick.cli.output import console, dollars, fields, print_json, table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -50,6 +51,7 @@ def create(
         "max_per_month": max_per_month,
         "require_approval_above": require_approval_above,
     }
+    sign = None if owner_key_file is None else _signer(owner_key_file, wallet)
     with connect(url, api_key) as client:
         session = client.create_session(
             agent_id=agent_id,
@@ -64,11 +66,11 @@ def create(
             duration_hours=int(duration) if duration.isdecimal() else duration,
             label=label,
             mint_pkp=mint_pkp,
-            await_consent=owner_key_file is not None,
+            await_consent=sign is not None,
         )
         secret = session["session_token"]
-        if owner_key_file is not None:
-            signature = _sign(owner_key_file, session["typed_data"])
+        if sign is not None:
+            signature = sign(session["typed_data"])
             session = client.consent(session["id"], signature) | {"session_token": secret}
     if as_json:
         print_json(session)
@@ -86,10 +88,10 @@ def list_sessions(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJso
         print_json(sessions)
         return
     table(
-        ("", "ID", "AGENT", "LABEL", "REMAINING TODAY", "EXPIRES"),
+        ("STATUS", "ID", "AGENT", "LABEL", "REMAINING TODAY", "EXPIRES"),
         [
             (
-                "● ACTIVE" if session["is_active"] else f"○ {session['status'].upper()}",
+                _status(session),
                 session["id"],
                 session["agent_id"],
                 session["label"] or "",
@@ -147,7 +149,12 @@ def _show(session: dict[str, Any]) -> None:
         ("approval above", dollars(limits["require_approval_above"])),
         ("merchants", ", ".join(session["allowed_merchants"] or ["any"])),
     ]
-    table(("", ""), rows)
+    fields(rows)
+
+
+def _status(session: dict[str, Any]) -> str:
+    mark = "●" if session["is_active"] else "○"
+    return f"{mark} {session['status'].upper().replace('_', ' ')}"
 
 
 def _left(remaining: float | None, limit: float | None) -> str:
@@ -156,14 +163,27 @@ def _left(remaining: float | None, limit: float | None) -> str:
     return f"{dollars(remaining)} left of {dollars(limit)}"
 
 
-def _sign(key_file: Path, typed_data: dict[str, Any]) -> str:
+def _signer(key_file: Path, wallet: str) -> Callable[[dict[str, Any]], str]:
+    """What signs typed data with the key in a file; checked before a session is made for it.
+
+    Raises:
+        InvalidInput: no private key is there, or it is another wallet's.
+    """
     from eth_account import Account
 
     from engine.errors import InvalidInput
 
+    option = "--owner-key-file"
     try:
         account = Account.from_key(key_file.read_text().strip())
+    except OSError as error:
+        raise InvalidInput(option, f"{key_file}: {error.strerror}") from error
     except Exception:  # noqa: BLE001 (the cause could quote the key)
-        raise InvalidInput("--owner-key-file", f"{key_file} does not hold a private key") from None
-    signature = account.sign_typed_data(full_message=typed_data).signature
-    return "0x" + bytes(signature).hex()
+        raise InvalidInput(option, f"{key_file} does not hold a private key") from None
+    if account.address.lower() != wallet.lower():
+        raise InvalidInput(option, f"{key_file} holds the key of {account.address}, not {wallet}")
+
+    def sign(typed_data: dict[str, Any]) -> str:
+        return "0x" + bytes(account.sign_typed_data(full_message=typed_data).signature).hex()
+
+    return sign

@@ -1,17 +1,16 @@
 """The audit log: where it is anchored, and anchoring it now."""
 
-from typing import Any
-
 from fastapi import APIRouter
 
+from api.rest.answers import AnchorAnswer, DeploymentAnswer
 from api.rest.auth import EngineOf, OperatorOf
-from engine.evidence.anchorer import AnchorView
+from api.rest.errors import documented
 
 router = APIRouter(tags=["log"])
 
 
 @router.get("/api/v1/deployment", summary="The chain, the contracts and the log")
-def deployment(engine: EngineOf) -> dict[str, Any]:
+def deployment(engine: EngineOf) -> DeploymentAnswer:
     """Public: everything here is on the chain or is what an auditor must know."""
     found = engine.deployment
     return {
@@ -26,19 +25,22 @@ def deployment(engine: EngineOf) -> dict[str, Any]:
     }
 
 
-@router.post("/api/v1/log/anchor", summary="Sign a checkpoint and anchor it now")
-def anchor(engine: EngineOf, _caller: OperatorOf) -> dict[str, Any]:
+@router.post(
+    "/api/v1/log/anchor",
+    summary="Sign a checkpoint and anchor it now",
+    responses=documented(401, 503),
+)
+def anchor(engine: EngineOf, _caller: OperatorOf) -> AnchorAnswer:
     """Answers with the newest anchor, which may still be on its way."""
-    return {"anchor": _anchor_json(engine.anchor())}
-
-
-def _anchor_json(anchor: AnchorView | None) -> dict[str, Any] | None:
-    if anchor is None:
-        return None
+    newest = engine.anchor()
+    if newest is None:
+        return {"anchor": None}
     return {
-        "size": anchor.size,
-        "root": "0x" + anchor.root.hex(),
-        "state": anchor.state,
-        "tx_hash": "0x" + anchor.tx_hash.hex(),
-        "block_number": anchor.block_number,
+        "anchor": {
+            "size": newest.size,
+            "root": "0x" + newest.root.hex(),
+            "state": newest.state,
+            "tx_hash": "0x" + newest.tx_hash.hex(),
+            "block_number": newest.block_number,
+        }
     }

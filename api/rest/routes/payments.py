@@ -1,118 +1,115 @@
 """Payments with a session token: decide, hold, capture, void."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
+from api.rest.answers import DeniedPayment, PaymentAnswer, PaymentsPage, SmartPaymentAnswer
 from api.rest.auth import (
-    Authorization,
+    Bearer,
     EngineOf,
+    KeyHolderOf,
     PaymentPartyOf,
     SessionHolderOf,
     SessionToken,
-    operator,
-    session_holder,
+    smart_payer,
 )
-from api.rest.errors import POLICY_DENIAL_STATUS, error_body
-from api.rest.exact_json import ExactJsonRoute, dumps
-from api.rest.schemas import METADATA_BYTES_MAX, Capture, CreatePayment, SmartPayment
-from api.rest.views import agent_payment_json, payment_json
+from api.rest.errors import POLICY_DENIAL_STATUS, WITH_BODY, documented
+from api.rest.exact_json import ExactJsonRoute
+from api.rest.idempotency import REPLAYED, IdempotencyKey, in_callers_words
+from api.rest.schemas import Capture, CreatePayment, Page, PaymentBody, SmartPayment
+from api.rest.views import denied_json, payment_json, smart_payment_json
 from engine.engine import Engine
-from engine.errors import InvalidInput, NotFound, Unauthenticated
+from engine.errors import Conflict, InvalidInput, NotFound
 from engine.ledger.payment import Payment, parse_payment_id
 from engine.policy.decision import PaymentRequest
-from engine.workspaces.access import SESSION_TOKEN_PREFIX, Operator, SessionHolder
+from engine.workspaces.access import Operator, SessionHolder
 
-router = APIRouter(route_class=ExactJsonRoute, tags=["payments"])
+DEFAULT_SYMBOL = "USDC"
 
-Key = Annotated[str | None, Header(alias="Idempotency-Key")]
-AltKey = Annotated[str | None, Header(alias="X-Idempotency-Key")]
+_DENIED: dict[int | str, dict[str, Any]] = {
+    POLICY_DENIAL_STATUS: {"model": DeniedPayment, "description": "The policy denies the payment"}
+}
+
+router = APIRouter(
+    route_class=ExactJsonRoute, tags=["payments"], responses=documented(401, 422, 503)
+)
 
 
-@router.post("/api/v1/ai/smart-payment", summary="Pay at once, if the policy allows it")
+@router.post(
+    "/api/v1/ai/smart-payment",
+    summary="Pay at once, if the policy allows it",
+    responses={200: {"model": SmartPaymentAnswer}, **_DENIED, **documented(409, *WITH_BODY)},
+)
 async def smart_payment(
     body: SmartPayment,
     engine: EngineOf,
-    authorization: Authorization = None,
-    x_session_token: SessionToken = None,
-    idempotency_key: Key = None,
-    x_idempotency_key: AltKey = None,
+    caller: KeyHolderOf,
+    secret: Bearer,
+    session_token: SessionToken,
+    key: IdempotencyKey,
 ) -> Response:
     """A policy denial is a 402 with its code. `agent_id` and `user_wallet` are the session's."""
-    holder = await _smart_payer(engine, body.session_token, x_session_token, authorization)
-    payment = await _authorise(
-        engine,
-        holder,
-        amount=body.amount_usd,
-        merchant=body.merchant_id,
-        symbol=body.token,
-        chain=body.chain,
-        memo=_memo(body.description, body.metadata),
-        key=idempotency_key or x_idempotency_key,
-        capture=True,
-    )
-    return _answer(payment, agent_payment_json(payment), 200)
+    holder = smart_payer(engine, caller, body.session_token, session_token, secret)
+    memo = {"product_details_json": body.product_details} if body.product_details else {}
+    payment = await _authorise(engine, holder, body, body.merchant_id, key, capture=True, **memo)
+    return _answer(payment, smart_payment_json(payment), 200)
 
 
-@router.post("/api/v1/payments", summary="Hold an amount, to be captured or voided")
+@router.post(
+    "/api/v1/payments",
+    status_code=201,
+    summary="Hold an amount, to be captured or voided",
+    responses={201: {"model": PaymentAnswer}, **_DENIED, **documented(409, *WITH_BODY)},
+)
 async def create_payment(
-    body: CreatePayment,
-    engine: EngineOf,
-    holder: SessionHolderOf,
-    idempotency_key: Key = None,
-    x_idempotency_key: AltKey = None,
+    body: CreatePayment, engine: EngineOf, holder: SessionHolderOf, key: IdempotencyKey
 ) -> Response:
     """With `capture_method: automatic` the amount is spent at once."""
     if body.merchant_id and body.recipient_wallet and body.merchant_id != body.recipient_wallet:
         raise InvalidInput("recipient_wallet", "names another payee than merchant_id")
-    payment = await _authorise(
-        engine,
-        holder,
-        amount=body.amount,
-        merchant=body.merchant_id or body.recipient_wallet,
-        symbol=body.token,
-        chain=body.chain,
-        memo=_memo(body.description, body.metadata),
-        key=idempotency_key or x_idempotency_key,
-        capture=body.capture_method == "automatic",
-    )
+    merchant = body.merchant_id or body.recipient_wallet
+    capture = body.capture_method == "automatic"
+    payment = await _authorise(engine, holder, body, merchant, key, capture=capture)
     return _answer(payment, payment_json(payment), 201)
 
 
 @router.get("/api/v1/payments", summary="List payments, the newest first")
-async def list_payments(
-    engine: EngineOf,
-    party: PaymentPartyOf,
-    page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> dict[str, Any]:
+def list_payments(
+    engine: EngineOf, party: PaymentPartyOf, wanted: Annotated[Page, Query()]
+) -> PaymentsPage:
     """An operator sees the workspace's, a session token its own."""
-    session_id = party.session_id if isinstance(party, SessionHolder) else None
     payments, total = engine.payments(
-        party.workspace_id, session_id=session_id, offset=(page - 1) * limit, limit=limit
+        party.workspace_id,
+        session_id=party.session_id if isinstance(party, SessionHolder) else None,
+        offset=(wanted.page - 1) * wanted.limit,
+        limit=wanted.limit,
     )
     return {
         "data": [payment_json(payment) for payment in payments],
         "pagination": {
-            "page": page,
-            "limit": limit,
+            "page": wanted.page,
+            "limit": wanted.limit,
             "total": total,
-            "total_pages": -(-total // limit),
+            "total_pages": -(-total // wanted.limit),
         },
     }
 
 
-@router.get("/api/v1/payments/{payment_id}", summary="One payment")
-async def get_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> dict[str, Any]:
+@router.get("/api/v1/payments/{payment_id}", summary="One payment", responses=documented(404))
+async def get_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> PaymentAnswer:
     """The decision as it was made, and the state of its hold."""
     _check_party(party, payment_id)
     return payment_json(engine.payment(party.workspace_id, payment_id))
 
 
-@router.post("/api/v1/payments/{payment_id}/capture", summary="Spend a hold, or part of it")
+@router.post(
+    "/api/v1/payments/{payment_id}/capture",
+    summary="Spend a hold, or part of it",
+    responses={200: {"model": PaymentAnswer}, **documented(404, 409, *WITH_BODY)},
+)
 async def capture_payment(
     payment_id: str, engine: EngineOf, party: PaymentPartyOf, body: Capture | None = None
 ) -> Response:
@@ -124,28 +121,16 @@ async def capture_payment(
     return _answer(payment, payment_json(payment), 200)
 
 
-@router.post("/api/v1/payments/{payment_id}/void", summary="Give a hold back")
+@router.post(
+    "/api/v1/payments/{payment_id}/void",
+    summary="Give a hold back",
+    responses={200: {"model": PaymentAnswer}, **documented(404, 409)},
+)
 async def void_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> Response:
     """The budget is free at once. Voiding again is a replay."""
     _check_party(party, payment_id)
     payment = await asyncio.wrap_future(engine.ledger.void(party.workspace_id, payment_id))
     return _answer(payment, payment_json(payment), 200)
-
-
-async def _smart_payer(
-    engine: Engine, in_body: str | None, in_header: str | None, authorization: str | None
-) -> SessionHolder:
-    """Clients put the session token in the body and their API key in the header; both must hold."""
-    secret = in_body or in_header
-    bearer_is_key = authorization is not None and SESSION_TOKEN_PREFIX not in authorization
-    holder = await session_holder(engine, None if bearer_is_key else authorization, secret)
-    if bearer_is_key:
-        caller = await operator(engine, authorization)
-        if caller.workspace_id != holder.workspace_id:
-            raise Unauthenticated(
-                "the session token is not valid for this API key", code="invalid_session_token"
-            )
-    return holder
 
 
 def _check_party(party: Operator | SessionHolder, payment_id: str) -> None:
@@ -154,50 +139,42 @@ def _check_party(party: Operator | SessionHolder, payment_id: str) -> None:
         raise NotFound("no such payment", code="payment_not_found")
 
 
-def _memo(description: str | None, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    text = dumps(metadata or {})
-    if len(text.encode()) > METADATA_BYTES_MAX:
-        raise InvalidInput("metadata", f"is longer than {METADATA_BYTES_MAX} bytes")
-    return {"description": description, "metadata_json": text}
-
-
 async def _authorise(
     engine: Engine,
     holder: SessionHolder,
-    *,
-    amount: int,
+    body: PaymentBody,
     merchant: str | None,
-    symbol: str,
-    chain: str | None,
-    memo: Mapping[str, Any],
     key: str | None,
+    *,
     capture: bool,
+    **memo: str,
 ) -> Payment:
-    token = engine.token(symbol.upper(), chain)
-    chain = chain or engine.deployment.chain
+    symbol = (body.token or DEFAULT_SYMBOL).upper()
+    token = engine.token(symbol, body.chain)
+    chain = body.chain or engine.deployment.chain
     request = PaymentRequest(
-        amount=amount,
+        amount=body.amount,
         merchant=merchant,
         # A symbol nobody configured is still asked for and refused by the policy, in its words.
-        token=token.asset if token is not None else f"{chain}/symbol:{symbol.upper()}",
+        token=token.asset if token is not None else f"{chain}/symbol:{symbol}",
         chain=chain,
         token_priced=token is not None and token.usd_price is not None,
     )
     future = engine.ledger.authorise(
-        holder.session_id, request, memo=memo, key=key, capture=capture
+        holder.session_id,
+        request,
+        memo={"description": body.description, "metadata_json": body.metadata or "{}", **memo},
+        key=key,
+        capture=capture,
     )
-    return await asyncio.wrap_future(future)
+    try:
+        return await asyncio.wrap_future(future)
+    except Conflict as conflict:
+        raise in_callers_words(conflict, body) from conflict
 
 
-def _answer(payment: Payment, body: dict[str, Any], status: int) -> JSONResponse:
-    headers = {"Idempotent-Replayed": "true"} if payment.replayed else None
+def _answer(payment: Payment, body: PaymentAnswer, status: int) -> JSONResponse:
+    headers = REPLAYED if payment.replayed else None
     if payment.state == "denied":
-        decision = body["decision"]
-        denial = error_body(
-            decision["code"],
-            decision["reason"],
-            rule=decision["rule"],
-            evidence=decision["evidence"],
-        )
-        return JSONResponse({**body, **denial}, POLICY_DENIAL_STATUS, headers)
+        return JSONResponse(denied_json(body), POLICY_DENIAL_STATUS, headers)
     return JSONResponse(body, status, headers)

@@ -3,11 +3,12 @@
 from typing import Any
 
 from fastapi import APIRouter, Response
-from fastapi.concurrency import run_in_threadpool
 
+from api.rest.answers import CreatedSession, Revoked, SessionAnswer
 from api.rest.auth import EngineOf, OperatorOf
-from api.rest.exact_json import ExactJsonRoute, dumps
-from api.rest.schemas import METADATA_BYTES_MAX, Consent, CreateSession
+from api.rest.errors import WITH_BODY, documented
+from api.rest.exact_json import ExactJsonRoute
+from api.rest.schemas import Consent, CreateSession
 from api.rest.views import session_json
 from engine.engine import Engine
 from engine.errors import InvalidInput
@@ -18,20 +19,29 @@ from engine.sessions.lifecycle import NewSession, SessionView
 REGISTRATION_WAIT_S = 10.0
 """How long a create request waits for the chain before it answers with a pending session."""
 
-router = APIRouter(route_class=ExactJsonRoute, tags=["sessions"])
+_EVIDENCE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
+
+router = APIRouter(
+    route_class=ExactJsonRoute, tags=["sessions"], responses=documented(401, 422, 503)
+)
 
 
-@router.post("", status_code=201, summary="Create a session")
-def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> dict[str, Any]:
+@router.post("", status_code=201, summary="Create a session", responses=documented(*WITH_BODY))
+def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> CreatedSession:
     """The token in the answer is not shown again."""
     view, secret = engine.create_session(
         caller.workspace_id, _new_session(engine, body), wait_s=REGISTRATION_WAIT_S
     )
-    return session_json(engine, view, engine.remaining(view), secret=secret)
+    return {**_shown(engine, view), "session_token": secret, "token": secret}
 
 
 @router.get("", summary="List sessions, the newest first")
-def list_sessions(engine: EngineOf, caller: OperatorOf) -> list[dict[str, Any]]:
+def list_sessions(engine: EngineOf, caller: OperatorOf) -> list[SessionAnswer]:
     """Sessions in every state, those that ended too."""
     views = engine.sessions.list(caller.workspace_id)
     remaining = [engine.ledger.remaining(view.id) for view in views]
@@ -41,14 +51,18 @@ def list_sessions(engine: EngineOf, caller: OperatorOf) -> list[dict[str, Any]]:
     ]
 
 
-@router.get("/{session_id}", summary="One session")
-def get(session_id: str, engine: EngineOf, caller: OperatorOf) -> dict[str, Any]:
+@router.get("/{session_id}", summary="One session", responses=documented(404))
+def get(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
     """With what is left of its limits at this moment."""
     return _shown(engine, engine.sessions.get(caller.workspace_id, session_id))
 
 
-@router.post("/{session_id}/consent", summary="The owner's signature over the grant")
-def consent(session_id: str, body: Consent, engine: EngineOf, caller: OperatorOf) -> dict[str, Any]:
+@router.post(
+    "/{session_id}/consent",
+    summary="The owner's signature over the grant",
+    responses=documented(404, 409, *WITH_BODY),
+)
+def consent(session_id: str, body: Consent, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
     """The signature is over the `typed_data` of the created session (EIP-712)."""
     signature = bytes.fromhex(body.owner_signature[2:])
     return _shown(
@@ -57,34 +71,34 @@ def consent(session_id: str, body: Consent, engine: EngineOf, caller: OperatorOf
     )
 
 
-@router.post("/{session_id}/revoke", summary="End a session for good")
-def revoke(session_id: str, engine: EngineOf, caller: OperatorOf) -> dict[str, Any]:
+@router.post("/{session_id}/revoke", summary="End a session for good", responses=documented(404))
+def revoke(session_id: str, engine: EngineOf, caller: OperatorOf) -> Revoked:
     """In force when this answers; the chain is told in the background."""
     engine.revoke_session(caller.workspace_id, session_id, by=caller.key_id)
     return {"success": True}
 
 
-@router.get("/{session_id}/evidence", summary="The evidence file", response_class=Response)
-async def evidence(session_id: str, engine: EngineOf, caller: OperatorOf) -> Response:
+@router.get(
+    "/{session_id}/evidence",
+    summary="The evidence file",
+    response_class=Response,
+    responses={**_EVIDENCE, **documented(404, 409)},
+)
+def evidence(session_id: str, engine: EngineOf, caller: OperatorOf) -> Response:
     """What `tallystick verify` checks; the bytes matter, so save them as they are."""
-    file = await run_in_threadpool(engine.evidence, caller.workspace_id, session_id)
     return Response(
-        file,
+        engine.evidence(caller.workspace_id, session_id),
         media_type="application/json",
         headers={"Content-Disposition": f'attachment; filename="evidence-{session_id}.json"'},
     )
 
 
-def _shown(engine: Engine, view: SessionView) -> dict[str, Any]:
+def _shown(engine: Engine, view: SessionView) -> SessionAnswer:
     return session_json(engine, view, engine.remaining(view))
 
 
 def _new_session(engine: Engine, body: CreateSession) -> NewSession:
-    wallet = body.user_wallet
-    metadata = dumps(body.metadata or {})
-    if len(metadata.encode()) > METADATA_BYTES_MAX:
-        raise InvalidInput("metadata", f"is longer than {METADATA_BYTES_MAX} bytes")
-    limits = body.limits
+    wallet, limits = body.user_wallet, body.limits
     return NewSession(
         type=body.type,
         label=body.label,
@@ -106,7 +120,7 @@ def _new_session(engine: Engine, body: CreateSession) -> NewSession:
         duration_ms=body.duration_hours,
         mint_pkp=body.mint_pkp,
         await_consent=body.await_consent,
-        metadata_json=metadata,
+        metadata_json=body.metadata or "{}",
     )
 
 

@@ -1,33 +1,45 @@
 """Workspaces and their agents."""
 
-from typing import Any
-
 from fastapi import APIRouter
 
+from api.rest.answers import AgentAnswer, CreatedWorkspace, RegisteredAgent
 from api.rest.auth import AdminOf, EngineOf, OperatorOf
+from api.rest.errors import WITH_BODY, documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.schemas import CreateWorkspace, RegisterAgent
 from api.rest.views import time_text
 
-router = APIRouter(route_class=ExactJsonRoute, tags=["workspaces"])
+router = APIRouter(
+    route_class=ExactJsonRoute, tags=["workspaces"], responses=documented(401, 422, 503)
+)
 
 
-@router.post("/api/v1/workspaces", status_code=201, summary="Make a workspace")
-def create_workspace(body: CreateWorkspace, engine: EngineOf, _caller: AdminOf) -> dict[str, Any]:
+@router.post(
+    "/api/v1/workspaces",
+    status_code=201,
+    summary="Make a workspace",
+    responses=documented(409, *WITH_BODY),
+)
+def create_workspace(body: CreateWorkspace, engine: EngineOf, _caller: AdminOf) -> CreatedWorkspace:
     """The operator key in the answer is not shown again."""
     key = engine.access.create_workspace(body.id, body.name)
     return {"id": body.id, "name": body.name, "full_key": key}
 
 
-@router.post("/api/v1/agents", status_code=201, summary="Register an agent")
-def register_agent(body: RegisterAgent, engine: EngineOf, caller: OperatorOf) -> dict[str, Any]:
+@router.post(
+    "/api/v1/agents",
+    status_code=201,
+    summary="Register an agent",
+    responses=documented(*WITH_BODY),
+)
+def register_agent(body: RegisterAgent, engine: EngineOf, caller: OperatorOf) -> RegisteredAgent:
     """Registering an agent again changes nothing."""
     new = engine.agents.register(caller.workspace_id, body.agent_id, body.name)
     return {"agent_id": body.agent_id, "registered": new}
 
 
 @router.get("/api/v1/agents", summary="List agents")
-def list_agents(engine: EngineOf, caller: OperatorOf) -> list[dict[str, Any]]:
+def list_agents(engine: EngineOf, caller: OperatorOf) -> list[AgentAnswer]:
     """All agents of the workspace, by id."""
     return [
         {

@@ -1,0 +1,215 @@
+"""What callers get, field by field. Amounts are dollars, times ISO 8601 in UTC.
+
+`views` fills these; OpenAPI is made from them.
+"""
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+Dollars = int | float
+
+
+class ErrorFields(TypedDict):
+    """What went wrong: a stable code, a sentence, and facts such as the `field`."""
+
+    code: str
+    message: str
+    details: NotRequired[dict[str, Any]]
+
+
+class ErrorAnswer(ErrorFields):
+    """Every error, in both shapes that clients read: as an object, and at the top."""
+
+    error: ErrorFields
+
+
+class LimitsAnswer(TypedDict):
+    """Limits of a session; null is unlimited."""
+
+    max_per_transaction: Dollars | None
+    max_per_day: Dollars | None
+    max_per_week: Dollars | None
+    max_per_month: Dollars | None
+    require_approval_above: Dollars | None
+
+
+class SessionAnswer(TypedDict):
+    """A session. `session_token` is in the answer that creates it and in no other."""
+
+    id: str
+    type: str
+    label: str | None
+    agent_id: str
+    agent_name: str | None
+    user_wallet: str
+    limits: LimitsAnswer
+    allowed_merchants: list[str] | None
+    allowed_tokens: list[str] | None
+    allowed_chains: list[str] | None
+    permissions: list[str]
+    status: str
+    is_active: bool
+    created_at: str
+    expires_at: str
+    ended_at: str | None
+    remaining_today: Dollars | None
+    remaining_this_week: Dollars | None
+    remaining_this_month: Dollars | None
+    mint_pkp: bool
+    consent: str
+    grant_hash: str
+    metadata: dict[str, Any]
+    pkp_address: NotRequired[str]
+    pkp_token_id: NotRequired[str]
+    typed_data: NotRequired[dict[str, Any]]
+
+
+class CreatedSession(SessionAnswer):
+    """A new session with its token, which is not shown again."""
+
+    session_token: str
+    token: str
+
+
+class Revoked(TypedDict):
+    """The session is ended."""
+
+    success: Literal[True]
+
+
+class DecisionAnswer(TypedDict):
+    """Why a payment is allowed or denied. Amounts in `evidence` are micro-USD."""
+
+    allowed: bool
+    code: str
+    rule: str
+    reason: str
+    evidence: dict[str, Any]
+
+
+class PaymentAnswer(TypedDict):
+    """A payment: what was asked, what was decided, and what became of the hold."""
+
+    id: str
+    payment_id: str
+    session_id: str
+    merchant_id: str | None
+    status: Literal["pending", "confirmed", "failed", "expired"]
+    state: Literal["denied", "held", "captured", "voided", "expired"]
+    amount_usd: Dollars
+    captured_usd: Dollars
+    currency: Literal["USD"]
+    payment_token: str
+    chain: str
+    description: str | None
+    metadata: dict[str, Any]
+    product_details: NotRequired[dict[str, Any]]
+    created_at: str
+    expires_at: str | None
+    closed_at: str | None
+    decision: DecisionAnswer
+    remaining_today: Dollars | None
+    remaining_this_week: Dollars | None
+    remaining_this_month: Dollars | None
+
+
+class SmartPaymentAnswer(PaymentAnswer):
+    """A payment that was spent at once. Nothing here moves a token: settlement is the caller's."""
+
+    gasless_used: Literal[False]
+    settlement_complete: Literal[False]
+    confirmed_in_ms: int
+    requires_signature: Literal[False]
+    next_steps: str
+
+
+class DeniedPayment(PaymentAnswer, ErrorAnswer):
+    """A payment that the policy denies: the payment and the error in one."""
+
+
+class Pagination(TypedDict):
+    """Where a page is."""
+
+    page: int
+    limit: int
+    total: int
+    total_pages: int
+
+
+class PaymentsPage(TypedDict):
+    """A page of payments, the newest first."""
+
+    data: list[PaymentAnswer]
+    pagination: Pagination
+
+
+class AgentAnswer(TypedDict):
+    """A registry entry."""
+
+    agent_id: str
+    name: str | None
+    created_at: str
+
+
+class RegisteredAgent(TypedDict):
+    """Whether the agent was new."""
+
+    agent_id: str
+    registered: bool
+
+
+class CreatedWorkspace(TypedDict):
+    """A tenant and its first operator key, which is not shown again."""
+
+    id: str
+    name: str
+    full_key: str
+
+
+class LogIdentity(TypedDict):
+    """The audit log and the key that its checkpoints are verified with."""
+
+    id: str
+    origin: str
+    verifier_key: str
+
+
+class DeploymentAnswer(TypedDict):
+    """Where sessions and checkpoints are anchored."""
+
+    chain: str
+    registry: str
+    anchors: str
+    log: LogIdentity
+
+
+class AnchorFields(TypedDict):
+    """A checkpoint on its way to the chain or on it."""
+
+    size: int
+    root: str
+    state: str
+    tx_hash: str
+    block_number: int | None
+
+
+class AnchorAnswer(TypedDict):
+    """The newest anchor."""
+
+    anchor: AnchorFields | None
+
+
+class Health(TypedDict):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(TypedDict):
+    """Whether decisions can be made; how many records there are, and how many are anchored."""
+
+    ready: bool
+    faults: list[str]
+    records: int
+    anchored: int

@@ -1,0 +1,83 @@
+"""What verification asks a chain, and the facts that come back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class ChainSilent(Exception):
+    """Raised by a `ChainView` that cannot answer now, or whose endpoint contradicts itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A session as the registry's event tells it."""
+
+    grant_hash: bytes
+    owner: str
+    consent: str
+    block_number: int
+    tx_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """The end of a session as the registry's event tells it."""
+
+    block_number: int
+    block_time_s: int
+    tx_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Anchoring:
+    """A size and root of a log as the anchor registry's event tells them."""
+
+    size: int
+    root: bytes
+    block_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Something that left the session key's address; `tx_hash` None where only a count is known."""
+
+    what: str
+    tx_hash: bytes | None
+
+
+class ChainView(Protocol):
+    """What verification asks a chain. Every method may raise `ChainSilent`."""
+
+    @property
+    def chain_id(self) -> int:
+        """The EIP-155 chain id."""
+        ...
+
+    def anchors_of(self, registry: str) -> str | None:
+        """The anchor registry that `registry` names; None if there is no such contract."""
+        ...
+
+    def registration(self, registry: str, token_id: bytes) -> Registration | None:
+        """The registration of a token id."""
+        ...
+
+    def revocation(self, registry: str, token_id: bytes) -> Revocation | None:
+        """The revocation of a token id."""
+        ...
+
+    def log_opened(self, anchors: str, log_id: bytes) -> bytes | None:
+        """The salt under which a log was opened."""
+        ...
+
+    def anchorings(self, anchors: str, log_id: bytes) -> Sequence[Anchoring]:
+        """Everything that was anchored for a log, by size."""
+        ...
+
+    def block_time_s(self, block_number: int) -> int:
+        """The timestamp of a block."""
+        ...
+
+    def spends(self, address: str) -> Sequence[Spend]:
+        """Every token transfer, payment authorization and transaction of an address, ever."""
+        ...

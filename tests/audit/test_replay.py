@@ -1,0 +1,220 @@
+"""Replay agrees with the real ledger about everything it did, and with nothing else."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.audit import canonical
+from engine.audit.record import Record, decode_record
+from engine.audit.replay import Replay, ReplayError
+from engine.clock import ManualClock
+from engine.db import tables
+from engine.errors import TallystickError
+from engine.grant import Grant
+from engine.policy.decide import remaining
+from engine.policy.limits import DAY_MS, Limits
+from engine.sessions.lifecycle import SessionView
+from tests.evidence.story import Document, chained, read, story
+from tests.world import USD, WORKSPACE, World
+
+MINUTE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def slow_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """An installation whose clock only moves when it is told to."""
+    world = World(tmp_path_factory.mktemp("replay") / "data", ManualClock(1_800_000_000_000))
+    yield world
+    world.engine.close()
+
+
+def records_of(world: World, view: SessionView) -> list[Record]:
+    stored = tables.table(tables.Record)
+    query = sa.select(stored.c.body).where(stored.c.stream == view.id).order_by(stored.c.seq)
+    with world.engine.database.reading() as connection:
+        return [decode_record(raw) for raw in connection.execute(query).scalars()]
+
+
+limit = st.none() | st.integers(0, 60).map(lambda dollars: dollars * USD)
+limits = st.builds(Limits, limit, limit, limit, limit, limit)
+asked = st.fixed_dictionaries(
+    {"dollars": st.integers(1, 30), "hold": st.booleans()},
+    optional={
+        "merchant": st.sampled_from(["books", "casino"]),
+        "permission": st.sampled_from(["pay", "trade"]),
+        "token_priced": st.booleans(),
+    },
+)
+steps = st.lists(
+    st.tuples(st.just("pay"), asked)
+    | st.tuples(st.just("capture"), st.integers(0, 20), st.none() | st.integers(1, 30 * USD))
+    | st.tuples(st.just("void"), st.integers(0, 20))
+    | st.tuples(
+        st.just("wait"), st.sampled_from([1, MINUTE_MS, 15 * MINUTE_MS, DAY_MS, 8 * DAY_MS])
+    )
+    | st.tuples(st.just("revoke")),
+    max_size=24,
+)
+
+
+def take(world: World, view: SessionView, step: tuple[Any, ...]) -> None:
+    """Ask the ledger for one step; that it may refuse is part of the test."""
+    name, *arguments = step
+    ledger, clock = world.engine.ledger, world.clock
+    assert isinstance(clock, ManualClock)
+    if name == "pay":
+        world.pay(view, **arguments[0])
+    elif name == "wait":
+        clock.advance(arguments[0])
+    elif name == "revoke":
+        world.engine.sessions.revoke(WORKSPACE, view.id, by="operator")
+    else:
+        payment = f"pay_{view.id.removeprefix('sess_')}_{arguments[0]}"
+        try:
+            if name == "capture":
+                ledger.capture(WORKSPACE, payment, arguments[1]).result()
+            else:
+                ledger.void(WORKSPACE, payment).result()
+        except TallystickError:
+            return
+
+
+@settings(max_examples=200)
+@given(limits=limits, steps=steps)
+def test_every_decision_of_the_ledger_comes_out_the_same(
+    slow_world: World, limits: Limits, steps: list[tuple[Any, ...]]
+) -> None:
+    view = slow_world.session(limits, merchants=("books",), duration_ms=7 * DAY_MS)
+    for step in steps:
+        take(slow_world, view, step)
+    left = slow_world.engine.remaining(view)
+    records = records_of(slow_world, view)
+    replay = Replay(view.grant, view.grant_hash)
+    replay.feed(records)
+
+    payments, _ = slow_world.engine.payments(WORKSPACE, session_id=view.id, offset=0, limit=100)
+    assert replay.decisions == len(payments) == sum(step[0] == "pay" for step in steps)
+    assert len(replay.allowed_ms) == sum(payment.decision["allowed"] for payment in payments)
+    assert replay.captured_micro_usd == sum(payment.captured for payment in payments)
+    held = [payment.expires_ms for payment in payments if payment.state == "held"]
+    assert replay.open_until_ms == min(held, default=None)
+    assert replay.state == slow_world.engine.sessions.get(WORKSPACE, view.id).state
+    used = replay._windows.used(slow_world.clock())
+    assert left == remaining(limits, used)
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths to everything in a JSON value."""
+    yield path
+    if isinstance(value, dict):
+        for name in value:
+            yield from leaves(value[name], (*path, name))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from leaves(item, (*path, place))
+
+
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
+def others(value: Any) -> list[Any]:
+    """Values that are not this one, the one that Python calls equal among them."""
+    found: list[Any] = [None, [], {}, "", 2**53 - 1, -1]
+    if isinstance(value, bool):
+        found += [not value, int(value)]
+    elif isinstance(value, int):
+        found += [value + 1, value - 1, str(value), bool(value)]
+    elif isinstance(value, str):
+        found += [value + " ", value.upper(), value[:-1]]
+    kept = []
+    for other in found:
+        if canonical.encode([other]) not in {canonical.encode([each]) for each in (value, *kept)}:
+            kept.append(other)
+    return kept
+
+
+def test_no_fact_of_any_decision_can_be_another() -> None:
+    document = read(story().full)
+    grant = Grant.from_json(document["session"]["grant"])
+    bodies = [canonical.decode_object(entry["record"].encode()) for entry in document["records"]]
+
+    def replays(changed: list[Document]) -> bool:
+        try:
+            Replay(grant, grant.hash()).feed([decode_record(raw) for raw in chained(changed)])
+        except ReplayError:
+            return False
+        return True
+
+    assert replays(bodies)
+    tried, accepted = 0, []
+    for place, record in enumerate(bodies):
+        if record["kind"] != "payment.decided":
+            continue
+        decision = record["body"]["decision"]
+        for path in leaves(decision, ("body", "decision")):
+            for other in others(at(record, path)):
+                changed = canonical.decode_object(canonical.encode(record))
+                at(changed, path[:-1])[path[-1]] = other
+                tried += 1
+                if replays([*bodies[:place], changed, *bodies[place + 1 :]]):
+                    accepted.append((place, path, other))
+    assert accepted == []
+    assert tried > 500
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_whatever_a_record_holds_replay_answers(data: st.DataObject) -> None:
+    """Anything but an answer or a `ReplayError` would be a way to stop an auditor."""
+    document = read(story().full)
+    grant = Grant.from_json(document["session"]["grant"])
+    bodies = [canonical.decode_object(entry["record"].encode()) for entry in document["records"]]
+    record = data.draw(st.sampled_from(bodies))
+    path = data.draw(st.sampled_from([p for p in leaves(record["body"], ("body",)) if p[1:]]))
+    at(record, path[:-1])[path[-1]] = data.draw(
+        st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text("ab\x00é"),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text("ab"), inner),
+            max_leaves=5,
+        )
+    )
+    try:
+        Replay(grant, grant.hash()).feed([decode_record(raw) for raw in chained(bodies)])
+    except ReplayError:
+        return
+
+
+def test_it_does_not_rest_on_assertions(tmp_path: Path) -> None:
+    """A negative amount would be budget; Python run with -O has no `assert` to refuse it."""
+    file, _ = story().relogged(
+        lambda records: records[3]["body"]["request"].update(amount_micro_usd=-1)
+    )
+    (tmp_path / "file").write_bytes(file)
+    program = (
+        "import sys; from engine.audit.evidence import parse_evidence\n"
+        "from engine.audit.record import decode_record; from engine.audit.replay import *\n"
+        "file = parse_evidence(open(sys.argv[1], 'rb').read())\n"
+        "replay = Replay(file.grant, file.grant.hash())\n"
+        "try: replay.feed([decode_record(entry.raw) for entry in file.records])\n"
+        "except ReplayError as error: print(__debug__, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", program, tmp_path / "file"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (
+        done.stdout == "False record 3 (payment.decided): the amount is not one that can be paid\n"
+    )

@@ -1,0 +1,76 @@
+"""The documents tell the truth about this commit."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from api.rest.app import create_app
+from engine.audit.evidence import NOT_PROVEN
+from engine.policy.rules import RULES
+from engine.settings import CLIENT_VARIABLES, Settings
+from tests.world import World
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
+
+
+def test_the_readme_lists_every_setting_with_its_default_and_meaning() -> None:
+    rows = re.findall(r"^\| `(TALLYSTICK_\w+)` \| (?:`(.*?)`)? ?\| (.*) \|$", README, re.MULTILINE)
+    expected = [
+        (
+            f"TALLYSTICK_{name.upper()}",
+            "" if field.default in (None, ()) else str(field.default),
+            field.description,
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    assert rows == expected
+
+
+def test_the_readme_names_every_variable_of_the_client() -> None:
+    assert sorted(name for name in CLIENT_VARIABLES if name not in README) == []
+
+
+def test_the_readme_says_what_every_evidence_file_says_is_not_proven() -> None:
+    assert [line for line in NOT_PROVEN if f"- {line}" not in README] == []
+
+
+def test_the_rules_are_documented_in_their_order() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `(\w+)` \| (.*) \|$", API, re.MULTILINE)
+    assert rows[:-1] == [(rule.code, rule.name, rule.meaning) for rule in RULES]
+    assert rows[-1][0] == "ALLOWED"
+
+
+def test_every_route_is_documented_and_every_documented_route_exists(world: World) -> None:
+    documented = set(re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`]*)`", API))
+    served = {
+        (method.upper(), path.replace("/api/v1/sessions", "/api/v1/ai/sessions"))
+        for path, operations in create_app(world.engine).openapi()["paths"].items()
+        for method in operations
+    }
+    assert documented == served
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "contracts/README.md", *(f"docs/{n}.md" for n in ("architecture",))]
+)
+def test_links_and_named_files_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    base = (ROOT / document).parent
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [link for link in links if not (base / link).exists()] == []
+
+
+def test_every_room_of_the_engine_is_on_the_map() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {path.name for path in (ROOT / "engine").iterdir() if (path / "__init__.py").exists()}
+    assert sorted(room for room in rooms if f"`{room}/`" not in text) == []
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    names = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("*.md"))
+    assert [name[:4] for name in names] == [f"{n:04}" for n in range(1, len(names) + 1)]
+    for path in (ROOT / "docs" / "decisions").glob("*.md"):
+        assert path.read_text().startswith(f"# {int(path.name[:4])}. ")

@@ -1,0 +1,251 @@
+"""A real session's evidence, told once, and what an operator that holds every key can make of it.
+
+`story()` runs a whole installation in a temporary directory, exports, writes down what the chain
+answers, and removes it again. What is left are bytes and keys: every forgery starts from them.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from engine.audit import canonical
+from engine.audit.chain import Anchoring, Registration, Revocation, Spend
+from engine.audit.checkpoint import Checkpoint, sign
+from engine.audit.evidence import render_evidence, seal_message
+from engine.audit.merkle import Tree, leaf_hash
+from engine.audit.verify import Report, verify
+from engine.clock import ManualClock, system_clock
+from engine.db.tables import Record, table
+from engine.evidence.chain_view import GatewayView
+from engine.policy.limits import Limits
+from engine.sessions.lifecycle import SessionView
+from tests.world import USD, WORKSPACE, World
+
+Document = dict[str, Any]
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, repr=False)
+class Snapshot:
+    """A `ChainView` of what one chain answered; of anything else it knows nothing."""
+
+    chain_id: int
+    anchor_registries: Mapping[str, str]
+    registrations: Mapping[tuple[str, bytes], Registration | None]
+    revocations: Mapping[tuple[str, bytes], Revocation | None]
+    salts: Mapping[tuple[str, bytes], bytes | None]
+    anchored: Mapping[tuple[str, bytes], Sequence[Anchoring]]
+    times_s: Mapping[int, int]
+    moved: Mapping[str, Sequence[Spend]] = field(default_factory=dict)
+
+    def anchors_of(self, registry: str) -> str | None:
+        return self.anchor_registries.get(registry)
+
+    def registration(self, registry: str, token_id: bytes) -> Registration | None:
+        return self.registrations.get((registry, token_id))
+
+    def revocation(self, registry: str, token_id: bytes) -> Revocation | None:
+        return self.revocations.get((registry, token_id))
+
+    def log_opened(self, anchors: str, log_id: bytes) -> bytes | None:
+        return self.salts.get((anchors, log_id))
+
+    def anchorings(self, anchors: str, log_id: bytes) -> Sequence[Anchoring]:
+        return self.anchored.get((anchors, log_id), ())
+
+    def block_time_s(self, block_number: int) -> int:
+        return self.times_s[block_number]
+
+    def spends(self, address: str) -> Sequence[Spend]:
+        return self.moved.get(address, ())
+
+
+@dataclass(frozen=True, repr=False)
+class Story:
+    """One log: a session with everything in it, a small one, and one that nobody consented to."""
+
+    registry: str
+    anchors: str
+    log_id: bytes
+    chain: Snapshot
+    log_key: Ed25519PrivateKey
+    log: tuple[bytes, ...]
+    full: bytes
+    small: bytes
+    unsigned: bytes
+
+    def verify(self, file: bytes, chain: Any = None) -> Report:
+        """As the auditor of this log's registry."""
+        return verify(file, chain or self.chain, registry=self.registry)
+
+    def seal(self, document: Document, key: Ed25519PrivateKey | None = None) -> bytes:
+        """The file of a document, signed by the log's own key."""
+        content = {name: value for name, value in document.items() if name != "signature"}
+        return render_evidence(content, (key or self.log_key).sign(seal_message(content)))
+
+    def checkpoint(self, size: int, root: bytes, origin: str | None = None) -> str:
+        """A note signed by the log's own key."""
+        own = self.document["log"]["origin"]
+        return sign(Checkpoint(origin or own, size, root), own, self.log_key)
+
+    @property
+    def document(self) -> Document:
+        """The full session's document, to be changed."""
+        return read(self.full)
+
+    def relogged(
+        self,
+        change: Callable[[list[Document]], list[Document] | None],
+        file: bytes | None = None,
+        *,
+        rechain: bool = True,
+    ) -> tuple[bytes, Snapshot]:
+        """What an operator shows that had logged and anchored something else from the start.
+
+        `change` gets the session's records and may return others; `rechain` makes them count up
+        and name each other's hashes. The result is sealed, and its root is on the chain.
+        """
+        document = read(file or self.full)
+        bodies = [canonical.decode_object(e["record"].encode()) for e in document["records"]]
+        changed = change(bodies) or bodies
+        raws = chained(changed) if rechain else [canonical.encode(body) for body in changed]
+        others = [raw for raw in self.log if raw.decode() not in _records_of(document)]
+        tree = Tree([leaf_hash(raw) for raw in (*others, *raws)])
+        document["checkpoint"] = self.checkpoint(tree.size, tree.root())
+        document["records"] = [
+            {
+                "index": index,
+                "record": raw.decode(),
+                "proof": [node.hex() for node in tree.inclusion_proof(index)],
+            }
+            for index, raw in enumerate(raws, start=len(others))
+        ]
+        anchoring = Anchoring(tree.size, tree.root(), self.last_block)
+        chain = replaced(self.chain, anchored={(self.anchors, self.log_id): (anchoring,)})
+        return self.seal(document), chain
+
+    @property
+    def last_block(self) -> int:
+        """The block of the newest anchor."""
+        return self.chain.anchored[self.anchors, self.log_id][-1].block_number
+
+
+def read(file: bytes) -> Document:
+    """The document of a file."""
+    return canonical.decode_object(file[:-1])
+
+
+def replaced(chain: Snapshot, **changes: Any) -> Snapshot:
+    """Another chain: answers that are mappings are added to those that were there."""
+    fields = {name: getattr(chain, name) for name in Snapshot.__dataclass_fields__}
+    for name, value in changes.items():
+        fields[name] = {**fields[name], **value} if isinstance(value, dict) else value
+    return Snapshot(**fields)
+
+
+def chained(bodies: Sequence[Document]) -> list[bytes]:
+    """Records that count up and name each other's hashes."""
+    raws: list[bytes] = []
+    for seq, body in enumerate(bodies):
+        prev = leaf_hash(raws[-1]).hex() if raws else None
+        raws.append(canonical.encode({**deepcopy(body), "seq": seq, "prev": prev}))
+    return raws
+
+
+def failed(report: Report) -> str:
+    """The name of the check that decided the verdict; empty for a verified file."""
+    return "" if report.verdict.value == 0 else report.reason.partition(":")[0]
+
+
+def _records_of(document: Document) -> set[str]:
+    return {entry["record"] for entry in (*document["records"], *document["tail"])}
+
+
+def live(world: World, clock: ManualClock) -> SessionView:
+    """A session in which everything happens that can happen to a payment."""
+    view = world.session(
+        Limits(50 * USD, 100 * USD, 500 * USD, None, 45 * USD),
+        mint_pkp=True,
+        label="shopping ≤ 100 $",
+        merchants=("books", "data"),
+    )
+
+    def later(minutes: int) -> None:
+        clock.advance(minutes * 60_000)
+        world.engine.tick()
+
+    assert world.pay(view, 25).state == "captured"
+    later(1)
+    assert world.pay(view, 60).state == "denied"
+    assert world.pay(view, 1, merchant="casino").state == "denied"
+    assert world.pay(view, 48).decision["code"] == "APPROVAL_REQUIRED"
+    held = [world.pay(view, dollars, hold=True) for dollars in (20, 15, 10)]
+    later(1)
+    world.engine.ledger.capture(WORKSPACE, held[0].id, 19_999_999).result()
+    world.engine.ledger.void(WORKSPACE, held[1].id).result()
+    later(20)
+    assert world.engine.payment(WORKSPACE, held[2].id).state == "expired"
+    assert world.pay(view, 45, merchant="data").state == "captured"
+    assert world.pay(view, 11, merchant="data").decision["code"] == "LIMIT_EXCEEDED"
+    world.engine.revoke_session(WORKSPACE, view.id, by="operator")
+    later(1)
+    assert world.pay(view, 1).decision["code"] == "SESSION_REVOKED"
+    return view
+
+
+def _tell(directory: Path) -> Story:
+    clock = ManualClock(system_clock() - HOUR_MS)
+    world = World(directory, clock)
+    try:
+        small = world.session(mint_pkp=True, merchants=("books",))
+        world.pay(small, 1)
+        unsigned = world.session(mint_pkp=True, await_consent=False)
+        world.pay(unsigned, 2)
+        full = live(world, clock)
+        world.engine.anchor()
+        return _keep(world, full, small, unsigned)
+    finally:
+        world.engine.close()
+
+
+def _keep(world: World, full: SessionView, small: SessionView, unsigned: SessionView) -> Story:
+    deployment, gateway = world.engine.deployment, world.engine.gateway
+    registry, anchors, log_id = deployment.registry, deployment.anchors, deployment.log_id
+    view = GatewayView(gateway)
+    tokens = [session.token_id for session in (full, small, unsigned)]
+    records = table(Record)
+    with world.engine.database.reading() as connection:
+        log = connection.execute(sa.select(records.c.body).order_by(records.c.leaf_index)).scalars()
+        raws = tuple(bytes(raw) for raw in log)
+    chain = Snapshot(
+        chain_id=view.chain_id,
+        anchor_registries={registry: str(view.anchors_of(registry))},
+        registrations={(registry, token): view.registration(registry, token) for token in tokens},
+        revocations={(registry, token): view.revocation(registry, token) for token in tokens},
+        salts={(anchors, log_id): view.log_opened(anchors, log_id)},
+        anchored={(anchors, log_id): view.anchorings(anchors, log_id)},
+        times_s={n: view.block_time_s(n) for n in range(gateway.head().number + 1)},
+    )
+    files = [world.engine.evidence(WORKSPACE, session.id) for session in (full, small, unsigned)]
+    return Story(registry, anchors, log_id, chain, deployment.log_key, raws, *files)
+
+
+@cache
+def story() -> Story:
+    """The one story that all tests read."""
+    with tempfile.TemporaryDirectory() as directory:
+        return _tell(Path(directory) / "data")
+
+
+@cache
+def another_story() -> Story:
+    """The same life in another installation: another chain's contracts, another log."""
+    with tempfile.TemporaryDirectory() as directory:
+        return _tell(Path(directory) / "data")

@@ -1,0 +1,70 @@
+"""The rules about imports and sizes hold, and would be heard if they did not."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("engine", "api", "tallystick")
+FILE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 80
+
+
+def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
+    lint = Path(sys.executable).with_name("lint-imports")
+    return subprocess.run(
+        [lint, "--no-logo", "--no-cache"],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(directory), "PATH": ""},
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "rule"),
+    [
+        ("engine/policy/decide.py", "import time", "The pure parts do no input or output"),
+        ("engine/audit/verify.py", "import sqlalchemy", "The pure parts do no input or output"),
+        ("engine/ledger/ledger.py", "import fastapi", "The engine knows no web framework"),
+        ("engine/ledger/ledger.py", "import api.server", "Imports go one way"),
+        ("engine/policy/limits.py", "import engine.db.tables", "rooms stand on each other"),
+    ],
+)
+def test_a_planted_import_is_found(tmp_path: Path, file: str, line: str, rule: str) -> None:
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    planted = tmp_path / file
+    planted.write_text(planted.read_text() + f"\n{line}\n")
+    checked = lint_imports(tmp_path)
+    assert checked.returncode != 0
+    assert re.search(rf"{rule}.* BROKEN", checked.stdout)
+
+
+def python_files() -> list[Path]:
+    return [path for package in (*PACKAGES, "tests") for path in (ROOT / package).rglob("*.py")]
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    lengths = {str(path): len(path.read_text().splitlines()) for path in python_files()}
+    assert {name: length for name, length in lengths.items() if length > FILE_LINES_MAX} == {}
+
+
+def test_no_function_is_too_long_to_read() -> None:
+    too_long = [
+        f"{path}:{node.lineno} {node.name}"
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if "migrations" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES_MAX
+    ]
+    assert too_long == []
