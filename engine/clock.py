@@ -11,6 +11,11 @@ def system_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+def stopwatch() -> int:
+    """Milliseconds that nobody can set back or forward; only differences mean anything."""
+    return time.monotonic_ns() // 1_000_000
+
+
 class ManualClock:
     """A clock that moves only when told to, for tests and simulations."""
 

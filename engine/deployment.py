@@ -79,7 +79,7 @@ def establish(
     """
     genesis = gateway.block(0)
     if genesis is None:
-        raise CannotStart(f"the chain at {settings.chain} has no block 0")
+        raise CannotStart("the chain that TALLYSTICK_CHAIN names has no block 0")
     stored = stored_deployment(database)
     if not stored:
         stored = _first_start(settings, gateway, vault, genesis.hash, random_bytes)
@@ -243,7 +243,7 @@ def _check(
         if (found := actual()) != expected:
             raise CannotStart(
                 f"this data directory belongs to another chain: its {what} is {expected}, "
-                f"but {settings.chain} has {found or 'no such contract'}"
+                f"but the one in TALLYSTICK_CHAIN has {found or 'no such contract'}"
             )
     if settings.registry not in (None, stored["registry"]):
         raise CannotStart(

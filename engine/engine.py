@@ -19,6 +19,7 @@ from engine.chain.gateway import BlockHeader, ChainError, ChainGateway
 from engine.chain.indexer import DeepReorg, Indexer
 from engine.chain.json_rpc import JsonRpcChain
 from engine.clock import Clock, system_clock
+from engine.clock import stopwatch as system_stopwatch
 from engine.db.sqlite import Database, DirectoryLock
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import table
@@ -28,10 +29,11 @@ from engine.evidence.anchorer import Anchorer, AnchorView
 from engine.evidence.export import Exporter
 from engine.grant import Domain
 from engine.identifiers import Identifiers
+from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log
 from engine.ledger.payment import Payment, parse_payment_id, payment_from_row
-from engine.ledger.writer import Writer
+from engine.ledger.writer import Batch, Writer
 from engine.policy.decision import Remaining
 from engine.sessions.lifecycle import NewSession, Sessions, SessionView
 from engine.sessions.on_chain import Listener, Registrar
@@ -60,6 +62,7 @@ class Engine:
         deployment: Deployment,
         vault: Vault,
         clock: Clock,
+        stopwatch: Clock,
         identifiers: Identifiers,
         log: Log,
     ) -> None:
@@ -78,11 +81,8 @@ class Engine:
         self._background: threading.Thread | None = None
         self.chain_fault: str | None = None
         self.writer = Writer(database, log, identifiers, clock)
-        self.ledger = Ledger(
-            self.writer,
-            hold_ttl_ms=settings.hold_ttl_s * 1000,
-            chain_silence_max_ms=CHAIN_SILENCE_MAX_MS,
-        )
+        self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
+        self.ledger = Ledger(self.writer, self.chain_watch, hold_ttl_ms=settings.hold_ttl_s * 1000)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)
         self.sessions = Sessions(
@@ -94,6 +94,16 @@ class Engine:
             domain=Domain(deployment.chain_id, deployment.registry),
             audit_log=deployment.log_id,
         )
+        self._follow(gateway, log)
+        self._exporter = Exporter(database, log, deployment)
+        # The chain's clock may have been further when a session expired than it is after a restart.
+        self.chain_watch.reached(self.sessions.latest_expiry_ms())
+        self.writer.start()
+        self.tick()
+
+    def _follow(self, gateway: ChainGateway, log: Log) -> None:
+        """Set up what listens to the chain and what speaks to it."""
+        settings, database, deployment = self.settings, self.database, self.deployment
         self._listener = Listener(self.sessions, confirmations=settings.confirmations)
         self._indexer = Indexer(
             gateway,
@@ -104,7 +114,7 @@ class Engine:
                 deployment.anchors: contracts.ANCHOR_REGISTRY,
             },
             start_block=deployment.start_block,
-            on_change=self._listener,
+            on_change=self._chain_changed,
         )
         self._registrar = Registrar(
             gateway,
@@ -125,11 +135,6 @@ class Engine:
             operator=deployment.operator,
             confirmations=settings.confirmations,
         )
-        self._exporter = Exporter(database, log, deployment)
-        # The chain's clock may have been further when a session expired than it is after a restart.
-        self.ledger.chain_seen(0, self.sessions.latest_expiry_ms())
-        self.writer.start()
-        self.tick()
 
     def start(self) -> None:
         """Follow the chain, expire what is over and anchor the log, on a thread of its own."""
@@ -241,6 +246,8 @@ class Engine:
     def ready(self) -> dict[str, Any]:
         """Whether decisions can be made, and what is in doubt if not."""
         faults = [fault for fault in (self.writer.fault, self.chain_fault) if fault]
+        if not faults and self.chain_watch.silent:
+            faults.append("the chain has not been read lately")
         latest = self._anchorer.latest()
         return {
             "ready": not faults,
@@ -265,7 +272,7 @@ class Engine:
                 self._read_chain()
             self._anchorer.tick(new=anchor)
         except DeepReorg as error:
-            self.ledger.chain_seen(0, 0)  # nothing known of the chain can be trusted any more
+            self.chain_watch.lost()
             _log.error("chain_reorganised", reason=error.message)
             return error.message
         except ChainError as error:
@@ -273,15 +280,21 @@ class Engine:
             return error.message
         return None
 
+    def _chain_changed(self, batch: Batch, tip: BlockHeader, subjects: set[bytes]) -> None:
+        self._listener(batch, tip, subjects)
+        if self.deployment.log_id in subjects and (fault := self._anchorer.contradiction(batch)):
+            self.writer.fault = fault
+
     def _expire_sessions(self) -> int:
-        return self.sessions.expire_due(self.ledger.chain_time_ms)
+        return self.sessions.expire_due(self.chain_watch.time_ms)
 
     def _read_chain(self) -> None:
         while True:
             tip: BlockHeader = self._indexer.tick()
             head = self.gateway.head()
-            self.ledger.chain_seen(self.clock(), tip.timestamp_s * 1000)
+            self.chain_watch.reached(tip.timestamp_s * 1000)
             if tip.number >= head.number:
+                self.chain_watch.seen(tip.timestamp_s * 1000)
                 return
 
     def _settled(self, view: SessionView, wait_s: float) -> SessionView:
@@ -315,7 +328,9 @@ class Engine:
             self._wake.clear()
 
 
-def open_engine(settings: Settings, *, clock: Clock = system_clock) -> Engine:
+def open_engine(
+    settings: Settings, *, clock: Clock = system_clock, stopwatch: Clock = system_stopwatch
+) -> Engine:
     """Open the data directory that `settings` names, making it at the first start.
 
     Raises:
@@ -342,6 +357,7 @@ def open_engine(settings: Settings, *, clock: Clock = system_clock) -> Engine:
             deployment=deployment,
             vault=vault,
             clock=clock,
+            stopwatch=stopwatch,
             identifiers=identifiers,
             log=log,
         )

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("engine", "api", "tallystick")
 FILE_LINES_MAX = 400
+TEST_FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 80
 
 
@@ -53,8 +54,13 @@ def python_files() -> list[Path]:
 
 
 def test_no_file_is_too_long_to_read() -> None:
-    lengths = {str(path): len(path.read_text().splitlines()) for path in python_files()}
-    assert {name: length for name, length in lengths.items() if length > FILE_LINES_MAX} == {}
+    too_long = {
+        str(path): length
+        for path in python_files()
+        for length in [len(path.read_text().splitlines())]
+        if length > (TEST_FILE_LINES_MAX if "tests" in path.parts else FILE_LINES_MAX)
+    }
+    assert too_long == {}
 
 
 def test_no_function_is_too_long_to_read() -> None:

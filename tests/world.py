@@ -6,7 +6,8 @@ from typing import Any
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from engine.clock import Clock, system_clock
+from engine.clock import Clock, ManualClock, system_clock
+from engine.clock import stopwatch as system_stopwatch
 from engine.engine import Engine, open_engine
 from engine.ledger.payment import Payment
 from engine.policy.decision import PaymentRequest
@@ -40,18 +41,36 @@ class World:
         self.settings = settings_for(directory, **changes)
         self.clock = clock
         self.owner: LocalAccount = Account.create()
-        self.engine: Engine = open_engine(self.settings, clock=clock)
+        self.engine: Engine = self._open()
         self.operator_key = self.engine.access.ensure_admin(None)
 
     def reopen(self) -> None:
         """Close the engine and open the same directory again."""
         self.engine.close()
-        self.engine = open_engine(self.settings, clock=self.clock)
+        self.engine = self._open()
+
+    def _open(self) -> Engine:
+        # Where the clock is moved by hand, time also passes by hand.
+        stopwatch = self.clock if isinstance(self.clock, ManualClock) else system_stopwatch
+        return open_engine(self.settings, clock=self.clock, stopwatch=stopwatch)
 
     def session(
         self, limits: Limits = NO_LIMITS, *, mint_pkp: bool = False, **changes: Any
     ) -> SessionView:
         """A session; with `mint_pkp` the owner signs and it is registered on the chain."""
+        view = self.create(limits, mint_pkp=mint_pkp, **changes)
+        return self.consent(view) if view.state == "awaiting_consent" else view
+
+    def create(
+        self,
+        limits: Limits = NO_LIMITS,
+        *,
+        mint_pkp: bool = True,
+        workspace: str = WORKSPACE,
+        wait_s: float = 10,
+        **changes: Any,
+    ) -> SessionView:
+        """A session that nobody has signed yet."""
         fields: dict[str, Any] = {
             "type": "agent",
             "label": None,
@@ -70,16 +89,16 @@ class World:
             "metadata_json": "{}",
             **changes,
         }
-        view, self.token = self.engine.create_session(WORKSPACE, NewSession(**fields), wait_s=10)
-        if view.state == "awaiting_consent":
-            view = self.consent(view)
+        view, self.token = self.engine.create_session(
+            workspace, NewSession(**fields), wait_s=wait_s
+        )
         return view
 
-    def consent(self, view: SessionView) -> SessionView:
+    def consent(self, view: SessionView, *, wait_s: float = 10) -> SessionView:
         """The owner signs the grant."""
         typed_data = view.grant.typed_data(self.engine.sessions.domain)
         signature = self.owner.sign_typed_data(full_message=typed_data).signature
-        return self.engine.consent(WORKSPACE, view.id, bytes(signature), wait_s=10)
+        return self.engine.consent(WORKSPACE, view.id, bytes(signature), wait_s=wait_s)
 
     def request(self, dollars: int | None = None, **changes: Any) -> PaymentRequest:
         """A request in test USDC."""

@@ -35,7 +35,7 @@ class BodyLimit:
             more = message["type"] == "http.request" and message.get("more_body", False)
         if size > BODY_BYTES_MAX:
             body = error_body("body_too_large", f"the body is above {BODY_BYTES_MAX} bytes")
-            await JSONResponse(body, 413)(scope, receive, send)
+            await JSONResponse(body, 413, {"Connection": "close"})(scope, receive, send)
             return
 
         async def replay() -> Message:

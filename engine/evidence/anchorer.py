@@ -5,6 +5,7 @@ before it is mined, and while its fate is unknown it is sent again as it is: the
 strictly growing sizes, so the worst that can happen is that a second copy is refused.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from engine.chain import contracts, sender
 from engine.chain.gateway import CallReverted, ChainGateway, Receipt, TransactionRejected
 from engine.chain.resend import send_again
 from engine.db.sqlite import Database
-from engine.db.tables import Anchor, CheckpointRow, table
+from engine.db.tables import Anchor, ChainEvent, CheckpointRow, table
 from engine.ledger.log import Log
 from engine.ledger.writer import Batch, Writer
 
@@ -31,6 +32,7 @@ FOLLOWED_MAX = 64
 _SENT = {"state": "sent", "block_number": None, "block_hash": None}
 
 _anchors = table(Anchor)
+_events = table(ChainEvent)
 _checkpoints = table(CheckpointRow)
 _log = structlog.get_logger(__name__)
 
@@ -101,6 +103,26 @@ class Anchorer:
         with self._database.reading() as connection:
             row = connection.execute(query).first()
         return None if row is None else _view(row)
+
+    def contradiction(self, batch: Batch) -> str | None:
+        """What the chain holds of this log that the records here cannot have led to, if anything.
+
+        It is so when an older database was put back, or when the anchorer's key is used elsewhere.
+        """
+        query = (
+            sa.select(_events.c.args_json)
+            .where(_events.c.subject == self._log_id, _events.c.name == "Anchored")
+            .order_by(_events.c.block_number.desc())
+            .limit(FOLLOWED_MAX)
+        )
+        for args in map(json.loads, batch.read(query).scalars()):
+            size = int(args["size"])
+            if size > self._log.committed or "0x" + self._log.tree.root(size).hex() != args["root"]:
+                return (
+                    f"the chain holds an anchor of size {size} that is not of the records here: "
+                    "an older database was put back, or another anchors this log"
+                )
+        return None
 
     def tick(self, *, new: bool) -> AnchorView | None:
         """Follow the anchors on their way; if all arrived and `new`, anchor what was added since.

@@ -18,6 +18,7 @@ from engine.errors import NotFound
 from engine.grant import Grant
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
+from engine.policy.limits import MONTH_MS
 from engine.policy.windows import Entry, RollingWindows
 
 _records = table(Record)
@@ -89,12 +90,17 @@ def load_account(batch: Batch, session_id: str) -> Account:
     account = Account(
         session_id, row.workspace_id, row.mint_pkp, grant_hash, grant.policy(), standing
     )
-    count = sa.select(sa.func.count()).where(_decisions.c.session_id == session_id)
-    account.decisions = batch.read(count).scalar_one()
     columns = _decisions.c
+    newest = sa.select(sa.func.max(columns.number)).where(columns.session_id == session_id)
+    last = batch.read(newest).scalar_one()
+    account.decisions = 0 if last is None else last + 1
     live: Any = batch.read(
         sa.select(_decisions)
-        .where(columns.session_id == session_id, columns.state.in_(("held", "captured")))
+        .where(
+            columns.session_id == session_id,
+            columns.state.in_(("held", "captured")),
+            columns.decided_ms > batch.now_ms - MONTH_MS,  # what is older is in no window
+        )
         .order_by(columns.number)
     )
     for row in live:

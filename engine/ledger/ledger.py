@@ -19,6 +19,7 @@ from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import table
 from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
 from engine.ledger.account import Account, load_account
+from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.payment import (
     Payment,
     parse_payment_id,
@@ -26,10 +27,16 @@ from engine.ledger.payment import (
 )
 from engine.ledger.writer import Batch, Writer
 from engine.policy.decide import decide, remaining
-from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Remaining
+from engine.policy.decision import Decision, PaymentRequest, Remaining
+from engine.policy.rules import WINDOW_RULES
 
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
 SWEEP_HOLDS_MAX = 500
+ACCOUNTS_MAX = 20_000
+"""So many accounts are kept in memory; any other is read from the database when needed."""
+
+_DECIDED_ON = ("amount_micro_usd", "merchant", "token", "chain", "permission", "token_priced")
+"""The parts of a stored request that the policy looks at."""
 
 _decisions = table(DecisionRow)
 
@@ -37,19 +44,12 @@ _decisions = table(DecisionRow)
 class Ledger:
     """All accounts, and what may be done to them."""
 
-    def __init__(self, writer: Writer, *, hold_ttl_ms: int, chain_silence_max_ms: int) -> None:
+    def __init__(self, writer: Writer, chain: ChainWatch, *, hold_ttl_ms: int) -> None:
         self._writer = writer
         self._hold_ttl_ms = hold_ttl_ms
-        self._chain_silence_max_ms = chain_silence_max_ms
+        self._chain = chain
         self._accounts: dict[str, Account] = {}
-        self.chain_read_ms = 0
-        self.chain_time_ms = 0
         writer.on_abandoned_batch(self._accounts.clear)
-
-    def chain_seen(self, read_ms: int, chain_time_ms: int) -> None:
-        """Note when the chain was last read, and its own time then."""
-        self.chain_read_ms = read_ms
-        self.chain_time_ms = max(self.chain_time_ms, chain_time_ms)
 
     def authorise(
         self,
@@ -147,15 +147,17 @@ class Ledger:
         """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
         return self._writer.call(self._expire_all)
 
-    def stand(self, session_id: str, state: str) -> None:
-        """A session's stored state changed. Call it on the writer's thread, after the writes."""
-        if account := self._accounts.get(session_id):
-            account.standing = STANDING_OF_STATE[state]
+    def changed(self, session_id: str) -> None:
+        """A stored session changed. Call it on the writer's thread, after the writes."""
+        # It is read again when it is next needed, and its grant compared again with its hash.
+        self._accounts.pop(session_id, None)
 
     def _account(self, batch: Batch, session_id: str) -> Account:
         account = self._accounts.get(session_id)
         if account is None:
             account = load_account(batch, session_id)
+            if len(self._accounts) >= ACCOUNTS_MAX:
+                del self._accounts[next(iter(self._accounts))]
             self._accounts[session_id] = account
         return account
 
@@ -174,88 +176,97 @@ class Ledger:
             _same_request(earlier, stored)
             return earlier
         if account.on_chain:
-            self._check_chain(batch.now_ms)
+            self._check_chain()
         self._expire(batch, account)
-        chain_time_ms = self.chain_time_ms if account.on_chain else 0
         decision = decide(
             account.policy,
             account.standing,
             account.windows,
             request,
             batch.now_ms,
-            chain_time_ms=chain_time_ms,
+            chain_time_ms=self._chain_time_ms(account),
         )
-        answer = decision.to_json()
-        number = account.decisions
-        expires_ms = batch.now_ms + self._hold_ttl_ms if decision.allowed else None
+        payment = self._decided(batch, account, request, stored, request_json, decision)
+        if decision.allowed and capture:
+            payment = replace(
+                payment, state="captured", captured=request.amount, closed_ms=batch.now_ms
+            )
+            self._record_end(batch, payment)
+        self._keep(batch, account, payment, request_json, key)
+        return payment
+
+    def _decided(
+        self,
+        batch: Batch,
+        account: Account,
+        request: PaymentRequest,
+        stored: dict[str, Any],
+        request_json: str,
+        decision: Decision,
+    ) -> Payment:
+        """Write the record of a decision; an allowed one opens a hold."""
+        allowed = decision.allowed
         payment = Payment(
-            session_id=session_id,
+            session_id=account.session_id,
             workspace_id=account.workspace_id,
-            number=number,
+            number=account.decisions,
             request=stored,
-            decision=answer,
-            state="held" if decision.allowed else "denied",
+            decision=decision.to_json(),
+            state="held" if allowed else "denied",
             amount=request.amount,
             captured=0,
             decided_ms=batch.now_ms,
-            expires_ms=expires_ms,
-            closed_ms=None if decision.allowed else batch.now_ms,
+            expires_ms=batch.now_ms + self._hold_ttl_ms if allowed else None,
+            closed_ms=None if allowed else batch.now_ms,
         )
         self._record(
             batch,
             payment,
             "payment.decided",
             {
-                "request": {
-                    name: stored[name]
-                    for name in (
-                        "amount_micro_usd",
-                        "merchant",
-                        "token",
-                        "chain",
-                        "permission",
-                        "token_priced",
-                    )
-                },
+                "request": {name: stored[name] for name in _DECIDED_ON},
                 "request_digest": hashlib.sha256(request_json.encode()).hexdigest(),
                 "grant_hash": account.grant_hash.hex(),
                 "standing": account.standing.value,
-                "chain_time_ms": chain_time_ms,
-                "decision": answer,
-                "hold_expires_ms": expires_ms,
+                "chain_time_ms": self._chain_time_ms(account),
+                "decision": payment.decision,
+                "hold_expires_ms": payment.expires_ms,
             },
         )
-        if decision.allowed and capture:
-            payment = replace(
-                payment, state="captured", captured=request.amount, closed_ms=batch.now_ms
-            )
-            self._record_end(batch, payment)
+        return payment
+
+    def _keep(
+        self, batch: Batch, account: Account, payment: Payment, request_json: str, key: str | None
+    ) -> None:
+        """Write the payment's row and event; then let memory follow."""
         batch.insert(
             _decisions,
             {
-                "session_id": session_id,
-                "number": number,
-                "workspace_id": account.workspace_id,
+                "session_id": payment.session_id,
+                "number": payment.number,
+                "workspace_id": payment.workspace_id,
                 "idempotency_key": key,
                 "request_json": request_json,
-                "decision_json": encode(answer).decode(),
-                "amount": request.amount,
+                "decision_json": encode(payment.decision).decode(),
+                "amount": payment.amount,
                 "captured": payment.captured,
                 "state": payment.state,
-                "decided_ms": batch.now_ms,
-                "expires_ms": expires_ms,
+                "decided_ms": payment.decided_ms,
+                "expires_ms": payment.expires_ms,
                 "closed_ms": payment.closed_ms,
             },
         )
         if key is not None:
-            batch.keys.add((session_id, key))
+            batch.keys.add((payment.session_id, key))
         self._tell(batch, account, payment)
-        account.decisions = number + 1
+        account.decisions = payment.number + 1
         if payment.state in ("held", "captured"):
-            entry = account.windows.add(batch.now_ms, request.amount)
-            if payment.state == "held" and expires_ms is not None:
-                account.open(number, entry, expires_ms)
-        return payment
+            entry = account.windows.add(payment.decided_ms, payment.amount)
+            if payment.state == "held" and payment.expires_ms is not None:
+                account.open(payment.number, entry, payment.expires_ms)
+
+    def _chain_time_ms(self, account: Account) -> int:
+        return self._chain.time_ms if account.on_chain else 0
 
     def _replay(self, batch: Batch, session_id: str, key: str) -> Payment | None:
         read = batch.read if (session_id, key) in batch.keys else batch.read_committed
@@ -266,8 +277,8 @@ class Ledger:
         ).first()
         return None if row is None else payment_from_row(row, replayed=True)
 
-    def _check_chain(self, now_ms: int) -> None:
-        if now_ms - self.chain_read_ms > self._chain_silence_max_ms:
+    def _check_chain(self) -> None:
+        if self._chain.silent:
             raise Unavailable(
                 "the chain has not been read lately, so a revocation could have been missed",
                 code="chain_unavailable",
@@ -354,7 +365,7 @@ class Ledger:
         """Put into the outbox what a listener learns from this payment's new state."""
         decision = payment.decision
         if payment.state == "denied":
-            if decision["code"] == "LIMIT_EXCEEDED" and not account.limit_reached:
+            if decision["rule"] in WINDOW_RULES and not account.limit_reached:
                 account.limit_reached = True
                 self._event(batch, payment, "agent.session.limit_reached")
             return
@@ -379,7 +390,7 @@ class Ledger:
 
 
 def _same_request(earlier: Payment, stored: Mapping[str, Any]) -> None:
-    for name in sorted(stored.keys() | earlier.request.keys()):
+    for name in sorted((stored.keys() | earlier.request.keys()) - {"token_priced"}):
         if stored.get(name) != earlier.request.get(name):
             raise Conflict(
                 f"this idempotency key was used for another request: {name} differs",

@@ -15,6 +15,10 @@ _EVM_CHAIN = re.compile(r"eip155:[1-9][0-9]{0,31}")
 _ASSET = re.compile(r"([^/]+)/([-a-z0-9]{3,8}):([-.%a-zA-Z0-9]{1,128})")
 
 
+# Not Cn (unassigned): which characters are, depends on the Unicode version of the Python that asks.
+_UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+
+
 class IdentifierError(ValueError):
     """Text that does not name a merchant, a chain or an asset. The message names no field."""
 
@@ -25,7 +29,7 @@ def normalise_merchant(text: str) -> str:
     An EVM address becomes lower case; any other name is put into Unicode NFC and is otherwise kept
     as it is, upper and lower case apart. Raises `IdentifierError` for empty or longer text, spaces
     at either end, and characters that nobody sees or that have no fixed meaning (Unicode categories
-    C*, Zl, Zp): two names that look alike must not differ by them.
+    Cc, Cf, Co, Cs, Zl, Zp): two names that look alike must not differ by them.
     """
     if not 0 < len(text) <= IDENTIFIER_LENGTH_MAX:
         raise IdentifierError(f"a merchant has 1 to {IDENTIFIER_LENGTH_MAX} characters")
@@ -37,8 +41,7 @@ def normalise_merchant(text: str) -> str:
     if name != name.strip():
         raise IdentifierError("a merchant has no space at its ends")
     for character in name:
-        category = unicodedata.category(character)
-        if category[0] == "C" or category in {"Zl", "Zp"}:
+        if unicodedata.category(character) in _UNSEEN:
             raise IdentifierError(f"a merchant has no character U+{ord(character):04X}")
     return name
 

@@ -155,6 +155,9 @@ def _approval_above(facts: Facts) -> Finding | None:
     return Finding(reason, {"approval_above": above, "requested": amount})
 
 
+WINDOW_RULES = frozenset(("per_day", "per_week", "per_month"))
+"""The names of the rules whose denial says that a limit is used up."""
+
 RULES = (
     Rule(
         "revoked",

@@ -363,7 +363,7 @@ class Sessions:
             values["ended_ms"] = batch.now_ms
         batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
         batch.record(view.workspace_id, view.id, kind, {**evidence, "state": state})
-        self._ledger.stand(view.id, state)
+        self._ledger.changed(view.id)
 
     def _tell(self, batch: Batch, view: SessionView, name: str) -> None:
         batch.event(

@@ -61,7 +61,7 @@ class Listener:
             if view.state in ("active", "mismatch"):
                 self._sessions.unregistered(batch, view, {})
         elif registration["grant_hash"] != "0x" + view.grant_hash.hex():
-            if view.state != "mismatch":
+            if view.state in ("registering", "active"):
                 self._sessions.mismatched(batch, view, registration)
         elif (
             view.state in ("registering", "mismatch")

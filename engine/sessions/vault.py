@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from engine.errors import CannotStart
 
+KEK_BYTES = 32
 _NONCE_BYTES = 12
 
 
@@ -36,17 +37,16 @@ class Vault:
             CannotStart: the file is not 64 hexadecimal digits, or others may read it.
         """
         if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-                file.flush()
-                os.fsync(file.fileno())
+            _write_once(path, secrets.token_hex(KEK_BYTES))
         if path.stat().st_mode & 0o077:
             raise CannotStart(f"{path} holds a secret but others may read it; chmod 600 it")
         try:
-            return cls(bytes.fromhex(path.read_text().strip()))
-        except ValueError as error:
-            raise CannotStart(f"{path} does not hold a 256-bit key") from error
+            kek = bytes.fromhex(path.read_text().strip())
+        except ValueError:
+            kek = b""
+        if len(kek) != KEK_BYTES:
+            raise CannotStart(f"{path} does not hold a 256-bit key")
+        return cls(kek)
 
     def seal(self, secret: bytes, context: str) -> bytes:
         """Encrypt and authenticate; the result is 28 bytes longer."""
@@ -68,3 +68,19 @@ class Vault:
                 f"{context} cannot be decrypted: TALLYSTICK_KEK (or the kek file) is not the one "
                 "this data directory was made with, or the data was changed"
             ) from error
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Create a file that only its owner can read: whole and durable, or not at all."""
+    unfinished = path.with_suffix(".new")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

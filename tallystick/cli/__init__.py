@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from tallystick.cli import audit, payments, server, sessions
-from tallystick.cli.output import fail, failed
+from tallystick.cli.output import ReaderGoneError, fail, failed
 
 READER_GONE_EXIT_CODE = 141
 DEFECT_EXIT_CODE = 70
@@ -37,15 +37,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character still has to hear the rest.
             stream.reconfigure(errors="backslashreplace")
-    try:
-        status = _run()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at exit, and would complain.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = READER_GONE_EXIT_CODE
-    sys.exit(status)
+    sys.exit(_run())
 
 
 def _run() -> int:
@@ -54,8 +46,9 @@ def _run() -> int:
 
     try:
         status = app(standalone_mode=False)
-    except BrokenPipeError:
-        raise
+        print(end="", flush=True)
+    except (ReaderGoneError, BrokenPipeError):
+        return _without_output(READER_GONE_EXIT_CODE)
     except TyperException as error:
         return _wrong_usage(error)
     except typer.Abort:
@@ -64,9 +57,18 @@ def _run() -> int:
         return fail(error)
     except UnicodeEncodeError as error:
         return failed("usage", f"{error.object!r} cannot be sent: {error.reason}", 2)
+    except OSError as error:
+        return _without_output(failed("internal_error", str(error), DEFECT_EXIT_CODE))
     except Exception as error:  # noqa: BLE001 (nobody but a developer is helped by a traceback)
         return failed("internal_error", repr(error), DEFECT_EXIT_CODE)
     return status if isinstance(status, int) else 0
+
+
+def _without_output(status: int) -> int:
+    """Python writes what is left at exit, and would fail and complain once more."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 def _wrong_usage(error: TyperException) -> int:

@@ -20,21 +20,34 @@ _POLICY_DENIAL_STATUS = 402
 _UNBOUNDED_COLUMNS = 10_000
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads the output any more (`tallystick … | head`)."""
+
+
 class _Console(Console):
-    """Rich would end the process by itself when nobody reads any more."""
+    """Rich and Typer each have an exit status of their own for this; `main` has one for both."""
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+        raise ReaderGoneError
 
 
-# Output that is not read on a terminal is never folded.
-console = _Console(highlight=False, width=None if sys.stdout.isatty() else _UNBOUNDED_COLUMNS)
+# Output that is not read on a terminal is never folded. Without any output, stdout is None.
+_terminal = getattr(sys.stdout, "isatty", bool)()
+console = _Console(highlight=False, width=None if _terminal else _UNBOUNDED_COLUMNS)
 errors = _Console(stderr=True, highlight=False)
+
+
+def print_line(text: str) -> None:
+    """Text as it is, for programs."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print_line(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def dollars(amount: float | None) -> str:

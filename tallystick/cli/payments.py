@@ -64,8 +64,8 @@ def _print(payment: dict[str, Any], as_json: bool) -> None:
         print_json(payment)
         return
     console.print(
-        f"{payment['id']} {payment['state']}: {dollars(payment['amount_usd'])}, "
-        f"captured {dollars(payment['captured_usd'])}, "
+        f"{payment['id']} {payment['state']}: "
+        f"{dollars(payment['captured_usd'])} of {dollars(payment['amount_usd'])} captured, "
         f"{dollars(payment['remaining_today'])} left today",
         soft_wrap=True,
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from tallystick.cli.output import console
+from tallystick.cli.output import console, print_line
 
 DEFAULT_ANVIL_TOML = Path("anvil.toml")
 
@@ -47,7 +47,7 @@ def serve(
         if first_key is not None:
             console.print(f"[bold]admin key[/] (shown once): {first_key}", soft_wrap=True)
         console.print(f"[bold]REST[/]      {server.url}  (OpenAPI at {server.url}/docs)")
-        console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(settings, rpc)}")
+        console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(rpc)}")
         console.print(f"[bold]registry[/]  {engine.deployment.registry}")
         sys.stdout.flush()
         # After its own shutdown the server raises the signal again; closing the engine comes then.
@@ -108,10 +108,10 @@ def deploy(
     finally:
         gateway.close()
     console.print(f"# AnchorRegistry {deployed.anchors}", soft_wrap=True)
-    print(f"export TALLYSTICK_REGISTRY={deployed.registry}")
+    print_line(f"export TALLYSTICK_REGISTRY={deployed.registry}")
     if token is not None:
         asset = f"eip155:{gateway.chain_id}/erc20:{token}"
-        print(
+        print_line(
             "export TALLYSTICK_TOKENS="
             f"""'[{{"symbol":"USDC","asset":"{asset}","decimals":6,"usd_price":"1"}}]'"""
         )
@@ -121,8 +121,9 @@ def _leave(_signal: int, _frame: object) -> None:
     sys.exit(0)
 
 
-def _where(settings: Any, rpc: Any) -> str:
-    return escape(settings.chain if rpc is None else rpc.url)
+def _where(rpc: Any) -> str:
+    # A hosted endpoint's URL holds its access key, so it is not repeated here.
+    return "TALLYSTICK_CHAIN" if rpc is None else escape(rpc.url)
 
 
 def _log_as_json() -> None:

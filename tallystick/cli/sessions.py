@@ -96,7 +96,7 @@ def list_sessions(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJso
                 session["agent_id"],
                 session["label"] or "",
                 dollars(session["remaining_today"]),
-                session["expires_at"],
+                session["expires_at"][:16].replace("T", " ") + "Z",
             )
             for session in sessions
         ],

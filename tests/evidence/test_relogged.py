@@ -274,6 +274,19 @@ def test_a_registration_for_another_grant_is_tampering(told: Story) -> None:
     assert failed(told.verify(told.full, chain)) == "consent"
 
 
+def test_a_registration_of_a_grant_for_another_key_is_tampering(told: Story) -> None:
+    """Our registry refuses such a registration; the verifier does not rest on that."""
+    document, other = told.document, read(told.small)["session"]
+    token = bytes.fromhex(document["session"]["token_id"])
+    found = told.chain.registrations[told.registry, token]
+    assert found is not None
+    document["session"].update(grant=other["grant"], grant_hash=other["grant_hash"])
+    wrong = replace(found, grant_hash=bytes.fromhex(other["grant_hash"]))
+    chain = replaced(told.chain, registrations={(told.registry, token): wrong})
+    report = told.verify(told.seal(document), chain)
+    assert report.reason == "registration: the grant is for another session key"
+
+
 def test_another_anchored_root_or_none_is_tampering(told: Story) -> None:
     """A perfect rewrite: new records, a new tree, a new checkpoint, but the chain has the old."""
     file, _ = told.relogged(body(5, payment="pay_x_1"))

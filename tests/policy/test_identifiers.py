@@ -41,7 +41,7 @@ def test_merchants(text: str, name: str) -> None:
     [
         *["", " ", "m" * 257, " a", "a ", "\u2003a", "a\u00a0", "a\n", "a\tb", "a\0b", "a\x7fb"],
         *["a\u200bb", "a\u202eb", "\ufeffa", "a\u2028b", "a\u2029b", "a\ud800", "\udfffb"],
-        *["a\ue000b", "a\U000e0001b", "a\u0378b"],
+        *["a\ue000b", "a\U000e0001b"],
         "\u0958" * 200,  # NFC makes two characters of each: too long only afterwards
         "0x833589fcd6edb6e08f4c7c32d4f71b54bda0291\uff13\u200b",
     ],
@@ -136,3 +136,9 @@ def test_what_names_no_asset(text: str) -> None:
 def test_the_case_of_an_address_never_makes_another_name(address: str) -> None:
     assert normalise_merchant(address) == normalise_merchant("0X" + address[2:].upper())
     assert normalise_asset(f"eip155:1/erc20:{address}") == f"eip155:1/erc20:{address.lower()}"
+
+
+def test_an_unassigned_character_is_a_character_like_any_other() -> None:
+    # Which code points are assigned depends on the Unicode version of the Python that asks, and an
+    # auditor's Python must read a grant as the server's did.
+    assert normalise_merchant("a\u0378b") == "a\u0378b"

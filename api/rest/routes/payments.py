@@ -16,7 +16,7 @@ from api.rest.auth import (
     SessionToken,
     smart_payer,
 )
-from api.rest.errors import POLICY_DENIAL_STATUS, WITH_BODY, documented
+from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.idempotency import REPLAYED, IdempotencyKey, in_callers_words
 from api.rest.schemas import Capture, CreatePayment, Page, PaymentBody, SmartPayment
@@ -41,7 +41,7 @@ router = APIRouter(
 @router.post(
     "/api/v1/ai/smart-payment",
     summary="Pay at once, if the policy allows it",
-    responses={200: {"model": SmartPaymentAnswer}, **_DENIED, **documented(409, *WITH_BODY)},
+    responses={200: {"model": SmartPaymentAnswer}, **_DENIED, **documented(409, 415)},
 )
 async def smart_payment(
     body: SmartPayment,
@@ -62,7 +62,7 @@ async def smart_payment(
     "/api/v1/payments",
     status_code=201,
     summary="Hold an amount, to be captured or voided",
-    responses={201: {"model": PaymentAnswer}, **_DENIED, **documented(409, *WITH_BODY)},
+    responses={201: {"model": PaymentAnswer}, **_DENIED, **documented(409, 415)},
 )
 async def create_payment(
     body: CreatePayment, engine: EngineOf, holder: SessionHolderOf, key: IdempotencyKey
@@ -108,7 +108,7 @@ async def get_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) 
 @router.post(
     "/api/v1/payments/{payment_id}/capture",
     summary="Spend a hold, or part of it",
-    responses={200: {"model": PaymentAnswer}, **documented(404, 409, *WITH_BODY)},
+    responses={200: {"model": PaymentAnswer}, **documented(404, 409, 415)},
 )
 async def capture_payment(
     payment_id: str, engine: EngineOf, party: PaymentPartyOf, body: Capture | None = None
@@ -117,8 +117,7 @@ async def capture_payment(
     _check_party(party, payment_id)
     amount = body.amount if body is not None else None
     future = engine.ledger.capture(party.workspace_id, payment_id, amount)
-    payment = await asyncio.wrap_future(future)
-    return _answer(payment, payment_json(payment), 200)
+    return await _ended(engine, await asyncio.wrap_future(future))
 
 
 @router.post(
@@ -129,8 +128,14 @@ async def capture_payment(
 async def void_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> Response:
     """The budget is free at once. Voiding again is a replay."""
     _check_party(party, payment_id)
-    payment = await asyncio.wrap_future(engine.ledger.void(party.workspace_id, payment_id))
-    return _answer(payment, payment_json(payment), 200)
+    future = engine.ledger.void(party.workspace_id, payment_id)
+    return await _ended(engine, await asyncio.wrap_future(future))
+
+
+async def _ended(engine: Engine, payment: Payment) -> Response:
+    """A payment whose hold ended, with what remains of the limits now."""
+    left = await asyncio.wrap_future(engine.ledger.remaining(payment.session_id))
+    return _answer(payment, payment_json(payment, left), 200)
 
 
 def _check_party(party: Operator | SessionHolder, payment_id: str) -> None:

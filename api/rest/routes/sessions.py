@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.rest.answers import CreatedSession, Revoked, SessionAnswer
 from api.rest.auth import EngineOf, OperatorOf
-from api.rest.errors import WITH_BODY, documented
+from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.schemas import Consent, CreateSession
 from api.rest.views import session_json
@@ -31,7 +31,7 @@ router = APIRouter(
 )
 
 
-@router.post("", status_code=201, summary="Create a session", responses=documented(*WITH_BODY))
+@router.post("", status_code=201, summary="Create a session", responses=documented(415))
 def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> CreatedSession:
     """The token in the answer is not shown again."""
     view, secret = engine.create_session(
@@ -60,7 +60,7 @@ def get(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
 @router.post(
     "/{session_id}/consent",
     summary="The owner's signature over the grant",
-    responses=documented(404, 409, *WITH_BODY),
+    responses=documented(404, 409, 415),
 )
 def consent(session_id: str, body: Consent, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
     """The signature is over the `typed_data` of the created session (EIP-712)."""

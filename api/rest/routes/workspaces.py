@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from api.rest.answers import AgentAnswer, CreatedWorkspace, RegisteredAgent
 from api.rest.auth import AdminOf, EngineOf, OperatorOf
-from api.rest.errors import WITH_BODY, documented
+from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.schemas import CreateWorkspace, RegisterAgent
 from api.rest.views import time_text
@@ -18,7 +18,7 @@ router = APIRouter(
     "/api/v1/workspaces",
     status_code=201,
     summary="Make a workspace",
-    responses=documented(409, *WITH_BODY),
+    responses=documented(409, 415),
 )
 def create_workspace(body: CreateWorkspace, engine: EngineOf, _caller: AdminOf) -> CreatedWorkspace:
     """The operator key in the answer is not shown again."""
@@ -30,7 +30,7 @@ def create_workspace(body: CreateWorkspace, engine: EngineOf, _caller: AdminOf) 
     "/api/v1/agents",
     status_code=201,
     summary="Register an agent",
-    responses=documented(*WITH_BODY),
+    responses=documented(415),
 )
 def register_agent(body: RegisterAgent, engine: EngineOf, caller: OperatorOf) -> RegisteredAgent:
     """Registering an agent again changes nothing."""

@@ -8,7 +8,7 @@ pragma solidity 0.8.37;
 /// - Anyone may open logs. Which log is meant is said by whoever names its id, for example a grant.
 /// - A log id is made from the address that opens the log, so nobody can open another's.
 /// - That a larger log contains the smaller one is not checked here: that takes a consistency
-///   proof (RFC 9162, section 2.1.4), which is checked off chain against two anchors.
+///   proof (RFC 9162, section 2.1.4), which two anchors let anybody check off chain.
 /// - The anchorer of a log cannot be changed. Whoever loses the key opens another log.
 interface IAnchorRegistry {
     /// @notice A log is open and holds no anchor.

@@ -1,0 +1,36 @@
+"""What the ledger knows of the chain's clock, and whether that is recent enough to decide by."""
+
+from engine.clock import Clock
+
+
+class ChainWatch:
+    """When the chain was last read to its newest block. May be used from any thread.
+
+    Silence is measured with a stopwatch, not with a clock that somebody can set.
+    """
+
+    def __init__(self, stopwatch: Clock, *, silence_max_ms: int) -> None:
+        self._stopwatch = stopwatch
+        self._silence_max_ms = silence_max_ms
+        self._read_ms: int | None = None
+        self.time_ms = 0
+
+    def seen(self, time_ms: int) -> None:
+        """The chain was just read to its newest block, which is of this time."""
+        self._read_ms = self._stopwatch()
+        self.reached(time_ms)
+
+    def reached(self, time_ms: int) -> None:
+        """The chain's own clock was at least here; it never goes back for us."""
+        self.time_ms = max(self.time_ms, time_ms)
+
+    def lost(self) -> None:
+        """Nothing known of the chain can be trusted until it is read again."""
+        self._read_ms = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether too much could have happened on the chain since it was last read."""
+        if self._read_ms is None:
+            return True
+        return self._stopwatch() - self._read_ms > self._silence_max_ms

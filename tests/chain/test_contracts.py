@@ -1,0 +1,200 @@
+"""Our contracts as the engine sees them: calls out, answers and events in, nothing believed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from eth_abi.abi import encode
+from eth_account import Account
+from eth_keys.datatypes import PrivateKey
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from engine.chain import contracts, sender
+from engine.chain.deploy import create, deploy
+from engine.chain.embedded import EmbeddedChain
+from engine.chain.gateway import CallReverted, ChainError, ChainUnavailable, Log
+from engine.grant import Domain, Grant
+from engine.policy.limits import Limits
+from tests.chain import bytecode
+
+REGISTRY, ANCHORS = contracts.SESSION_REGISTRY, contracts.ANCHOR_REGISTRY
+
+
+class Deployment:
+    """Both registries on an embedded chain, and one registered session."""
+
+    def __init__(self) -> None:
+        self.chain = EmbeddedChain(None)
+        self.operator, self.owner, secret = (
+            Account.create(),
+            Account.create(),
+            PrivateKey(b"k" * 32),
+        )
+        self.chain.fund(self.operator.address.lower(), 10**18)
+        self.deployed = deploy(self.chain, self.operator)
+        self.public_key = b"\x04" + secret.public_key.to_bytes()
+        now_s = self.chain.head().timestamp_s
+        self.grant = Grant(
+            owner=self.owner.address.lower(),
+            session_key=secret.public_key.to_address(),
+            audit_log=bytes(32),
+            workspace="default",
+            agent_id="bot",
+            permissions=("pay",),
+            merchants=("ünï.example", "b"),
+            tokens=(),
+            chains=("eip155:1",),
+            limits=Limits(1, 2, 3, None, 0),
+            valid_from_s=now_s,
+            valid_until_s=now_s + 3600,
+            salt=b"s" * 32,
+        )
+
+    def registration(self, *, signed: bool = False) -> bytes:
+        """The call data that registers the session."""
+        signature = b""
+        if signed:
+            domain = Domain(self.chain.chain_id, self.deployed.registry)
+            typed_data = self.grant.typed_data(domain)
+            signature = bytes(self.owner.sign_typed_data(full_message=typed_data).signature)
+        arguments = (self.grant.abi_tuple(), self.public_key, signature, False)
+        return contracts.call_data(REGISTRY, "register", *arguments)
+
+
+@pytest.fixture
+def deployment() -> Iterator[Deployment]:
+    """A fresh chain."""
+    found = Deployment()
+    yield found
+    found.chain.close()
+
+
+def registered(deployment: Deployment, *, signed: bool = False) -> list[Log]:
+    """The events of the registration."""
+    tx_hash = sender.send(
+        deployment.chain,
+        deployment.operator,
+        to=deployment.deployed.registry,
+        data=deployment.registration(signed=signed),
+    )
+    receipt = deployment.chain.receipt(tx_hash)
+    assert receipt is not None
+    return list(receipt.logs)
+
+
+def test_a_call_is_selector_and_arguments() -> None:
+    data = contracts.call_data(ANCHORS, "anchor", b"l" * 32, 7, b"r" * 32)
+    selector = keccak(text="anchor(bytes32,uint64,bytes32)")[:4]
+    assert data == selector + encode(["bytes32", "uint64", "bytes32"], [b"l" * 32, 7, b"r" * 32])
+
+
+def test_the_topics_are_those_of_the_standards() -> None:
+    transfer = keccak(text="Transfer(address,address,uint256)")
+    used = keccak(text="AuthorizationUsed(address,bytes32)")
+    assert (transfer, used) == (contracts.ERC20_TRANSFER, contracts.AUTHORIZATION_USED)
+    minted = contracts.event_topic(REGISTRY, "PKPMinted")
+    assert minted == keccak(text="PKPMinted(uint256,bytes)")
+
+
+def test_the_registries_know_each_other_and_their_operator(deployment: Deployment) -> None:
+    chain, deployed = deployment.chain, deployment.deployed
+    assert contracts.read(chain, REGISTRY, deployed.registry, "anchors").lower() == deployed.anchors
+    role = contracts.read(chain, REGISTRY, deployed.registry, "OPERATOR_ROLE")
+    for account, has in ((deployment.operator, True), (deployment.owner, False)):
+        arguments = ("hasRole", role, account.address)
+        assert contracts.read(chain, REGISTRY, deployed.registry, *arguments) is has
+    assert chain.block(deployed.block_number) is not None
+    before = chain.logs(from_block=0, to_block=deployed.block_number - 1)
+    assert [log for log in before if log.address in (deployed.registry, deployed.anchors)] == []
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_an_event_is_decoded_with_all_it_says(deployment: Deployment, signed: bool) -> None:
+    logs = registered(deployment, signed=signed)
+    found = [contracts.decode_log(REGISTRY, log) for log in logs]
+    assert [event.name for event in found if event] == ["SessionRegistered", "PKPMinted"]
+    event = found[0]
+    assert event is not None
+    assert event.log == logs[0]
+    assert event.args["grantHash"] == deployment.grant.hash()
+    assert event.args["owner"] == deployment.owner.address
+    assert contracts.CONSENT[event.args["consent"]] == ("eip712" if signed else "none")
+    assert list(event.args["grant"]["merchants"]) == ["ünï.example", "b"]
+    assert event.args["grant"]["limits"]["perMonthMicroUsd"] == 2**64 - 1
+
+
+def test_what_is_not_an_event_of_the_contract_is_none(deployment: Deployment) -> None:
+    log = registered(deployment)[0]
+    malformed = {
+        "no topic": replace(log, topics=()),
+        "unknown topic": replace(log, topics=(bytes(32), *log.topics[1:])),
+        "an indexed argument is missing": replace(log, topics=log.topics[:-1]),
+        "one too many": replace(log, topics=(*log.topics, bytes(32))),
+        "no data": replace(log, data=b""),
+        "data cut off": replace(log, data=log.data[:-33]),
+        "an offset beyond the end": replace(log, data=log.data[:32] + b"\xff" * 32),
+        "not UTF-8": replace(log, data=log.data.replace("ü".encode(), b"\xff\xfe")),
+        "an event of another contract": replace(
+            log, topics=(contracts.event_topic(ANCHORS, "Anchored"), *log.topics[1:])
+        ),
+    }
+    decoded = {what: contracts.decode_log(REGISTRY, bad) for what, bad in malformed.items()}
+    assert [what for what, event in decoded.items() if event is not None] == []
+    assert contracts.decode_log(REGISTRY, log) is not None
+
+
+def test_a_refusal_has_the_name_of_the_contracts_own_error(deployment: Deployment) -> None:
+    registered(deployment)
+
+    def refused(account: object, data: bytes) -> str:
+        with pytest.raises(CallReverted) as caught:
+            sender.send(
+                deployment.chain,
+                account,  # type: ignore[arg-type]
+                to=deployment.deployed.registry,
+                data=data,
+            )
+        return contracts.revert_name(caught.value)
+
+    unknown = contracts.call_data(REGISTRY, "revoke", 1, deployment.grant.abi_tuple())
+    again = deployment.registration()
+    assert refused(deployment.operator, unknown) == "SessionUnknown"
+    assert refused(deployment.operator, again) == "SessionExists"
+    deployment.chain.fund(deployment.owner.address.lower(), 10**18)
+    assert refused(deployment.owner, again) == "AccessControlUnauthorizedAccount"
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (CallReverted(b"", ""), "a revert without a reason"),
+        (CallReverted(b"\x01\x02\x03\x04", "error 0x01020304"), "error 0x01020304"),
+        (CallReverted(keccak(text="SessionExists(uint256)")[:4], ""), "SessionExists"),
+    ],
+    ids=["nothing", "another contract's", "without its arguments"],
+)
+def test_any_refusal_can_be_told_to_people(error: CallReverted, name: str) -> None:
+    assert contracts.revert_name(error) == name
+
+
+def test_an_answer_that_is_not_of_the_function_is_not_believed(deployment: Deployment) -> None:
+    """A contract without code answers nothing; another answers something else."""
+    chain = deployment.chain
+    receipt = chain.receipt(sender.send(chain, deployment.operator, to=None, data=bytecode.INIT))
+    assert receipt is not None
+    assert receipt.contract_address is not None
+    for address in (deployment.owner.address.lower(), receipt.contract_address):
+        with pytest.raises(ChainUnavailable, match="answered nonsense to anchors"):
+            contracts.read(chain, REGISTRY, address, "anchors")
+
+
+def test_a_deployment_that_reverts_is_an_error_and_not_an_address(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = contracts.creation_code
+    monkeypatch.setattr(contracts, "creation_code", lambda *a: honest(*a)[:-64] + b"\xfe")
+    monkeypatch.setattr(deployment.chain, "estimate_gas", lambda **_: 5_000_000)
+    operator, anchors = deployment.operator, to_checksum_address(deployment.deployed.anchors)
+    with pytest.raises(ChainError, match="reverted in transaction"):
+        create(deployment.chain, operator, REGISTRY, operator.address, anchors)

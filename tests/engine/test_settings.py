@@ -1,0 +1,144 @@
+"""Settings come from TALLYSTICK_ variables; what is wrong is named, and no secret is repeated."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from engine.errors import CannotStart
+from engine.settings import Settings, load_settings
+
+KEY = "0x" + "4c" * 32
+ORDER = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"
+ADDRESS = "0x" + "Ab" * 20
+ASSET = f"eip155:1/erc20:{ADDRESS.lower()}"
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the machine that the tests run on."""
+    import os
+
+    for name in [name for name in os.environ if name.upper().startswith("TALLYSTICK_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOST_", "127.0.0.1"),
+        ("PORTS", "8402"),
+        ("PORT", "http"),
+        ("PORT", "-1"),
+        ("PORT", "65536"),
+        ("PORT", ""),
+        ("RPC_PORT", "70000"),
+        ("CHAIN", "ws://127.0.0.1:8545"),
+        ("CHAIN", "Embedded"),
+        ("CHAIN", ""),
+        ("CONFIRMATIONS", "-1"),
+        ("CONFIRMATIONS", "1.5"),
+        ("CONFIRMATIONS", "1025"),
+        ("POLL_INTERVAL_MS", "0"),
+        ("ANCHOR_INTERVAL_S", "-60"),
+        ("HOLD_TTL_S", "0"),
+        ("HOLD_TTL_S", "604801"),
+        ("REGISTRY", "0x1234"),
+        ("REGISTRY", ADDRESS[2:]),
+        ("REGISTRY", "vitalik.eth"),
+        ("TOKENS", "USDC"),
+        ("TOKENS", "{}"),
+        ("TOKENS", '[{"symbol": "USDC"}]'),
+        ("TOKENS", '[{"symbol": "usdc", "asset": "eip155:1/erc20:0x1", "decimals": 6}]'),
+        ("TOKENS", f'[{{"symbol": "A", "asset": "{ASSET}", "decimals": -1}}]'),
+        ("TOKENS", f'[{{"symbol": "A", "asset": "{ASSET}", "decimals": 6, "usd_price": "1.01"}}]'),
+        ("ADMIN_KEY", "too-short"),
+        ("ADMIN_KEY", ""),
+        ("KEK", "secret"),
+        ("OPERATOR_KEY", ""),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"TALLYSTICK_{name}", value)
+    with pytest.raises(CannotStart) as refused:
+        load_settings()
+    assert f"TALLYSTICK_{name}" in refused.value.message
+    assert "\n" not in refused.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYSTICK_PORT", "x")
+    monkeypatch.setenv("TALLYSTICK_HOLD_TTL_S", "y")
+    with pytest.raises(CannotStart, match=r"TALLYSTICK_PORT: .*; TALLYSTICK_HOLD_TTL_S: "):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("OPERATOR_KEY", "correct horse battery staple"),
+        ("OPERATOR_KEY", KEY[:-1]),
+        ("OPERATOR_KEY", KEY + "4c"),
+        ("OPERATOR_KEY", "0x" + "zz" * 32),
+        ("OPERATOR_KEY", "0x" + "00" * 32),
+        ("OPERATOR_KEY", ORDER),
+        ("OPERATOR_KEY", "4c" * 15 + " " + "4c" * 16 + "4"),
+        ("OPERATOR_KEY", "٤" * 64),
+        ("KEK", "hunter2"),
+        ("ADMIN_KEY", "hunter2"),
+    ],
+)
+def test_a_secret_that_is_refused_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, secret: str
+) -> None:
+    monkeypatch.setenv(f"TALLYSTICK_{name}", secret)
+    with pytest.raises(CannotStart) as refused:
+        load_settings()
+    assert f"TALLYSTICK_{name}" in refused.value.message
+    assert secret not in repr(refused.value)
+    assert refused.value.__cause__ is None
+    with pytest.raises(ValidationError) as invalid:
+        Settings(**{name.lower(): secret})
+    assert secret not in str(invalid.value)
+
+
+@pytest.mark.parametrize(
+    "key", [KEY, KEY[2:], KEY.upper().replace("X", "x"), "0x" + "0" * 63 + "1"]
+)
+def test_a_private_key_may_be_written_in_the_usual_ways(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("TALLYSTICK_OPERATOR_KEY", key)
+    settings = load_settings()
+    assert settings.operator_key is not None
+    assert settings.operator_key.get_secret_value() == key
+    assert key not in repr(settings)
+
+
+def test_addresses_are_kept_in_one_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYSTICK_REGISTRY", "0x" + "AB" * 20)
+    assert load_settings().registry == "0x" + "ab" * 20
+
+
+def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYSTICK_PORT", "1")
+    monkeypatch.setenv("TALLYSTICK_RPC_PORT", "2")
+    settings = load_settings(port=3)
+    assert (settings.port, settings.rpc_port) == (3, 2)
+
+
+@pytest.mark.parametrize("name", ["URL", "API_KEY", "SESSION_TOKEN", "OWNER_KEY_FILE"])
+def test_what_a_client_reads_does_not_disturb_the_server(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"TALLYSTICK_{name}", "anything")
+    assert load_settings() == Settings()
+
+
+def test_a_misspelt_argument_is_refused() -> None:
+    with pytest.raises(ValidationError, match="prot"):
+        Settings(prot=8402)

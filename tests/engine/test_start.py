@@ -1,0 +1,338 @@
+"""What does not fit together does not start, says what to change, and is left as it was."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.chain import contracts
+from engine.chain.anvil import AnvilProcess
+from engine.chain.deploy import create
+from engine.chain.embedded import EmbeddedChain
+from engine.db.sqlite import Database
+from engine.deployment import stored_deployment
+from engine.engine import open_engine
+from engine.errors import CannotStart
+from tests.anvil_world import ANVIL_TOML, AnvilWithContracts, anvil_with_contracts
+from tests.world import WORKSPACE, World, settings_for
+
+NOBODY = "0x" + "ab" * 20
+
+
+@pytest.fixture(scope="module")
+def anvil() -> Iterator[AnvilWithContracts]:
+    """A chain with contracts."""
+    with anvil_with_contracts() as running:
+        yield running
+
+
+def on(anvil: AnvilWithContracts, **changes: Any) -> dict[str, Any]:
+    """The settings of an installation on it."""
+    return {
+        "chain": anvil.process.url,
+        "registry": anvil.deployed.registry,
+        "operator_key": "0x" + bytes(anvil.operator.key).hex(),
+        **changes,
+    }
+
+
+def refused(directory: Path, **changes: Any) -> str:
+    """Why the engine does not start."""
+    with pytest.raises(CannotStart) as caught:
+        open_engine(settings_for(directory, **changes))
+    return caught.value.message
+
+
+def rows(directory: Path) -> dict[str, list[Any]]:
+    """All rows of all tables of the ledger."""
+    with sqlite3.connect(f"file:{directory / 'ledger.sqlite3'}?mode=ro", uri=True) as raw:
+        names = raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {name: raw.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names}
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory on an embedded chain, in which something happened. Not to be changed."""
+    world = World(tmp_path_factory.mktemp("used") / "data")
+    world.pay(world.session(mint_pkp=True), 1)
+    world.engine.close()
+    return world.settings.data_dir
+
+
+@pytest.fixture
+def copy(used: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    import shutil
+
+    return Path(shutil.copytree(used, tmp_path / "data"))
+
+
+# The first start
+
+
+def test_a_registry_address_without_code_is_refused(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    message = refused(tmp_path, **on(anvil, registry=NOBODY))
+    assert message.startswith("TALLYSTICK_REGISTRY: there is no SessionRegistry at " + NOBODY)
+    assert "31337" in message
+
+
+def test_another_contract_is_not_taken_for_a_registry(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    usdc = create(anvil.gateway, anvil.operator, contracts.TEST_USDC)
+    for number, address in enumerate((usdc, anvil.deployed.anchors)):
+        message = refused(tmp_path / str(number), **on(anvil, registry=address))
+        assert message.startswith(f"TALLYSTICK_REGISTRY: there is no SessionRegistry at {address}")
+
+
+def test_an_operator_who_may_not_register_is_refused(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    key = "0x" + bytes(anvil.stranger.key).hex()
+    message = refused(tmp_path, **on(anvil, operator_key=key))
+    assert message.startswith("TALLYSTICK_OPERATOR_KEY: ")
+    assert anvil.stranger.address in message
+    assert key[2:] not in message
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [("registry", "TALLYSTICK_REGISTRY"), ("operator_key", "TALLYSTICK_OPERATOR_KEY")],
+)
+def test_on_a_chain_elsewhere_registry_and_operator_must_be_given(
+    anvil: AnvilWithContracts, tmp_path: Path, missing: str, named: str
+) -> None:
+    assert f"{named} is not set" in refused(tmp_path, **on(anvil, **{missing: None}))
+
+
+def test_a_chain_that_does_not_answer_is_named(anvil: AnvilWithContracts, tmp_path: Path) -> None:
+    url = "http://127.0.0.1:1"
+    assert url in refused(tmp_path, **on(anvil, chain=url))
+
+
+def test_an_operator_without_money_is_told_so(anvil: AnvilWithContracts, tmp_path: Path) -> None:
+    anvil.rpc("anvil_setBalance", anvil.operator.address, "0x0")
+    try:
+        message = refused(tmp_path, **on(anvil))
+    finally:
+        anvil.rpc("anvil_setBalance", anvil.operator.address, hex(10**22))
+    assert "insufficient funds" in message.lower()
+
+
+def test_after_a_refused_first_start_the_directory_is_as_good_as_new(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    refused(tmp_path, **on(anvil, registry=NOBODY))
+    assert rows(tmp_path)["meta"] == []
+    opened = open_engine(settings_for(tmp_path, **on(anvil)))
+    assert opened.ready()["ready"]
+    opened.close()
+
+
+# Every later start
+
+
+def test_a_directory_of_an_embedded_chain_is_not_opened_on_another(
+    anvil: AnvilWithContracts, copy: Path
+) -> None:
+    before, height = rows(copy), anvil.gateway.head().number
+    message = refused(copy, **on(anvil))
+    assert "belongs to another chain: its chain id is" in message
+    assert "31337" in message
+    assert rows(copy) == before
+    assert anvil.gateway.head().number == height
+
+
+def test_a_directory_of_a_chain_elsewhere_is_not_opened_on_an_embedded_one(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    with anvil.world(tmp_path):
+        pass
+    message = refused(tmp_path)
+    assert "chain.sqlite3 is missing" in message
+    assert "31337" in message
+    assert not (tmp_path / "chain.sqlite3").exists()
+
+
+def test_the_same_chain_id_with_another_genesis_is_another_chain(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    with anvil.world(tmp_path):
+        pass
+    before = rows(tmp_path)
+    # One that is a little younger, so that its genesis has another time.
+    with AnvilProcess.from_toml(ANVIL_TOML, port=0, state_file=None, balance_ether=9) as other:
+        message = refused(tmp_path, **on(anvil, chain=other.url))
+    assert "belongs to another chain: its genesis block is" in message
+    assert rows(tmp_path) == before
+
+
+def test_a_chain_file_that_was_removed_is_missed(copy: Path) -> None:
+    (copy / "chain.sqlite3").unlink()
+    assert "chain.sqlite3 is missing" in refused(copy)
+    assert not (copy / "chain.sqlite3").exists()
+
+
+def test_a_chain_file_that_was_begun_anew_is_noticed(copy: Path) -> None:
+    (copy / "chain.sqlite3").unlink()
+    EmbeddedChain(copy / "chain.sqlite3").close()
+    before = rows(copy)
+    message = refused(copy)
+    assert "belongs to another chain: its" in message
+    assert rows(copy) == before
+
+
+def test_another_registry_or_operator_than_before_is_refused(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    with anvil.world(tmp_path):
+        pass
+    message = refused(tmp_path, **on(anvil, registry=NOBODY))
+    assert message.startswith(f"TALLYSTICK_REGISTRY is {NOBODY}, but")
+    key = "0x" + bytes(anvil.stranger.key).hex()
+    message = refused(tmp_path, **on(anvil, operator_key=key))
+    assert message.startswith(f"TALLYSTICK_OPERATOR_KEY is the key of {anvil.stranger.address}")
+    assert key[2:] not in message
+    reopened = open_engine(settings_for(tmp_path, **on(anvil, registry=None, operator_key=None)))
+    assert reopened.ready()["ready"], "both are kept, so that they need not be given again"
+    reopened.close()
+
+
+def _another_kek(directory: Path) -> None:
+    (directory / "kek").write_text("00" * 32)
+
+
+def _no_kek(directory: Path) -> None:
+    (directory / "kek").unlink()
+
+
+def _half_a_kek(directory: Path) -> None:
+    (directory / "kek").write_text("00" * 15)
+
+
+def _kek_of_words(directory: Path) -> None:
+    (directory / "kek").write_text("correct horse battery staple")
+
+
+def _readable_kek(directory: Path) -> None:
+    (directory / "kek").chmod(0o644)
+
+
+def _kek_of_the_group(directory: Path) -> None:
+    (directory / "kek").chmod(0o640)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_another_kek, "cannot be decrypted: TALLYSTICK_KEK (or the kek file)"),
+        (_no_kek, "cannot be decrypted: TALLYSTICK_KEK (or the kek file)"),
+        (_half_a_kek, "does not hold a 256-bit key"),
+        (_kek_of_words, "does not hold a 256-bit key"),
+        (_readable_kek, "others may read it; chmod 600"),
+        (_kek_of_the_group, "others may read it; chmod 600"),
+    ],
+)
+def test_a_key_encryption_key_that_is_wrong_or_open_is_refused(
+    copy: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    before = rows(copy)
+    secret = (copy / "kek").read_text()
+    spoil(copy)
+    message = refused(copy)
+    assert said in message
+    assert secret not in message
+    assert rows(copy) == before
+
+
+def test_a_passphrase_opens_only_what_it_sealed(tmp_path: Path) -> None:
+    World(tmp_path, kek="correct horse battery staple").engine.close()
+    assert not (tmp_path / "kek").exists()
+    for changes in ({"kek": "correct horse battery stable"}, {}):
+        assert "cannot be decrypted" in refused(tmp_path, **changes)
+    opened = open_engine(settings_for(tmp_path, kek="correct horse battery staple"))
+    opened.close()
+
+
+def test_a_directory_in_use_is_refused_and_its_user_is_not_disturbed(tmp_path: Path) -> None:
+    world = World(tmp_path / "data")
+    message = refused(tmp_path / "data")
+    assert f"data directory {tmp_path / 'data'} is in use by another process" in message
+    assert "TALLYSTICK_DATA_DIR" in message
+    assert world.session(mint_pkp=True).state == "active"
+    world.engine.close()
+
+
+def test_a_refused_start_lets_go_of_the_directory(copy: Path) -> None:
+    secret = (copy / "kek").read_text()
+    _another_kek(copy)
+    refused(copy)
+    (copy / "kek").write_text(secret)
+    opened = open_engine(settings_for(copy))
+    assert len(opened.sessions.list(WORKSPACE)) == 1
+    opened.close()
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert f"data directory {tmp_path / 'file' / 'data'}" in refused(tmp_path / "file" / "data")
+
+
+def _text(file: Path) -> None:
+    file.write_text("not a database at all, but long enough to look at " * 40)
+
+
+def _foreign(file: Path) -> None:
+    file.unlink()
+    with sqlite3.connect(file) as raw:
+        raw.execute("CREATE TABLE notes (id INTEGER)")
+
+
+def _torn(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[4096:12288] = bytes(8192)
+    file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("name", ["ledger.sqlite3", "chain.sqlite3"])
+@pytest.mark.parametrize("spoil", [_text, _foreign, _torn])
+def test_a_damaged_or_foreign_file_is_named_and_left_alone(
+    copy: Path, name: str, spoil: Callable[[Path], None]
+) -> None:
+    spoil(copy / name)
+    before = (copy / name).read_bytes()
+    assert str(copy / name) in refused(copy)
+    assert (copy / name).read_bytes() == before
+
+
+def test_a_record_that_was_changed_is_noticed(copy: Path) -> None:
+    """A checkpoint was signed over the records as they were."""
+    opened = open_engine(settings_for(copy))
+    opened.anchor()
+    opened.close()
+    with sqlite3.connect(copy / "ledger.sqlite3") as raw:
+        raw.execute(
+            "UPDATE records SET body = CAST(replace(CAST(body AS TEXT), ?, ?) AS BLOB) "
+            "WHERE leaf_index = (SELECT max(leaf_index) - 1 FROM records)",
+            ('"amount_micro_usd":1', '"amount_micro_usd":2'),
+        )
+        assert raw.total_changes == 1
+    raw.close()
+    assert "audit log: the records differ from the checkpoint" in refused(copy)
+
+
+def test_what_was_found_at_the_start_is_what_the_first_start_left(used: Path, copy: Path) -> None:
+    before = Database(copy / "ledger.sqlite3")
+    stored = stored_deployment(before)
+    before.close()
+    opened = open_engine(settings_for(copy))
+    deployment = opened.deployment
+    assert (deployment.registry, deployment.anchors) == (stored["registry"], stored["anchors"])
+    assert deployment.genesis_hash.hex() == stored["genesis_hash"]
+    assert (deployment.origin, deployment.log_id.hex()) == (stored["origin"], stored["log_id"])
+    assert [token.symbol for token in deployment.tokens] == ["USDC"]
+    opened.close()

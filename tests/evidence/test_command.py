@@ -1,0 +1,208 @@
+"""`tallystick verify` as an auditor runs it: a process of its own, an RPC URL and nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from engine.audit import canonical
+from engine.chain.embedded_rpc import EmbeddedRpc
+from tests.evidence.story import another_story, read
+from tests.evidence.thief import Thief
+from tests.world import WORKSPACE, World
+
+BIN = Path(sys.executable).parent
+SERVER_MODULES = ("fastapi", "starlette", "uvicorn", "sqlalchemy", "sqlmodel", "sqlite3", "alembic")
+# The same command, where importing a server or a database is an error.
+GUARDED = f"""
+import sys
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {SERVER_MODULES!r}:
+            raise AssertionError("imported " + name)
+sys.meta_path.insert(0, Guard())
+from tallystick.cli import main
+main()
+"""
+
+
+@dataclass
+class Auditor:
+    """Files to verify, and the endpoint and registry to verify them against."""
+
+    directory: Path
+    rpc: str
+    registry: str
+    verified: bytes
+    pending: bytes
+    spent: bytes
+
+    def run(
+        self,
+        file: bytes | Path,
+        *options: str,
+        command: Sequence[str | Path] = (BIN / "tallystick",),
+        rpc: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        path = file if isinstance(file, Path) else self.directory / "evidence.json"
+        if isinstance(file, bytes):
+            path.write_bytes(file)
+        asked = [*command, "verify", path, "--rpc", rpc or self.rpc, *options]
+        if "--registry" not in options:
+            asked += ["--registry", self.registry]
+        return subprocess.run(
+            asked,
+            cwd=self.directory,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+
+@pytest.fixture(scope="module")
+def auditor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Auditor]:
+    world = World(tmp_path_factory.mktemp("command") / "data")
+    views = [world.session(mint_pkp=True) for _ in range(2)]
+    for view in views:
+        world.pay(view, 5)
+    world.engine.anchor()
+    verified, spent = (world.engine.evidence(WORKSPACE, view.id) for view in views)
+    world.pay(views[0], 5)
+    pending = world.engine.evidence(WORKSPACE, views[0].id)
+    thief = Thief(world)
+    thief.mint(views[1].grant.session_key, 1)
+    thief.authorize(thief.key_of(views[1]), 1)
+    rpc = world.engine.serve_embedded_chain()
+    assert isinstance(rpc, EmbeddedRpc)
+    directory = tmp_path_factory.mktemp("auditor")
+    yield Auditor(directory, rpc.url, world.engine.deployment.registry, verified, pending, spent)
+    rpc.stop()
+    world.engine.close()
+
+
+def test_a_verified_file_exits_with_0_and_shows_every_check(auditor: Auditor) -> None:
+    done = auditor.run(auditor.verified)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[:3:2] for line in lines[:13]] == [[str(n), "✓"] for n in range(1, 14)]
+    assert lines[-1] == "VERIFIED"
+
+
+def test_json_says_the_same(auditor: Auditor) -> None:
+    done = auditor.run(auditor.pending, "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["exit_code"], answer["verdict"]) == (3, 3, "pending")
+    assert answer["reason"] == "tail: the last 2 records are not anchored yet"
+    assert [check["number"] for check in answer["checks"]] == list(range(1, 14))
+
+
+def edited(file: bytes) -> bytes:
+    assert b'"amount_micro_usd":5000000' in file.replace(b"\\", b"")
+    return file.replace(b"5000000", b"4000000", 1)
+
+
+def test_each_other_verdict_has_its_exit_status(auditor: Auditor) -> None:
+    tampered = auditor.run(edited(auditor.verified))
+    assert (tampered.returncode, tampered.stdout.splitlines()[-1][:14]) == (1, "TAMPERED: seal")
+    unbindable = auditor.run(auditor.spent)
+    assert unbindable.returncode == 5
+    assert unbindable.stdout.splitlines()[-1].startswith("UNBINDABLE: spends: 1 on the chain")
+    unavailable = auditor.run(auditor.verified, rpc="http://127.0.0.1:9")
+    assert unavailable.returncode == 4
+    assert unavailable.stdout.splitlines()[-1].startswith("UNAVAILABLE")
+
+
+def test_another_registry_than_the_file_s_is_tampering(auditor: Auditor) -> None:
+    done = auditor.run(auditor.verified, "--registry", another_story().registry)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("TAMPERED: chain: the file is of registry")
+
+
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        pytest.param(Path("missing.json"), (), id="no file"),
+        pytest.param(Path("/"), (), id="a directory"),
+        pytest.param(b"", ("--registry", "0x12"), id="no address"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line_and_no_verdict(
+    auditor: Auditor, file: bytes | Path, options: tuple[str, ...]
+) -> None:
+    done = auditor.run(file, *options)
+    assert done.returncode not in (0, 3, 4, 5)
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_in_the_file_reaches_the_terminal_as_a_command(auditor: Auditor) -> None:
+    document = read(auditor.verified)
+    document["chain"]["registry"] = "\x1b[2J\rVERIFIED\n[green]\u202e"
+    done = auditor.run(canonical.encode(document) + b"\n")
+    assert done.returncode == 1
+    assert r"the file is of registry \x1b[2J\rVERIFIED\n[green]\u202e, not yours" in done.stdout
+    assert {"\x1b", "\r", "\u202e"}.isdisjoint(done.stdout + done.stderr)
+
+
+def test_it_imports_no_server_and_no_database(auditor: Auditor) -> None:
+    done = auditor.run(auditor.verified, command=(sys.executable, "-c", GUARDED))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "VERIFIED"
+
+
+PURE = ("engine.grant", "engine.policy", "engine.audit")
+# What opens files, sockets or processes, or tells the time to who should not ask.
+IMPURE = (
+    *SERVER_MODULES,
+    "eth_tester",
+    "eth",
+    "web3",
+    "httpx",
+    "requests",
+    "aiohttp",
+    "websockets",
+    "structlog",
+    "pydantic",
+    "engine.chain",
+    "engine.db",
+    "engine.ledger",
+    "engine.evidence",
+    "engine.engine",
+)
+
+
+def test_the_guard_would_be_heard(auditor: Auditor) -> None:
+    planted = GUARDED.replace("main()\n", "import sqlite3\nmain()\n")
+    done = auditor.run(auditor.verified, command=(sys.executable, "-c", planted))
+    assert done.returncode == 1
+    assert "imported sqlite3" in done.stderr
+
+
+def test_the_pure_parts_load_nothing_that_does_input_or_output() -> None:
+    root = Path(__file__).parents[2]
+    modules = [
+        ".".join(path.relative_to(root).with_suffix("").parts)
+        for package in PURE
+        for path in sorted((root / package.replace(".", "/")).glob("*.py"))
+        if path.stem != "__init__"
+    ]
+    assert "engine.audit.verify" in modules
+    program = (
+        "import importlib, sys\n"
+        f"for name in {[*modules, 'engine.grant']!r}: importlib.import_module(name)\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "engine.audit.replay" in loaded
+    assert sorted(name for name in IMPURE if name in loaded) == []

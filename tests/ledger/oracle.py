@@ -1,0 +1,163 @@
+"""What every budget must be, worked out from the raw records. It shares no code with the engine:
+plain JSON, its own hashes, and a sum over everything at every instant.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.audit import rfc6962
+
+WINDOWS_MS = {
+    "per_day": 24 * 3_600_000,
+    "per_week": 7 * 24 * 3_600_000,
+    "per_month": 30 * 24 * 3_600_000,
+}
+
+
+class Broken(AssertionError):
+    """Something that was promised does not hold."""
+
+
+def require(held: bool, what: str) -> None:
+    """Go on only if `held`, also under `python -O`."""
+    if not held:
+        raise Broken(what)
+
+
+@dataclass
+class Spend:
+    """A payment that was allowed, and how much of it still counts."""
+
+    decided_ms: int
+    amount: int
+    held: bool
+    expires_ms: int
+
+
+@dataclass
+class Budget:
+    """One session: its limits in micro-USD (None: unlimited) and all it was ever allowed."""
+
+    limits: dict[str, int | None]
+    spends: dict[Any, Spend] = field(default_factory=dict)
+
+    def used(self, window: str, now_ms: int) -> int:
+        """What was decided in `(now - length, now]` and still counts."""
+        after_ms = now_ms - WINDOWS_MS[window]
+        return sum(
+            spend.amount for spend in self.spends.values() if after_ms < spend.decided_ms <= now_ms
+        )
+
+    def remaining(self, now_ms: int) -> dict[str, int | None]:
+        """What each window still allows."""
+        return {
+            window: None if (limit := self.limits[window]) is None else limit - used
+            for window in WINDOWS_MS
+            for used in [self.used(window, now_ms)]
+        }
+
+    def refusal(self, amount: int, now_ms: int) -> str | None:
+        """The rule that must refuse `amount` now, None if it must be allowed."""
+        per_transaction, above = self.limits["per_transaction"], self.limits["approval_above"]
+        if per_transaction is not None and amount > per_transaction:
+            return "per_transaction"
+        for window, left in self.remaining(now_ms).items():
+            if left is not None and amount > left:
+                return window
+        return "approval_above" if above is not None and amount > above else None
+
+
+class Records:
+    """Reads records in the order of the log and refuses the first that breaks a promise."""
+
+    def __init__(self) -> None:
+        self.budgets: dict[str, Budget] = {}
+        self.decided: dict[str, dict[str, Any]] = {}
+        self.ended: dict[str, dict[str, Any]] = {}
+        self.leaves: list[bytes] = []
+        self._heads: dict[str, tuple[int, str]] = {}
+        self._time_ms = 0
+
+    def feed(self, rows: Iterable[tuple[int, bytes]]) -> None:
+        """Take (index, bytes) rows; rows seen before must be the same bytes."""
+        for index, raw in rows:
+            leaf = hashlib.sha256(b"\x00" + raw).digest()
+            if index < len(self.leaves):
+                require(leaf == self.leaves[index], f"record {index} was changed")
+                continue
+            require(index == len(self.leaves), f"record {len(self.leaves)} is missing")
+            self.leaves.append(leaf)
+            record = json.loads(raw)
+            seq, prev = self._heads.get(record["stream"], (0, None))
+            require((record["seq"], record["prev"]) == (seq, prev), f"record {index} is unlinked")
+            require(record["time_ms"] >= self._time_ms, f"record {index} runs backwards")
+            self._heads[record["stream"]] = (seq + 1, leaf.hex())
+            self._time_ms = record["time_ms"]
+            self._apply(record)
+
+    def root(self, size: int) -> bytes:
+        """The root of the first `size` records (RFC 6962)."""
+        return rfc6962.root(rfc6962.subtrees(self.leaves), size)
+
+    def _apply(self, record: dict[str, Any]) -> None:
+        body = record["body"]
+        if record["kind"] == "session.created":
+            self.budgets[record["stream"]] = Budget(body["grant"]["limits_micro_usd"])
+        elif record["kind"] == "payment.decided":
+            self._decided(record["stream"], record["time_ms"], body)
+        elif record["kind"].startswith("payment."):
+            self._ended(record["stream"], record["kind"], record["time_ms"], body)
+
+    def _decided(self, session: str, now_ms: int, body: dict[str, Any]) -> None:
+        payment, decision = body["payment"], body["decision"]
+        require(payment not in self.decided, f"{payment} was decided twice")
+        self.decided[payment] = {**body, "time_ms": now_ms}
+        budget, amount = self.budgets[session], body["request"]["amount_micro_usd"]
+        rule = budget.refusal(amount, now_ms)
+        require(
+            decision["rule"] == (rule or "all") and decision["allowed"] == (rule is None),
+            f"{payment}: {decision['rule']}, but it is {rule}",
+        )
+        if rule is None:
+            budget.spends[payment] = Spend(now_ms, amount, True, body["hold_expires_ms"])
+            over = [w for w, left in budget.remaining(now_ms).items() if (left or 0) < 0]
+            require(not over, f"{payment} went over {over}")
+
+    def _ended(self, session: str, kind: str, now_ms: int, body: dict[str, Any]) -> None:
+        payment, captured = body["payment"], body["captured_micro_usd"]
+        require(payment not in self.ended, f"{payment} ended twice")
+        self.ended[payment] = {**body, "kind": kind, "time_ms": now_ms}
+        spend = self.budgets[session].spends[payment]
+        late = now_ms >= spend.expires_ms
+        require(late == (kind == "payment.expired"), f"{payment}: {kind} at the wrong time")
+        require(body["held_micro_usd"] == spend.amount, f"{payment}: not what was held")
+        least = 1 if kind == "payment.captured" else 0
+        require(least <= captured <= least * spend.amount, f"{payment}: {kind} of {captured}")
+        spend.held, spend.amount = False, captured
+
+
+def read_records(data_file: Path, start: int = 0) -> list[tuple[int, bytes]]:
+    """The (index, bytes) of the stored records from index `start` on."""
+    return query(
+        data_file,
+        "SELECT leaf_index, body FROM records WHERE leaf_index >= ? ORDER BY leaf_index",
+        start,
+    )
+
+
+def query(data_file: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Read the data file with a connection of its own."""
+    with closing(sqlite3.connect(f"{data_file.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def alter(data_file: Path, sql: str, *values: Any) -> int:
+    """Change the data file behind everybody's back; returns how many rows were changed."""
+    with closing(sqlite3.connect(data_file)) as connection, connection:
+        return connection.execute(sql, values).rowcount

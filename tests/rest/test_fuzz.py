@@ -1,0 +1,83 @@
+"""Requests that nobody wrote: made from the OpenAPI document, good and bad, the same every time."""
+
+from typing import Any, cast
+
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import load_all_checks, not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from api.rest.app import create_app
+from engine.engine import Engine
+from tests.rest.served import Served
+
+EXAMPLES_PER_OPERATION = 50
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+OPERATIONS = [
+    (method.upper(), path)
+    for path, operations in create_app(cast("Engine", None)).openapi()["paths"].items()
+    for method in operations
+    if not path.startswith("/api/v1/sessions")  # the other name of what is tried already
+]
+REACHED = {200, 201, 402, 409}
+
+load_all_checks()
+
+
+def things(api: Served) -> tuple[dict[str, str], dict[str, str]]:
+    """Ids of a new session and a new hold, and the credentials for everything about them."""
+    session = api.session()
+    held = api.hold(session["session_token"], 1_000_000)
+    ids = {"session_id": session["id"], "payment_id": held["id"]}
+    return ids, {
+        "Authorization": f"Bearer {api.key}",
+        "X-Session-Token": session["session_token"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), OPERATIONS, ids=[" ".join(pair) for pair in OPERATIONS]
+)
+def test_made_up_requests_hear_what_is_documented(api: Served, method: str, path: str) -> None:
+    ids, credentials = things(api)
+    api.schema.config.generation.update(with_security_parameters=False)
+    operation = api.schema[path][method]
+    known = {name: ids[name] for name in ids if f"{{{name}}}" in path}
+    strategy = st.one_of(
+        operation.as_strategy(mode, path_parameters=fixed)
+        for mode in GenerationMode
+        for fixed in (known, None)
+    )
+    statuses: set[int] = set()
+    with requests.Session() as http:
+
+        @settings(
+            max_examples=EXAMPLES_PER_OPERATION,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(strategy)
+        def fuzz(case: Any) -> None:
+            answer = case.call(base_url=api.url, session=http, headers=credentials)
+            case.validate_response(answer, checks=CHECKS)
+            statuses.add(answer.status_code)
+
+        fuzz()
+    assert statuses & REACHED, "no request was good enough to be looked at"

@@ -1,0 +1,53 @@
+"""What the chain itself says of a session, read past the engine."""
+
+from typing import Any
+
+from engine.chain import contracts
+from engine.chain.contracts import Event
+from engine.engine import Engine
+from engine.grant import Grant
+from engine.policy.limits import Limits
+from engine.sessions.lifecycle import SessionView
+
+REGISTRY = contracts.SESSION_REGISTRY
+
+
+def events(engine: Engine, name: str, view: SessionView) -> list[Event]:
+    """The registry's events of a name about a session, in chain order."""
+    logs = engine.gateway.logs(
+        from_block=0,
+        to_block=engine.gateway.head().number,
+        addresses=[engine.deployment.registry],
+        topics=[contracts.event_topic(REGISTRY, name), view.token_id],
+    )
+    found = [contracts.decode_log(REGISTRY, log) for log in logs]
+    assert None not in found
+    return [event for event in found if event is not None]
+
+
+def read(engine: Engine, function: str, *arguments: Any) -> Any:
+    """Ask the registry."""
+    return contracts.read(
+        engine.gateway, REGISTRY, engine.deployment.registry, function, *arguments
+    )
+
+
+def grant_of(event: Event) -> Grant:
+    """The grant that a registration published, in our form."""
+    args = event.args["grant"]
+    limits = [None if value == 2**64 - 1 else value for value in args["limits"].values()]
+    return Grant(
+        owner=args["owner"].lower(),
+        session_key=args["sessionKey"].lower(),
+        audit_log=args["auditLog"],
+        workspace=args["workspace"],
+        agent_id=args["agentId"],
+        permissions=tuple(args["permissions"]),
+        merchants=tuple(args["merchants"]),
+        tokens=tuple(args["tokens"]),
+        chains=tuple(args["chains"]),
+        limits=Limits(*limits),
+        valid_from_s=args["validFrom"],
+        valid_until_s=args["validUntil"],
+        salt=args["salt"],
+    )
