@@ -348,7 +348,7 @@ def open_engine(
         deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
         log = Log(deployment.origin, identifiers.random_bytes)
         with database.reading() as connection:
-            log.load(connection)
+            log.load(connection, deployment.log_verifier_key)
         return Engine(
             settings,
             lock=lock,

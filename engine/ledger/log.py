@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from engine.audit.checkpoint import Checkpoint, NoteError, open_note
 from engine.audit.merkle import Tree, leaf_hash
 from engine.audit.record import Head, decode_record, encode_record
 from engine.db.tables import CheckpointRow, Record, table
@@ -26,8 +27,10 @@ class Log:
         self._heads: dict[str, Head] = {}
         self._random_bytes = random_bytes
 
-    def load(self, connection: sa.Connection) -> None:
-        """Rebuild the tree from the raw bytes and compare it with every signed checkpoint.
+    def load(self, connection: sa.Connection, verifier_key: str) -> None:
+        """Rebuild the tree from the raw bytes and compare it with every checkpoint.
+
+        The newest must be signed with the log's key: it stands for all records before it.
 
         Raises:
             CannotStart: a record is missing, or the records are not those of a checkpoint.
@@ -41,13 +44,21 @@ class Log:
         self.committed = self.tree.size
         self.last_time_ms = decode_record(body).time_ms if self.committed else 0
         checkpoints = table(CheckpointRow)
-        for size, root in connection.execute(
-            sa.select(checkpoints.c.size, checkpoints.c.root).order_by(checkpoints.c.size)
-        ):
-            if size > self.committed or self.tree.root(size) != root:
+        rows = connection.execute(sa.select(checkpoints).order_by(checkpoints.c.size)).all()
+        for row in rows:
+            if row.size > self.committed or self.tree.root(row.size) != row.root:
                 raise CannotStart(
-                    f"audit log: the records differ from the checkpoint at size {size}"
+                    f"audit log: the records differ from the checkpoint at size {row.size}"
                 )
+        for row in rows[-1:]:
+            try:
+                signed = open_note(row.note, verifier_key)
+            except NoteError as error:
+                raise CannotStart(
+                    f"audit log: the checkpoint at size {row.size}: {error}"
+                ) from error
+            if signed != Checkpoint(self.origin, row.size, row.root):
+                raise CannotStart(f"audit log: another root was signed at size {row.size}")
 
     def append(
         self,

@@ -214,7 +214,7 @@ def mutate(data: st.DataObject, document: Document) -> None:
     if isinstance(value, list):
         same = [st.just(value * 2), st.just(value[1:]), st.just(value[::-1])]
     elif isinstance(value, int):
-        same = [st.just(value + 1), st.just(-value), st.just(INTEGER_MAX)]
+        same = [st.just(min(value + 1, INTEGER_MAX)), st.just(-value), st.just(INTEGER_MAX)]
     elif isinstance(value, str):
         same = [st.just(value[::-1]), st.just(value + value), st.just(value[:-1])]
     at(document, path[:-1])[path[-1]] = data.draw(st.one_of(anything, *same))

@@ -1,14 +1,18 @@
 """A log that is not the one that was signed does not start; and what does start is re-hashed."""
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from engine.audit.checkpoint import Checkpoint, sign
 from engine.clock import ManualClock
 from engine.engine import open_engine
 from engine.errors import CannotStart
+from tests.audit import rfc6962
 from tests.ledger.asking import START_MS
 from tests.ledger.oracle import Records, alter, query, read_records
 from tests.world import World, settings_for
@@ -132,4 +136,23 @@ def test_a_log_that_is_not_the_one_that_was_signed_does_not_start(
     with pytest.raises(CannotStart, match=why):
         start(data_file)
     with pytest.raises(CannotStart, match=why):
+        start(data_file)
+
+
+@pytest.mark.parametrize("resigned", [False, True], ids=["roots alone", "signed with another key"])
+def test_a_log_that_was_rewritten_with_its_roots_does_not_start_without_the_key(
+    data_file: Path, resigned: bool
+) -> None:
+    edit(2)(data_file)
+    leaves = [hashlib.sha256(b"\x00" + raw).digest() for _, raw in read_records(data_file)]
+    [(origin,)] = query(data_file, "SELECT value FROM meta WHERE key = 'origin'")
+    for size in (FIRST, SIZE):
+        root = rfc6962.root(rfc6962.subtrees(leaves), size)
+        change = "UPDATE checkpoints SET root = ? WHERE size = ?"
+        assert alter(data_file, change, root, size) == 1
+        note = sign(Checkpoint(origin, size, root), origin, Ed25519PrivateKey.generate())
+        if resigned:
+            change = "UPDATE checkpoints SET note = ? WHERE size = ?"
+            assert alter(data_file, change, note, size) == 1
+    with pytest.raises(CannotStart, match=f"size {SIZE}"):
         start(data_file)

@@ -60,7 +60,8 @@ CALLERS = (
     "session as bearer",
     "other session",
 )
-WRITING = [pair for pair in ROUTES if pair[0] == "POST" and pair != ("POST", SMART)]
+NAMED = [pair for pair in ROUTES if not pair[1].startswith("/api/v1/sessions")]  # once is enough
+WRITING = [pair for pair in NAMED if pair[0] == "POST" and pair != ("POST", SMART)]
 STRANGERS = CALLERS[: CALLERS.index("operator")]
 
 
@@ -190,6 +191,7 @@ def test_only_the_admin_hears_that_a_key_is_not_the_admins(callers: Callers) -> 
 
 
 ABSENT = {"session_id": "sess_" + "0" * 26, "payment_id": "pay_" + "0" * 26 + "_0"}
+NAMED_BY_ID = [pair for pair in NAMED if "{" in pair[1]]
 BY_ID = [pair for pair in ROUTES if "{" in pair[1]]
 
 
@@ -269,7 +271,7 @@ NUMBERS = ("_-1", "_00", "_+1", "_1e0", "_", "_" + "9" * 40, "_92233720368547758
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-@pytest.mark.parametrize(("method", "path"), BY_ID, ids=map(" ".join, BY_ID))
+@pytest.mark.parametrize(("method", "path"), NAMED_BY_ID, ids=map(" ".join, NAMED_BY_ID))
 def test_nothing_but_the_id_itself_names_a_thing(
     callers: Callers, method: str, path: str, trick: str
 ) -> None:

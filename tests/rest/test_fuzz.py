@@ -20,7 +20,7 @@ from api.rest.app import create_app
 from engine.engine import Engine
 from tests.rest.served import Served
 
-EXAMPLES_PER_OPERATION = 50
+EXAMPLES_PER_OPERATION = 40
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
