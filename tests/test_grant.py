@@ -87,7 +87,7 @@ def registry() -> Iterator[tuple[EmbeddedChain, str]]:
     chain.close()
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(grant=grants)
 @example(grant=PLAIN)
 def test_python_and_the_contract_hash_a_grant_alike(

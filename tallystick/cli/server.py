@@ -38,8 +38,8 @@ def serve(
     engine = open_engine(settings)
     rpc = None
     try:
-        server = Server(engine, settings.host, settings.port)
         rpc = engine.serve_embedded_chain()
+        server = Server(engine, settings.host, settings.port)
         engine.start()
         # Nothing may fail between making a key that is shown once and showing it.
         secret = settings.admin_key.get_secret_value() if settings.admin_key else None
@@ -70,17 +70,16 @@ def chain(
 
     signal.signal(signal.SIGTERM, _leave)
     overrides = {} if port is None else {"port": port}
-    with AnvilProcess.from_toml(config, **overrides) as anvil:
-        console.print(f"[bold]anvil[/]  {anvil.url}  (Ctrl-C stops it)")
-        for account in anvil.accounts()[:3]:
-            console.print(f"        {account.address}  0x{bytes(account.key).hex()}")
-        sys.stdout.flush()
-        try:
+    try:
+        with AnvilProcess.from_toml(config, **overrides) as anvil:
+            console.print(f"[bold]anvil[/]  {anvil.url}  (Ctrl-C stops it)")
+            for account in anvil.accounts()[:3]:
+                console.print(f"        {account.address}  0x{bytes(account.key).hex()}")
+            sys.stdout.flush()
             _, status = os.waitpid(anvil.pid or 0, 0)
-        except KeyboardInterrupt:
-            console.print("stopping")
-        else:
             raise ChainError(f"anvil ended by itself, with status {status}")
+    except KeyboardInterrupt:
+        console.print("stopping")
 
 
 def deploy(

@@ -1,5 +1,6 @@
 """SIGKILL between writing a transaction down, sending it and hearing of it: it happens once."""
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
@@ -34,7 +35,9 @@ def killed(directory: Path, action: str, moment: str) -> None:
 
 def reopened(directory: Path) -> World:
     """The installation after the kill; what was about to be sent had been written down."""
-    with sqlite3.connect(f"file:{directory / 'ledger.sqlite3'}?mode=ro", uri=True) as raw:
+    with contextlib.closing(
+        sqlite3.connect(f"file:{directory / 'ledger.sqlite3'}?mode=ro", uri=True)
+    ) as raw:
         written = raw.execute(
             "SELECT tx_hash FROM anchors WHERE state = 'sent' UNION ALL "
             "SELECT tx_hash FROM chain_transactions"

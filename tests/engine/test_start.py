@@ -1,5 +1,6 @@
 """What does not fit together does not start, says what to change, and is left as it was."""
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,7 +48,9 @@ def refused(directory: Path, **changes: Any) -> str:
 
 def rows(directory: Path) -> dict[str, list[Any]]:
     """All rows of all tables of the ledger."""
-    with sqlite3.connect(f"file:{directory / 'ledger.sqlite3'}?mode=ro", uri=True) as raw:
+    with contextlib.closing(
+        sqlite3.connect(f"file:{directory / 'ledger.sqlite3'}?mode=ro", uri=True)
+    ) as raw:
         names = raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: raw.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names}
 
@@ -288,7 +291,7 @@ def _text(file: Path) -> None:
 
 def _foreign(file: Path) -> None:
     file.unlink()
-    with sqlite3.connect(file) as raw:
+    with contextlib.closing(sqlite3.connect(file)) as raw:
         raw.execute("CREATE TABLE notes (id INTEGER)")
 
 
@@ -314,14 +317,14 @@ def test_a_record_that_was_changed_is_noticed(copy: Path) -> None:
     opened = open_engine(settings_for(copy))
     opened.anchor()
     opened.close()
-    with sqlite3.connect(copy / "ledger.sqlite3") as raw:
+    with contextlib.closing(sqlite3.connect(copy / "ledger.sqlite3")) as raw:
         raw.execute(
             "UPDATE records SET body = CAST(replace(CAST(body AS TEXT), ?, ?) AS BLOB) "
             "WHERE leaf_index = (SELECT max(leaf_index) - 1 FROM records)",
             ('"amount_micro_usd":1', '"amount_micro_usd":2'),
         )
         assert raw.total_changes == 1
-    raw.close()
+        raw.commit()
     assert "audit log: the records differ from the checkpoint" in refused(copy)
 
 
