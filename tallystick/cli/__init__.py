@@ -45,7 +45,7 @@ def _run() -> int:
     from tallystick.client import ApiError
 
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="tallystick", standalone_mode=False)
         print(end="", flush=True)
     except (ReaderGoneError, BrokenPipeError):
         return _without_output(READER_GONE_EXIT_CODE)
