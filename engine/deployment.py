@@ -29,6 +29,10 @@ from engine.settings import Settings, Token
 
 OPERATOR_FUNDS_WEI = 100 * 10**18
 
+_ALWAYS_STORED = frozenset(
+    "chain_id genesis_hash registry anchors start_block origin log_id log_key operator".split()
+)
+
 _meta = table(Meta)
 
 
@@ -87,6 +91,8 @@ def establish(
             database.writer.execute(
                 sa.insert(_meta), [{"key": key, "value": stored[key]} for key in stored]
             )
+    if missing := sorted(_ALWAYS_STORED - stored.keys()):
+        raise CannotStart(f"the ledger's meta table has lost {', '.join(missing)}")
     operator: LocalAccount = Account.from_key(
         vault.open(bytes.fromhex(stored["operator"]), "operator key")
     )
@@ -122,6 +128,7 @@ def _first_start(
     operator = _operator(settings, random_bytes)
     usdc = None
     if isinstance(gateway, EmbeddedChain):
+        _check_unused(gateway)
         gateway.fund(operator.address.lower(), OPERATOR_FUNDS_WEI)
         usdc = create(gateway, operator, contracts.TEST_USDC)
     if settings.registry is None:
@@ -151,6 +158,22 @@ def _first_start(
         "operator": vault.seal(bytes(operator.key), "operator key").hex(),
     }
     return stored | ({"usdc": usdc} if usdc else {})
+
+
+def _check_unused(chain: EmbeddedChain) -> None:
+    """A ledger that is gone must not come back empty beside the chain that remembers it.
+
+    What a first start left behind that did not come to its end is no such memory.
+    """
+    written_after_it = (
+        contracts.event_topic(contracts.SESSION_REGISTRY, "SessionRegistered"),
+        contracts.event_topic(contracts.ANCHOR_REGISTRY, "Anchored"),
+    )
+    if chain.logs(from_block=0, to_block=chain.head().number, topics=[written_after_it]):
+        raise CannotStart(
+            "ledger.sqlite3 is empty or missing, but the embedded chain beside it holds sessions "
+            "or anchors: put the ledger back, or choose another TALLYSTICK_DATA_DIR"
+        )
 
 
 def _operator(settings: Settings, random_bytes: RandomBytes) -> LocalAccount:
@@ -242,8 +265,9 @@ def _check(
     for what, expected, actual in checks:
         if (found := actual()) != expected:
             raise CannotStart(
-                f"this data directory belongs to another chain: its {what} is {expected}, "
-                f"but the one in TALLYSTICK_CHAIN has {found or 'no such contract'}"
+                f"this data directory belongs to another chain: its {what} is {expected}, but the "
+                f"one in TALLYSTICK_CHAIN has {found or 'no such contract'}; "
+                "choose another TALLYSTICK_DATA_DIR for it"
             )
     if settings.registry not in (None, stored["registry"]):
         raise CannotStart(

@@ -3,6 +3,7 @@
 The only place that chooses an implementation.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -21,10 +22,8 @@ from engine.chain.json_rpc import JsonRpcChain
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.sqlite import Database, DirectoryLock
-from engine.db.tables import Decision as DecisionRow
-from engine.db.tables import table
 from engine.deployment import Deployment, establish, stored_deployment
-from engine.errors import CannotStart, NotFound, TallystickError
+from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
 from engine.evidence.export import Exporter
 from engine.grant import Domain
@@ -32,7 +31,7 @@ from engine.identifiers import Identifiers
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log
-from engine.ledger.payment import Payment, parse_payment_id, payment_from_row
+from engine.ledger.payments import Payments
 from engine.ledger.writer import Batch, Writer
 from engine.policy.decision import Remaining
 from engine.sessions.lifecycle import NewSession, Sessions, SessionView
@@ -45,7 +44,6 @@ from engine.workspaces.agents import Agents
 CHAIN_SILENCE_MAX_MS = 300_000
 """After this long without reading the chain, sessions that live on it are not decided any more."""
 
-_decisions = table(DecisionRow)
 _log = structlog.get_logger(__name__)
 
 
@@ -76,13 +74,15 @@ class Engine:
         self._ticking = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
-        self._changed = threading.Condition()
+        self.ticked = threading.Condition()
+        """Notified after every tick."""
         self._anchored_at = time.monotonic()
         self._background: threading.Thread | None = None
         self.chain_fault: str | None = None
         self.writer = Writer(database, log, identifiers, clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
         self.ledger = Ledger(self.writer, self.chain_watch, hold_ttl_ms=settings.hold_ttl_s * 1000)
+        self.payments = Payments(database)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)
         self.sessions = Sessions(
@@ -96,10 +96,6 @@ class Engine:
         )
         self._follow(gateway, log)
         self._exporter = Exporter(database, log, deployment)
-        # The chain's clock may have been further when a session expired than it is after a restart.
-        self.chain_watch.reached(self.sessions.latest_expiry_ms())
-        self.writer.start()
-        self.tick()
 
     def _follow(self, gateway: ChainGateway, log: Log) -> None:
         """Set up what listens to the chain and what speaks to it."""
@@ -136,6 +132,14 @@ class Engine:
             confirmations=settings.confirmations,
         )
 
+    def open(self) -> None:
+        """Take commands and read the chain once."""
+        # The chain's clock may have been further when a session expired than it is after a restart.
+        self.chain_watch.reached(self.sessions.latest_expiry_ms())
+        self.writer.start()
+        self.tick()
+        self.writer.fault = self.writer.fault or self.writer.call(self._anchorer.contradiction)
+
     def start(self) -> None:
         """Follow the chain, expire what is over and anchor the log, on a thread of its own."""
         self._background = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -155,11 +159,13 @@ class Engine:
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what the background thread does again and again. A silent chain is noted."""
         with self._ticking:
-            self.chain_fault = self._follow_chain(anchor=anchor)
+            if not self.database.present():
+                self.writer.fault = "the data directory was removed under the running engine"
+            self._note_chain(self._follow_chain(anchor=anchor))
             while self.ledger.expire_holds() or self._expire_sessions():
                 pass
-        with self._changed:
-            self._changed.notify_all()
+        with self.ticked:
+            self.ticked.notify_all()
 
     def create_session(
         self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0
@@ -184,47 +190,6 @@ class Engine:
         """What each window still allows at this moment, in micro-USD."""
         return self.ledger.remaining(view.id).result()
 
-    def payment(self, workspace_id: str, payment: str) -> Payment:
-        """One payment of a workspace.
-
-        Raises:
-            NotFound: absent, or of another workspace.
-        """
-        session_id, number = parse_payment_id(payment)
-        query = sa.select(_decisions).where(
-            _decisions.c.session_id == session_id,
-            _decisions.c.number == number,
-            _decisions.c.workspace_id == workspace_id,
-        )
-        with self.database.reading() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            raise NotFound("no such payment", code="payment_not_found")
-        return payment_from_row(row)
-
-    def payments(
-        self, workspace_id: str, *, session_id: str | None, offset: int, limit: int
-    ) -> tuple[list[Payment], int]:
-        """A page of payments, the newest first, and how many there are in all."""
-        where = [_decisions.c.workspace_id == workspace_id]
-        if session_id is not None:
-            where.append(_decisions.c.session_id == session_id)
-        query = (
-            sa.select(_decisions)
-            .where(*where)
-            .order_by(
-                _decisions.c.decided_ms.desc(),
-                _decisions.c.session_id.desc(),
-                _decisions.c.number.desc(),
-            )
-            .offset(offset)
-            .limit(limit)
-        )
-        count = sa.select(sa.func.count()).select_from(_decisions).where(*where)
-        with self.database.reading() as connection:
-            rows = connection.execute(query).all()
-            return [payment_from_row(row) for row in rows], connection.execute(count).scalar_one()
-
     def token(self, symbol: str, chain: str | None) -> Token | None:
         """The configured token that a request means by a symbol, on the main chain by default."""
         wanted = (symbol, chain or self.deployment.chain)
@@ -234,9 +199,19 @@ class Engine:
         return None
 
     def anchor(self) -> AnchorView | None:
-        """Sign a checkpoint of everything committed and anchor it now."""
+        """Sign a checkpoint of everything committed and anchor it now.
+
+        The anchor is still on its way (`sent`) if its fate is unknown.
+
+        Raises:
+            Unavailable: the chain does not answer, so nothing new was sent.
+        """
+        wanted = self._log.committed
         self.tick(anchor=True)
-        return self._anchorer.latest()
+        latest = self._anchorer.latest()
+        if self.chain_fault is not None and (latest is None or latest.size < wanted):
+            raise Unavailable(f"nothing was anchored: {self.chain_fault}", code="chain_unavailable")
+        return latest
 
     def evidence(self, workspace_id: str, session_id: str) -> bytes:
         """The evidence file of a session."""
@@ -273,12 +248,18 @@ class Engine:
             self._anchorer.tick(new=anchor)
         except DeepReorg as error:
             self.chain_watch.lost()
-            _log.error("chain_reorganised", reason=error.message)
             return error.message
         except ChainError as error:
-            _log.warning("chain_silent", reason=error.message)
             return error.message
         return None
+
+    def _note_chain(self, fault: str | None) -> None:
+        """Log what is wrong with the chain when that changes, not every second while it lasts."""
+        if fault is not None and fault != self.chain_fault:
+            _log.warning("chain_silent", reason=fault)
+        elif fault is None and self.chain_fault is not None:
+            _log.warning("chain_heard")
+        self.chain_fault = fault
 
     def _chain_changed(self, batch: Batch, tip: BlockHeader, subjects: set[bytes]) -> None:
         self._listener(batch, tip, subjects)
@@ -303,13 +284,17 @@ class Engine:
         poll_s = self.settings.poll_interval_ms / 1000
         deadline = time.monotonic() + wait_s
         self._wake.set()
-        while view.state == "registering" and (left := deadline - time.monotonic()) > 0:
+        while (
+            view.state == "registering"
+            and self.chain_fault is None
+            and (left := deadline - time.monotonic()) > 0
+        ):
             if self._background is None:
                 self.tick()
-            with self._changed:
+            with self.ticked:
                 view = self.sessions.get(view.workspace_id, view.id)
                 if view.state == "registering":
-                    self._changed.wait(min(left, poll_s))
+                    self.ticked.wait(min(left, poll_s))
         return view
 
     def _run(self) -> None:
@@ -318,14 +303,19 @@ class Engine:
             due = 0 < interval_s <= time.monotonic() - self._anchored_at
             if due:
                 self._anchored_at = time.monotonic()
-            try:
-                self.tick(anchor=due)
-            except TallystickError as error:
-                _log.error("tick_failed", reason=error.message)
-            except Exception:  # noqa: BLE001 (one bad tick must not end all later ones)
-                _log.exception("tick_failed")
+            # One bad tick must not end all later ones, and the line may not fit on a full disk.
+            with contextlib.suppress(Exception):
+                self._tick_noting_defects(anchor=due)
             self._wake.wait(self.settings.poll_interval_ms / 1000)
             self._wake.clear()
+
+    def _tick_noting_defects(self, *, anchor: bool) -> None:
+        try:
+            self.tick(anchor=anchor)
+        except Exception as error:
+            reason = error.message if isinstance(error, TallystickError) else repr(error)
+            self.chain_fault = f"the chain could not be followed: {reason}"
+            _log.exception("tick_failed")
 
 
 def open_engine(
@@ -349,7 +339,7 @@ def open_engine(
         log = Log(deployment.origin, identifiers.random_bytes)
         with database.reading() as connection:
             log.load(connection, deployment.log_verifier_key)
-        return Engine(
+        engine = Engine(
             settings,
             lock=lock,
             database=database,
@@ -361,10 +351,15 @@ def open_engine(
             identifiers=identifiers,
             log=log,
         )
+        opened.append(engine.writer.stop)
+        engine.open()
+        if engine.writer.fault is not None:
+            raise CannotStart(engine.writer.fault)
+        return engine
     except BaseException as error:
         for release in reversed(opened):
             release()
-        if isinstance(error, (ChainError, CanonicalError, sa.exc.DatabaseError)):
+        if isinstance(error, (Unavailable, ChainError, CanonicalError, sa.exc.DatabaseError)):
             raise CannotStart(str(error)) from error
         raise
 
@@ -372,7 +367,7 @@ def open_engine(
 def _vault(settings: Settings) -> Vault:
     if settings.kek is None:
         return Vault.from_file(settings.data_dir / "kek")
-    return Vault.from_passphrase(settings.kek.get_secret_value(), b"tallystick/kek/1")
+    return Vault.from_passphrase(settings.kek.get_secret_value(), settings.data_dir / "kek.salt")
 
 
 def _gateway(settings: Settings, stored: Mapping[str, str]) -> ChainGateway:

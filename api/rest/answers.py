@@ -94,6 +94,8 @@ class PaymentAnswer(TypedDict):
     id: str
     payment_id: str
     session_id: str
+    session_type: str | None
+    session_label: str | None
     merchant_id: str | None
     status: Literal["pending", "confirmed", "failed", "expired"]
     state: Literal["denied", "held", "captured", "voided", "expired"]

@@ -31,6 +31,10 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(workspaces.router)
     app.include_router(log.router)
 
+    @app.get("/", include_in_schema=False)
+    async def root() -> dict[str, str]:
+        return {"name": "Tallystick", "documentation": "/docs", "health": "/readyz"}
+
     @app.get("/healthz", tags=["health"], summary="The process answers")
     async def healthz() -> Health:
         return {"status": "ok"}

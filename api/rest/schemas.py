@@ -148,3 +148,14 @@ class Page(BaseModel):
 
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+    @property
+    def offset(self) -> int:
+        """How many entries come before the page."""
+        return (self.page - 1) * self.limit
+
+
+class SessionsPage(Page):
+    """Which part of the list of sessions; clients that know no pages get the newest thousand."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000

@@ -87,6 +87,8 @@ def payment_json(payment: Payment, left: Remaining | None = None) -> PaymentAnsw
         "id": payment.id,
         "payment_id": payment.id,
         "session_id": payment.session_id,
+        "session_type": payment.stream.session_type,
+        "session_label": payment.stream.label,
         "merchant_id": request["merchant"],
         "status": _PAYMENT_STATUS[payment.state],
         "state": payment.state,

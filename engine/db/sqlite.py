@@ -59,7 +59,7 @@ class Database:
         Raises:
             CannotStart: the file is corrupt, of another program, or of a newer release.
         """
-        path = path.resolve()
+        path = self._path = path.resolve()
         self._writing = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
             poolclass=StaticPool,
@@ -110,6 +110,10 @@ class Database:
                 command.upgrade(config, "head")
             except CommandError as error:
                 raise CannotStart(f"data file is of another release: {error}") from error
+
+    def present(self) -> bool:
+        """Whether the file is still there; a removed one could be written to and be lost."""
+        return self._path.exists()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

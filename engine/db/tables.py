@@ -1,7 +1,7 @@
-"""The tables. Every one leads with its workspace or session, so that the schema can be distributed.
+"""The tables. A row about a session carries its workspace, the session's type and its label.
 
-Times are milliseconds since the epoch, money is micro-USD; token amounts, which may need 256 bits,
-are decimal text. Hashes are raw bytes; addresses are lower-case text.
+Times are milliseconds since the epoch, money is micro-USD. Hashes are raw bytes; addresses are
+lower-case text.
 """
 
 from typing import Any
@@ -62,7 +62,6 @@ class ApiKey(SQLModel, table=True):
     workspace_id: str = _text()
     id: str = _key()
     role: str = _text()
-    name: str = _text()
     prefix: str = _text()
     secret_hash: bytes = _bytes(unique=True)
     created_ms: int = _big()
@@ -112,6 +111,8 @@ class SessionKey(SQLModel, table=True):
     __tablename__ = "session_keys"
     workspace_id: str = _text()
     session_id: str = _key()
+    session_type: str = _text()
+    label: str | None = _text(nullable=True)
     address: str = _text()
     sealed: bytes = _bytes()
 
@@ -127,6 +128,8 @@ class Decision(SQLModel, table=True):
     session_id: str = _key()
     number: int = _key(BigInteger)
     workspace_id: str = _text()
+    session_type: str = _text()
+    label: str | None = _text(nullable=True)
     idempotency_key: str | None = _text(nullable=True)
     request_json: str = _text()
     decision_json: str = _text()
@@ -145,6 +148,8 @@ class Record(SQLModel, table=True):
     __table_args__ = (UniqueConstraint("stream", "seq"),)
     leaf_index: int = _key(BigInteger)
     workspace_id: str = _text()
+    session_type: str | None = _text(nullable=True)
+    label: str | None = _text(nullable=True)
     stream: str = _text()
     seq: int = _big()
     body: bytes = _bytes()
@@ -156,6 +161,8 @@ class OutboxEvent(SQLModel, table=True):
     __tablename__ = "outbox"
     workspace_id: str = _text()
     id: str = _key()
+    session_type: str | None = _text(nullable=True)
+    label: str | None = _text(nullable=True)
     stream: str = _text()
     seq: int = _big()
     event: str = _text()
@@ -195,9 +202,10 @@ class ChainTransaction(SQLModel, table=True):
     session_id: str = _key()
     action: str = _key()
     workspace_id: str = _text()
+    session_type: str = _text()
+    label: str | None = _text(nullable=True)
     tx_hash: bytes = _bytes()
     raw_tx: bytes = _bytes()
-    state: str = _text()
     sent_ms: int = _big()
 
 

@@ -16,6 +16,7 @@ from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import Record, Session, table
 from engine.errors import NotFound
 from engine.grant import Grant
+from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
 from engine.policy.limits import MONTH_MS
@@ -39,8 +40,7 @@ class Hold:
 class Account:
     """See the module. `decisions` counts every decision ever made; `holds` is by number."""
 
-    session_id: str
-    workspace_id: str
+    stream: Stream
     on_chain: bool
     grant_hash: bytes
     policy: Policy
@@ -87,9 +87,8 @@ def load_account(batch: Batch, session_id: str) -> Account:
     standing = STANDING_OF_STATE[row.state]
     if not grant.hash() == row.grant_hash == grant_hash:
         standing = Standing.MISMATCH
-    account = Account(
-        session_id, row.workspace_id, row.mint_pkp, grant_hash, grant.policy(), standing
-    )
+    stream = Stream(row.workspace_id, session_id, row.type, row.label)
+    account = Account(stream, row.mint_pkp, grant_hash, grant.policy(), standing)
     columns = _decisions.c
     newest = sa.select(sa.func.max(columns.number)).where(columns.session_id == session_id)
     last = batch.read(newest).scalar_one()

@@ -207,8 +207,7 @@ class Ledger:
         """Write the record of a decision; an allowed one opens a hold."""
         allowed = decision.allowed
         payment = Payment(
-            session_id=account.session_id,
-            workspace_id=account.workspace_id,
+            stream=account.stream,
             number=account.decisions,
             request=stored,
             decision=decision.to_json(),
@@ -242,9 +241,9 @@ class Ledger:
         batch.insert(
             _decisions,
             {
+                **payment.stream.columns(),
                 "session_id": payment.session_id,
                 "number": payment.number,
-                "workspace_id": payment.workspace_id,
                 "idempotency_key": key,
                 "request_json": request_json,
                 "decision_json": encode(payment.decision).decode(),
@@ -329,7 +328,7 @@ class Ledger:
         for number in islice(account.due(batch.now_ms), holds_max):
             row = batch.read(
                 sa.select(_decisions).where(
-                    _decisions.c.session_id == account.session_id, _decisions.c.number == number
+                    _decisions.c.session_id == account.stream.id, _decisions.c.number == number
                 )
             ).one()
             self._close(batch, account, payment_from_row(row), "expired", 0)
@@ -349,9 +348,7 @@ class Ledger:
         )
 
     def _record(self, batch: Batch, payment: Payment, kind: str, body: dict[str, Any]) -> None:
-        batch.record(
-            payment.workspace_id, payment.session_id, kind, {"payment": payment.id, **body}
-        )
+        batch.record(payment.stream, kind, {"payment": payment.id, **body})
 
     def _record_end(self, batch: Batch, payment: Payment) -> None:
         self._record(
@@ -375,12 +372,13 @@ class Ledger:
 
     def _event(self, batch: Batch, payment: Payment, name: str) -> None:
         batch.event(
-            payment.workspace_id,
-            payment.session_id,
+            payment.stream,
             name,
             {
                 "payment_id": payment.id,
                 "session_id": payment.session_id,
+                "type": payment.stream.session_type,
+                "label": payment.stream.label,
                 "state": payment.state,
                 "amount_micro_usd": payment.amount,
                 "captured_micro_usd": payment.captured,

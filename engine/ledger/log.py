@@ -11,6 +11,7 @@ from engine.audit.record import Head, decode_record, encode_record
 from engine.db.tables import CheckpointRow, Record, table
 from engine.errors import CannotStart
 from engine.identifiers import RandomBytes
+from engine.ledger.stream import Stream
 
 _records = table(Record)
 
@@ -63,19 +64,18 @@ class Log:
     def append(
         self,
         connection: sa.Connection,
+        stream: Stream,
         *,
-        workspace: str,
-        stream: str,
         time_ms: int,
         kind: str,
         body: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Append a record to the tree and return its row, which the caller must insert."""
-        head = self._heads.get(stream) or self._stored_head(connection, stream)
+        head = self._heads.get(stream.id) or self._stored_head(connection, stream.id)
         raw = encode_record(
             log=self.origin,
-            workspace=workspace,
-            stream=stream,
+            workspace=stream.workspace_id,
+            stream=stream.id,
             head=head,
             time_ms=time_ms,
             kind=kind,
@@ -83,11 +83,11 @@ class Log:
             salt=self._random_bytes(16),
         )
         leaf = leaf_hash(raw)
-        self._heads[stream] = Head(head.seq + 1, leaf)
+        self._heads[stream.id] = Head(head.seq + 1, leaf)
         return {
             "leaf_index": self.tree.append(leaf),
-            "workspace_id": workspace,
-            "stream": stream,
+            **stream.columns(),
+            "stream": stream.id,
             "seq": head.seq,
             "body": raw,
         }

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from engine.audit.canonical import decode_object
 from engine.errors import NotFound
+from engine.ledger.stream import Stream
 
 State = Literal["denied", "held", "captured", "voided", "expired"]
 
@@ -20,8 +21,7 @@ class Payment:
     `decision` is the answer that was given then; `replayed` says that this is not its first time.
     """
 
-    session_id: str
-    workspace_id: str
+    stream: Stream
     number: int
     request: Mapping[str, Any]
     decision: Mapping[str, Any]
@@ -32,6 +32,11 @@ class Payment:
     expires_ms: int | None
     closed_ms: int | None
     replayed: bool = False
+
+    @property
+    def session_id(self) -> str:
+        """The session that asked."""
+        return self.stream.id
 
     @property
     def id(self) -> str:
@@ -59,8 +64,7 @@ def parse_payment_id(text: str) -> tuple[str, int]:
 def payment_from_row(row: Any, *, replayed: bool = False) -> Payment:
     """Read a row of the decisions table."""
     return Payment(
-        session_id=row.session_id,
-        workspace_id=row.workspace_id,
+        stream=Stream(row.workspace_id, row.session_id, row.session_type, row.label),
         number=row.number,
         request=decode_object(row.request_json.encode()),
         decision=decode_object(row.decision_json.encode()),

@@ -26,10 +26,13 @@ from engine.db.tables import OutboxEvent, Record, table
 from engine.errors import TallystickError, Unavailable
 from engine.identifiers import Identifiers
 from engine.ledger.log import Log
+from engine.ledger.stream import Stream
 
 Answer = TypeVar("Answer")
 
 BATCH_COMMANDS_MAX = 512
+CLOCK_STEP_MS = 1_000
+"""A clock that is further behind than this was set back, which somebody should know."""
 _PASSING_FAULTS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_CONSTRAINT")
 
 _log = structlog.get_logger(__name__)
@@ -72,28 +75,21 @@ class Batch:
         """Read what cannot have been inserted in this batch, without sending what waits."""
         return self._connection.execute(statement)
 
-    def record(self, workspace: str, stream: str, kind: str, body: dict[str, Any]) -> int:
+    def record(self, stream: Stream, kind: str, body: dict[str, Any]) -> int:
         """Append to the audit log and return the record's index in it."""
-        row = self._log.append(
-            self._connection,
-            workspace=workspace,
-            stream=stream,
-            time_ms=self.now_ms,
-            kind=kind,
-            body=body,
-        )
+        row = self._log.append(self._connection, stream, time_ms=self.now_ms, kind=kind, body=body)
         self.insert(_records, row)
         return int(row["leaf_index"])
 
-    def event(self, workspace: str, stream: str, name: str, payload: dict[str, Any]) -> None:
+    def event(self, stream: Stream, name: str, payload: dict[str, Any]) -> None:
         """Put an event into the outbox; its sequence number is that of the record just written."""
         self.insert(
             _outbox,
             {
-                "workspace_id": workspace,
+                **stream.columns(),
                 "id": self.identifiers.new("evt"),
-                "stream": stream,
-                "seq": self._log.head_seq(stream) - 1,
+                "stream": stream.id,
+                "seq": self._log.head_seq(stream.id) - 1,
                 "event": name,
                 "payload_json": encode(payload).decode(),
                 "created_ms": self.now_ms,
@@ -129,6 +125,7 @@ class Writer:
         self._accepting = threading.Lock()
         self._stopped = False
         self._now_ms = 0
+        self._clock_behind = False
         self.fault: str | None = None
 
     def on_abandoned_batch(self, forget: Callable[[], None]) -> None:
@@ -213,11 +210,18 @@ class Writer:
 
     def _time(self) -> int:
         """The decision time: it never runs backwards, whatever the clock does."""
-        self._now_ms = max(self._now_ms, self._clock(), self._log.last_time_ms)
+        clock_ms = self._clock()
+        latest_ms = max(self._now_ms, self._log.last_time_ms)
+        behind = clock_ms < latest_ms - CLOCK_STEP_MS
+        if behind and not self._clock_behind:
+            _log.warning("clock_behind", by_ms=latest_ms - clock_ms)
+        self._clock_behind = behind
+        self._now_ms = max(latest_ms, clock_ms)
         return self._now_ms
 
-    @staticmethod
-    def _answer(command: Command[Any], batch: Batch) -> Any:
+    def _answer(self, command: Command[Any], batch: Batch) -> Any:
+        if self.fault is not None:  # a command of the same batch found it
+            return Unavailable(self.fault)
         writes = batch.writes
         try:
             return command(batch)

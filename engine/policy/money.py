@@ -15,6 +15,10 @@ Every decimal of up to 15 digits survives a trip through an IEEE 754 double (10^
 amount stays exact even in a JSON client that knows no other number.
 """
 
+SUM_MAX_MICRO_USD = 2**53 - 1
+"""The largest sum that is written as a number and read back exact by every JSON client (RFC 8785):
+$9,007,199,254.740991. It bounds what a window without a limit can hold."""
+
 _FRACTION_DIGITS_MAX = 6
 _WHOLE_DIGITS_MAX = 9
 _DECIMAL = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from engine.policy.decision import Code, Evidence, PaymentRequest, Policy, Standing
-from engine.policy.money import format_usd
+from engine.policy.money import SUM_MAX_MICRO_USD, format_usd
 from engine.policy.windows import RollingWindows
 
 
@@ -130,7 +130,9 @@ def _per_month(facts: Facts) -> Finding | None:
 
 def _window(facts: Facts, window: int, limit: int | None, span: str) -> Finding | None:
     used, amount = facts.used[window], facts.request.amount
-    if limit is None or used + amount <= limit:
+    if limit is None:
+        limit = SUM_MAX_MICRO_USD
+    if used + amount <= limit:
         return None
     windows = facts.windows
     reason = (

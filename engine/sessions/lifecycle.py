@@ -22,6 +22,7 @@ from engine.errors import Conflict, InvalidInput, NotFound
 from engine.grant import ZERO_ADDRESS, Domain, Grant
 from engine.identifiers import Identifiers, secret_hash
 from engine.ledger.ledger import Ledger
+from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch, Writer
 from engine.policy.limits import Limits
 from engine.sessions.vault import Vault
@@ -83,6 +84,11 @@ class SessionView:
     created_ms: int
     expires_ms: int
     ended_ms: int | None
+
+    @property
+    def stream(self) -> Stream:
+        """Where its records go."""
+        return Stream(self.workspace_id, self.id, self.type, self.label)
 
     @property
     def pkp_address(self) -> str | None:
@@ -149,15 +155,20 @@ class Sessions:
         with self._database.reading() as connection:
             return _view(connection.execute(query).mappings().first())
 
-    def list(self, workspace_id: str) -> list[SessionView]:
-        """All sessions of a workspace, the newest first."""
+    def page(self, workspace_id: str, *, offset: int, limit: int) -> tuple[list[SessionView], int]:
+        """A workspace's sessions from `offset` on, the newest first, and how many there are."""
+        ours = _sessions.c.workspace_id == workspace_id
         query = (
             sa.select(_sessions)
-            .where(_sessions.c.workspace_id == workspace_id)
+            .where(ours)
             .order_by(_sessions.c.created_ms.desc(), _sessions.c.id.desc())
+            .offset(offset)
+            .limit(limit)
         )
+        count = sa.select(sa.func.count()).select_from(_sessions).where(ours)
         with self._database.reading() as connection:
-            return [_view(row) for row in connection.execute(query).mappings()]
+            rows = connection.execute(query).mappings().all()
+            return [_view(row) for row in rows], connection.execute(count).scalar_one()
 
     def consent(self, workspace_id: str, session_id: str, signature: bytes) -> SessionView:
         """Accept the owner's EIP-712 signature over the session's grant.
@@ -274,18 +285,18 @@ class Sessions:
                 "ended_ms": None,
             },
         )
+        stream = Stream(workspace_id, session_id, new.type, new.label)
         batch.insert(
             _session_keys,
             {
-                "workspace_id": workspace_id,
+                **stream.columns(),
                 "session_id": session_id,
                 "address": grant.session_key,
                 "sealed": sealed,
             },
         )
         batch.record(
-            workspace_id,
-            session_id,
+            stream,
             "session.created",
             {
                 "type": new.type,
@@ -362,13 +373,12 @@ class Sessions:
         if ended:
             values["ended_ms"] = batch.now_ms
         batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
-        batch.record(view.workspace_id, view.id, kind, {**evidence, "state": state})
+        batch.record(view.stream, kind, {**evidence, "state": state})
         self._ledger.changed(view.id)
 
     def _tell(self, batch: Batch, view: SessionView, name: str) -> None:
         batch.event(
-            view.workspace_id,
-            view.id,
+            view.stream,
             name,
             {
                 "session_id": view.id,

@@ -45,7 +45,7 @@ class Listener:
     def __call__(self, batch: Batch, tip: BlockHeader, subjects: set[bytes]) -> None:
         """Bring every session up to date that an event is about, or that waits for one."""
         waiting = sa.select(_sessions.c.id).where(
-            _sessions.c.mint_pkp, _sessions.c.state == "registering"
+            _sessions.c.mint_pkp, _sessions.c.state.in_(("registering", "mismatch"))
         )
         touched = sa.select(_sessions.c.id).where(_sessions.c.token_id.in_(subjects))
         ids = dict.fromkeys(batch.read(waiting).scalars())
@@ -198,10 +198,9 @@ class Registrar:
                 {
                     "session_id": session_id,
                     "action": action,
-                    "workspace_id": view.workspace_id,
+                    **view.stream.columns(),
                     "tx_hash": signed.hash,
                     "raw_tx": signed.raw,
-                    "state": "sent",
                     "sent_ms": batch.now_ms,
                 },
             )

@@ -25,9 +25,18 @@ class Vault:
         self._cipher = AESGCM(kek)
 
     @classmethod
-    def from_passphrase(cls, passphrase: str, salt: bytes) -> "Vault":
-        """Derive the KEK from a passphrase (scrypt, RFC 7914, N = 2^15, r = 8, p = 1)."""
-        return cls(Scrypt(salt=salt, length=32, n=2**15, r=8, p=1).derive(passphrase.encode()))
+    def from_passphrase(cls, passphrase: str, salt_file: Path) -> "Vault":
+        """Derive the KEK from a passphrase (scrypt, RFC 7914, N = 2^15, r = 8, p = 1).
+
+        The salt is no secret; it is made on first use, so that no two installations share one.
+
+        Raises:
+            CannotStart: the file is not 64 hexadecimal digits.
+        """
+        if not salt_file.exists():
+            _write_once(salt_file, secrets.token_hex(KEK_BYTES))
+        scrypt = Scrypt(salt=_read_hex(salt_file), length=KEK_BYTES, n=2**15, r=8, p=1)
+        return cls(scrypt.derive(passphrase.encode()))
 
     @classmethod
     def from_file(cls, path: Path) -> "Vault":
@@ -40,13 +49,7 @@ class Vault:
             _write_once(path, secrets.token_hex(KEK_BYTES))
         if path.stat().st_mode & 0o077:
             raise CannotStart(f"{path} holds a secret but others may read it; chmod 600 it")
-        try:
-            kek = bytes.fromhex(path.read_text().strip())
-        except ValueError:
-            kek = b""
-        if len(kek) != KEK_BYTES:
-            raise CannotStart(f"{path} does not hold a 256-bit key")
-        return cls(kek)
+        return cls(_read_hex(path))
 
     def seal(self, secret: bytes, context: str) -> bytes:
         """Encrypt and authenticate; the result is 28 bytes longer."""
@@ -68,6 +71,16 @@ class Vault:
                 f"{context} cannot be decrypted: TALLYSTICK_KEK (or the kek file) is not the one "
                 "this data directory was made with, or the data was changed"
             ) from error
+
+
+def _read_hex(path: Path) -> bytes:
+    try:
+        found = bytes.fromhex(path.read_text().strip())
+    except ValueError:
+        found = b""
+    if len(found) != KEK_BYTES:
+        raise CannotStart(f"{path} does not hold 256 bits in hexadecimal")
+    return found
 
 
 def _write_once(path: Path, text: str) -> None:

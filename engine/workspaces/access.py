@@ -9,6 +9,7 @@ from engine.db.sqlite import Database
 from engine.db.tables import ApiKey, Session, Workspace, table
 from engine.errors import Conflict, InvalidInput, Unauthenticated
 from engine.identifiers import secret_hash
+from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
 
 DEFAULT_WORKSPACE = "default"
@@ -128,7 +129,7 @@ class Access:
         if batch.read(sa.select(_workspaces.c.id).where(_workspaces.c.id == workspace_id)).first():
             raise Conflict(f"workspace {workspace_id} exists", code="workspace_exists")
         batch.insert(_workspaces, {"id": workspace_id, "name": name, "created_ms": batch.now_ms})
-        batch.record(workspace_id, workspace_id, "workspace.created", {"name": name})
+        batch.record(workspace_stream(workspace_id), "workspace.created", {"name": name})
         secret = secret or batch.identifiers.secret(OPERATOR_KEY_PREFIX)
         self._key(batch, workspace_id, role, secret)
         return secret
@@ -141,11 +142,10 @@ class Access:
                 "workspace_id": workspace_id,
                 "id": key_id,
                 "role": role,
-                "name": role,
                 "prefix": secret[:SHOWN_PREFIX_CHARACTERS],
                 "secret_hash": secret_hash(secret),
                 "created_ms": batch.now_ms,
                 "revoked_ms": None,
             },
         )
-        batch.record(workspace_id, workspace_id, "key.created", {"key": key_id, "role": role})
+        batch.record(workspace_stream(workspace_id), "key.created", {"key": key_id, "role": role})

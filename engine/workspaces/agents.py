@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from engine.db.sqlite import Database
 from engine.db.tables import Agent, table
 from engine.errors import InvalidInput
+from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
 
 AGENT_ID_LENGTH_MAX = 128
@@ -56,7 +57,7 @@ def ensure_agent(batch: Batch, workspace_id: str, agent_id: str, name: str | Non
         },
     )
     batch.record(
-        workspace_id, workspace_id, "agent.registered", {"agent_id": agent_id, "name": name}
+        workspace_stream(workspace_id), "agent.registered", {"agent_id": agent_id, "name": name}
     )
     return True
 

@@ -77,7 +77,9 @@ def take(world: World, view: SessionView, step: tuple[Any, ...]) -> None:
         world.engine.sessions.revoke(WORKSPACE, view.id, by="operator")
     else:
         back, amount = arguments
-        payments, _ = world.engine.payments(WORKSPACE, session_id=view.id, offset=back, limit=1)
+        payments, _ = world.engine.payments.page(
+            WORKSPACE, session_id=view.id, offset=back, limit=1
+        )
         for payment in payments:
             try:
                 if name == "void":
@@ -101,7 +103,9 @@ def test_every_decision_of_the_ledger_comes_out_the_same(
     replay = Replay(view.grant, view.grant_hash)
     replay.feed(records)
 
-    payments, _ = slow_world.engine.payments(WORKSPACE, session_id=view.id, offset=0, limit=100)
+    payments, _ = slow_world.engine.payments.page(
+        WORKSPACE, session_id=view.id, offset=0, limit=100
+    )
     assert replay.decisions == len(payments) == sum(step[0] == "pay" for step in steps)
     assert len(replay.allowed_ms) == sum(payment.decision["allowed"] for payment in payments)
     assert replay.captured_micro_usd == sum(payment.captured for payment in payments)

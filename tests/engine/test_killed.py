@@ -64,7 +64,7 @@ def settle(world: World) -> None:
 @pytest.mark.parametrize("action", ["register", "revoke"])
 def test_a_session_is_registered_and_revoked_once(graves: Path, action: str, moment: str) -> None:
     world = reopened(graves / f"{action} {moment}")
-    [view] = world.engine.sessions.list(WORKSPACE)
+    [view] = world.engine.sessions.page(WORKSPACE, offset=0, limit=1000)[0]
     settle(world)
     name = {"register": "SessionRegistered", "revoke": "SessionRevoked"}[action]
     [event] = events(world.engine, name, view)

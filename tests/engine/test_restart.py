@@ -38,14 +38,14 @@ def chain_of(world: World) -> list[BlockHeader]:
 def everything(world: World) -> dict[str, Any]:
     """What an installation knows, and its chain."""
     engine = world.engine
-    sessions = engine.sessions.list(WORKSPACE)
+    sessions = engine.sessions.page(WORKSPACE, offset=0, limit=1000)[0]
     rows = table(ChainEvent)
     with engine.database.reading() as connection:
         indexed = connection.execute(sa.select(rows)).all()
     return {
         "sessions": sessions,
         "remaining": [engine.remaining(view) for view in sessions],
-        "payments": engine.payments(WORKSPACE, session_id=None, offset=0, limit=100),
+        "payments": engine.payments.page(WORKSPACE, session_id=None, offset=0, limit=100),
         "ready": engine.ready(),
         "log": engine._log.tree.root(engine._log.committed),
         "deployment": (engine.deployment.log_verifier_key, engine.deployment.operator.address),

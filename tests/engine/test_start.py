@@ -15,7 +15,7 @@ from engine.chain.embedded import EmbeddedChain
 from engine.db.sqlite import Database
 from engine.deployment import stored_deployment
 from engine.engine import open_engine
-from engine.errors import CannotStart
+from engine.errors import CannotStart, Unavailable
 from tests.anvil_world import ANVIL_TOML, AnvilWithContracts, anvil_with_contracts
 from tests.world import WORKSPACE, World, settings_for
 
@@ -234,8 +234,8 @@ def _kek_of_the_group(directory: Path) -> None:
     [
         (_another_kek, "cannot be decrypted: TALLYSTICK_KEK (or the kek file)"),
         (_no_kek, "cannot be decrypted: TALLYSTICK_KEK (or the kek file)"),
-        (_half_a_kek, "does not hold a 256-bit key"),
-        (_kek_of_words, "does not hold a 256-bit key"),
+        (_half_a_kek, "does not hold 256 bits in hexadecimal"),
+        (_kek_of_words, "does not hold 256 bits in hexadecimal"),
         (_readable_kek, "others may read it; chmod 600"),
         (_kek_of_the_group, "others may read it; chmod 600"),
     ],
@@ -276,7 +276,7 @@ def test_a_refused_start_lets_go_of_the_directory(copy: Path) -> None:
     refused(copy)
     (copy / "kek").write_text(secret)
     opened = open_engine(settings_for(copy))
-    assert len(opened.sessions.list(WORKSPACE)) == 1
+    assert len(opened.sessions.page(WORKSPACE, offset=0, limit=1000)[0]) == 1
     opened.close()
 
 
@@ -339,3 +339,41 @@ def test_what_was_found_at_the_start_is_what_the_first_start_left(used: Path, co
     assert (deployment.origin, deployment.log_id.hex()) == (stored["origin"], stored["log_id"])
     assert [token.symbol for token in deployment.tokens] == ["USDC"]
     opened.close()
+
+
+def test_an_embedded_chain_that_remembers_more_than_an_empty_ledger_is_refused(copy: Path) -> None:
+    """The ledger's file is gone; a new one would have every budget full again."""
+    for name in ("ledger.sqlite3", "ledger.sqlite3-wal", "ledger.sqlite3-shm"):
+        (copy / name).unlink(missing_ok=True)
+    for _ in range(2):
+        assert "ledger.sqlite3 is empty or missing" in refused(copy)
+
+
+def test_what_the_ledger_has_lost_of_its_identity_is_named(copy: Path) -> None:
+    with contextlib.closing(sqlite3.connect(copy / "ledger.sqlite3")) as raw:
+        raw.execute("DELETE FROM meta WHERE key IN ('origin', 'log_id')")
+        raw.commit()
+    assert refused(copy) == "the ledger's meta table has lost log_id, origin"
+
+
+def test_two_installations_with_one_passphrase_share_no_key(tmp_path: Path) -> None:
+    salts = []
+    for name in ("one", "other"):
+        World(tmp_path / name, kek="correct horse battery staple").engine.close()
+        salts.append((tmp_path / name / "kek.salt").read_text())
+    assert salts[0] != salts[1]
+    (tmp_path / "one" / "kek.salt").write_text(salts[1])
+    message = refused(tmp_path / "one", kek="correct horse battery staple")
+    assert "cannot be decrypted" in message
+
+
+def test_a_directory_that_is_removed_under_the_engine_stops_every_decision(tmp_path: Path) -> None:
+    world = World(tmp_path / "data")
+    view = world.session()
+    (tmp_path / "data").rename(tmp_path / "gone")
+    with pytest.raises(Unavailable):
+        world.engine.tick()
+    with pytest.raises(Unavailable, match="the data directory was removed"):
+        world.pay(view, 1)
+    assert world.engine.ready()["ready"] is False
+    world.engine.close()

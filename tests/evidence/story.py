@@ -119,6 +119,7 @@ class Story:
         others = [raw for raw in self.log if raw.decode() not in _records_of(document)]
         tree = Tree([leaf_hash(raw) for raw in (*others, *raws)])
         document["checkpoint"] = self.checkpoint(tree.size, tree.root())
+        document["consistency"] = []
         document["records"] = [
             {
                 "index": index,
@@ -127,14 +128,22 @@ class Story:
             }
             for index, raw in enumerate(raws, start=len(others))
         ]
-        anchoring = Anchoring(tree.size, tree.root(), self.last_block)
-        chain = replaced(self.chain, anchored={(self.anchors, self.log_id): (anchoring,)})
+        chain = self.anchored(Anchoring(tree.size, tree.root(), self.last_block))
         return self.seal(document), chain
+
+    @property
+    def anchorings(self) -> tuple[Anchoring, ...]:
+        """The anchors of this log."""
+        return tuple(self.chain.anchored[self.anchors, self.log_id])
+
+    def anchored(self, *anchorings: Anchoring) -> Snapshot:
+        """A chain that holds these anchors of this log, and no others."""
+        return replaced(self.chain, anchored={(self.anchors, self.log_id): anchorings})
 
     @property
     def last_block(self) -> int:
         """The block of the newest anchor."""
-        return self.chain.anchored[self.anchors, self.log_id][-1].block_number
+        return self.anchorings[-1].block_number
 
 
 def read(file: bytes) -> Document:
@@ -168,6 +177,13 @@ def _records_of(document: Document) -> set[str]:
     return {entry["record"] for entry in (*document["records"], *document["tail"])}
 
 
+def pass_time(world: World, clock: ManualClock, by_ms: int) -> None:
+    """The server's clock and the chain's go on together."""
+    clock.advance(by_ms)
+    world.engine.gateway.mine(timestamp_s=clock() // 1000)  # type: ignore[attr-defined]
+    world.engine.tick()
+
+
 def live(world: World, clock: ManualClock) -> SessionView:
     """A session in which everything happens that can happen to a payment."""
     view = world.session(
@@ -178,8 +194,7 @@ def live(world: World, clock: ManualClock) -> SessionView:
     )
 
     def later(minutes: int) -> None:
-        clock.advance(minutes * 60_000)
-        world.engine.tick()
+        pass_time(world, clock, minutes * 60_000)
 
     assert world.pay(view, 25).state == "captured"
     later(1)
@@ -191,9 +206,10 @@ def live(world: World, clock: ManualClock) -> SessionView:
     world.engine.ledger.capture(WORKSPACE, held[0].id, 19_999_999).result()
     world.engine.ledger.void(WORKSPACE, held[1].id).result()
     later(20)
-    assert world.engine.payment(WORKSPACE, held[2].id).state == "expired"
+    assert world.engine.payments.get(WORKSPACE, held[2].id).state == "expired"
     assert world.pay(view, 45, merchant="data").state == "captured"
     assert world.pay(view, 11, merchant="data").decision["code"] == "LIMIT_EXCEEDED"
+    world.engine.anchor()
     world.engine.revoke_session(WORKSPACE, view.id, by="operator")
     later(1)
     assert world.pay(view, 1).decision["code"] == "SESSION_REVOKED"
@@ -201,11 +217,13 @@ def live(world: World, clock: ManualClock) -> SessionView:
 
 
 def _tell(directory: Path) -> Story:
-    clock = ManualClock(system_clock() - HOUR_MS)
+    clock = ManualClock(system_clock())
     world = World(directory, clock)
     try:
+        pass_time(world, clock, HOUR_MS)  # the chain's first blocks are ahead of any clock
         small = world.session(mint_pkp=True, merchants=("books",))
         world.pay(small, 1)
+        world.engine.anchor()
         unsigned = world.session(mint_pkp=True, await_consent=False)
         world.pay(unsigned, 2)
         full = live(world, clock)

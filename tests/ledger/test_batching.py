@@ -97,7 +97,7 @@ def test_a_command_that_fails_harms_only_its_caller(world: World) -> None:
     view = world.session(DAY)
 
     def fail(batch: Batch) -> None:
-        batch.record(WORKSPACE, view.id, "never", {"written": True})
+        batch.record(view.stream, "never", {"written": True})
         raise ZeroDivisionError
 
     with one_batch(world.engine.writer):

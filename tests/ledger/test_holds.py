@@ -153,7 +153,7 @@ def test_what_has_ended_stays_as_it_is(world: World, clock: ManualClock, end: st
             assert refused.value.code == f"payment_{end}"
     assert left(world, view) == before
     assert endings(world, payment) == [f"payment.{end}"]
-    assert world.engine.payment(WORKSPACE, payment.id).state == end
+    assert world.engine.payments.get(WORKSPACE, payment.id).state == end
 
 
 def test_a_denied_payment_cannot_be_captured(world: World) -> None:
@@ -190,7 +190,7 @@ def test_a_hold_is_over_from_the_millisecond_of_its_expiry(
     clock.advance(TTL_MS + offset_ms)
     if swept:
         world.engine.ledger.expire_holds()
-        state = world.engine.payment(WORKSPACE, payment.id).state
+        state = world.engine.payments.get(WORKSPACE, payment.id).state
         assert state == ("held" if offset_ms < 0 else "expired")
     if offset_ms < 0:
         ended = act(world, payment)
@@ -210,7 +210,7 @@ def test_a_hold_that_ran_out_while_nothing_ran_is_expired_by_the_start(
     payment = world.pay(view, 100, hold=True)
     clock.advance(TTL_MS)
     world.reopen()
-    assert world.engine.payment(WORKSPACE, payment.id).state == "expired"
+    assert world.engine.payments.get(WORKSPACE, payment.id).state == "expired"
     assert left(world, view) == 100
 
 
@@ -261,7 +261,7 @@ def test_a_race_of_captures_voids_and_the_sweep_has_one_winner(
     losers = [answer for answer in answers if isinstance(answer, Exception)]
     assert all(isinstance(loser, Conflict) for loser in losers)
     assert len(first) <= 1
-    final = world.engine.payment(WORKSPACE, payment.id)
+    final = world.engine.payments.get(WORKSPACE, payment.id)
     if first:
         assert (final.state, final.captured) == (first[0].state, first[0].captured)
         assert all(answer.state == final.state for answer in paid)
@@ -271,7 +271,7 @@ def test_a_race_of_captures_voids_and_the_sweep_has_one_winner(
         }
     else:
         world.engine.ledger.expire_holds()
-        final = world.engine.payment(WORKSPACE, payment.id)
+        final = world.engine.payments.get(WORKSPACE, payment.id)
         assert final.state == "expired"
     assert final.state in winners.split()
     assert endings(world, payment) == [f"payment.{final.state}"]

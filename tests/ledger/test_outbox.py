@@ -69,6 +69,8 @@ def test_a_hold_tells_of_its_beginning_and_of_its_end(
         "amount_micro_usd": 60 * USD,
         "captured_micro_usd": 0,
         "code": "ALLOWED",
+        "type": "agent",
+        "label": None,
     }
     expected = [("payment.created", payload, 1, payment.decided_ms)]
     if end is not None:
@@ -165,4 +167,6 @@ def test_the_event_of_a_reached_limit_names_the_denied_payment(world: World) -> 
         "amount_micro_usd": 101 * USD,
         "captured_micro_usd": 0,
         "code": "LIMIT_EXCEEDED",
+        "type": "agent",
+        "label": None,
     }

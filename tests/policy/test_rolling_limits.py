@@ -178,3 +178,17 @@ def test_a_burst_at_one_instant_is_allowed_up_to_the_limit_and_not_below() -> No
             windows.add(now_ms, 1)
             allowed += 1
     assert allowed == 1000
+
+
+def test_without_a_limit_a_window_holds_what_can_still_be_written_exactly() -> None:
+    """2^53 - 1 micro-USD: a larger sum has no place in a record."""
+    windows = RollingWindows()
+    unlimited = policy(limits=limits(), valid_from_ms=0, valid_until_ms=10**15)
+    for _ in range(9):
+        windows.add(0, 10**15 - 1)
+    left = 2**53 - 1 - 9 * (10**15 - 1)
+    assert decide(unlimited, Standing.ACTIVE, windows, request(amount=left), 1).allowed
+    denied = decide(unlimited, Standing.ACTIVE, windows, request(amount=left + 1), 1)
+    assert (denied.code, denied.rule) == ("LIMIT_EXCEEDED", "per_day")
+    assert denied.evidence["limit"] == 2**53 - 1
+    assert denied.remaining.per_day is None

@@ -116,7 +116,7 @@ def test_an_amount_is_exact_from_the_request_to_the_record_and_back(
     number = re.search(r'"amount_usd":([^,]+)', answer.text)
     assert number is not None
     assert micro(number[1]) == micro(amount)
-    payment = send.api.world.engine.payment("default", answer.json()["id"])
+    payment = send.api.world.engine.payments.get("default", answer.json()["id"])
     assert payment.amount == micro(amount)
 
 
@@ -161,7 +161,7 @@ def test_a_part_that_is_captured_is_exact(api: Served) -> None:
     path = f"{PAYMENTS}/{held['id']}/capture"
     captured = api.call("POST", path, raw='{"amount":0.1}', token=token)
     assert captured.json()["captured_usd"] == 0.1
-    assert api.world.engine.payment("default", held["id"]).captured == 100_000
+    assert api.world.engine.payments.get("default", held["id"]).captured == 100_000
 
 
 def test_numbers_in_metadata_come_back_as_the_nearest_double(api: Served) -> None:

@@ -1,9 +1,11 @@
 """Sessions over HTTP: what clients read, defaults, lifetimes, consent, revocation, evidence."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from eth_account import Account
 
@@ -335,3 +337,52 @@ def test_a_session_without_an_on_chain_identity_has_no_evidence(api: Served) -> 
     for session in (create(api), awaiting(api)):
         answer = api.get(f"{SESSIONS}/{session['id']}/evidence")
         refused(answer, 409, "session_not_registered")
+
+
+def test_the_list_comes_in_pages_and_says_how_many_there_are(own_api: Served) -> None:
+    ids = [create(own_api)["id"] for _ in range(5)][::-1]
+    whole = own_api.get(SESSIONS)
+    assert [session["id"] for session in whole.json()] == ids
+    assert whole.headers["X-Total-Count"] == "5"
+    pages = [own_api.get(f"{SESSIONS}?page={page}&limit=2") for page in (1, 2, 3, 4)]
+    assert [[session["id"] for session in page.json()] for page in pages] == [
+        ids[:2],
+        ids[2:4],
+        ids[4:],
+        [],
+    ]
+    assert {page.headers["X-Total-Count"] for page in pages} == {"5"}
+    for query, field in (("page=0", "page"), ("limit=1001", "limit"), ("label=x", "label")):
+        refused(own_api.get(f"{SESSIONS}?{query}"), 422, "invalid_parameter", field)
+
+
+def test_a_payment_says_of_which_type_and_label_its_session_is(own_api: Served) -> None:
+    session = create(own_api, type="app", label="groceries")
+    held = own_api.hold(session["session_token"])
+    listed = own_api.get("/api/v1/payments").json()["data"]
+    for payment in (held, *listed, own_api.get(f"/api/v1/payments/{held['id']}").json()):
+        assert (payment["session_type"], payment["session_label"]) == ("app", "groceries")
+
+
+def test_to_revoke_never_waits_behind_those_who_wait_for_the_chain(
+    own_api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More creates than any pool has threads wait for a registration that does not come."""
+    victim = create(own_api)
+    chain = own_api.world.engine.gateway
+    monkeypatch.setattr(chain, "send_raw", lambda raw: bytes(32))
+    own_api.world.engine.start()
+    waiting = 100
+    with ThreadPoolExecutor(waiting) as pool:
+        body = {"agent_id": "bot", "user_wallet": "wallet", "mint_pkp": True}
+        asked = [
+            pool.submit(httpx.post, own_api.url + SESSIONS, json=body, timeout=60, headers=bearer)
+            for bearer in [{"Authorization": f"Bearer {own_api.key}"}] * waiting
+        ]
+        while len(own_api.get(SESSIONS).json()) < 50:
+            pass
+        answer = own_api.post(f"{SESSIONS}/{victim['id']}/revoke")
+        assert answer.json() == {"success": True}
+        assert sum(future.done() for future in asked) < waiting, "they still wait"
+        monkeypatch.undo()
+    assert {future.result().status_code for future in asked} == {201}

@@ -239,7 +239,7 @@ def test_the_background_tick_expires_by_itself(timed: World) -> None:
     view = timed.session(duration_ms=HOUR_MS)
     timed.engine.start()
     clock_of(timed).now_ms = view.expires_ms
-    condition = timed.engine._changed
+    condition = timed.engine.ticked
     with condition:
         assert condition.wait_for(lambda: state(timed, view) == "expired", timeout=20)
 
@@ -302,17 +302,19 @@ def test_two_workspaces_never_see_each_others_sessions(world: World) -> None:
     world.engine.access.create_workspace("other", "Another tenant")
     ours = world.create(mint_pkp=False)
     theirs = world.create(mint_pkp=False, workspace="other")
-    listed = [view.id for view in world.engine.sessions.list(WORKSPACE)]
+    listed = [view.id for view in world.engine.sessions.page(WORKSPACE, offset=0, limit=1000)[0]]
     assert ours.id in listed
     assert theirs.id not in listed
-    assert [view.id for view in world.engine.sessions.list("other")] == [theirs.id]
+    assert [view.id for view in world.engine.sessions.page("other", offset=0, limit=1000)[0]] == [
+        theirs.id
+    ]
     paid = world.pay(theirs, 1, hold=True)
     attempts = {
         "get": lambda: world.engine.sessions.get(WORKSPACE, theirs.id),
         "consent": lambda: world.engine.consent(WORKSPACE, theirs.id, bytes(65)),
         "revoke": lambda: world.engine.revoke_session(WORKSPACE, theirs.id, by="somebody"),
         "evidence": lambda: world.engine.evidence(WORKSPACE, theirs.id),
-        "payment": lambda: world.engine.payment(WORKSPACE, paid.id),
+        "payment": lambda: world.engine.payments.get(WORKSPACE, paid.id),
         "capture": lambda: world.engine.ledger.capture(WORKSPACE, paid.id).result(),
         "void": lambda: world.engine.ledger.void(WORKSPACE, paid.id).result(),
     }
@@ -326,10 +328,10 @@ def test_two_workspaces_never_see_each_others_sessions(world: World) -> None:
         world.engine.sessions.get(WORKSPACE, absent)
     assert heard["get"] == str(refused.value), "absent and foreign look the same"
     for session_id in (None, theirs.id):
-        seen, _ = world.engine.payments(WORKSPACE, session_id=session_id, offset=0, limit=999)
+        seen, _ = world.engine.payments.page(WORKSPACE, session_id=session_id, offset=0, limit=999)
         assert paid.id not in [payment.id for payment in seen]
     assert state(world, theirs) == "active"
-    assert world.engine.payment("other", paid.id).state == "held"
+    assert world.engine.payments.get("other", paid.id).state == "held"
 
 
 @pytest.mark.parametrize(
@@ -348,8 +350,8 @@ def test_two_workspaces_never_see_each_others_sessions(world: World) -> None:
 def test_what_cannot_be_a_session_is_refused_and_names_the_field(
     world: World, changes: dict[str, object], field: str
 ) -> None:
-    before = world.engine.sessions.list(WORKSPACE)
+    before = world.engine.sessions.page(WORKSPACE, offset=0, limit=1000)[0]
     with pytest.raises(InvalidInput) as refused:
         world.create(**changes)
     assert refused.value.field == field
-    assert world.engine.sessions.list(WORKSPACE) == before
+    assert world.engine.sessions.page(WORKSPACE, offset=0, limit=1000)[0] == before

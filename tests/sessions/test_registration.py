@@ -83,7 +83,7 @@ def test_the_background_tick_hears_of_the_owners_revocation(own: World) -> None:
     view = own.session(mint_pkp=True)
     owner_revokes(own, view)
     own.engine.start()
-    condition = own.engine._changed
+    condition = own.engine.ticked
     with condition:
         assert condition.wait_for(lambda: state(own, view) == "revoked", timeout=20)
 

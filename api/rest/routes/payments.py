@@ -81,10 +81,10 @@ def list_payments(
     engine: EngineOf, party: PaymentPartyOf, wanted: Annotated[Page, Query()]
 ) -> PaymentsPage:
     """An operator sees the workspace's, a session token its own."""
-    payments, total = engine.payments(
+    payments, total = engine.payments.page(
         party.workspace_id,
         session_id=party.session_id if isinstance(party, SessionHolder) else None,
-        offset=(wanted.page - 1) * wanted.limit,
+        offset=wanted.offset,
         limit=wanted.limit,
     )
     return {
@@ -102,7 +102,7 @@ def list_payments(
 async def get_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> PaymentAnswer:
     """The decision as it was made, and the state of its hold."""
     _check_party(party, payment_id)
-    return payment_json(engine.payment(party.workspace_id, payment_id))
+    return payment_json(engine.payments.get(party.workspace_id, payment_id))
 
 
 @router.post(

@@ -1,14 +1,15 @@
 """Sessions: create, consent, list, get, revoke, evidence."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Query, Response
 
 from api.rest.answers import CreatedSession, Revoked, SessionAnswer
 from api.rest.auth import EngineOf, OperatorOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
-from api.rest.schemas import Consent, CreateSession
+from api.rest.schemas import Consent, CreateSession, SessionsPage
 from api.rest.views import session_json
 from engine.engine import Engine
 from engine.errors import InvalidInput
@@ -18,6 +19,9 @@ from engine.sessions.lifecycle import NewSession, SessionView
 
 REGISTRATION_WAIT_S = 10.0
 """How long a create request waits for the chain before it answers with a pending session."""
+
+_WAITING = CapacityLimiter(64)
+"""Threads that may wait for the chain. They are not those that revoke: that must never wait."""
 
 _EVIDENCE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -32,18 +36,30 @@ router = APIRouter(
 
 
 @router.post("", status_code=201, summary="Create a session", responses=documented(415))
-def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> CreatedSession:
+async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> CreatedSession:
     """The token in the answer is not shown again."""
-    view, secret = engine.create_session(
-        caller.workspace_id, _new_session(engine, body), wait_s=REGISTRATION_WAIT_S
-    )
-    return {**_shown(engine, view), "session_token": secret, "token": secret}
+
+    def wait() -> CreatedSession:
+        view, secret = engine.create_session(
+            caller.workspace_id, _new_session(engine, body), wait_s=REGISTRATION_WAIT_S
+        )
+        return {**_shown(engine, view), "session_token": secret, "token": secret}
+
+    return await to_thread.run_sync(wait, limiter=_WAITING)
 
 
 @router.get("", summary="List sessions, the newest first")
-def list_sessions(engine: EngineOf, caller: OperatorOf) -> list[SessionAnswer]:
-    """Sessions in every state, those that ended too."""
-    views = engine.sessions.list(caller.workspace_id)
+def list_sessions(
+    engine: EngineOf,
+    caller: OperatorOf,
+    wanted: Annotated[SessionsPage, Query()],
+    response: Response,
+) -> list[SessionAnswer]:
+    """Sessions in every state, those that ended too. `X-Total-Count` says how many there are."""
+    views, total = engine.sessions.page(
+        caller.workspace_id, offset=wanted.offset, limit=wanted.limit
+    )
+    response.headers["X-Total-Count"] = str(total)
     remaining = [engine.ledger.remaining(view.id) for view in views]
     return [
         session_json(engine, view, left.result())
@@ -62,13 +78,19 @@ def get(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
     summary="The owner's signature over the grant",
     responses=documented(404, 409, 415),
 )
-def consent(session_id: str, body: Consent, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
+async def consent(
+    session_id: str, body: Consent, engine: EngineOf, caller: OperatorOf
+) -> SessionAnswer:
     """The signature is over the `typed_data` of the created session (EIP-712)."""
     signature = bytes.fromhex(body.owner_signature[2:])
-    return _shown(
-        engine,
-        engine.consent(caller.workspace_id, session_id, signature, wait_s=REGISTRATION_WAIT_S),
-    )
+
+    def wait() -> SessionAnswer:
+        return _shown(
+            engine,
+            engine.consent(caller.workspace_id, session_id, signature, wait_s=REGISTRATION_WAIT_S),
+        )
+
+    return await to_thread.run_sync(wait, limiter=_WAITING)
 
 
 @router.post("/{session_id}/revoke", summary="End a session for good", responses=documented(404))

@@ -1,0 +1,60 @@
+"""Payments as they are stored: one of them, or a page."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from engine.db.sqlite import Database
+from engine.db.tables import Decision, table
+from engine.errors import NotFound
+from engine.ledger.payment import Payment, parse_payment_id, payment_from_row
+
+_decisions = table(Decision)
+
+
+@dataclass(frozen=True, slots=True)
+class Payments:
+    """Reads what is committed."""
+
+    database: Database
+
+    def get(self, workspace_id: str, payment: str) -> Payment:
+        """One payment of a workspace.
+
+        Raises:
+            NotFound: absent, or of another workspace.
+        """
+        session_id, number = parse_payment_id(payment)
+        query = sa.select(_decisions).where(
+            _decisions.c.session_id == session_id,
+            _decisions.c.number == number,
+            _decisions.c.workspace_id == workspace_id,
+        )
+        with self.database.reading() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise NotFound("no such payment", code="payment_not_found")
+        return payment_from_row(row)
+
+    def page(
+        self, workspace_id: str, *, session_id: str | None, offset: int, limit: int
+    ) -> tuple[list[Payment], int]:
+        """Payments from `offset` on, the newest first, and how many there are in all."""
+        where = [_decisions.c.workspace_id == workspace_id]
+        if session_id is not None:
+            where.append(_decisions.c.session_id == session_id)
+        query = (
+            sa.select(_decisions)
+            .where(*where)
+            .order_by(
+                _decisions.c.decided_ms.desc(),
+                _decisions.c.session_id.desc(),
+                _decisions.c.number.desc(),
+            )
+            .offset(offset)
+            .limit(limit)
+        )
+        count = sa.select(sa.func.count()).select_from(_decisions).where(*where)
+        with self.database.reading() as connection:
+            rows = connection.execute(query).all()
+            return [payment_from_row(row) for row in rows], connection.execute(count).scalar_one()

@@ -1,0 +1,31 @@
+"""A stream: one chain of records in the audit log, and whom every row of it is about."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A session's records, or those of its workspace; then `id` is the workspace's.
+
+    Each row that tells of a session carries the session's type and label, so that no list, export
+    or shard needs another table to say whose it is.
+    """
+
+    workspace_id: str
+    id: str
+    session_type: str | None = None
+    label: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that every row of the stream has in common, but for its id."""
+        return {
+            "workspace_id": self.workspace_id,
+            "session_type": self.session_type,
+            "label": self.label,
+        }
+
+
+def workspace_stream(workspace_id: str) -> Stream:
+    """The records about a workspace itself: its keys and agents."""
+    return Stream(workspace_id, workspace_id)

@@ -1,0 +1,54 @@
+"""Every row that is about a session says whose it is, of which type, and under which label."""
+
+import contextlib
+import sqlite3
+from typing import Any
+
+import pytest
+
+from tests.world import USD, WORKSPACE, World
+
+ABOUT_SESSIONS = {
+    "session_keys": "session_id",
+    "decisions": "session_id",
+    "records": "stream",
+    "outbox": "stream",
+    "chain_transactions": "session_id",
+}
+
+
+def rows(world: World, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(world.settings.data_dir / "ledger.sqlite3")) as raw:
+        return raw.execute(sql, values).fetchall()
+
+
+@pytest.mark.parametrize(("kind", "label"), [("agent", None), ("app", "groceries, weekly")])
+def test_workspace_type_and_label_stand_in_every_row(
+    world: World, kind: str, label: str | None
+) -> None:
+    view = world.session(mint_pkp=True, type=kind, label=label)
+    held = world.pay(view, 1, hold=True)
+    world.engine.ledger.capture(WORKSPACE, held.id, USD).result()
+    world.engine.revoke_session(WORKSPACE, view.id, by="somebody")
+    world.engine.tick()
+    for table, column in ABOUT_SESSIONS.items():
+        found = rows(
+            world,
+            f"SELECT DISTINCT workspace_id, session_type, label FROM {table} "  # noqa: S608
+            f"WHERE {column} = ?",
+            view.id,
+        )
+        assert found == [(WORKSPACE, kind, label)], table
+    stored = rows(world, "SELECT workspace_id, type, label FROM sessions WHERE id = ?", view.id)
+    assert stored == [(WORKSPACE, kind, label)]
+
+
+def test_no_table_with_a_session_is_left_out(world: World) -> None:
+    tables = [name for (name,) in rows(world, "SELECT name FROM sqlite_master WHERE type='table'")]
+    with_session = {
+        table
+        for table in tables
+        for column in rows(world, f"PRAGMA table_info({table})")
+        if column[1] in ("session_id", "stream")
+    }
+    assert with_session == set(ABOUT_SESSIONS)
