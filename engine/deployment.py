@@ -29,9 +29,17 @@ from engine.settings import Settings, Token
 
 OPERATOR_FUNDS_WEI = 100 * 10**18
 
-_ALWAYS_STORED = frozenset(
-    "chain_id genesis_hash registry anchors start_block origin log_id log_key operator".split()
-)
+_ALWAYS_STORED = {
+    "chain_id",
+    "genesis_hash",
+    "registry",
+    "anchors",
+    "start_block",
+    "origin",
+    "log_id",
+    "log_key",
+    "operator",
+}
 
 _meta = table(Meta)
 

@@ -133,12 +133,17 @@ class Engine:
         )
 
     def open(self) -> None:
-        """Take commands and read the chain once."""
+        """Take commands and read the chain once.
+
+        Raises:
+            CannotStart: the chain holds what the log here did not lead to.
+        """
         # The chain's clock may have been further when a session expired than it is after a restart.
         self.chain_watch.reached(self.sessions.latest_expiry_ms())
         self.writer.start()
         self.tick()
-        self.writer.fault = self.writer.fault or self.writer.call(self._anchorer.contradiction)
+        if contradiction := self.writer.call(self._anchorer.contradiction):
+            raise CannotStart(contradiction)
 
     def start(self) -> None:
         """Follow the chain, expire what is over and anchor the log, on a thread of its own."""
@@ -312,7 +317,7 @@ class Engine:
     def _tick_noting_defects(self, *, anchor: bool) -> None:
         try:
             self.tick(anchor=anchor)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (whatever it was, it is a doubt)
             reason = error.message if isinstance(error, TallystickError) else repr(error)
             self.chain_fault = f"the chain could not be followed: {reason}"
             _log.exception("tick_failed")
@@ -353,8 +358,6 @@ def open_engine(
         )
         opened.append(engine.writer.stop)
         engine.open()
-        if engine.writer.fault is not None:
-            raise CannotStart(engine.writer.fault)
         return engine
     except BaseException as error:
         for release in reversed(opened):

@@ -34,8 +34,7 @@ def test_workspace_type_and_label_stand_in_every_row(
     for table, column in ABOUT_SESSIONS.items():
         found = rows(
             world,
-            f"SELECT DISTINCT workspace_id, session_type, label FROM {table} "  # noqa: S608
-            f"WHERE {column} = ?",
+            f"SELECT DISTINCT workspace_id, session_type, label FROM {table} WHERE {column} = ?",
             view.id,
         )
         assert found == [(WORKSPACE, kind, label)], table
