@@ -358,13 +358,13 @@ def open_engine(
         )
         opened.append(engine.writer.stop)
         engine.open()
-        return engine
     except BaseException as error:
         for release in reversed(opened):
             release()
         if isinstance(error, (Unavailable, ChainError, CanonicalError, sa.exc.DatabaseError)):
             raise CannotStart(str(error)) from error
         raise
+    return engine
 
 
 def _vault(settings: Settings) -> Vault:
