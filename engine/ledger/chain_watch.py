@@ -14,10 +14,13 @@ class ChainWatch:
         self._silence_max_ms = silence_max_ms
         self._read_ms: int | None = None
         self.time_ms = 0
+        self.ever_read = False
+        """Whether it was read since the start; until then nobody knows that the log is not old."""
 
     def seen(self, time_ms: int) -> None:
         """The chain was just read to its newest block, which is of this time."""
         self._read_ms = self._stopwatch()
+        self.ever_read = True
         self.reached(time_ms)
 
     def reached(self, time_ms: int) -> None:

@@ -175,8 +175,7 @@ class Ledger:
         if key is not None and (earlier := self._replay(batch, session_id, key)) is not None:
             _same_request(earlier, stored)
             return earlier
-        if account.on_chain:
-            self._check_chain()
+        self._check_chain(account)
         self._expire(batch, account)
         decision = decide(
             account.policy,
@@ -276,8 +275,13 @@ class Ledger:
         ).first()
         return None if row is None else payment_from_row(row, replayed=True)
 
-    def _check_chain(self) -> None:
-        if self._chain.silent:
+    def _check_chain(self, account: Account) -> None:
+        if not self._chain.ever_read:
+            raise Unavailable(
+                "the chain has not been read since the start, so the log may be an old copy",
+                code="chain_unavailable",
+            )
+        if account.on_chain and self._chain.silent:
             raise Unavailable(
                 "the chain has not been read lately, so a revocation could have been missed",
                 code="chain_unavailable",

@@ -48,6 +48,10 @@ def installed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]
         yield opened
 
 
+def no_answer(*_arguments: Any, **_named: Any) -> Any:
+    raise ChainUnavailable("no answer")
+
+
 def code(world: World, view: SessionView) -> str:
     """What a payment of one dollar is answered now."""
     return str(world.pay(view, 1).decision["code"])
@@ -278,3 +282,19 @@ def test_a_payment_that_waits_behind_the_finding_is_not_decided_either(
         payment.result(20)
     reader.join(20)
     assert decisions(world.settings.data_dir) == 0
+
+
+def test_an_older_copy_that_cannot_read_the_chain_decides_nothing_at_all(
+    installed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a session that has no on-chain identity: the chain would know the log is old."""
+    here, there = installed.session(DAY), installed.session(DAY, mint_pkp=True)
+    assert installed.pay(here, 100).state == "captured"
+    with monkeypatch.context() as line:
+        line.setattr(type(installed.engine.gateway), "head", no_answer)
+        installed.reopen()
+        for view in (here, there):
+            assert "has not been read since the start" in undecided(installed, view)
+    installed.engine.tick()
+    assert code(installed, here) == "LIMIT_EXCEEDED"
+    assert code(installed, there) == "ALLOWED"
