@@ -210,7 +210,7 @@ def _given_registry(gateway: ChainGateway, registry: str, operator: LocalAccount
     Raises:
         CannotStart: it is no such contract, or this operator may not register in it.
     """
-    anchors = _anchors_of(gateway, registry)
+    anchors = contracts.anchors_of(gateway, registry)
     if anchors is None:
         raise CannotStart(
             f"TALLYSTICK_REGISTRY: there is no SessionRegistry at {registry} "
@@ -225,17 +225,6 @@ def _given_registry(gateway: ChainGateway, registry: str, operator: LocalAccount
             f"sessions in {registry}; grant it OPERATOR_ROLE there"
         )
     return anchors
-
-
-def _anchors_of(gateway: ChainGateway, registry: str) -> str | None:
-    """The anchor registry that a session registry names; None if there is no such contract."""
-    if not gateway.code(registry):
-        return None
-    try:
-        address = contracts.read(gateway, contracts.SESSION_REGISTRY, registry, "anchors")
-    except CallReverted:
-        return None
-    return str(address).lower()
 
 
 def _open_log(gateway: ChainGateway, operator: LocalAccount, anchors: str, salt: bytes) -> bytes:
@@ -268,7 +257,11 @@ def _check(
     checks: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
         ("chain id", stored["chain_id"], lambda: str(gateway.chain_id)),
         ("genesis block", stored["genesis_hash"], genesis_hash.hex),
-        ("anchor registry", stored["anchors"], lambda: _anchors_of(gateway, stored["registry"])),
+        (
+            "anchor registry",
+            stored["anchors"],
+            lambda: contracts.anchors_of(gateway, stored["registry"]),
+        ),
     )
     for what, expected, actual in checks:
         if (found := actual()) != expected:

@@ -34,8 +34,9 @@ from engine.ledger.log import Log
 from engine.ledger.payments import Payments
 from engine.ledger.writer import Batch, Writer
 from engine.policy.decision import Remaining
-from engine.sessions.lifecycle import NewSession, Sessions, SessionView
+from engine.sessions.lifecycle import Sessions
 from engine.sessions.on_chain import Listener, Registrar
+from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import Vault
 from engine.settings import Settings, Token
 from engine.workspaces.access import Access
@@ -267,6 +268,8 @@ class Engine:
         self.chain_fault = fault
 
     def _chain_changed(self, batch: Batch, tip: BlockHeader, subjects: set[bytes]) -> None:
+        # Before the commit: a payment of a session that this makes active must see this time.
+        self.chain_watch.reached(tip.timestamp_s * 1000)
         self._listener(batch, tip, subjects)
         if self.deployment.log_id in subjects and (fault := self._anchorer.contradiction(batch)):
             self.writer.fault = fault
@@ -381,6 +384,7 @@ def _gateway(settings: Settings, stored: Mapping[str, str]) -> ChainGateway:
         # A new and empty chain in its place would only hide what happened.
         raise CannotStart(
             f"{path} is missing: this data directory belongs to the chain with id "
-            f"{stored['chain_id']}, which is not embedded here or was removed"
+            f"{stored['chain_id']}, which is not embedded here or was removed: "
+            "put it back, or choose another TALLYSTICK_DATA_DIR"
         )
     return EmbeddedChain(path)

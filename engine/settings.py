@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from string import hexdigits
 from typing import Annotated, Any, Literal
@@ -17,20 +18,42 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from engine.errors import CannotStart
-from engine.policy.identifiers import normalise_asset
+from engine.policy.identifiers import IdentifierError, normalise_asset
 
 
 def _address(text: str) -> str:
-    normalise_asset(f"eip155:1/erc20:{text}")
+    try:
+        normalise_asset(f"eip155:1/erc20:{text}")
+    except IdentifierError:
+        raise ValueError("takes an address: 0x and 40 hex digits") from None
     return text.lower()
+
+
+def _asset(text: str) -> str:
+    try:
+        return normalise_asset(text)
+    except IdentifierError:
+        raise ValueError("takes a CAIP-19 id, such as eip155:8453/erc20:0x…") from None
+
+
+def _chain(text: str) -> str:
+    if not re.fullmatch(r"embedded|https?://.+", text):
+        raise ValueError("takes `embedded` or a URL that begins with http:// or https://")
+    return text
+
+
+def _symbol(text: str) -> str:
+    if not re.fullmatch(r"[A-Z0-9.]{1,12}", text):
+        raise ValueError("takes 1 to 12 capital letters, digits and dots")
+    return text
 
 
 def _private_key(secret: SecretStr) -> SecretStr:
     digits = secret.get_secret_value().removeprefix("0x")
     if len(digits) != 64 or not set(digits) <= set(hexdigits):
-        raise ValueError("is not a private key of 64 hex digits")
+        raise ValueError("takes a private key of 64 hex digits")
     if not 0 < int(digits, 16) < _SECP256K1_ORDER:
-        raise ValueError("is not a private key: out of the range of the curve (SEC 2, secp256k1)")
+        raise ValueError("takes a private key in the range of the curve (SEC 2, secp256k1)")
     return secret
 
 
@@ -45,8 +68,8 @@ class Token(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    symbol: str = Field(pattern=r"^[A-Z0-9.]{1,12}$", description="What requests call it")
-    asset: Annotated[str, AfterValidator(normalise_asset)] = Field(
+    symbol: Annotated[str, AfterValidator(_symbol)] = Field(description="What requests call it")
+    asset: Annotated[str, AfterValidator(_asset)] = Field(
         description="CAIP-19 id, such as eip155:8453/erc20:0x…"
     )
     decimals: int = Field(ge=0, le=36)
@@ -82,9 +105,8 @@ class Settings(BaseSettings):
         min_length=16,
         description="Secret that encrypts stored keys; default: a file in the data directory",
     )
-    chain: str = Field(
+    chain: Annotated[str, AfterValidator(_chain)] = Field(
         default="embedded",
-        pattern=r"^(embedded|https?://.+)$",
         description="`embedded` (eth-tester in process) or the URL of a JSON-RPC endpoint",
     )
     rpc_port: int = Field(
@@ -124,7 +146,9 @@ CLIENT_VARIABLES = frozenset(
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment; what is misspelt or malformed is named, and values are not repeated.
+    """Read the environment. What is misspelt or malformed is named with what it takes instead.
+
+    A value that is refused is not repeated: it may be a secret.
 
     Raises:
         CannotStart: naming the variables.
@@ -136,11 +160,40 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        found = [
-            f"{prefix}{str(item['loc'][0]).upper() if item['loc'] else ''}: {item['msg']}"
-            for item in error.errors(include_input=False, include_url=False)
-        ]
-        raise CannotStart("; ".join(found)) from None
+        found = error.errors(include_input=False, include_url=False)
+        raise CannotStart("; ".join(_in_words(prefix, item) for item in found)) from None
     except SettingsError as error:
         name = re.search(r'field "(\w+)"', str(error))
-        raise CannotStart(f"{prefix}{name[1].upper() if name else '…'}: is not JSON") from None
+        raise CannotStart(f"{prefix}{name[1].upper() if name else '…'}: takes JSON") from None
+
+
+_TAKES: Mapping[str, str] = {
+    "int_parsing": "takes a whole number",
+    "int_parsing_size": "takes a smaller number",
+    "finite_number": "takes a whole number",
+    "int_from_float": "takes a whole number",
+    "int_type": "takes a whole number",
+    "greater_than_equal": "takes a number of at least {ge}",
+    "less_than_equal": "takes a number of at most {le}",
+    "too_short": "takes at least {min_length} characters",
+    "string_type": "takes text",
+    "literal_error": "takes {expected}",
+    "tuple_type": "takes a JSON list",
+    "model_type": "takes a JSON object",
+    "missing": "is missing",
+    "extra_forbidden": "is not known",
+}
+"""What a setting takes, for each of pydantic's types of error that ours can raise."""
+
+
+def _in_words(prefix: str, error: Any) -> str:
+    name, *inside = (str(part) for part in error["loc"])
+    entry = f" entry {int(inside[0]) + 1}" if inside else ""
+    field = f", {inside[1]}" if len(inside) > 1 else ""
+    context = error.get("ctx", {})
+    takes = (
+        str(context["error"])
+        if error["type"] == "value_error"
+        else _TAKES.get(error["type"], "takes something else").format_map(context)
+    )
+    return f"{prefix}{name.upper()}{entry}{field}: {takes}"

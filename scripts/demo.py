@@ -1,6 +1,7 @@
 """One session's whole life on real parts. Exits with 0 only if every step held."""
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,11 @@ from engine.errors import TallystickError
 from engine.grant import Grant
 from engine.settings import Settings
 from tallystick import ApiError, Client
+from tallystick.cli.output import dollars
 
 ROOT = Path(__file__).parents[1]
 TALLYSTICK = Path(sys.executable).with_name("tallystick")
+CHAINS = {"embedded": "the embedded chain", "anvil": "Anvil"}
 MERCHANTS = ["books.example", "data.example"]
 LIMITS = {
     "max_per_transaction": 50,
@@ -39,6 +43,7 @@ LIMITS = {
     "max_per_month": 1000,
     "require_approval_above": 40,
 }
+INTERRUPTED_EXIT_CODE = 130
 # What the agent tries: merchant, dollars, and the code it must hear.
 PAYMENTS = [
     ("books.example", "25.00", "ALLOWED"),
@@ -73,17 +78,27 @@ def step(title: str) -> Iterator[None]:
     console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
 
 
-def detail(text: str, indent: int = 2, hanging: int = 0) -> None:
-    """Lines below a step, folded where the terminal ends."""
+def detail(text: str, indent: int = 2) -> None:
+    """Lines below a step, folded where the terminal ends; reasons below reasons."""
     for line in text.splitlines():
+        before_reason = re.match(r" *\d+  \w+ +\S+ ", line)
+        hanging = indent + (before_reason.end() if before_reason else 0)
+        longest = max(map(len, line.split()), default=0)
         folded = textwrap.fill(
             line,
             console.width,
             initial_indent=" " * indent,
-            subsequent_indent=" " * (indent + hanging),
+            # A hash is longer than the room below a reason, and must not be cut in two.
+            subsequent_indent=" " * max(indent, min(hanging, console.width - longest)),
             break_on_hyphens=False,
         )
         console.print(f"[dim]{escape(folded)}[/]", soft_wrap=True)
+
+
+def column(amount: str) -> str:
+    """An amount with its point where those above and below it have theirs."""
+    whole, point, fraction = amount.partition(".")
+    return f"{whole:>5}{point}{fraction:<6}"
 
 
 def chain_settings(kind: str, data_dir: Path, stack: ExitStack) -> tuple[Settings, LocalAccount]:
@@ -193,7 +208,7 @@ def grant_on_chain(gateway: JsonRpcChain, registry: str, token_id: bytes) -> tup
 def run(kind: str, output: Path, stack: ExitStack) -> None:
     """All steps, in order."""
     data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tallystick-demo-")))
-    console.print(Panel.fit(f"[bold]Tallystick[/]: one session's whole life, on {kind}"))
+    console.print(Panel.fit(f"[bold]Tallystick[/]: one session's whole life, on {CHAINS[kind]}"))
 
     with step("Start the chain, deploy the contracts, open the log"):
         settings, owner = chain_settings(kind, data_dir, stack)
@@ -237,11 +252,12 @@ def run(kind: str, output: Path, stack: ExitStack) -> None:
 
     console.print("\n[bold]The agent pays[/], with its session token and no key")
     agent = stack.enter_context(Client(server.url, session_token=secret))
-    detail(f"{'merchant':<14} {'amount':>10}  {'decision':<20}  {'left today':>10}")
+    detail(f"{'merchant':<14} {'  amount':<12}  {'decision':<20}  left today")
     for merchant, amount, expected in PAYMENTS:
         code, reason, left = pay(agent, merchant, amount)
         decision = f"[{'green' if code == 'ALLOWED' else 'yellow'}]{code:<20}[/]"
-        console.print(f"  {merchant:<14} {f'${amount}':>10}  {decision}  {f'${left:.6f}':>10}")
+        asked = column(dollars(Decimal(amount)))
+        console.print(f"  {merchant:<14} {asked}  {decision} {column(dollars(left))}".rstrip())
         if code != "ALLOWED":
             detail(reason, indent=4)
         expect(code == expected, f"{merchant} ${amount} is answered {expected}, not {code}")
@@ -272,12 +288,12 @@ def run(kind: str, output: Path, stack: ExitStack) -> None:
 
     with step("Verify it in another process, against the chain alone"):
         status, printed = verify_apart(output, rpc, registry)
-    detail(printed, indent=0, hanging=14)
+    detail(printed, indent=0)
     expect(status == 0, "the evidence is verified")
 
     with step("Edit one digit of one captured amount, and verify the copy"):
         status, printed = verify_apart(edited_copy(output), rpc, registry)
-    detail("\n".join(line for line in printed.splitlines() if " ✓ " not in line), 0, hanging=14)
+    detail("\n".join(line for line in printed.splitlines() if " ✓ " not in line), indent=0)
     expect(status == 1 and "TAMPERED" in printed, "the edited copy is refused as tampered")
 
     console.print("\n[bold green]Every step held.[/]")
@@ -286,7 +302,7 @@ def run(kind: str, output: Path, stack: ExitStack) -> None:
 def main() -> int:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chain", choices=("embedded", "anvil"), default="embedded")
+    parser.add_argument("--chain", choices=tuple(CHAINS), default="embedded")
     parser.add_argument(
         "--output", type=Path, default=Path("evidence.json"), help="where the evidence goes"
     )
@@ -300,6 +316,12 @@ def main() -> int:
     except (TallystickError, ApiError) as error:
         console.print(f"\n[bold red]{escape(error.code)}:[/] {escape(error.message)}")
         return 1
+    except OSError as error:
+        console.print(f"\n[bold red]The machine refuses:[/] {escape(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        console.print("\n[bold red]Interrupted.[/]")
+        return INTERRUPTED_EXIT_CODE
     return 0
 
 

@@ -18,11 +18,21 @@ import httpx
 DEFAULT_URL = "http://127.0.0.1:8402"
 TIMEOUT_S = 30.0
 
+_NOTHING_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.InvalidURL,
+    httpx.UnsupportedProtocol,
+)
+
 
 class ApiError(Exception):
     """The server refused, or denied a payment (`status` 402), or did not answer (`status` 0).
 
-    `code` is stable, `message` is for people, `body` is the whole answer.
+    `code` is stable, `message` is for people, `body` is the whole answer. Without an answer `code`
+    is `unreachable` or `not_sendable` (nothing was done) or `no_answer` (perhaps it was). Of a
+    payment, `idempotency_key` is the one that was sent: asked again with it, it is made once.
     """
 
     def __init__(self, status: int, code: str, message: str, body: Mapping[str, Any]) -> None:
@@ -31,10 +41,19 @@ class ApiError(Exception):
         self.code = code
         self.message = message
         self.body = body
+        self.idempotency_key: str | None = None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the server may have done what was asked: it did not get to say so."""
+        return self.code == "no_answer" or (self.status > 0 and not 400 <= self.status < 500)
 
 
 class Client:
-    """Speaks to one server. Every method may raise `ApiError`."""
+    """Speaks to one server. Every method may raise `ApiError`.
+
+    With a `session_token` and no `api_key` it pays, and sees and ends that session's payments.
+    """
 
     def __init__(
         self,
@@ -44,7 +63,8 @@ class Client:
         session_token: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        secret = api_key or session_token
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         self._session_token = session_token
         self._http = httpx.Client(
             base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
@@ -88,7 +108,7 @@ class Client:
         )
 
     def sessions(self) -> list[dict[str, Any]]:
-        """All sessions of the workspace, the newest first."""
+        """The sessions of the workspace, the newest first and at most a thousand."""
         found: list[dict[str, Any]] = _json(self._call("GET", "/api/v1/ai/sessions"), list)
         return found
 
@@ -113,7 +133,8 @@ class Client:
     ) -> dict[str, Any]:
         """Pay within the session's limits; with `hold` the amount waits to be captured.
 
-        A key of its own is made for every call, so that a repeated request pays once.
+        Without an `idempotency_key` one is made. If the answer is lost it is on the `ApiError`: to
+        ask again with it pays once, to ask again without it can pay twice.
         """
         body: dict[str, Any] = {
             "amount": amount,
@@ -122,11 +143,16 @@ class Client:
             "description": description,
             "capture_method": "manual" if hold else "automatic",
         }
+        key = f"pay_{secrets.token_hex(16)}" if idempotency_key is None else idempotency_key
         headers = {
-            "Idempotency-Key": idempotency_key or f"cli_{secrets.token_hex(16)}",
+            "Idempotency-Key": key,
             "X-Session-Token": session_token or self._session_token or "",
         }
-        return self._object("POST", "/api/v1/payments", body, headers)
+        try:
+            return self._object("POST", "/api/v1/payments", body, headers)
+        except ApiError as error:
+            error.idempotency_key = key
+            raise
 
     def capture(self, payment_id: str, amount: str | int | None = None) -> dict[str, Any]:
         """Spend a hold, or part of it."""
@@ -138,9 +164,16 @@ class Client:
         """Give a hold back."""
         return self._object("POST", f"/api/v1/payments/{_part(payment_id)}/void")
 
-    def payments(self, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
-        """A page of payments, the newest first."""
-        return self._object("GET", f"/api/v1/payments?page={page}&limit={limit}")
+    def payments(
+        self, *, session_id: str | None = None, page: int = 1, limit: int = 20
+    ) -> dict[str, Any]:
+        """A page of at most 100 payments, the newest first; a session token sees its own."""
+        of = "" if session_id is None else f"&session_id={_part(session_id)}"
+        return self._object("GET", f"/api/v1/payments?page={page}&limit={limit}{of}")
+
+    def payment(self, payment_id: str) -> dict[str, Any]:
+        """One payment: the decision as it was made, and the state of its hold."""
+        return self._object("GET", f"/api/v1/payments/{_part(payment_id)}")
 
     def anchor(self) -> dict[str, Any]:
         """Sign a checkpoint of the log and anchor it now."""
@@ -169,8 +202,15 @@ class Client:
     ) -> httpx.Response:
         try:
             response = self._http.request(method, path, json=body, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except _NOTHING_SENT as error:
             raise ApiError(0, "unreachable", f"{self._http.base_url}: {error}", {}) from error
+        except httpx.LocalProtocolError:
+            # The cause would repeat the secret.
+            raise ApiError(
+                0, "not_sendable", "a key or token holds control characters", {}
+            ) from None
+        except httpx.HTTPError as error:
+            raise ApiError(0, "no_answer", f"{self._http.base_url}: {error}", {}) from error
         if response.is_success:
             return response
         try:

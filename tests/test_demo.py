@@ -1,11 +1,15 @@
 """The demonstration is true: it ends with 0 if every step held, and with 1 if one did not."""
 
-import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.cli.processes import ANSI, environment
+from tests.cli.terminal import on_a_terminal
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "scripts" / "demo.py"
@@ -14,11 +18,10 @@ COLUMNS = 80
 
 def demonstrate(script: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run it to its end; the evidence goes into `directory`."""
-    kept = {name: value for name, value in os.environ.items() if "TALLYSTICK" not in name}
     return subprocess.run(
         [sys.executable, script, *arguments],
         cwd=directory,
-        env=kept | {"COLUMNS": str(COLUMNS), "PYTHONIOENCODING": "utf-8"},
+        env=environment() | {"COLUMNS": str(COLUMNS), "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         text=True,
         check=False,
@@ -26,13 +29,17 @@ def demonstrate(script: Path, directory: Path, *arguments: str) -> subprocess.Co
     )
 
 
-@pytest.mark.parametrize("chain", ["embedded", "anvil"])
-def test_every_step_holds(tmp_path: Path, chain: str) -> None:
+@pytest.mark.parametrize(
+    ("chain", "named"), [("embedded", "the embedded chain"), ("anvil", "Anvil")]
+)
+def test_every_step_holds(tmp_path: Path, chain: str, named: str) -> None:
     done = demonstrate(DEMO, tmp_path, "--chain", chain)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
+    assert lines[1].strip("│ ") == f"Tallystick: one session's whole life, on {named}"
     assert lines[-1] == "Every step held."
     assert [line for line in lines if len(line) > COLUMNS] == []
+    assert "\x1b" not in done.stdout
     words = done.stdout.split()
     for word, times in (
         ("ALLOWED", 4),
@@ -48,6 +55,53 @@ def test_every_step_holds(tmp_path: Path, chain: str) -> None:
     assert written.keys() == {"evidence.json", "evidence-edited.json"}
     pairs = zip(written["evidence.json"], written["evidence-edited.json"], strict=True)
     assert [(was, is_) for was, is_ in pairs if was != is_] == [(ord("2"), ord("1"))]
+
+
+def test_it_can_be_read_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    status, seen = on_a_terminal([sys.executable, DEMO], COLUMNS, environment(), tmp_path)
+    assert status == 0
+    assert "\x1b[32m✓" in seen
+    lines = [line for part in ANSI.sub("", seen).splitlines() for line in part.split("\r")]
+    assert [line for line in lines if len(line) > COLUMNS] == []
+    payments = [line for line in lines if re.match(r"  (books|data|casino)\.example", line)]
+    assert len(payments) == 8
+    points = {tuple(at.start() for at in re.finditer(r"\.\d", line)) for line in payments}
+    assert len(points) == 1, "the amounts stand below each other"
+    assert len(next(iter(points))) == 2
+    verified = [line for line in lines if re.match(r" [ 0-9]{2}  \w+ +(✓|tampered)", line)]
+    assert len(verified) >= 13
+    places = {line.index("✓") for line in verified if "✓" in line}
+    assert len(places) == 1
+    folded = [len(line) - len(line.lstrip()) for line in lines if line.startswith(" " * 5)]
+    assert set(folded) <= {14, places.pop() + 2, 28}, (
+        "below the reason, or a hash as far as it fits"
+    )
+
+
+def test_where_it_cannot_write_it_says_so_and_fails(tmp_path: Path) -> None:
+    done = demonstrate(DEMO, tmp_path, "--output", "no/such/directory.json")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "no/such/directory.json" in "".join(done.stdout.splitlines()[-3:])
+    assert "Every step held." not in done.stdout
+
+
+def test_an_interrupted_one_did_not_hold(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", DEMO],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while "Register the agent" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read().splitlines()[-1] == "Interrupted."
+        assert process.stderr.read() == ""
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize(

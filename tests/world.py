@@ -12,7 +12,7 @@ from engine.engine import Engine, open_engine
 from engine.ledger.payment import Payment
 from engine.policy.decision import PaymentRequest
 from engine.policy.limits import Limits
-from engine.sessions.lifecycle import NewSession, SessionView
+from engine.sessions.session import NewSession, SessionView
 from engine.settings import Settings
 
 USD = 1_000_000

@@ -155,7 +155,13 @@ class Page(BaseModel):
         return (self.page - 1) * self.limit
 
 
-class SessionsPage(Page):
+class PaymentsQuery(Page):
+    """Which payments; of one session, or all that the caller may see."""
+
+    session_id: str | None = None
+
+
+class SessionsQuery(Page):
     """Which part of the list of sessions; clients that know no pages get the newest thousand."""
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 1000

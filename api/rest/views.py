@@ -11,7 +11,7 @@ from engine.engine import Engine
 from engine.ledger.payment import Payment, State
 from engine.policy.decision import Remaining
 from engine.policy.money import usd_number
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 
 
 def time_text(milliseconds: int) -> str:

@@ -40,10 +40,15 @@ class Anchoring:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """Something that left the session key's address; `tx_hash` None where only a count is known."""
+    """Something that left the session key's address.
+
+    `contract` is the token that says so, in lower case. It and `tx_hash` are None where the chain
+    itself only tells a count.
+    """
 
     what: str
     tx_hash: bytes | None
+    contract: str | None = None
 
 
 class ChainView(Protocol):

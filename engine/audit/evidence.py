@@ -8,13 +8,15 @@ revocation, anchors) is not repeated here: the auditor asks the chain.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from engine.audit import canonical
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 from engine.grant import Grant
+from engine.policy.identifiers import normalise_asset, normalise_chain, normalise_merchant
+from engine.policy.money import AMOUNT_MAX_MICRO_USD
 
 FORMAT = "tallystick.evidence/1"
 SIZE_BYTES_MAX = 1 << 30
@@ -22,14 +24,17 @@ SIZE_BYTES_MAX = 1 << 30
 NOT_PROVEN = (
     "Completeness covers spends by the session's own key only.",
     "An operator that holds the key can overspend, but cannot hide it.",
-    "A decision was made before its first anchor; how long before is the operator's word.",
+    "When a decision was made, between registration and its first anchor, is the operator's word.",
     "The last records of a session that is not over yet can be left out.",
-    "Of two histories that an operator keeps of one session, either can be left out.",
+    "Of two histories that an operator wrote of one session into one log, either can be left out.",
+    "Anchors older than the registration or newer than the file's are not compared with the file.",
+    "Any contract can claim that the key moved its tokens: whether they are real is not shown.",
     "An RPC endpoint can leave out events, or invent them: ask a second one.",
     "Where consent is none, nobody but the operator vouches for the parameters.",
 )
 """What a verified file does not show. It stands in every file and is a part of the format."""
 
+_FAMILY = b"tallystick.evidence/"
 _SEAL_DOMAIN = b"tallystick/evidence/1\n"
 _DECIMAL = re.compile("0|[1-9][0-9]{0,77}")
 
@@ -70,6 +75,8 @@ class Evidence:
     public_key: bytes
     token_id: bytes
     checkpoint: str | None
+    consistency: Sequence[tuple[bytes, ...]]
+    """Proofs between consecutive anchors, the last of which is the checkpoint's."""
     records: Sequence[Entry]
     tail: Sequence[Entry]
 
@@ -95,8 +102,12 @@ def parse_evidence(file: bytes) -> Evidence:
     Raises:
         EvidenceError: saying what is wrong.
     """
-    if len(file) > SIZE_BYTES_MAX or not file.endswith(b"\n"):
-        raise EvidenceError("too large, or does not end with a newline")
+    if len(file) > SIZE_BYTES_MAX:
+        raise EvidenceError(f"larger than {SIZE_BYTES_MAX} bytes")
+    if _FAMILY not in file:
+        raise EvidenceError("this is not an evidence file")
+    if not file.endswith(b"\n"):
+        raise EvidenceError("does not end with a newline: cut off, or changed by an editor")
     try:
         document = canonical.decode_object(file[:-1])
     except canonical.CanonicalError as error:
@@ -113,7 +124,7 @@ def parse_evidence(file: bytes) -> Evidence:
 def _read(document: dict[str, Any]) -> Evidence:
     _fields(
         document,
-        "format made_ms chain log session checkpoint records tail not_proven signature",
+        "format made_ms chain log session checkpoint consistency records tail not_proven signature",
     )
     chain = _fields(document["chain"], "chain_id registry anchors")
     log = _fields(document["log"], "id origin verifier_key")
@@ -141,13 +152,14 @@ def _read(document: dict[str, Any]) -> Evidence:
         session_type=_text(session["type"]),
         label=None if session["label"] is None else _text(session["label"]),
         workspace=_text(session["workspace"]),
-        grant=Grant.from_json(session["grant"]),
+        grant=_grant(session["grant"]),
         grant_hash=read_hex(session["grant_hash"], HASH_BYTES),
         consent=_text(session["consent"]),
         owner_signature=None if signature is None else read_hex(signature, 65),
         public_key=read_hex(session["public_key"], 65),
         token_id=read_hex(session["token_id"], 32),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
+        consistency=tuple(_proof(item) for item in _list(document["consistency"])),
         records=tuple(_entry(item, proven=True) for item in _list(document["records"])),
         tail=tuple(_entry(item, proven=False) for item in _list(document["tail"])),
     )
@@ -157,8 +169,30 @@ def _entry(item: Any, *, proven: bool) -> Entry:
     _fields(item, "index record proof" if proven else "index record")
     if type(item["index"]) is not int:
         raise ValueError("an index is not an integer")
-    proof = [read_hex(node, HASH_BYTES) for node in _list(item["proof"])] if proven else []
-    return Entry(item["index"], _text(item["record"]).encode(), tuple(proof))
+    proof = _proof(item["proof"]) if proven else ()
+    return Entry(item["index"], _text(item["record"]).encode(), proof)
+
+
+def _proof(nodes: Any) -> tuple[bytes, ...]:
+    return tuple(read_hex(node, HASH_BYTES) for node in _list(nodes))
+
+
+def _grant(data: Any) -> Grant:
+    """Read a grant, without a check that rests on an `assert`: Python's `-O` takes those away."""
+    grant = Grant.from_json(data)
+    for limit in astuple(grant.limits):
+        if limit is not None and (type(limit) is not int or not 0 <= limit <= AMOUNT_MAX_MICRO_USD):
+            raise ValueError("a limit is not an amount")
+    if grant.valid_from_s >= grant.valid_until_s:
+        raise ValueError("the grant ends before it begins")
+    for names, normalise in (
+        (grant.merchants, normalise_merchant),
+        (grant.tokens, normalise_asset),
+        (grant.chains, normalise_chain),
+    ):
+        if any(normalise(name) != name for name in names):
+            raise ValueError("a merchant, token or chain of the grant is not in canonical form")
+    return grant
 
 
 def _fields(value: Any, names: str) -> dict[str, Any]:

@@ -49,6 +49,12 @@ class Replay:
         self.decisions = 0
         self.allowed_ms: list[int] = []
         """The times of all allowed decisions, in order."""
+        self.allowed_chain_ms: list[int] = []
+        """The chain's time that the server knew at each of them."""
+        self.allowed_tokens: set[str] = set()
+        """The tokens (CAIP-19) that were to pay."""
+        self.allowed_before_registration = 0
+        """How many of them are older than the last record of a registration."""
         self.allowed_unregistered = False
         """Whether a payment was allowed before a registration on the chain was recorded."""
         self.captured_micro_usd = 0
@@ -90,6 +96,7 @@ class Replay:
         self.state = body["state"]
         if record.kind == "session.registered":
             self.registration = body
+            self.allowed_before_registration = len(self.allowed_ms)
 
     def _decided(self, record: Record, body: Mapping[str, Any]) -> None:
         payment = f"pay_{record.stream.removeprefix('sess_')}_{self.decisions}"
@@ -101,13 +108,14 @@ class Replay:
         if standing not in (STANDING_OF_STATE[self.state], Standing.MISMATCH):
             raise ValueError(f"the session was {self.state}, not {standing.value}")
         request = _request(body["request"])
+        chain_time_ms = _integer(body["chain_time_ms"])
         decision = decide(
             self._policy,
             standing,
             self._windows,
             request,
             record.time_ms,
-            chain_time_ms=_integer(body["chain_time_ms"]),
+            chain_time_ms=chain_time_ms,
         )
         # As bytes, because to Python 1 equals True.
         if canonical.encode(decision.to_json()) != canonical.encode(body["decision"]):
@@ -125,6 +133,8 @@ class Replay:
             raise ValueError("the life of its hold is not one that a hold can have")
         self._holds[payment] = (self._windows.add(record.time_ms, request.amount), expires_ms)
         self.allowed_ms.append(record.time_ms)
+        self.allowed_chain_ms.append(chain_time_ms)
+        self.allowed_tokens.add(request.token)
         self.allowed_unregistered |= self.registration is None
 
     def _ended(self, record: Record, body: Mapping[str, Any]) -> None:

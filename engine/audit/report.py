@@ -26,19 +26,47 @@ _BY_SEVERITY = (
 )
 
 
+class Finding(Exception):
+    """Raised by a check that does not verify: its verdict, and the reason in one line."""
+
+    def __init__(self, verdict: Verdict, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict = verdict
+        self.reason = reason
+
+
+def tampered(reason: str) -> Finding:
+    """The finding that something was changed, made up or left out."""
+    return Finding(Verdict.TAMPERED, reason)
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One numbered check and its reason, in one line."""
+    """One numbered check and its reason, in one line.
+
+    One that could not be made has the verdict of the check that it waited for, and `made` is false.
+    """
 
     number: int
     name: str
     verdict: Verdict
     reason: str
+    made: bool = True
+
+    @property
+    def state(self) -> str:
+        """What the row says: its verdict in lower case, or `not_checked`."""
+        return self.verdict.name.lower() if self.made else "not_checked"
+
+    @property
+    def stops(self) -> bool:
+        """Whether a check that rests on this one cannot be made."""
+        return self.verdict in (Verdict.TAMPERED, Verdict.UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All checks that could be made, in order, and the worst of them."""
+    """All checks, in order, and the worst of them."""
 
     checks: tuple[Check, ...]
 
@@ -55,13 +83,15 @@ class Report:
         return f"{decisive.name}: {decisive.reason}"
 
 
-def make_check(number: int, name: str, verdict: Verdict, reason: str) -> Check:
+def make_check(
+    number: int, name: str, verdict: Verdict, reason: str, *, made: bool = True
+) -> Check:
     """A reason can quote the file: it must not be able to write over the verdict on a terminal."""
     shown = reason[:REASON_CHARACTERS_MAX] + "…" * (len(reason) > REASON_CHARACTERS_MAX)
     if not shown.isprintable():
         escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
         shown = "".join(escaped)
-    return Check(number, name, verdict, shown)
+    return Check(number, name, verdict, shown, made)
 
 
 def summary(report: Report) -> dict[str, Any]:
@@ -74,7 +104,7 @@ def summary(report: Report) -> dict[str, Any]:
             {
                 "number": check.number,
                 "name": check.name,
-                "verdict": check.verdict.name.lower(),
+                "verdict": check.state,
                 "reason": check.reason,
             }
             for check in report.checks

@@ -183,7 +183,10 @@ def _free_port(host: str, port: int) -> int:
             found: int = probe.getsockname()[1]
             return found
     except OSError as error:
-        raise ChainError(f"anvil cannot listen on {host}:{port}: {error.strerror}") from error
+        raise ChainError(
+            f"anvil cannot listen on {host}:{port}: {error.strerror}; "
+            "stop what listens there (tallystick serve?), or pass --port"
+        ) from error
 
 
 def _launch(binary: Path, config: AnvilConfig) -> subprocess.Popen[bytes]:

@@ -92,6 +92,17 @@ def read(gateway: ChainGateway, name: str, address: str, function: str, *args: A
     return values[0] if len(values) == 1 else values
 
 
+def anchors_of(gateway: ChainGateway, registry: str) -> str | None:
+    """The anchor registry that a session registry names; None if there is no such contract."""
+    if not gateway.code(registry):
+        return None
+    try:
+        address = read(gateway, SESSION_REGISTRY, registry, "anchors")
+    except CallReverted:
+        return None
+    return str(address).lower()
+
+
 def decode_log(name: str, log: Log) -> Event | None:
     """Decode an event of a contract; None if it has no such event or it is malformed."""
     event = _events_by_topic(name).get(log.topics[0]) if log.topics else None

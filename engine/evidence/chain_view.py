@@ -36,19 +36,7 @@ class GatewayView:
 
     def anchors_of(self, registry: str) -> str | None:
         """See `ChainView`."""
-
-        def ask() -> str | None:
-            if not self._gateway.code(registry):
-                return None
-            try:
-                address = contracts.read(
-                    self._gateway, contracts.SESSION_REGISTRY, registry, "anchors"
-                )
-            except CallReverted:
-                return None
-            return str(address).lower()
-
-        return _ask(ask)
+        return _ask(lambda: contracts.anchors_of(self._gateway, registry))
 
     def registration(self, registry: str, token_id: bytes) -> Registration | None:
         """See `ChainView`."""
@@ -103,14 +91,16 @@ class GatewayView:
     def spends(self, address: str) -> Sequence[Spend]:
         """See `ChainView`: ERC-20 transfers, EIP-3009 authorizations, the account's nonce.
 
-        One entry per transaction. Transfers of nothing are left out: anybody can make those.
+        One entry per transaction and contract, so that none can hide behind another. Transfers of
+        nothing are left out: anybody can make those.
         """
         topics = (list(_SPENDS), bytes(12) + bytes.fromhex(address[2:]))
-        spends: dict[bytes, Spend] = {}
+        spends: dict[tuple[bytes, str], Spend] = {}
         for log in self._logs(None, topics):
             if len(log.topics) != 3 or log.topics[0] != contracts.ERC20_TRANSFER or any(log.data):
                 what = f"{_SPENDS[log.topics[0]]} {log.address}"
-                spends.setdefault(log.tx_hash, Spend(what, log.tx_hash))
+                spend = Spend(what, log.tx_hash, log.address)
+                spends.setdefault((log.tx_hash, log.address), spend)
         found = list(spends.values())
         if count := _ask(lambda: self._gateway.transaction_count(address)):
             found.append(Spend(f"{count} transactions sent by the key itself", None))

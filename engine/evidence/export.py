@@ -1,21 +1,25 @@
 """Write the evidence file of one session."""
 
+import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
 
 from engine.audit.evidence import FORMAT, NOT_PROVEN, render_evidence, seal_message
 from engine.db.sqlite import Database
-from engine.db.tables import Anchor, CheckpointRow, Record, table
+from engine.db.tables import Anchor, ChainBlock, ChainEvent, CheckpointRow, Record, table
 from engine.deployment import Deployment
 from engine.errors import Conflict
 from engine.ledger.log import Log
-from engine.sessions.lifecycle import SessionView
 from engine.sessions.on_chain import chain_facts
+from engine.sessions.session import SessionView
 
 _anchors = table(Anchor)
+_blocks = table(ChainBlock)
 _checkpoints = table(CheckpointRow)
+_events = table(ChainEvent)
 _records = table(Record)
 
 
@@ -30,6 +34,7 @@ class Exporter:
     def export(self, view: SessionView, made_ms: int) -> bytes:
         """The evidence of a session: proofs under the newest final anchor, and the tail after it.
 
+        Every anchor from the registration's block on is proven to be the beginning of the next.
         An anchor that a reorganisation can still undo would make the file look forged.
 
         Raises:
@@ -49,12 +54,13 @@ class Exporter:
                 .order_by(_anchors.c.size.desc())
                 .limit(1)
             ).first()
+            size = anchor.size if anchor is not None else 0
+            sizes = self._anchored_sizes(connection, registration["block_number"], size)
             rows = connection.execute(
                 sa.select(_records.c.leaf_index, _records.c.body)
                 .where(_records.c.stream == view.id)
                 .order_by(_records.c.seq)
             ).all()
-        size = anchor.size if anchor is not None else 0
         deployment = self.deployment
         content = {
             "format": FORMAT,
@@ -82,6 +88,10 @@ class Exporter:
                 "token_id": view.token_id.hex(),
             },
             "checkpoint": anchor.note if anchor is not None else None,
+            "consistency": [
+                [node.hex() for node in self.log.tree.consistency_proof(older, newer)]
+                for older, newer in pairwise(sizes)
+            ],
             "records": [
                 {
                     "index": row.leaf_index,
@@ -101,3 +111,23 @@ class Exporter:
             "not_proven": list(NOT_PROVEN),
         }
         return render_evidence(content, deployment.log_key.sign(seal_message(content)))
+
+    def _anchored_sizes(
+        self, connection: sa.Connection, from_block: int, size_max: int
+    ) -> list[int]:
+        """The sizes, up to `size_max`, that the chain holds of this log from a block on.
+
+        The chain is the truth and not what was sent, but the index can be behind the anchorer.
+        """
+        events = sa.select(_events.c.args_json).where(
+            _events.c.subject == self.deployment.log_id,
+            _events.c.name == "Anchored",
+            _events.c.block_number >= from_block,
+        )
+        indexed = sa.select(sa.func.coalesce(sa.func.max(_blocks.c.number), -1)).scalar_subquery()
+        mined = sa.select(_anchors.c.size).where(
+            _anchors.c.block_number > indexed, _anchors.c.block_number >= from_block
+        )
+        sizes = {int(json.loads(args)["size"]) for args in connection.execute(events).scalars()}
+        sizes.update(connection.execute(mined).scalars())
+        return sorted(size for size in sizes if size <= size_max)

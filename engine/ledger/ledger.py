@@ -173,7 +173,7 @@ class Ledger:
     ) -> Payment:
         account = self._account(batch, session_id)
         if key is not None and (earlier := self._replay(batch, session_id, key)) is not None:
-            _same_request(earlier, stored)
+            earlier.check_same_request(stored)
             return earlier
         self._check_chain(account)
         self._expire(batch, account)
@@ -389,13 +389,3 @@ class Ledger:
                 "code": payment.decision["code"],
             },
         )
-
-
-def _same_request(earlier: Payment, stored: Mapping[str, Any]) -> None:
-    for name in sorted((stored.keys() | earlier.request.keys()) - {"token_priced"}):
-        if stored.get(name) != earlier.request.get(name):
-            raise Conflict(
-                f"this idempotency key was used for another request: {name} differs",
-                code="idempotency_key_reused",
-                field=name,
-            )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.audit.canonical import decode_object
-from engine.errors import NotFound
+from engine.errors import Conflict, NotFound
 from engine.ledger.stream import Stream
 
 State = Literal["denied", "held", "captured", "voided", "expired"]
@@ -37,6 +37,21 @@ class Payment:
     def session_id(self) -> str:
         """The session that asked."""
         return self.stream.id
+
+    def check_same_request(self, stored: Mapping[str, Any]) -> None:
+        """Refuse an idempotency key that comes back with another request.
+
+        Raises:
+            Conflict: `field` names what differs.
+        """
+        # Whether a token has a price is the server's setting and not what the caller asked.
+        for name in sorted((stored.keys() | self.request.keys()) - {"token_priced"}):
+            if stored.get(name) != self.request.get(name):
+                raise Conflict(
+                    f"this idempotency key was used for another request: {name} differs",
+                    code="idempotency_key_reused",
+                    field=name,
+                )
 
     @property
     def id(self) -> str:

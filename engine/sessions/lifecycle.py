@@ -8,23 +8,22 @@ revoked session stays revoked. Everything here is decided on the writer's thread
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
-from engine.audit.canonical import decode_object, encode
+from engine.audit.canonical import encode
 from engine.db.sqlite import Database
 from engine.db.tables import Session, SessionKey, table
-from engine.errors import Conflict, InvalidInput, NotFound
+from engine.errors import Conflict, InvalidInput
 from engine.grant import ZERO_ADDRESS, Domain, Grant
 from engine.identifiers import Identifiers, secret_hash
 from engine.ledger.ledger import Ledger
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch, Writer
-from engine.policy.limits import Limits
+from engine.sessions.session import NewSession, SessionView, session_from_row
 from engine.sessions.vault import Vault
 from engine.workspaces.access import SESSION_TOKEN_PREFIX
 from engine.workspaces.agents import check_agent_id, ensure_agent
@@ -35,65 +34,6 @@ SWEEP_SESSIONS_MAX = 500
 
 _sessions = table(Session)
 _session_keys = table(SessionKey)
-
-
-@dataclass(frozen=True, slots=True)
-class NewSession:
-    """What an operator asks for; identifiers are in canonical form, an empty list means any.
-
-    `owner` is the EVM address that consents, or None where the wallet has none.
-    """
-
-    type: str
-    label: str | None
-    agent_id: str
-    agent_name: str | None
-    user_wallet: str
-    owner: str | None
-    limits: Limits
-    permissions: tuple[str, ...]
-    merchants: tuple[str, ...]
-    tokens: tuple[str, ...]
-    chains: tuple[str, ...]
-    duration_ms: int
-    mint_pkp: bool
-    await_consent: bool
-    metadata_json: str
-
-
-@dataclass(frozen=True, slots=True)
-class SessionView:
-    """A session as it is stored."""
-
-    id: str
-    workspace_id: str
-    type: str
-    label: str | None
-    agent_id: str
-    agent_name: str | None
-    user_wallet: str
-    metadata_json: str
-    state: str
-    consent: str
-    grant: Grant
-    grant_hash: bytes
-    owner_signature: bytes | None
-    public_key: bytes
-    token_id: bytes
-    mint_pkp: bool
-    created_ms: int
-    expires_ms: int
-    ended_ms: int | None
-
-    @property
-    def stream(self) -> Stream:
-        """Where its records go."""
-        return Stream(self.workspace_id, self.id, self.type, self.label)
-
-    @property
-    def pkp_address(self) -> str | None:
-        """The session's on-chain identity, where it was asked for."""
-        return self.grant.session_key if self.mint_pkp else None
 
 
 class Sessions:
@@ -153,7 +93,7 @@ class Sessions:
             _sessions.c.id == session_id, _sessions.c.workspace_id == workspace_id
         )
         with self._database.reading() as connection:
-            return _view(connection.execute(query).mappings().first())
+            return session_from_row(connection.execute(query).mappings().first())
 
     def page(self, workspace_id: str, *, offset: int, limit: int) -> tuple[list[SessionView], int]:
         """A workspace's sessions from `offset` on, the newest first, and how many there are."""
@@ -168,7 +108,7 @@ class Sessions:
         count = sa.select(sa.func.count()).select_from(_sessions).where(ours)
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
-            return [_view(row) for row in rows], connection.execute(count).scalar_one()
+            return [session_from_row(row) for row in rows], connection.execute(count).scalar_one()
 
     def consent(self, workspace_id: str, session_id: str, signature: bytes) -> SessionView:
         """Accept the owner's EIP-712 signature over the session's grant.
@@ -210,7 +150,7 @@ class Sessions:
         query = sa.select(_sessions).where(_sessions.c.id == session_id)
         if workspace_id is not None:
             query = query.where(_sessions.c.workspace_id == workspace_id)
-        return _view(batch.read(query).mappings().first())
+        return session_from_row(batch.read(query).mappings().first())
 
     def registered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
         """The registration is confirmed on the chain and is of this grant."""
@@ -352,7 +292,7 @@ class Sessions:
             )
             .limit(SWEEP_SESSIONS_MAX)
         )
-        due = [_view(row) for row in batch.read(query).mappings().all()]
+        due = [session_from_row(row) for row in batch.read(query).mappings().all()]
         for view in due:
             evidence = {"chain_time_ms": chain_time_ms} if view.mint_pkp else {}
             self._move(batch, view, "expired", "session.expired", evidence, ended=True)
@@ -392,13 +332,3 @@ class Sessions:
 
 def _after_consent(mint_pkp: bool) -> str:
     return "registering" if mint_pkp else "active"
-
-
-def _view(row: Mapping[Any, Any] | None) -> SessionView:
-    if row is None:
-        raise NotFound("no such session", code="session_not_found")
-    fields = dict(row)
-    del fields["secret_hash"]
-    return SessionView(
-        grant=Grant.from_json(decode_object(fields.pop("grant_json").encode())), **fields
-    )

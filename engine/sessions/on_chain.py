@@ -22,7 +22,8 @@ from engine.chain.resend import send_again
 from engine.db.sqlite import Database
 from engine.db.tables import ChainEvent, ChainTransaction, Session, table
 from engine.ledger.writer import Batch, Writer
-from engine.sessions.lifecycle import Sessions, SessionView
+from engine.sessions.lifecycle import Sessions
+from engine.sessions.session import SessionView
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount

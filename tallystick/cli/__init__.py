@@ -9,12 +9,14 @@ import contextlib
 import io
 import os
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from tallystick.cli import audit, payments, server, sessions
-from tallystick.cli.output import ReaderGoneError, fail, failed
+from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
 
 READER_GONE_EXIT_CODE = 141
 DEFECT_EXIT_CODE = 70
@@ -23,11 +25,30 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Audit and policy engine for money that AI agents spend.",
+    rich_markup_mode=None,  # its tables cut long options off on a narrow terminal
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print_line(f"tallystick {metadata.version('tallystick')}")
+        raise typer.Exit
+
+
+@app.callback()
+def tallystick(
+    _wanted: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Audit and policy engine for money that AI agents spend."""
+
+
 server.add_to(app)
 app.add_typer(sessions.app, name="sessions", help="Create, list, show and revoke sessions.")
 payments.add_to(app)
+app.add_typer(payments.app, name="payments", help="List and show payments.")
 audit.add_to(app)
 
 
@@ -73,8 +94,9 @@ def _without_output(status: int) -> int:
 
 def _wrong_usage(error: TyperException) -> int:
     context = getattr(error, "ctx", None)
+    if context is not None and error.format_message() == context.get_help():
+        print(context.get_help(), file=sys.stderr)  # a group without a command
+        return error.exit_code
     message = " ".join(error.format_message().split())
-    if message:  # empty after a help page, which has said all
-        command = context.command_path if context is not None else "tallystick"
-        failed("usage", f"{message} (see {command} --help)", error.exit_code)
-    return error.exit_code
+    command = context.command_path if context is not None else "tallystick"
+    return failed("usage", f"{message} (see {command} --help)", error.exit_code)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, connect
+from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
 from tallystick.cli.output import console, print_json
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def anchor(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Sign a checkpoint of the log and anchor it on the chain now."""
-    with connect(url, api_key) as client:
+    """Sign a checkpoint of the log and anchor it on the chain."""
+    with as_operator(url, api_key) as client:
         answer = client.anchor()
     found = answer["anchor"]
     if as_json or found is None:
@@ -35,7 +35,7 @@ def anchor(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = Fal
 
 
 def evidence(
-    session_id: str,
+    session_id: Annotated[str, typer.Argument(help="The session's id.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the file.")] = Path(
         "evidence.json"
     ),
@@ -45,7 +45,7 @@ def evidence(
     """Write the evidence file of a session."""
     from engine.errors import InvalidInput
 
-    with connect(url, api_key) as client:
+    with as_operator(url, api_key) as client:
         file = client.evidence(session_id)
     try:
         output.write_bytes(file)
@@ -105,8 +105,8 @@ def _print(report: "Report") -> None:
         Verdict.UNBINDABLE: "magenta",
     }
     for check in report.checks:
-        colour = colours[check.verdict]
-        mark = "✓" if check.verdict is Verdict.VERIFIED else check.verdict.name.lower()
+        colour = colours[check.verdict] if check.made else "dim"
+        mark = "✓" if check.verdict is Verdict.VERIFIED else check.state.replace("_", " ")
         console.print(
             f"{check.number:>3}  {check.name:<13} [{colour}]{mark}[/] {escape(check.reason)}",
             soft_wrap=True,

@@ -1,19 +1,17 @@
-"""The options with which a command reaches a server."""
+"""The options with which a command reaches a server, and as whom."""
 
 from typing import Annotated
 
 import httpx
 import typer
 
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, Unauthenticated
 from tallystick.client import DEFAULT_URL, Client
 
 Url = Annotated[str, typer.Option("--url", envvar="TALLYSTICK_URL", help="The server.")]
 ApiKey = Annotated[
     str | None,
-    typer.Option(
-        "--api-key", envvar="TALLYSTICK_API_KEY", help="An operator key.", show_envvar=True
-    ),
+    typer.Option("--api-key", envvar="TALLYSTICK_API_KEY", help="An operator key."),
 ]
 SessionToken = Annotated[
     str | None,
@@ -21,15 +19,58 @@ SessionToken = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
 
-__all__ = ["DEFAULT_URL", "ApiKey", "AsJson", "SessionToken", "Url", "connect"]
+__all__ = [
+    "DEFAULT_URL",
+    "ApiKey",
+    "AsJson",
+    "SessionToken",
+    "Url",
+    "as_operator",
+    "as_party",
+    "as_session",
+]
 
 
-def connect(url: str, api_key: str | None = None, session_token: str | None = None) -> Client:
-    """Open a client.
+def as_operator(url: str, api_key: str | None) -> Client:
+    """Open a client that has an operator's key.
 
     Raises:
         InvalidInput: `url` is not a URL.
+        Unauthenticated: there is no key.
     """
+    if not api_key:
+        raise Unauthenticated("no API key: set TALLYSTICK_API_KEY or pass --api-key")
+    return _open(url, api_key=api_key)
+
+
+def as_session(url: str, session_token: str | None) -> Client:
+    """Open a client that has a session's token.
+
+    Raises:
+        InvalidInput: `url` is not a URL.
+        Unauthenticated: there is no token.
+    """
+    if not session_token:
+        raise Unauthenticated(
+            "no session token: set TALLYSTICK_SESSION_TOKEN or pass --session-token",
+            code="invalid_session_token",
+        )
+    return _open(url, session_token=session_token)
+
+
+def as_party(url: str, api_key: str | None, session_token: str | None) -> Client:
+    """Open a client of an operator or, without a key, of a session.
+
+    Raises:
+        InvalidInput: `url` is not a URL.
+        Unauthenticated: there is neither.
+    """
+    if session_token and not api_key:
+        return as_session(url, session_token)
+    return as_operator(url, api_key)
+
+
+def _open(url: str, *, api_key: str | None = None, session_token: str | None = None) -> Client:
     try:
         return Client(url, api_key=api_key, session_token=session_token)
     except (ValueError, httpx.InvalidURL) as error:

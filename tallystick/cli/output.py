@@ -1,8 +1,10 @@
 """How the command talks: lines and tables for people, JSON for programs, one line for a failure."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import InvalidInput
+from tallystick.client import ApiError
 
 DENIED_EXIT_CODE = 6
 USAGE_EXIT_CODE = 2
@@ -50,11 +53,16 @@ def print_json(value: Any) -> None:
     print_line(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def dollars(amount: float | None) -> str:
+def dollars(amount: float | Decimal | None) -> str:
     """An amount as the server sent it, for people."""
     if amount is None:
         return "unlimited"
     return f"${amount:,.2f}" if round(amount, 2) == amount else f"${amount:,.6f}"
+
+
+def minute(time: str) -> str:
+    """A time as the server sent it, to the minute, for a column."""
+    return time[:16].replace("T", " ") + "Z"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -103,8 +111,19 @@ def failed(code: str, message: str, status: int) -> int:
 def fail(error: Exception) -> int:
     """Say in one line what is wrong; returns the matching exit status."""
     code = getattr(error, "code", "error")
-    message = getattr(error, "message", str(error))
+    message = getattr(error, "message", str(error)) + _what_next(error)
     if isinstance(error, InvalidInput):  # found here, before anything was asked of a server
         return failed(code, message, USAGE_EXIT_CODE)
     denied = getattr(error, "status", None) == _POLICY_DENIAL_STATUS
     return failed(code, message, DENIED_EXIT_CODE if denied else 1)
+
+
+def _what_next(error: Exception) -> str:
+    if not isinstance(error, ApiError):
+        return ""
+    if error.code == "unreachable":
+        return ": is `tallystick serve` running? TALLYSTICK_URL or --url names it"
+    if error.is_unknown and error.idempotency_key is not None:
+        key = shlex.quote(error.idempotency_key)
+        return f": it may have been paid; to pay once, ask again with --key {key}"
+    return ": it may have been done" if error.is_unknown else ""

@@ -1,27 +1,42 @@
-"""`tallystick pay`, `capture` and `void`."""
+"""`tallystick pay`, `capture`, `void` and `payments …`"""
 
+from collections.abc import Iterator
+from itertools import count, islice
 from typing import Annotated, Any
 
 import typer
 
-from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, SessionToken, Url, connect
-from tallystick.cli.output import console, dollars, print_json
+from tallystick.cli.connection import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    SessionToken,
+    Url,
+    as_party,
+    as_session,
+)
+from tallystick.cli.output import console, dollars, fields, minute, print_json, table
+from tallystick.client import Client
 
-Payment = Annotated[str, typer.Argument(help="The payment's id.")]
+PAGE_SIZE_MAX = 100
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+PaymentId = Annotated[str, typer.Argument(help="The payment's id.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(pay)
-    app.command()(capture)
-    app.command()(void)
+def add_to(parent: typer.Typer) -> None:
+    """Add the commands that are no group."""
+    parent.command()(pay)
+    parent.command()(capture)
+    parent.command()(void)
 
 
 def pay(
     amount: Annotated[str, typer.Argument(help="Dollars, such as 12.50.")],
     merchant: Annotated[str | None, typer.Option(help="Who is paid.")] = None,
     token: Annotated[str, typer.Option(help="In which token.")] = "USDC",  # noqa: S107 (a currency)
-    hold: Annotated[bool, typer.Option(help="Only hold; capture later.")] = False,
+    hold: Annotated[bool, typer.Option("--hold", help="Only hold; capture later.")] = False,
     key: Annotated[
         str | None, typer.Option(help="An idempotency key: the same key pays once.")
     ] = None,
@@ -30,7 +45,7 @@ def pay(
     as_json: AsJson = False,
 ) -> None:
     """Pay within a session's limits."""
-    with connect(url, session_token=session_token) as client:
+    with as_session(url, session_token) as client:
         _print(
             client.pay(amount, merchant=merchant, token=token, hold=hold, idempotency_key=key),
             as_json,
@@ -38,25 +53,113 @@ def pay(
 
 
 def capture(
-    payment: Payment,
+    payment: PaymentId,
     amount: Annotated[
         str | None, typer.Argument(help="Dollars; all of the hold by default.")
     ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    session_token: SessionToken = None,
     as_json: AsJson = False,
 ) -> None:
     """Spend a hold, or part of it."""
-    with connect(url, api_key) as client:
+    with as_party(url, api_key, session_token) as client:
         _print(client.capture(payment, amount), as_json)
 
 
 def void(
-    payment: Payment, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+    payment: PaymentId,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    session_token: SessionToken = None,
+    as_json: AsJson = False,
 ) -> None:
     """Give a hold back."""
-    with connect(url, api_key) as client:
+    with as_party(url, api_key, session_token) as client:
         _print(client.void(payment), as_json)
+
+
+@app.command("list")
+def list_payments(
+    session: Annotated[str | None, typer.Option(help="Only those of this session.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    session_token: SessionToken = None,
+    as_json: AsJson = False,
+) -> None:
+    """List payments, the newest first.
+
+    With an API key those of the workspace, with a session token its own.
+    """
+    with as_party(url, api_key, session_token) as client:
+        payments = list(islice(_newest(client, session), limit))
+    if as_json:
+        print_json(payments)
+        return
+    if not payments:
+        console.print("no payments yet")
+        return
+    table(
+        ("STATE", "ID", "AMOUNT", "CAPTURED", "MERCHANT", "DECISION", "MADE"),
+        [
+            (
+                payment["state"].upper(),
+                payment["id"],
+                dollars(payment["amount_usd"]),
+                dollars(payment["captured_usd"]),
+                payment["merchant_id"] or "",
+                payment["decision"]["code"],
+                minute(payment["created_at"]),
+            )
+            for payment in payments
+        ],
+    )
+
+
+@app.command()
+def get(
+    payment: PaymentId,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    session_token: SessionToken = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one payment."""
+    with as_party(url, api_key, session_token) as client:
+        found = client.payment(payment)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        ("id", found["id"]),
+        ("session", found["session_id"]),
+        ("state", found["state"]),
+        ("decision", found["decision"]["code"]),
+        ("reason", found["decision"]["reason"]),
+        ("amount", dollars(found["amount_usd"])),
+        ("captured", dollars(found["captured_usd"])),
+        ("merchant", found["merchant_id"] or "none"),
+        ("token", found["payment_token"]),
+        ("description", found["description"] or ""),
+        ("made", found["created_at"]),
+        ("hold ends", found["expires_at"] or "never"),
+        ("closed", found["closed_at"] or "not yet"),
+    ]
+    fields(rows)
+
+
+def _newest(client: Client, session: str | None) -> Iterator[dict[str, Any]]:
+    """Payments from the newest on; each once, also when new ones push others to the next page."""
+    seen: set[str] = set()
+    for page in count(1):
+        found = client.payments(session_id=session, page=page, limit=PAGE_SIZE_MAX)
+        for payment in found["data"]:
+            if payment["id"] not in seen:
+                seen.add(payment["id"])
+                yield payment
+        if page >= found["pagination"]["total_pages"]:
+            return
 
 
 def _print(payment: dict[str, Any], as_json: bool) -> None:

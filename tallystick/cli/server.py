@@ -5,12 +5,16 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from tallystick.cli.output import console, print_line
+
+if TYPE_CHECKING:
+    from engine.chain.embedded_rpc import EmbeddedRpc
+    from engine.engine import Engine
 
 DEFAULT_ANVIL_TOML = Path("anvil.toml")
 
@@ -26,7 +30,10 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Overrides TALLYSTICK_DATA_DIR.")] = None,
     port: Annotated[int | None, typer.Option(help="Overrides TALLYSTICK_PORT.")] = None,
 ) -> None:
-    """Run the server: REST on 127.0.0.1:8402, and the embedded chain's JSON-RPC beside it."""
+    """Run the server.
+
+    REST on 127.0.0.1:8402, and the embedded chain's JSON-RPC beside it.
+    """
     from api.server import Server
     from engine.engine import open_engine
     from engine.settings import load_settings
@@ -38,7 +45,7 @@ def serve(
     engine = open_engine(settings)
     rpc = None
     try:
-        rpc = engine.serve_embedded_chain()
+        rpc = _embedded_rpc(engine)
         server = Server(engine, settings.host, settings.port)
         engine.start()
         # Nothing may fail between making a key that is shown once and showing it.
@@ -83,9 +90,14 @@ def chain(
 
 
 def deploy(
-    test_usdc: Annotated[bool, typer.Option(help="A test token too; local chains only.")] = False,
+    test_usdc: Annotated[
+        bool, typer.Option("--test-usdc", help="A test token too; local chains only.")
+    ] = False,
 ) -> None:
-    """Deploy the contracts to TALLYSTICK_CHAIN with TALLYSTICK_OPERATOR_KEY."""
+    """Deploy the contracts to a chain.
+
+    To the one that TALLYSTICK_CHAIN names, paid for by TALLYSTICK_OPERATOR_KEY.
+    """
     from engine.chain import contracts
     from engine.chain.deploy import create
     from engine.chain.deploy import deploy as deploy_registries
@@ -118,6 +130,16 @@ def deploy(
 
 def _leave(_signal: int, _frame: object) -> None:
     sys.exit(0)
+
+
+def _embedded_rpc(engine: "Engine") -> "EmbeddedRpc | None":
+    from engine.chain.gateway import ChainError
+    from engine.errors import CannotStart
+
+    try:
+        return engine.serve_embedded_chain()
+    except ChainError as error:
+        raise CannotStart(f"TALLYSTICK_RPC_PORT: {error.message}") from error
 
 
 def _where(rpc: Any) -> str:

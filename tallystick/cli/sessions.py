@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, connect
-from tallystick.cli.output import console, dollars, fields, print_json, table
+from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
+from tallystick.cli.output import console, dollars, fields, minute, print_json, table
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
+SessionId = Annotated[str, typer.Argument(help="The session's id.")]
 Limit = Annotated[str | None, typer.Option(help="Dollars, or 'none' for unlimited.")]
 
 
@@ -31,7 +32,9 @@ def create(
     ] = None,
     duration: Annotated[str, typer.Option(help="Hours, at most 168.")] = "24",
     label: Annotated[str | None, typer.Option(help="What the session is for.")] = None,
-    mint_pkp: Annotated[bool, typer.Option(help="Register the session on the chain.")] = False,
+    mint_pkp: Annotated[
+        bool, typer.Option("--mint-pkp", help="Register the session on the chain.")
+    ] = False,
     owner_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -52,7 +55,7 @@ def create(
         "require_approval_above": require_approval_above,
     }
     sign = None if owner_key_file is None else _signer(owner_key_file, wallet)
-    with connect(url, api_key) as client:
+    with as_operator(url, api_key) as client:
         session = client.create_session(
             agent_id=agent_id,
             user_wallet=wallet,
@@ -81,11 +84,14 @@ def create(
 
 @app.command("list")
 def list_sessions(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """List all sessions, the newest first."""
-    with connect(url, api_key) as client:
+    """List sessions, the newest first, at most a thousand."""
+    with as_operator(url, api_key) as client:
         sessions = client.sessions()
     if as_json:
         print_json(sessions)
+        return
+    if not sessions:
+        console.print("no sessions yet")
         return
     table(
         ("STATUS", "ID", "AGENT", "LABEL", "REMAINING TODAY", "EXPIRES"),
@@ -96,7 +102,7 @@ def list_sessions(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJso
                 session["agent_id"],
                 session["label"] or "",
                 dollars(session["remaining_today"]),
-                session["expires_at"][:16].replace("T", " ") + "Z",
+                minute(session["expires_at"]),
             )
             for session in sessions
         ],
@@ -105,10 +111,10 @@ def list_sessions(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJso
 
 @app.command()
 def get(
-    session_id: str, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+    session_id: SessionId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
 ) -> None:
     """Show one session."""
-    with connect(url, api_key) as client:
+    with as_operator(url, api_key) as client:
         session = client.session(session_id)
     if as_json:
         print_json(session)
@@ -118,15 +124,15 @@ def get(
 
 @app.command()
 def revoke(
-    session_id: str,
+    session_id: SessionId,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
     """End a session for good."""
-    if not yes:
-        typer.confirm(f"Revoke {session_id}? This cannot be undone.", abort=True)
-    with connect(url, api_key) as client:
+    with as_operator(url, api_key) as client:
+        if not yes:
+            typer.confirm(f"Revoke {session_id}? This cannot be undone.", abort=True)
         client.revoke_session(session_id)
     console.print(f"{session_id} is revoked")
 

@@ -20,7 +20,7 @@ from engine.errors import TallystickError
 from engine.grant import Grant
 from engine.policy.decide import remaining
 from engine.policy.limits import DAY_MS, Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.evidence.story import Document, chained, read, story
 from tests.world import USD, WORKSPACE, World
 

@@ -16,7 +16,16 @@ from engine.audit.checkpoint import Checkpoint, sign, verifier_key
 from engine.audit.merkle import Tree, leaf_hash
 from engine.audit.verify import Verdict, summary, verify
 from engine.grant import Domain, Grant
-from tests.evidence.story import Document, Story, another_story, chained, failed, read, story
+from tests.evidence.story import (
+    Document,
+    Story,
+    another_story,
+    chained,
+    failed,
+    read,
+    replaced,
+    story,
+)
 
 CHECKS = [
     "format",
@@ -121,6 +130,10 @@ def in_grant(**changes: object) -> Edit:
     return lambda document: document["session"]["grant"].update(changes)
 
 
+def in_limits(**changes: object) -> Edit:
+    return lambda document: document["session"]["grant"]["limits_micro_usd"].update(changes)
+
+
 def raise_the_limit(document: Document) -> None:
     document["session"]["grant"]["limits_micro_usd"]["per_day"] = 10**12
     in_session(grant_hash=Grant.from_json(document["session"]["grant"]).hash().hex())(document)
@@ -194,7 +207,14 @@ ATTACKS: list[tuple[str, Edit, str]] = [
     ("the format is another", lambda d: d.update(format="tallystick.evidence/2"), "format"),
     ("the chain id has another spelling", lambda d: d["chain"].update(chain_id="01"), "format"),
     ("the records are no list", lambda d: d.update(records={}), "format"),
-    ("a limit is true", lambda d: d["session"]["grant"].update(valid_from_s=True), "format"),
+    ("a time is true", lambda d: d["session"]["grant"].update(valid_from_s=True), "format"),
+    ("a limit is true", in_limits(per_day=True), "format"),
+    ("a limit is negative", in_limits(per_day=-1), "format"),
+    ("a limit is beyond any amount", in_limits(per_day=2**53 - 1), "format"),
+    ("the grant ends before it begins", in_grant(valid_until_s=1), "format"),
+    ("a merchant has a space at its end", in_grant(merchants=["books "]), "format"),
+    ("a chain is none", in_grant(chains=["x"]), "format"),
+    ("a consistency proof is no list", lambda d: d.update(consistency=[None]), "format"),
     # Where it is
     ("another chain", lambda d: d["chain"].update(chain_id="1"), "chain"),
     ("another registry", lambda d: d["chain"].update(registry="0x" + "11" * 20), "chain"),
@@ -333,7 +353,8 @@ def test_the_registry_is_the_auditor_s_and_never_the_file_s(told: Story) -> None
     """A perfect file of an installation that the auditor did not ask about."""
     foreign = another_story()
     assert foreign.verify(foreign.full).verdict is Verdict.VERIFIED
-    report = verify(foreign.full, foreign.chain, registry=told.registry)
+    chain = replaced(foreign.chain, anchor_registries={told.registry: told.anchors})
+    report = verify(foreign.full, chain, registry=told.registry)
     assert report.verdict is Verdict.TAMPERED
     assert failed(report) == "chain"
 

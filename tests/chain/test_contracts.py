@@ -9,6 +9,8 @@ from eth_account import Account
 from eth_keys.datatypes import PrivateKey
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.chain import contracts, sender
 from engine.chain.deploy import create, deploy
@@ -142,6 +144,35 @@ def test_what_is_not_an_event_of_the_contract_is_none(deployment: Deployment) ->
     decoded = {what: contracts.decode_log(REGISTRY, bad) for what, bad in malformed.items()}
     assert [what for what, event in decoded.items() if event is not None] == []
     assert contracts.decode_log(REGISTRY, log) is not None
+
+
+WORDS = [n.to_bytes(32) for n in (0, 32, 64, 10**6, 2**31, 2**63 - 1, 2**64, 2**255, 2**256 - 1)]
+
+
+@pytest.fixture(scope="module")
+def well_formed() -> Log:
+    """The event of a registration, which has an argument of every type that ours have."""
+    deployment = Deployment()
+    log = registered(deployment)[0]
+    deployment.chain.close()
+    return log
+
+
+@given(st.data())
+def test_no_event_makes_the_codec_raise(well_formed: Log, data: st.DataObject) -> None:
+    """The indexer must go on whatever an endpoint answers."""
+    words = [well_formed.data[at : at + 32] for at in range(0, len(well_formed.data), 32)]
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(words) - 1))
+        words[place] = data.draw(st.sampled_from(WORDS) | st.binary(min_size=32, max_size=32))
+    length = data.draw(st.just(len(well_formed.data)) | st.integers(0, len(well_formed.data)))
+    topic = st.sampled_from(WORDS) | st.binary(max_size=33)
+    topics = data.draw(st.just(well_formed.topics[1:]) | st.lists(topic, max_size=4).map(tuple))
+    bad = replace(
+        well_formed, data=b"".join(words)[:length], topics=(well_formed.topics[0], *topics)
+    )
+    event = contracts.decode_log(REGISTRY, bad)
+    assert event is None or event.name == "SessionRegistered"
 
 
 def test_a_refusal_has_the_name_of_the_contracts_own_error(deployment: Deployment) -> None:

@@ -20,7 +20,7 @@ from engine.errors import Unavailable
 from engine.identifiers import Identifiers
 from engine.ledger.log import Log
 from engine.ledger.writer import Batch, Writer
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
 from tests.sessions.seen import REGISTRY, events
 from tests.world import WORKSPACE, World

@@ -1,5 +1,6 @@
 """The command as a person or a script runs it: a process, or `main` with what a process gets."""
 
+import atexit
 import contextlib
 import io
 import os
@@ -19,7 +20,7 @@ from tallystick.cli import main
 
 COMMAND = Path(sys.executable).with_name("tallystick")
 PATIENCE_S = 60
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 Done = subprocess.CompletedProcess[str]
 
@@ -85,6 +86,7 @@ class Running:
             text=True,
             env=environment(**variables),
         )
+        atexit.register(self._process.kill)  # a test that failed did not stop it
         self.pid = self._process.pid
         self.lines: list[str] = []
         assert self._process.stdout is not None

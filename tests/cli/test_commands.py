@@ -2,13 +2,9 @@
 
 import json
 import os
-import pty
 import re
 import socket
-import struct
 import subprocess
-import termios
-from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,8 @@ import pytest
 from eth_account import Account
 
 from tests.cli.conftest import Shell
-from tests.cli.processes import ANSI, COMMAND, PATIENCE_S, called, environment, one_line, tallystick
+from tests.cli.processes import ANSI, COMMAND, called, environment, one_line, tallystick
+from tests.cli.terminal import on_a_terminal
 
 
 def create(shell: Shell, *options: str) -> dict[str, Any]:
@@ -89,21 +86,10 @@ def test_on_a_terminal_of_any_width_nothing_is_cut_off(
     shell: Shell, session: dict[str, Any], columns: int
 ) -> None:
     create(shell, "--label", "a label that takes a good part of a line", "--merchant", "m" * 90)
-    primary, secondary = pty.openpty()
-    ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    known = environment(url=shell.server.url, api_key=shell.key) | {"TERM": "xterm-256color"}
-    known.pop("COLUMNS", None)
-    process = subprocess.Popen([COMMAND, "sessions", "list"], stdout=secondary, env=known)
-    os.close(secondary)
-    seen = b""
-    try:
-        while part := os.read(primary, 65536):
-            seen += part
-    except OSError:  # so does Linux say that the other side is closed
-        pass
-    os.close(primary)
-    assert process.wait(PATIENCE_S) == 0
-    lines = [line.rstrip() for line in ANSI.sub("", seen.decode()).splitlines()]
+    known = environment(url=shell.server.url, api_key=shell.key)
+    status, seen = on_a_terminal([COMMAND, "sessions", "list"], columns, known)
+    assert status == 0
+    lines = [line.rstrip() for line in ANSI.sub("", seen).splitlines()]
     assert max(map(len, lines)) <= columns
     whole = "".join(line.strip() for line in lines).replace(" ", "")
     for entry in json.loads(shell("sessions", "list", "--json").stdout):
@@ -140,6 +126,16 @@ def test_pay_hold_capture_and_void(shell: Shell) -> None:
     assert (voided.returncode, voided.stdout.split()[:2]) == (0, [other["id"], "voided:"])
     found = json.loads(shell("sessions", "get", created["id"], "--json").stdout)
     assert found["remaining_today"] == 52.499999
+
+
+def test_a_limit_of_zero_lets_nothing_through(shell: Shell) -> None:
+    for option, code in (
+        *((f"--max-per-{span}", "LIMIT_EXCEEDED") for span in ("transaction", "day", "week")),
+        ("--max-per-month", "LIMIT_EXCEEDED"),
+        ("--require-approval-above", "APPROVAL_REQUIRED"),
+    ):
+        done = pay(shell, create(shell, option, "0"), "0.000001")
+        assert one_line(done, 6).startswith(f"{code}: ")
 
 
 def test_the_same_key_pays_once(shell: Shell) -> None:
@@ -233,8 +229,9 @@ def free_port() -> int:
 def test_a_server_that_is_not_there_is_one_line_and_status_1() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     for arguments in (("anchor",), ("sessions", "list"), ("pay", "1"), ("void", "pay_1")):
-        line = one_line(called(*arguments, url=url), 1)
+        line = one_line(called(*arguments, url=url, api_key="zfi_x", session_token="zai_x"), 1)
         assert line.startswith(f"unreachable: {url}: ")
+        assert line.endswith("is `tallystick serve` running? TALLYSTICK_URL or --url names it")
 
 
 def test_an_address_that_is_none_or_another_servers_is_one_line(shell: Shell) -> None:
@@ -251,11 +248,10 @@ def test_a_wrong_key_is_one_line_and_status_1(shell: Shell) -> None:
     for key in ("zfi_test_" + "0" * 64, "x", "with a space", "line\nbreak"):
         line = one_line(shell("sessions", "list", api_key=key), 1)
         assert key not in line
-    assert one_line(shell("sessions", "list", api_key=""), 1).startswith("invalid_api_key: ")
+        assert repr(key)[1:-1] not in line or len(key) == 1
     assert one_line(shell("pay", "1", session_token="zai_session_no"), 1).startswith(
         "invalid_session_token: "
     )
-    assert one_line(shell("pay", "1"), 1).startswith("invalid_session_token: ")
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,10 @@ def test_a_key_of_ones_own_is_never_printed_and_ctrl_c_ends_it(copy: Path) -> No
 
 
 def test_a_port_in_use_is_said_and_does_not_cost_the_first_key(tmp_path: Path, taken: str) -> None:
-    assert f"127.0.0.1:{taken}" in refused(tmp_path, port=taken)
-    assert f"127.0.0.1:{taken}" in refused(tmp_path, rpc_port=taken)
+    for name in ("port", "rpc_port"):
+        line = refused(tmp_path, **{name: taken})
+        assert line.startswith(f"cannot_start: TALLYSTICK_{name.upper()}: cannot listen on ")
+        assert f"127.0.0.1:{taken}" in line
     server = Serving(tmp_path)
     assert server.first_key is not None
     with Client(server.url, api_key=server.first_key) as client:
@@ -183,6 +185,18 @@ def test_a_setting_that_does_not_fit_is_one_line(
     line = refused(tmp_path / "data", **variables)
     assert said in line
     assert "not a key at all" not in line
+
+
+def test_a_directory_of_another_chain_says_what_to_choose(copy: Path) -> None:
+    with anvil_with_contracts() as anvil:
+        line = refused(
+            copy,
+            chain=anvil.process.url,
+            registry=anvil.deployed.registry,
+            operator_key="0x" + bytes(anvil.operator.key).hex(),
+        )
+    assert "belongs to another chain" in line
+    assert "choose another TALLYSTICK_DATA_DIR" in line
 
 
 def test_it_logs_json_when_something_is_wrong(tmp_path: Path) -> None:

@@ -53,6 +53,27 @@ def test_every_route_is_documented_and_every_documented_route_exists(world: Worl
     assert documented == served
 
 
+def test_every_status_that_is_an_error_is_documented(world: World) -> None:
+    documented = re.findall(r"^\| (\d{3}) \| ", API, re.MULTILINE)
+    assert documented == sorted(set(documented))
+    answered = {
+        status
+        for operations in create_app(world.engine).openapi()["paths"].values()
+        for operation in operations.values()
+        for status in operation["responses"]
+        if status >= "400"
+    }
+    anywhere = {"405", "413", "500"}
+    assert set(documented) == answered | anywhere
+
+
+def test_the_limits_are_documented_with_their_defaults(world: World) -> None:
+    rows = re.findall(r"^\| `(max_\w+|require_\w+)`.* \| (\d+) \| ", API, re.MULTILINE)
+    schema = create_app(world.engine).openapi()["components"]["schemas"]
+    fields = schema["LimitsBody"]["properties"]
+    assert rows == [(name, str(field["default"])) for name, field in fields.items()]
+
+
 @pytest.mark.parametrize(
     "document", ["README.md", "contracts/README.md", *(f"docs/{n}.md" for n in ("architecture",))]
 )

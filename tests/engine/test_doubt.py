@@ -13,7 +13,7 @@ from engine.clock import ManualClock, system_clock
 from engine.engine import CHAIN_SILENCE_MAX_MS, open_engine
 from engine.errors import Unavailable
 from engine.policy.limits import Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.evidence.thief import SHOP, Thief
 from tests.ledger.oracle import query
 from tests.world import USD, World

@@ -19,7 +19,7 @@ from engine.engine import open_engine
 from engine.errors import CannotStart, Unavailable
 from engine.ledger.payment import Payment
 from engine.policy.limits import Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until
 from tests.ledger.oracle import query
 from tests.world import USD, World

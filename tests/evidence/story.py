@@ -25,7 +25,7 @@ from engine.clock import ManualClock, system_clock
 from engine.db.tables import Record, table
 from engine.evidence.chain_view import GatewayView
 from engine.policy.limits import Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.world import USD, WORKSPACE, World
 
 Document = dict[str, Any]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from engine.audit import canonical
+from engine.chain.deploy import deploy
 from engine.chain.embedded_rpc import EmbeddedRpc
-from tests.evidence.story import another_story, read
+from tests.evidence.story import read
 from tests.evidence.thief import Thief
 from tests.world import WORKSPACE, World
 
@@ -38,6 +39,8 @@ class Auditor:
     directory: Path
     rpc: str
     registry: str
+    other_registry: str
+    token: str
     verified: bytes
     pending: bytes
     spent: bytes
@@ -82,7 +85,18 @@ def auditor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Auditor]:
     rpc = world.engine.serve_embedded_chain()
     assert isinstance(rpc, EmbeddedRpc)
     directory = tmp_path_factory.mktemp("auditor")
-    yield Auditor(directory, rpc.url, world.engine.deployment.registry, verified, pending, spent)
+    deployment = world.engine.deployment
+    other = deploy(world.engine.gateway, deployment.operator)
+    yield Auditor(
+        directory,
+        rpc.url,
+        deployment.registry,
+        other.registry,
+        thief.usdc,
+        verified,
+        pending,
+        spent,
+    )
     rpc.stop()
     world.engine.close()
 
@@ -120,9 +134,26 @@ def test_each_other_verdict_has_its_exit_status(auditor: Auditor) -> None:
 
 
 def test_another_registry_than_the_file_s_is_tampering(auditor: Auditor) -> None:
-    done = auditor.run(auditor.verified, "--registry", another_story().registry)
+    done = auditor.run(auditor.verified, "--registry", auditor.other_registry)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("TAMPERED: chain: the file is of registry")
+    assert done.stdout.count("not checked: it rests on the ") == 8
+
+
+def test_a_registry_that_is_none_says_nothing_about_the_file(auditor: Auditor) -> None:
+    """An address without code, and the address of another contract."""
+    for address in ("0x" + "12" * 20, auditor.token):
+        done = auditor.run(auditor.verified, "--registry", address)
+        assert done.returncode == 4
+        said = f"UNAVAILABLE: chain: there is no SessionRegistry at {address} on chain"
+        assert done.stdout.splitlines()[-1].startswith(said)
+        assert "--registry" in done.stdout
+
+
+def test_what_is_no_evidence_is_called_that(auditor: Auditor) -> None:
+    done = auditor.run(b"\x89PNG\r\n")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "TAMPERED: format: this is not an evidence file"
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,17 @@
 import tracemalloc
 
 import pytest
+import sqlalchemy as sa
 
 from engine.audit.merkle import leaf_hash
 from engine.audit.proofs import verify_inclusion
 from engine.audit.verify import Report, Verdict, verify
 from engine.clock import ManualClock, system_clock
+from engine.db.tables import Anchor, table
 from engine.errors import Conflict, NotFound
 from engine.evidence.chain_view import GatewayView
-from engine.sessions.lifecycle import SessionView
-from tests.evidence.story import HOUR_MS, Document, read
+from engine.sessions.session import SessionView
+from tests.evidence.story import HOUR_MS, Document, pass_time, read
 from tests.world import WORKSPACE, World, settings_for
 
 
@@ -134,12 +136,11 @@ def test_another_workspace_s_session_is_not_found(world: World) -> None:
 
 
 def test_a_session_that_ran_out_is_verified(tmp_path_factory: pytest.TempPathFactory) -> None:
-    clock = ManualClock(system_clock() - 12 * HOUR_MS)
+    clock = ManualClock(system_clock())
     world = World(tmp_path_factory.mktemp("expired") / "data", clock)
     view = world.session(mint_pkp=True, duration_ms=12 * HOUR_MS + 60_000)
     world.pay(view, 5)
-    clock.advance(12 * HOUR_MS + 120_000)
-    world.engine.tick()
+    pass_time(world, clock, 12 * HOUR_MS + 120_000)
     assert world.pay(view, 5).decision["code"] == "SESSION_EXPIRED"
     world.engine.anchor()
     document, report = exported(world, view)
@@ -194,3 +195,20 @@ def test_a_thousand_records_are_verified_in_bounded_memory(world: World) -> None
     assert report.checks[8].reason == "1003 records, unbroken"
     assert report.checks[9].reason == "500 decisions, 500 allowed, $500.00 captured"
     assert peak < 20 * len(file)
+
+
+def test_an_anchor_that_is_on_the_chain_is_proven_though_it_was_given_up(world: World) -> None:
+    """Taken for lost and replaced, and then mined after all: the chain is the truth."""
+    view = world.session(mint_pkp=True)
+    for dollars in (1, 2, 3):
+        world.pay(view, dollars)
+        anchor(world)
+    world.engine.tick()
+    anchors = table(Anchor)
+    oldest = sa.select(sa.func.min(anchors.c.size)).scalar_subquery()
+    world.engine.writer.call(
+        lambda batch: batch.update(sa.delete(anchors).where(anchors.c.size == oldest))
+    )
+    document, report = exported(world, view)
+    assert len(document["consistency"]) == 2
+    assert report.verdict is Verdict.VERIFIED

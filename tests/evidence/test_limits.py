@@ -4,8 +4,9 @@ import pytest
 
 from engine.audit.chain import Anchoring
 from engine.audit.evidence import NOT_PROVEN
+from engine.audit.life import END_RECORDED_MS
 from engine.audit.merkle import Tree, leaf_hash
-from engine.audit.verify import END_RECORDED_MS, Verdict
+from engine.audit.verify import Verdict
 from tests.evidence.story import Snapshot, Story, failed, read, replaced, story
 
 
@@ -70,21 +71,25 @@ def test_an_older_anchor_shows_only_what_was_then_and_says_so(told: Story) -> No
     tree = Tree([leaf_hash(raw) for raw in told.log])
     document = told.document
     size = document["records"][5]["index"] + 1
-    older = Anchoring(size, tree.root(size), told.last_block)
-    newer = told.chain.anchored[told.anchors, told.log_id]
-    chain = replaced(told.chain, anchored={(told.anchors, told.log_id): (older, *newer)})
+    first, *newer = told.anchorings
+    older = Anchoring(size, tree.root(size), first.block_number)
+    chain = told.anchored(first, older, *newer)
     document["checkpoint"] = told.checkpoint(size, tree.root(size))
     del document["records"][6:]
     for entry in document["records"]:
         entry["proof"] = [n.hex() for n in tree.inclusion_proof(entry["index"], size)]
+    document["consistency"] = []
     report = told.verify(told.seal(document), chain)
     assert report.verdict is Verdict.VERIFIED
-    assert report.checks[6].reason.endswith("; 1 newer anchors are not in this file")
+    assert report.checks[6].reason.endswith("; 2 newer anchors are not in this file")
 
 
 def test_of_two_histories_in_one_log_either_is_verified(told: Story) -> None:
     """Both forks of a session can be under one root; every file says so."""
     file, chain = told.relogged(lambda records: [*records[:4], *records[5:]])
     assert told.verify(file, chain).verdict is Verdict.VERIFIED
-    said = "Of two histories that an operator keeps of one session, either can be left out."
+    said = (
+        "Of two histories that an operator wrote of one session into one log, "
+        "either can be left out."
+    )
     assert said in read(file)["not_proven"]

@@ -209,11 +209,11 @@ def refuse(_: Any) -> Any:
     ("method", "lie", "verdict"),
     [
         pytest.param("chain_id", lambda _: 1, Verdict.TAMPERED, id="another chain"),
-        pytest.param("code", lambda _: b"", Verdict.TAMPERED, id="no code"),
+        pytest.param("code", lambda _: b"", Verdict.UNAVAILABLE, id="no code"),
         pytest.param("call", lambda _: b"", Verdict.UNAVAILABLE, id="an empty answer"),
         pytest.param("call", lambda _: b"\xff" * 32, Verdict.UNAVAILABLE, id="nonsense"),
         pytest.param("call", lambda _: bytes(128), Verdict.TAMPERED, id="all zero"),
-        pytest.param("call", refuse, Verdict.TAMPERED, id="a revert"),
+        pytest.param("call", refuse, Verdict.UNAVAILABLE, id="a revert"),
         pytest.param("block", lambda _: None, Verdict.UNAVAILABLE, id="no such block"),
         pytest.param("transaction_count", lambda _: 2, Verdict.UNBINDABLE, id="transactions"),
     ],

@@ -1,6 +1,8 @@
 """Whatever the session's key moved on the chain without a record is found, and named."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from eth_utils.address import to_checksum_address
@@ -8,7 +10,8 @@ from eth_utils.address import to_checksum_address
 from engine.audit.verify import Report, Verdict, verify
 from engine.chain import contracts, sender
 from engine.evidence.chain_view import GatewayView
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
+from tests.evidence.test_lying_chain import Endpoint
 from tests.evidence.thief import SHOP, Thief
 from tests.world import USD, WORKSPACE, World
 
@@ -123,3 +126,79 @@ def test_an_authorization_of_nothing_is_still_the_key_s_signature(thief: Thief) 
     report = verified(thief.world, view)
     assert report.verdict is Verdict.UNBINDABLE
     assert tx_hash in report.reason
+
+
+STRANGE = " told by contracts that neither the grant nor an allowed payment names: "
+
+
+def imitate(thief: Thief, key: str) -> tuple[str, str]:
+    """A stranger's contract says that it moved 1 from the key: its address, the transaction."""
+    topics = (contracts.ERC20_TRANSFER, bytes(12) + bytes.fromhex(key[2:]), b"\x5a" * 32)
+    pushed = b"".join(b"\x7f" + topic for topic in reversed(topics))
+    # PUSH1 1 PUSH1 0 MSTORE, the topics, PUSH1 32 PUSH1 0 LOG3 STOP
+    code = bytes.fromhex("6001600052") + pushed + bytes.fromhex("60206000a300")
+    tx_hash = sender.send(thief.gateway, thief.stranger, to=None, data=code)
+    receipt = thief.gateway.receipt(tx_hash)
+    assert receipt is not None
+    assert receipt.contract_address is not None
+    return receipt.contract_address, "0x" + tx_hash.hex()
+
+
+def test_a_stranger_s_imitation_of_a_token_is_told_apart_but_not_ignored(thief: Thief) -> None:
+    """No rule can tell it from a token of value that nobody listed: the reader must."""
+    view = thief.world.session(mint_pkp=True)
+    thief.world.pay(view, 5)
+    address, tx_hash = imitate(thief, view.grant.session_key)
+    report = verified(thief.world, view)
+    assert report.verdict is Verdict.UNBINDABLE
+    assert report.reason == (
+        "spends: 1 on the chain without a record that names it, the first: "
+        f"a transfer of {address} in transaction {tx_hash}; 1{STRANGE}"
+        "real tokens, or somebody's imitations"
+    )
+
+
+def test_no_imitation_hides_a_spend_of_a_token_that_the_file_names(thief: Thief) -> None:
+    """In a payment that was allowed, or in the grant."""
+    asset = thief.world.request(1).token
+    for changes in ({}, {"tokens": (asset,)}):
+        view = thief.world.session(mint_pkp=True, **changes)
+        if not changes:
+            thief.world.pay(view, 5)
+        for _ in range(3):
+            imitate(thief, view.grant.session_key)
+        thief.mint(view.grant.session_key, USD)
+        tx_hash = thief.authorize(thief.key_of(view), USD)
+        report = verified(thief.world, view)
+        assert report.verdict is Verdict.UNBINDABLE
+        assert "spends: 4 on the chain without a record that names it, the first: a payment " in (
+            report.reason
+        )
+        assert f"{thief.usdc} in transaction {tx_hash}; 3{STRANGE}" in report.reason
+
+
+def test_no_imitation_hides_a_spend_in_its_own_transaction(thief: Thief) -> None:
+    view = thief.world.session(mint_pkp=True)
+    thief.world.pay(view, 5)
+    thief.mint(view.grant.session_key, USD)
+    tx_hash = thief.authorize(thief.key_of(view), USD)
+
+    def lie(name: str, _arguments: tuple[Any, ...], answer: Any) -> Any:
+        if name != "logs":
+            return answer
+        return [log for each in answer for log in (replace(each, address=SHOP), each)]
+
+    spends = GatewayView(Endpoint(thief.gateway, lie)).spends(view.grant.session_key)
+    told = {(spend.contract, spend.tx_hash and "0x" + spend.tx_hash.hex()) for spend in spends}
+    assert told == {(SHOP, tx_hash), (thief.usdc, tx_hash)}
+
+
+def test_an_imitation_does_not_outshout_the_key_s_own_transactions(thief: Thief) -> None:
+    view = thief.world.session(mint_pkp=True)
+    key = thief.key_of(view)
+    address, _ = imitate(thief, view.grant.session_key)
+    thief.gateway.fund(key.address.lower(), 10**18)  # type: ignore[attr-defined]
+    sender.send(thief.gateway, key, to=SHOP, data=b"", value=1)
+    report = verified(thief.world, view)
+    assert address in report.reason
+    assert "; 1 transactions sent by the key itself; " in report.reason

@@ -7,7 +7,7 @@ from eth_utils.address import to_checksum_address
 
 from engine.chain import contracts, sender
 from engine.db.tables import SessionKey, table
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from engine.sessions.vault import Vault
 from tests.world import World
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from engine.ledger.payment import Payment
 from engine.ledger.writer import Writer
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.world import World
 
 Answer = TypeVar("Answer")

@@ -10,7 +10,7 @@ from engine.errors import Conflict, InvalidInput, NotFound
 from engine.ledger.ledger import SWEEP_HOLDS_MAX
 from engine.ledger.payment import Payment
 from engine.policy.limits import Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.ledger.asking import ask, at_once
 from tests.ledger.oracle import query
 from tests.world import USD, WORKSPACE, World

@@ -9,7 +9,7 @@ from engine.clock import ManualClock
 from engine.errors import Conflict, InvalidInput
 from engine.ledger.payment import Payment
 from engine.policy.limits import DAY_MS, Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from engine.settings import Token
 from tests.ledger.asking import ask, at_once, one_batch
 from tests.ledger.oracle import query

@@ -8,7 +8,7 @@ import pytest
 from engine.clock import ManualClock
 from engine.ledger.payment import Payment
 from engine.policy.limits import DAY_MS, Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.ledger.asking import ask, one_batch
 from tests.ledger.oracle import query
 from tests.world import USD, WORKSPACE, World

@@ -10,7 +10,7 @@ from engine.clock import ManualClock
 from engine.errors import Conflict
 from engine.ledger.payment import Payment
 from engine.policy.limits import DAY_MS, WEEK_MS, Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.ledger.asking import ask, at_once
 from tests.ledger.oracle import Budget, Records, Spend, query, read_records
 from tests.world import USD, WORKSPACE, World

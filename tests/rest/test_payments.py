@@ -320,3 +320,17 @@ def test_a_page_or_filter_that_does_not_exist_is_refused_not_ignored(
     api: Served, query: str, field: str
 ) -> None:
     refused(api.get(f"{PAYMENTS}?{query}"), 422, "invalid_parameter", field)
+
+
+def test_the_list_can_be_of_one_session(own_api: Served) -> None:
+    one, other = own_api.session(), own_api.session()
+    for session in (one, other, one):
+        own_api.hold(session["session_token"])
+    path = f"{PAYMENTS}?session_id={one['id']}"
+    for who in ({}, {"key": None, "token": one["session_token"]}):
+        answer = own_api.get(path, **who).json()
+        assert [payment["session_id"] for payment in answer["data"]] == [one["id"]] * 2
+        assert answer["pagination"]["total"] == 2
+    foreign = own_api.get(path, key=None, token=other["session_token"])
+    refused(foreign, 404, "session_not_found")
+    assert own_api.get(f"{PAYMENTS}?session_id=sess_none").json()["data"] == []

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.chain import contracts, sender
 from engine.ledger.writer import Batch
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.world import World
 
 MOMENTS = ("unread", "half stored")

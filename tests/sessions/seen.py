@@ -7,7 +7,7 @@ from engine.chain.contracts import Event
 from engine.engine import Engine
 from engine.grant import Grant
 from engine.policy.limits import Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 
 REGISTRY = contracts.SESSION_REGISTRY
 

@@ -12,7 +12,7 @@ from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import ChainUnavailable
 from engine.chain.sender import SignedTransaction
 from engine.errors import Conflict, Unavailable
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
 from tests.ledger.oracle import query
 from tests.sessions.killed_engine import MOMENTS

@@ -9,7 +9,7 @@ from engine.chain.gateway import CallReverted
 from engine.db.tables import SessionKey, table
 from engine.errors import CannotStart
 from engine.policy.limits import Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from engine.sessions.vault import Vault
 from tests.sessions.seen import events, grant_of, read
 from tests.world import USD, World

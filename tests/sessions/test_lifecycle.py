@@ -16,7 +16,7 @@ from engine.db.tables import OutboxEvent, Record, table
 from engine.errors import Conflict, InvalidInput, NotFound
 from engine.grant import Domain
 from engine.policy.limits import Limits
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.sessions.seen import events
 from tests.world import USD, WORKSPACE, World
 

@@ -13,7 +13,7 @@ from engine.clock import ManualClock, system_clock
 from engine.db.tables import ChainTransaction, table
 from engine.engine import CHAIN_SILENCE_MAX_MS
 from engine.errors import Unavailable
-from engine.sessions.lifecycle import SessionView
+from engine.sessions.session import SessionView
 from tests.sessions.seen import events, grant_of, read
 from tests.world import WORKSPACE, World
 

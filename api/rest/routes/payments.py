@@ -19,7 +19,7 @@ from api.rest.auth import (
 from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.idempotency import REPLAYED, IdempotencyKey, in_callers_words
-from api.rest.schemas import Capture, CreatePayment, Page, PaymentBody, SmartPayment
+from api.rest.schemas import Capture, CreatePayment, PaymentBody, PaymentsQuery, SmartPayment
 from api.rest.views import denied_json, payment_json, smart_payment_json
 from engine.engine import Engine
 from engine.errors import Conflict, InvalidInput, NotFound
@@ -76,14 +76,21 @@ async def create_payment(
     return _answer(payment, payment_json(payment), 201)
 
 
-@router.get("/api/v1/payments", summary="List payments, the newest first")
+@router.get(
+    "/api/v1/payments", summary="List payments, the newest first", responses=documented(404)
+)
 def list_payments(
-    engine: EngineOf, party: PaymentPartyOf, wanted: Annotated[Page, Query()]
+    engine: EngineOf, party: PaymentPartyOf, wanted: Annotated[PaymentsQuery, Query()]
 ) -> PaymentsPage:
     """An operator sees the workspace's, a session token its own."""
+    session_id = wanted.session_id
+    if isinstance(party, SessionHolder):
+        if session_id not in (None, party.session_id):
+            raise NotFound("no such session", code="session_not_found")
+        session_id = party.session_id
     payments, total = engine.payments.page(
         party.workspace_id,
-        session_id=party.session_id if isinstance(party, SessionHolder) else None,
+        session_id=session_id,
         offset=wanted.offset,
         limit=wanted.limit,
     )

@@ -9,13 +9,13 @@ from api.rest.answers import CreatedSession, Revoked, SessionAnswer
 from api.rest.auth import EngineOf, OperatorOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
-from api.rest.schemas import Consent, CreateSession, SessionsPage
+from api.rest.schemas import Consent, CreateSession, SessionsQuery
 from api.rest.views import session_json
 from engine.engine import Engine
 from engine.errors import InvalidInput
 from engine.policy.identifiers import IdentifierError, normalise_asset
 from engine.policy.limits import Limits
-from engine.sessions.lifecycle import NewSession, SessionView
+from engine.sessions.session import NewSession, SessionView
 
 REGISTRATION_WAIT_S = 10.0
 """How long a create request waits for the chain before it answers with a pending session."""
@@ -52,7 +52,7 @@ async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> C
 def list_sessions(
     engine: EngineOf,
     caller: OperatorOf,
-    wanted: Annotated[SessionsPage, Query()],
+    wanted: Annotated[SessionsQuery, Query()],
     response: Response,
 ) -> list[SessionAnswer]:
     """Sessions in every state, those that ended too. `X-Total-Count` says how many there are."""

@@ -1,0 +1,85 @@
+"""A session as it is asked for and as it is stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.audit.canonical import decode_object
+from engine.errors import NotFound
+from engine.grant import Grant
+from engine.ledger.stream import Stream
+from engine.policy.limits import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What an operator asks for; identifiers are in canonical form, an empty list means any.
+
+    `owner` is the EVM address that consents, or None where the wallet has none.
+    """
+
+    type: str
+    label: str | None
+    agent_id: str
+    agent_name: str | None
+    user_wallet: str
+    owner: str | None
+    limits: Limits
+    permissions: tuple[str, ...]
+    merchants: tuple[str, ...]
+    tokens: tuple[str, ...]
+    chains: tuple[str, ...]
+    duration_ms: int
+    mint_pkp: bool
+    await_consent: bool
+    metadata_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as it is stored."""
+
+    id: str
+    workspace_id: str
+    type: str
+    label: str | None
+    agent_id: str
+    agent_name: str | None
+    user_wallet: str
+    metadata_json: str
+    state: str
+    consent: str
+    grant: Grant
+    grant_hash: bytes
+    owner_signature: bytes | None
+    public_key: bytes
+    token_id: bytes
+    mint_pkp: bool
+    created_ms: int
+    expires_ms: int
+    ended_ms: int | None
+
+    @property
+    def stream(self) -> Stream:
+        """Where its records go."""
+        return Stream(self.workspace_id, self.id, self.type, self.label)
+
+    @property
+    def pkp_address(self) -> str | None:
+        """The session's on-chain identity, where it was asked for."""
+        return self.grant.session_key if self.mint_pkp else None
+
+
+def session_from_row(row: Mapping[Any, Any] | None) -> SessionView:
+    """Read a row of the sessions table.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if row is None:
+        raise NotFound("no such session", code="session_not_found")
+    fields = dict(row)
+    del fields["secret_hash"]
+    return SessionView(
+        grant=Grant.from_json(decode_object(fields.pop("grant_json").encode())), **fields
+    )
