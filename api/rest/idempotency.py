@@ -6,7 +6,7 @@ from fastapi import Depends, Header
 
 from api.rest.schemas import PaymentBody
 from engine.errors import Conflict, InvalidInput
-from engine.ledger.ledger import IDEMPOTENCY_KEY_LENGTH_MAX
+from engine.ledger.ask import IDEMPOTENCY_KEY_LENGTH_MAX
 
 REPLAYED = {"Idempotent-Replayed": "true"}
 """The header of an answer that was given before."""

@@ -118,11 +118,16 @@ class SessionKey(SQLModel, table=True):
 
 
 class Decision(SQLModel, table=True):
-    """One answer to one payment request, and the life of the hold it opened, if it did."""
+    """One answer to one payment request, and the life of the hold it opened, if it did.
+
+    What was asked and answered is in the record `record_seq` of the session; `memo_json` is what
+    the caller sent along that no rule looks at. Idempotency keys have no index: they are random, so
+    it would be rewritten all over the file, and an account in memory knows its own.
+    """
 
     __tablename__ = "decisions"
     __table_args__ = (
-        UniqueConstraint("session_id", "idempotency_key"),
+        Index("decisions_by_workspace", "workspace_id", "decided_ms"),
         Index("decisions_held", "expires_ms", sqlite_where=_HELD, postgresql_where=_HELD),
     )
     session_id: str = _key()
@@ -131,8 +136,8 @@ class Decision(SQLModel, table=True):
     session_type: str = _text()
     label: str | None = _text(nullable=True)
     idempotency_key: str | None = _text(nullable=True)
-    request_json: str = _text()
-    decision_json: str = _text()
+    record_seq: int = _big()
+    memo_json: str = _text()
     amount: int = _big()
     captured: int = _big()
     state: str = _text()
@@ -156,11 +161,14 @@ class Record(SQLModel, table=True):
 
 
 class OutboxEvent(SQLModel, table=True):
-    """An event that was committed with the change it tells of and waits for delivery."""
+    """An event that was committed with the change it tells of and waits for delivery.
+
+    It is named by the record it was written beside.
+    """
 
     __tablename__ = "outbox"
+    leaf_index: int = _key(BigInteger)
     workspace_id: str = _text()
-    id: str = _key()
     session_type: str | None = _text(nullable=True)
     label: str | None = _text(nullable=True)
     stream: str = _text()

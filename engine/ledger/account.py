@@ -38,16 +38,20 @@ class Hold:
 
 @dataclass(slots=True)
 class Account:
-    """See the module. `decisions` counts every decision ever made; `holds` is by number."""
+    """See the module. `decisions` counts every decision ever made; `holds` is by its number.
+
+    `keys` has the number for each idempotency key that was used.
+    """
 
     stream: Stream
     on_chain: bool
-    grant_hash: bytes
+    grant_hash: str
     policy: Policy
     standing: Standing
     decisions: int = 0
     windows: RollingWindows = field(default_factory=RollingWindows)
     holds: dict[int, Hold] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
     limit_reached: bool = False
     _expiries: list[tuple[int, int]] = field(default_factory=list)
 
@@ -88,11 +92,15 @@ def load_account(batch: Batch, session_id: str) -> Account:
     if not grant.hash() == row.grant_hash == grant_hash:
         standing = Standing.MISMATCH
     stream = Stream(row.workspace_id, session_id, row.type, row.label)
-    account = Account(stream, row.mint_pkp, grant_hash, grant.policy(), standing)
+    account = Account(stream, row.mint_pkp, grant_hash.hex(), grant.policy(), standing)
     columns = _decisions.c
     newest = sa.select(sa.func.max(columns.number)).where(columns.session_id == session_id)
     last = batch.read(newest).scalar_one()
     account.decisions = 0 if last is None else last + 1
+    keyed = sa.select(columns.idempotency_key, columns.number).where(
+        columns.session_id == session_id, columns.idempotency_key.is_not(None)
+    )
+    account.keys = {row.idempotency_key: row.number for row in batch.read(keyed)}
     live: Any = batch.read(
         sa.select(_decisions)
         .where(

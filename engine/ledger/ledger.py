@@ -4,9 +4,8 @@ Every method runs on the writer's thread as part of a batch. Each change of stat
 and its event are written together; memory is changed last.
 """
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
@@ -14,29 +13,26 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from engine.audit.canonical import CanonicalError, encode
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import table
-from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
+from engine.errors import Conflict, InvalidInput, NotFound, TallystickError, Unavailable
 from engine.ledger.account import Account, load_account
+from engine.ledger.ask import Ask, ask
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.payment import (
     Payment,
     parse_payment_id,
     payment_from_row,
+    select_payments,
 )
 from engine.ledger.writer import Batch, Writer
 from engine.policy.decide import decide, remaining
-from engine.policy.decision import Decision, PaymentRequest, Remaining
+from engine.policy.decision import PaymentRequest, Remaining
 from engine.policy.rules import WINDOW_RULES
 
-IDEMPOTENCY_KEY_LENGTH_MAX = 255
 SWEEP_HOLDS_MAX = 500
 ACCOUNTS_MAX = 20_000
 """So many accounts are kept in memory; any other is read from the database when needed."""
-
-_DECIDED_ON = ("amount_micro_usd", "merchant", "token", "chain", "permission", "token_priced")
-"""The parts of a stored request that the policy looks at."""
 
 _decisions = table(DecisionRow)
 
@@ -62,40 +58,26 @@ class Ledger:
     ) -> "Future[Payment]":
         """Decide a payment; hold its amount if it is allowed, and spend it at once with `capture`.
 
-        `memo` is JSON that belongs to the request but to no rule (description, metadata). With a
-        `key` the same request gets the same answer for as long as the session is kept.
+        With a `key` the same request gets the same answer for as long as the session is kept.
 
         Raises:
-            InvalidInput: the key is empty or too long, or the memo is not JSON of the audit log.
+            InvalidInput: see `ask`.
 
         Raises (in the future):
             NotFound: no such session.
             Conflict: the key was used for another request; `field` names what differs.
             Unavailable: the chain has been silent for too long to trust what is known of it.
         """
-        if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX:
-            raise InvalidInput(
-                "Idempotency-Key", f"must have 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} characters"
-            )
-        stored = {
-            "amount_micro_usd": request.amount,
-            "merchant": request.merchant,
-            "token": request.token,
-            "chain": request.chain,
-            "permission": request.permission,
-            "token_priced": request.token_priced,
-            "capture": capture,
-            **memo,
-        }
-        try:
-            request_json = encode(stored).decode()
-        except CanonicalError as error:
-            raise InvalidInput("request", str(error)) from error
-        return self._writer.submit(
-            lambda batch: self._authorise(
-                batch, session_id, request, stored, request_json, key, capture
-            )
-        )
+        asked = ask(session_id, request, memo=memo, key=key, capture=capture)
+        return self._writer.submit(lambda batch: self._authorise(batch, asked))
+
+    def authorise_many(self, asks: Sequence[Ask]) -> "Future[list[Payment | TallystickError]]":
+        """Decide payments in their order, in one transaction; a refusal stands in its place."""
+
+        def command(batch: Batch) -> list[Payment | TallystickError]:
+            return [self._authorise_or_refuse(batch, asked) for asked in asks]
+
+        return self._writer.submit(command)
 
     def capture(
         self, workspace_id: str, payment: str, amount: int | None = None
@@ -161,91 +143,75 @@ class Ledger:
             self._accounts[session_id] = account
         return account
 
-    def _authorise(
-        self,
-        batch: Batch,
-        session_id: str,
-        request: PaymentRequest,
-        stored: dict[str, Any],
-        request_json: str,
-        key: str | None,
-        capture: bool,
-    ) -> Payment:
-        account = self._account(batch, session_id)
-        if key is not None and (earlier := self._replay(batch, session_id, key)) is not None:
-            earlier.check_same_request(stored)
-            return earlier
+    def _authorise_or_refuse(self, batch: Batch, asked: Ask) -> Payment | TallystickError:
+        try:
+            return self._authorise(batch, asked)
+        except TallystickError as refusal:
+            return refusal
+
+    def _authorise(self, batch: Batch, asked: Ask) -> Payment:
+        account = self._account(batch, asked.session_id)
+        if asked.key is not None and (number := account.keys.get(asked.key)) is not None:
+            return self._replay(batch, asked, number)
         self._check_chain(account)
         self._expire(batch, account)
+        chain_time_ms = self._chain.time_ms if account.on_chain else 0
         decision = decide(
             account.policy,
             account.standing,
             account.windows,
-            request,
+            asked.request,
             batch.now_ms,
-            chain_time_ms=self._chain_time_ms(account),
+            chain_time_ms=chain_time_ms,
         )
-        payment = self._decided(batch, account, request, stored, request_json, decision)
-        if decision.allowed and capture:
-            payment = replace(
-                payment, state="captured", captured=request.amount, closed_ms=batch.now_ms
-            )
-            self._record_end(batch, payment)
-        self._keep(batch, account, payment, request_json, key)
-        return payment
-
-    def _decided(
-        self,
-        batch: Batch,
-        account: Account,
-        request: PaymentRequest,
-        stored: dict[str, Any],
-        request_json: str,
-        decision: Decision,
-    ) -> Payment:
-        """Write the record of a decision; an allowed one opens a hold."""
         allowed = decision.allowed
         payment = Payment(
             stream=account.stream,
             number=account.decisions,
-            request=stored,
+            request={**asked.decided_on, **asked.memo},
             decision=decision.to_json(),
             state="held" if allowed else "denied",
-            amount=request.amount,
+            amount=asked.request.amount,
             captured=0,
             decided_ms=batch.now_ms,
             expires_ms=batch.now_ms + self._hold_ttl_ms if allowed else None,
             closed_ms=None if allowed else batch.now_ms,
         )
-        self._record(
-            batch,
-            payment,
+        seq = batch.record(
+            account.stream,
             "payment.decided",
             {
-                "request": {name: stored[name] for name in _DECIDED_ON},
-                "request_digest": hashlib.sha256(request_json.encode()).hexdigest(),
-                "grant_hash": account.grant_hash.hex(),
+                "payment": payment.id,
+                "request": asked.decided_on,
+                "request_digest": asked.digest,
+                "grant_hash": account.grant_hash,
                 "standing": account.standing.value,
-                "chain_time_ms": self._chain_time_ms(account),
+                "chain_time_ms": chain_time_ms,
                 "decision": payment.decision,
                 "hold_expires_ms": payment.expires_ms,
             },
         )
+        if allowed and asked.capture:
+            payment = replace(
+                payment, state="captured", captured=payment.amount, closed_ms=batch.now_ms
+            )
+            self._record_end(batch, payment)
+        self._keep(batch, account, payment, asked, seq)
         return payment
 
     def _keep(
-        self, batch: Batch, account: Account, payment: Payment, request_json: str, key: str | None
+        self, batch: Batch, account: Account, payment: Payment, asked: Ask, record_seq: int
     ) -> None:
         """Write the payment's row and event; then let memory follow."""
         batch.insert(
             _decisions,
             {
                 **payment.stream.columns(),
-                "session_id": payment.session_id,
+                "session_id": payment.stream.id,
                 "number": payment.number,
-                "idempotency_key": key,
-                "request_json": request_json,
-                "decision_json": encode(payment.decision).decode(),
+                "idempotency_key": asked.key,
+                "record_seq": record_seq,
+                "memo_json": asked.memo_json,
                 "amount": payment.amount,
                 "captured": payment.captured,
                 "state": payment.state,
@@ -254,26 +220,42 @@ class Ledger:
                 "closed_ms": payment.closed_ms,
             },
         )
-        if key is not None:
-            batch.keys.add((payment.session_id, key))
         self._tell(batch, account, payment)
         account.decisions = payment.number + 1
+        if asked.key is not None:
+            account.keys[asked.key] = payment.number
         if payment.state in ("held", "captured"):
             entry = account.windows.add(payment.decided_ms, payment.amount)
             if payment.state == "held" and payment.expires_ms is not None:
                 account.open(payment.number, entry, payment.expires_ms)
 
-    def _chain_time_ms(self, account: Account) -> int:
-        return self._chain.time_ms if account.on_chain else 0
+    def _replay(self, batch: Batch, asked: Ask, number: int) -> Payment:
+        """The earlier answer to the same key.
 
-    def _replay(self, batch: Batch, session_id: str, key: str) -> Payment | None:
-        read = batch.read if (session_id, key) in batch.keys else batch.read_committed
-        row = read(
-            sa.select(_decisions).where(
-                _decisions.c.session_id == session_id, _decisions.c.idempotency_key == key
+        Raises:
+            Conflict: it was given to another request.
+        """
+        earlier = self._stored(batch, asked.session_id, number)
+        if (field := asked.same_as(earlier.request)) is not None:
+            raise Conflict(
+                f"this idempotency key was used for another request: {field} differs",
+                code="idempotency_key_reused",
+                field=field,
             )
-        ).first()
-        return None if row is None else payment_from_row(row, replayed=True)
+        return replace(earlier, replayed=True)
+
+    def _stored(
+        self, batch: Batch, session_id: str, number: int, workspace_id: str | None = None
+    ) -> Payment:
+        query = select_payments().where(
+            _decisions.c.session_id == session_id, _decisions.c.number == number
+        )
+        if workspace_id is not None:
+            query = query.where(_decisions.c.workspace_id == workspace_id)
+        row = batch.read(query).first()
+        if row is None:
+            raise NotFound("no such payment", code="payment_not_found")
+        return payment_from_row(row)
 
     def _check_chain(self, account: Account) -> None:
         if not self._chain.ever_read:
@@ -291,16 +273,7 @@ class Ledger:
         self, batch: Batch, workspace_id: str, payment: str, state: Any, amount: int | None
     ) -> Payment:
         session_id, number = parse_payment_id(payment)
-        row = batch.read(
-            sa.select(_decisions).where(
-                _decisions.c.session_id == session_id,
-                _decisions.c.number == number,
-                _decisions.c.workspace_id == workspace_id,
-            )
-        ).first()
-        if row is None:
-            raise NotFound("no such payment", code="payment_not_found")
-        before = payment_from_row(row)
+        before = self._stored(batch, session_id, number, workspace_id)
         captured = before.amount if amount is None else amount
         if before.state == state and before.captured == captured:
             return replace(before, replayed=True)
@@ -330,12 +303,8 @@ class Ledger:
     def _expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
         count = 0
         for number in islice(account.due(batch.now_ms), holds_max):
-            row = batch.read(
-                sa.select(_decisions).where(
-                    _decisions.c.session_id == account.stream.id, _decisions.c.number == number
-                )
-            ).one()
-            self._close(batch, account, payment_from_row(row), "expired", 0)
+            held = self._stored(batch, account.stream.id, number)
+            self._close(batch, account, held, "expired", 0)
             count += 1
         return count
 
@@ -351,15 +320,15 @@ class Ledger:
             for session_id, count in Counter(due.all()).items()
         )
 
-    def _record(self, batch: Batch, payment: Payment, kind: str, body: dict[str, Any]) -> None:
-        batch.record(payment.stream, kind, {"payment": payment.id, **body})
-
     def _record_end(self, batch: Batch, payment: Payment) -> None:
-        self._record(
-            batch,
-            payment,
+        batch.record(
+            payment.stream,
             f"payment.{payment.state}",
-            {"held_micro_usd": payment.amount, "captured_micro_usd": payment.captured},
+            {
+                "payment": payment.id,
+                "held_micro_usd": payment.amount,
+                "captured_micro_usd": payment.captured,
+            },
         )
 
     def _tell(self, batch: Batch, account: Account, payment: Payment) -> None:

@@ -7,13 +7,14 @@ import sqlalchemy as sa
 
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note
 from engine.audit.merkle import Tree, leaf_hash
-from engine.audit.record import Head, decode_record, encode_record
+from engine.audit.record import SALT_BYTES, Head, decode_record, encode_record
 from engine.db.tables import CheckpointRow, Record, table
 from engine.errors import CannotStart
 from engine.identifiers import RandomBytes
 from engine.ledger.stream import Stream
 
 _records = table(Record)
+_SALTS_DRAWN = 256
 
 
 class Log:
@@ -27,6 +28,7 @@ class Log:
         self.last_time_ms = 0  # of the last record that was loaded
         self._heads: dict[str, Head] = {}
         self._random_bytes = random_bytes
+        self._salts: list[bytes] = []
 
     def load(self, connection: sa.Connection, verifier_key: str) -> None:
         """Rebuild the tree from the raw bytes and compare it with every checkpoint.
@@ -80,7 +82,7 @@ class Log:
             time_ms=time_ms,
             kind=kind,
             body=body,
-            salt=self._random_bytes(16),
+            salt=self._salt(),
         )
         leaf = leaf_hash(raw)
         self._heads[stream.id] = Head(head.seq + 1, leaf)
@@ -91,6 +93,12 @@ class Log:
             "seq": head.seq,
             "body": raw,
         }
+
+    def _salt(self) -> bytes:
+        if not self._salts:  # asking the system for many at once costs as little as for one
+            drawn = self._random_bytes(SALT_BYTES * _SALTS_DRAWN)
+            self._salts = [drawn[i : i + SALT_BYTES] for i in range(0, len(drawn), SALT_BYTES)]
+        return self._salts.pop()
 
     def head_seq(self, stream: str) -> int:
         """The number that the next record of a stream appended to in this batch will have."""

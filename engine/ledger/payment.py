@@ -1,16 +1,21 @@
 """A payment as the ledger shows it: a decision and, if it was allowed, the life of its hold."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from engine.audit.canonical import decode_object
-from engine.errors import Conflict, NotFound
+import sqlalchemy as sa
+
+from engine.db.tables import Decision, Record, table
+from engine.errors import NotFound
 from engine.ledger.stream import Stream
 
 State = Literal["denied", "held", "captured", "voided", "expired"]
 
+_decisions = table(Decision)
+_records = table(Record)
 _PAYMENT_ID = re.compile(r"pay_([0-9a-z]{26})_(0|[1-9][0-9]{0,17})")
 
 
@@ -38,21 +43,6 @@ class Payment:
         """The session that asked."""
         return self.stream.id
 
-    def check_same_request(self, stored: Mapping[str, Any]) -> None:
-        """Refuse an idempotency key that comes back with another request.
-
-        Raises:
-            Conflict: `field` names what differs.
-        """
-        # Whether a token has a price is the server's setting and not what the caller asked.
-        for name in sorted((stored.keys() | self.request.keys()) - {"token_priced"}):
-            if stored.get(name) != self.request.get(name):
-                raise Conflict(
-                    f"this idempotency key was used for another request: {name} differs",
-                    code="idempotency_key_reused",
-                    field=name,
-                )
-
     @property
     def id(self) -> str:
         """The public id; it names the session and the number of the decision in it."""
@@ -76,18 +66,28 @@ def parse_payment_id(text: str) -> tuple[str, int]:
     return f"sess_{match[1]}", int(match[2])
 
 
-def payment_from_row(row: Any, *, replayed: bool = False) -> Payment:
-    """Read a row of the decisions table."""
+def select_payments() -> sa.Select[Any]:
+    """Payments as `payment_from_row` reads them: each beside the record of its decision."""
+    return sa.select(_decisions, _records.c.body).join(
+        _records,
+        sa.and_(
+            _records.c.stream == _decisions.c.session_id, _records.c.seq == _decisions.c.record_seq
+        ),
+    )
+
+
+def payment_from_row(row: Any) -> Payment:
+    """Read a row of `select_payments`."""
+    body = json.loads(row.body)["body"]
     return Payment(
         stream=Stream(row.workspace_id, row.session_id, row.session_type, row.label),
         number=row.number,
-        request=decode_object(row.request_json.encode()),
-        decision=decode_object(row.decision_json.encode()),
+        request={**body["request"], **json.loads(row.memo_json)},
+        decision=body["decision"],
         state=row.state,
         amount=row.amount,
         captured=row.captured,
         decided_ms=row.decided_ms,
         expires_ms=row.expires_ms,
         closed_ms=row.closed_ms,
-        replayed=replayed,
     )

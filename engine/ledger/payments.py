@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from engine.db.sqlite import Database
 from engine.db.tables import Decision, table
 from engine.errors import NotFound
-from engine.ledger.payment import Payment, parse_payment_id, payment_from_row
+from engine.ledger.payment import Payment, parse_payment_id, payment_from_row, select_payments
 
 _decisions = table(Decision)
 
@@ -25,7 +25,7 @@ class Payments:
             NotFound: absent, or of another workspace.
         """
         session_id, number = parse_payment_id(payment)
-        query = sa.select(_decisions).where(
+        query = select_payments().where(
             _decisions.c.session_id == session_id,
             _decisions.c.number == number,
             _decisions.c.workspace_id == workspace_id,
@@ -44,7 +44,7 @@ class Payments:
         if session_id is not None:
             where.append(_decisions.c.session_id == session_id)
         query = (
-            sa.select(_decisions)
+            select_payments()
             .where(*where)
             .order_by(
                 _decisions.c.decided_ms.desc(),

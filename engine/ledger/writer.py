@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 import structlog
 
-from engine.audit.canonical import encode
+from engine.audit.canonical import encode_own
 from engine.clock import Clock
 from engine.db.sqlite import Database
 from engine.db.tables import OutboxEvent, Record, table
@@ -43,15 +43,12 @@ _outbox = table(OutboxEvent)
 class Batch:
     """What a command sees: one transaction, one decision time, and the ways to write in it."""
 
-    def __init__(
-        self, connection: sa.Connection, log: Log, identifiers: Identifiers, now_ms: int
-    ) -> None:
+    def __init__(self, database: Database, log: Log, identifiers: Identifiers, now_ms: int) -> None:
         self.now_ms = now_ms
         self.identifiers = identifiers
-        self.keys: set[tuple[str, str]] = set()
-        """Callers and idempotency keys that were first used in this batch."""
         self.writes = 0
-        self._connection = connection
+        self._database = database
+        self._connection = database.writer
         self._log = log
         self._rows: dict[sa.Table, list[dict[str, Any]]] = {}
 
@@ -71,27 +68,23 @@ class Batch:
         self.flush()
         return self._connection.execute(statement)
 
-    def read_committed(self, statement: sa.Select[Any]) -> sa.CursorResult[Any]:
-        """Read what cannot have been inserted in this batch, without sending what waits."""
-        return self._connection.execute(statement)
-
     def record(self, stream: Stream, kind: str, body: dict[str, Any]) -> int:
-        """Append to the audit log and return the record's index in it."""
+        """Append to the audit log and return the record's number in its stream."""
         row = self._log.append(self._connection, stream, time_ms=self.now_ms, kind=kind, body=body)
         self.insert(_records, row)
-        return int(row["leaf_index"])
+        return int(row["seq"])
 
     def event(self, stream: Stream, name: str, payload: dict[str, Any]) -> None:
-        """Put an event into the outbox; its sequence number is that of the record just written."""
+        """Put an event into the outbox beside the record of the stream that was just written."""
         self.insert(
             _outbox,
             {
+                "leaf_index": self._log.tree.size - 1,
                 **stream.columns(),
-                "id": self.identifiers.new("evt"),
                 "stream": stream.id,
                 "seq": self._log.head_seq(stream.id) - 1,
                 "event": name,
-                "payload_json": encode(payload).decode(),
+                "payload_json": encode_own(payload).decode(),
                 "created_ms": self.now_ms,
                 "delivered_ms": None,
             },
@@ -101,7 +94,7 @@ class Batch:
         """Send the inserts that wait to the database."""
         rows, self._rows = self._rows, {}
         for into, values in rows.items():
-            self._connection.execute(sa.insert(into), values)
+            self._database.insert_many(into, values)
 
 
 Command = Callable[[Batch], Answer]
@@ -184,7 +177,7 @@ class Writer:
         connection = self._database.writer
         try:
             with connection.begin():
-                batch = Batch(connection, self._log, self._identifiers, self._time())
+                batch = Batch(self._database, self._log, self._identifiers, self._time())
                 for command, future in commands:
                     answers.append((future, self._answer(command, batch)))
                 batch.flush()

@@ -69,8 +69,9 @@ def test_a_session_that_is_over_pays_no_more_though_its_holds_may_still_end(worl
     assert world.pay(view, 1).decision["code"] == "SESSION_REVOKED"
     assert world.engine.ledger.capture(WORKSPACE, hold.id).result().state == "captured"
     data_file = world.settings.data_dir / "ledger.sqlite3"
-    standing = "SELECT json_extract(decision_json, '$.evidence.standing') FROM decisions "
-    assert query(data_file, standing + "WHERE session_id = ? AND number > 0", view.id) == [
-        ("revoked",),
-        ("revoked",),
-    ]
+    standing = (
+        "SELECT json_extract(CAST(body AS TEXT), '$.body.decision.evidence.standing') FROM records "
+        "JOIN decisions ON stream = session_id AND seq = record_seq "
+        "WHERE session_id = ? AND number > 0"
+    )
+    assert query(data_file, standing, view.id) == [("revoked",), ("revoked",)]

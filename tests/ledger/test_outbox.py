@@ -112,15 +112,17 @@ def test_the_sequence_number_is_that_of_a_record_of_the_same_payment(world: Worl
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["running on", "after a restart"])
-def test_events_have_ids_of_their_own(world: World, restart: bool) -> None:
+def test_no_two_events_stand_beside_one_record(world: World, restart: bool) -> None:
     view = world.session(DAY)
     for _ in range(5):
         world.pay(view, 1)
         if restart:
             world.reopen()
     data_file = world.settings.data_dir / "ledger.sqlite3"
-    [(count, different)] = query(data_file, "SELECT count(*), count(DISTINCT id) FROM outbox")
-    assert count == different > 5
+    beside = "SELECT count(*), count(DISTINCT stream || seq), count(r.seq) FROM outbox "
+    where = "LEFT JOIN records r USING (leaf_index, stream, seq)"
+    [(count, different, known)] = query(data_file, beside + where)
+    assert count == different == known > 5
 
 
 def test_a_reached_limit_is_told_once_in_a_row_of_denials(world: World, clock: ManualClock) -> None:

@@ -51,7 +51,7 @@ def broken(own_api: Served) -> Broken:
     [
         ("ALTER TABLE agents RENAME TO gone", "/api/v1/agents"),
         ("UPDATE sessions SET metadata_json = '{secret'", SESSIONS),
-        ("UPDATE decisions SET request_json = '{secret'", PAYMENTS),
+        ("UPDATE decisions SET memo_json = '{secret'", PAYMENTS),
     ],
     ids=("no table", "a session that cannot be read", "a payment that cannot be read"),
 )

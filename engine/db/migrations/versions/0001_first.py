@@ -96,8 +96,8 @@ def upgrade() -> None:
         sa.Column("session_type", sa.Text(), nullable=False),
         sa.Column("label", sa.Text(), nullable=True),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
-        sa.Column("request_json", sa.Text(), nullable=False),
-        sa.Column("decision_json", sa.Text(), nullable=False),
+        sa.Column("record_seq", sa.BigInteger(), nullable=False),
+        sa.Column("memo_json", sa.Text(), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("captured", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
@@ -105,7 +105,9 @@ def upgrade() -> None:
         sa.Column("expires_ms", sa.BigInteger(), nullable=True),
         sa.Column("closed_ms", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("session_id", "number"),
-        sa.UniqueConstraint("session_id", "idempotency_key"),
+    )
+    op.create_index(
+        "decisions_by_workspace", "decisions", ["workspace_id", "decided_ms"], unique=False
     )
     op.create_index(
         "decisions_held",
@@ -123,8 +125,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
+        sa.Column("leaf_index", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("workspace_id", sa.Text(), nullable=False),
-        sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("session_type", sa.Text(), nullable=True),
         sa.Column("label", sa.Text(), nullable=True),
         sa.Column("stream", sa.Text(), nullable=False),
@@ -133,7 +135,7 @@ def upgrade() -> None:
         sa.Column("payload_json", sa.Text(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("delivered_ms", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("leaf_index"),
     )
     op.create_table(
         "records",

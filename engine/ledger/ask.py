@@ -1,0 +1,72 @@
+"""A payment as it is asked of the ledger, ready to be decided and recorded."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.audit.canonical import CanonicalError, encode
+from engine.errors import InvalidInput
+from engine.policy.decision import PaymentRequest
+
+IDEMPOTENCY_KEY_LENGTH_MAX = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Use `ask`. `decided_on` is what the policy looks at, `memo_json` all else that was sent.
+
+    `digest` is the SHA-256 of both, in hexadecimal: the record names it.
+    """
+
+    session_id: str
+    request: PaymentRequest
+    decided_on: dict[str, Any]
+    memo: dict[str, Any]
+    memo_json: str
+    digest: str
+    key: str | None
+    capture: bool
+
+    def same_as(self, earlier: Mapping[str, Any]) -> str | None:
+        """The first field in which an earlier request differs; None if it is the same."""
+        asked = {**self.decided_on, **self.memo}
+        # Whether a token has a price is the server's setting and not what the caller asked.
+        for name in sorted((asked.keys() | earlier.keys()) - {"token_priced"}):
+            if asked.get(name) != earlier.get(name):
+                return name
+        return None
+
+
+def ask(
+    session_id: str,
+    request: PaymentRequest,
+    *,
+    memo: Mapping[str, Any],
+    key: str | None = None,
+    capture: bool = False,
+) -> Ask:
+    """Prepare a request. `memo` is JSON that belongs to no rule (description, metadata).
+
+    Raises:
+        InvalidInput: the key is empty or too long, or the memo is not JSON of the audit log.
+    """
+    if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX:
+        raise InvalidInput(
+            "Idempotency-Key", f"must have 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} characters"
+        )
+    decided_on = {
+        "amount_micro_usd": request.amount,
+        "merchant": request.merchant,
+        "token": request.token,
+        "chain": request.chain,
+        "permission": request.permission,
+        "token_priced": request.token_priced,
+    }
+    sent = {**memo, "capture": capture}
+    try:
+        memo_json = encode(sent)
+        digest = hashlib.sha256(encode(decided_on) + memo_json).hexdigest()
+    except CanonicalError as error:
+        raise InvalidInput("request", str(error)) from error
+    return Ask(session_id, request, decided_on, sent, memo_json.decode(), digest, key, capture)
