@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
-from eth_utils.address import to_checksum_address
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from engine.audit.checkpoint import verifier_key
 from engine.audit.evidence import log_salt
@@ -101,29 +100,50 @@ def establish(
             )
     if missing := sorted(_ALWAYS_STORED - stored.keys()):
         raise CannotStart(f"the ledger's meta table has lost {', '.join(missing)}")
-    operator: LocalAccount = Account.from_key(
-        vault.open(bytes.fromhex(stored["operator"]), "operator key")
-    )
-    _check(settings, gateway, genesis.hash, operator, stored)
+    try:
+        deployment = _read(settings, vault, genesis.hash, stored)
+    except (ValueError, ValidationError) as error:
+        raise CannotStart(f"the ledger's meta table is damaged: {error}") from error
+    _check(settings, gateway, deployment, stored)
+    return deployment
+
+
+def _read(
+    settings: Settings, vault: Vault, genesis_hash: bytes, stored: dict[str, str]
+) -> Deployment:
+    """The deployment that the `meta` table describes.
+
+    Raises:
+        ValueError: something in it cannot be read.
+        CannotStart: a key in it was sealed with another KEK.
+    """
     origin, chain_id = stored["origin"], int(stored["chain_id"])
     tokens = list(settings.tokens)
     if "usdc" in stored:
         asset = f"eip155:{chain_id}/erc20:{stored['usdc']}"
         tokens.append(Token(symbol="USDC", asset=asset, decimals=6, usd_price="1"))
-    return Deployment(
+    operator: LocalAccount = Account.from_key(
+        vault.open(bytes.fromhex(stored["operator"]), "operator key")
+    )
+    log_key = Ed25519PrivateKey.from_private_bytes(
+        vault.open(bytes.fromhex(stored["log_key"]), "log key")
+    )
+    deployment = Deployment(
         chain_id=chain_id,
-        genesis_hash=genesis.hash,
+        genesis_hash=genesis_hash,
         registry=stored["registry"],
         anchors=stored["anchors"],
         start_block=int(stored["start_block"]),
         origin=origin,
         log_id=bytes.fromhex(stored["log_id"]),
-        log_key=Ed25519PrivateKey.from_private_bytes(
-            vault.open(bytes.fromhex(stored["log_key"]), "log key")
-        ),
+        log_key=log_key,
         operator=operator,
         tokens=tuple(tokens),
     )
+    salt = log_salt(deployment.log_verifier_key)
+    if deployment.log_id != contracts.log_id_of(operator.address, salt):
+        raise ValueError("log_id is not that of this operator and this log key")
+    return deployment
 
 
 def _first_start(
@@ -228,14 +248,7 @@ def _given_registry(gateway: ChainGateway, registry: str, operator: LocalAccount
 
 
 def _open_log(gateway: ChainGateway, operator: LocalAccount, anchors: str, salt: bytes) -> bytes:
-    log_id: bytes = contracts.read(
-        gateway,
-        contracts.ANCHOR_REGISTRY,
-        anchors,
-        "logIdOf",
-        to_checksum_address(operator.address),
-        salt,
-    )
+    log_id = contracts.log_id_of(operator.address, salt)
     data = contracts.call_data(contracts.ANCHOR_REGISTRY, "openLog", salt)
     try:
         tx_hash = sender.send(gateway, operator, to=anchors, data=data)
@@ -248,15 +261,12 @@ def _open_log(gateway: ChainGateway, operator: LocalAccount, anchors: str, salt:
 
 
 def _check(
-    settings: Settings,
-    gateway: ChainGateway,
-    genesis_hash: bytes,
-    operator: LocalAccount,
-    stored: dict[str, str],
+    settings: Settings, gateway: ChainGateway, deployment: Deployment, stored: dict[str, str]
 ) -> None:
+    operator = deployment.operator
     checks: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
         ("chain id", stored["chain_id"], lambda: str(gateway.chain_id)),
-        ("genesis block", stored["genesis_hash"], genesis_hash.hex),
+        ("genesis block", stored["genesis_hash"], deployment.genesis_hash.hex),
         (
             "anchor registry",
             stored["anchors"],

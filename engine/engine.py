@@ -210,13 +210,17 @@ class Engine:
         The anchor is still on its way (`sent`) if its fate is unknown.
 
         Raises:
-            Unavailable: the chain does not answer, so nothing new was sent.
+            Unavailable: the chain refused it, or does not answer, so nothing new was sent.
         """
         wanted = self._log.committed
         self.tick(anchor=True)
         latest = self._anchorer.latest()
         if self.chain_fault is not None and (latest is None or latest.size < wanted):
             raise Unavailable(f"nothing was anchored: {self.chain_fault}", code="chain_unavailable")
+        if self._anchorer.refused is not None:
+            raise Unavailable(
+                f"the chain refused the anchor: {self._anchorer.refused}", code="anchor_refused"
+            )
         return latest
 
     def evidence(self, workspace_id: str, session_id: str) -> bytes:
@@ -230,9 +234,11 @@ class Engine:
         if not faults and self.chain_watch.silent:
             faults.append("the chain has not been read lately")
         latest = self._anchorer.latest()
+        refused = self._anchorer.refused
         return {
             "ready": not faults,
             "faults": faults,
+            "warnings": [] if refused is None else [f"the chain refused the anchor: {refused}"],
             "records": self._log.committed,
             "anchored": latest.size if latest and latest.state != "sent" else 0,
         }

@@ -57,6 +57,15 @@ def _private_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _operator_key(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if not all("!" <= character <= "~" for character in text):
+        raise ValueError("takes printable ASCII characters without spaces")
+    if text.startswith("zai_session_"):
+        raise ValueError("takes a key that does not begin like a session token (zai_session_)")
+    return secret
+
+
 _SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -95,7 +104,7 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that `serve` listens on")
     port: int = Field(default=8402, ge=0, le=65535, description="Port that `serve` listens on")
-    admin_key: SecretStr | None = Field(
+    admin_key: Annotated[SecretStr, AfterValidator(_operator_key)] | None = Field(
         default=None,
         min_length=24,
         description="Operator key of the default workspace; without it the first start prints one",

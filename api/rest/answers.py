@@ -107,6 +107,8 @@ class PaymentAnswer(TypedDict):
     description: str | None
     metadata: dict[str, Any]
     product_details: NotRequired[dict[str, Any]]
+    customer_email: NotRequired[str]
+    redirect_url: NotRequired[str]
     created_at: str
     expires_at: str | None
     closed_at: str | None
@@ -209,9 +211,13 @@ class Health(TypedDict):
 
 
 class Readiness(TypedDict):
-    """Whether decisions can be made; how many records there are, and how many are anchored."""
+    """Whether decisions can be made; how many records there are, and how many are anchored.
+
+    A warning stops no decision, but somebody should act on it.
+    """
 
     ready: bool
     faults: list[str]
+    warnings: list[str]
     records: int
     anchored: int

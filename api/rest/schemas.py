@@ -116,6 +116,12 @@ class CreatePayment(PaymentBody):
 
     currency: Literal["USD"] = "USD"
     recipient_wallet: Merchant | None = None
+    customer_email: Annotated[str, printable(320)] | None = Field(
+        default=None, description="Kept and shown; nothing is sent there"
+    )
+    redirect_url: Annotated[str, printable(2000)] | None = Field(
+        default=None, description="Kept and shown; nobody is redirected"
+    )
     capture_method: Literal["automatic", "manual"] = "manual"
 
 

@@ -113,6 +113,10 @@ def payment_json(payment: Payment, left: Remaining | None = None) -> PaymentAnsw
         "remaining_this_week": usd(remaining["per_week"]),
         "remaining_this_month": usd(remaining["per_month"]),
     }
+    if "customer_email" in request:
+        body["customer_email"] = request["customer_email"]
+    if "redirect_url" in request:
+        body["redirect_url"] = request["redirect_url"]
     if "product_details_json" in request:
         body["product_details"] = json.loads(request["product_details_json"])
     return body

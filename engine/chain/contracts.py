@@ -92,6 +92,11 @@ def read(gateway: ChainGateway, name: str, address: str, function: str, *args: A
     return values[0] if len(values) == 1 else values
 
 
+def log_id_of(anchorer: str, salt: bytes) -> bytes:
+    """The id under which `anchorer` opens a log with this salt: AnchorRegistry's `logIdOf`."""
+    return bytes(Web3.keccak(bytes(12) + bytes.fromhex(anchorer[2:]) + salt))
+
+
 def anchors_of(gateway: ChainGateway, registry: str) -> str | None:
     """The anchor registry that a session registry names; None if there is no such contract."""
     if not gateway.code(registry):

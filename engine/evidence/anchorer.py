@@ -74,6 +74,8 @@ class Anchorer:
         self._signing_key = signing_key
         self._operator = operator
         self._confirmations = confirmations
+        self.refused: str | None = None
+        """Why the chain did not take the newest anchor that was tried, if it did not."""
 
     def checkpoint(self) -> Checkpoint:
         """Sign the tree of all committed records and keep the note."""
@@ -148,7 +150,9 @@ class Anchorer:
             signed = sender.sign(self._gateway, self._operator, to=self._address, data=data)
         except (CallReverted, TransactionRejected) as error:
             _log.error("anchor_refused", size=checkpoint.size, reason=str(error))
+            self.refused = str(error)
             return self.latest()
+        self.refused = None
         row = {
             "size": checkpoint.size,
             "root": checkpoint.root,

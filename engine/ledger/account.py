@@ -1,30 +1,31 @@
 """One session's budget in memory: its policy, its rolling windows and its open holds.
 
-It can always be rebuilt from the database, and is whenever that is in doubt.
+It is what the session's records make it, and is read again from them whenever that is in doubt.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from engine.audit.canonical import decode_object
-from engine.audit.record import decode_record
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import Record, Session, table
-from engine.errors import NotFound
+from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
-from engine.policy.limits import MONTH_MS
+from engine.policy.rules import WINDOW_RULES
 from engine.policy.windows import Entry, RollingWindows
 
 _records = table(Record)
 _sessions = table(Session)
 _decisions = table(DecisionRow)
+_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class Hold:
 class Account:
     """See the module. `decisions` counts every decision ever made; `holds` is by its number.
 
-    `keys` has the number for each idempotency key that was used.
+    `keys` has the number for each idempotency key that was used, `captured` is micro-USD in all.
     """
 
     stream: Stream
@@ -49,20 +50,31 @@ class Account:
     policy: Policy
     standing: Standing
     decisions: int = 0
+    captured: int = 0
     windows: RollingWindows = field(default_factory=RollingWindows)
     holds: dict[int, Hold] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     limit_reached: bool = False
     _expiries: list[tuple[int, int]] = field(default_factory=list)
 
-    def open(self, number: int, entry: Entry, expires_ms: int) -> None:
-        """Remember a hold."""
-        self.holds[number] = Hold(number, entry, expires_ms)
-        heapq.heappush(self._expiries, (expires_ms, number))
+    def decided(
+        self, now_ms: int, amount: int, *, allowed: bool, rule: str, expires_ms: int | None
+    ) -> None:
+        """The next decision was made; if it allows, its amount is held until `expires_ms`."""
+        number = self.decisions
+        self.decisions += 1
+        if allowed and expires_ms is not None:
+            self.holds[number] = Hold(number, self.windows.add(now_ms, amount), expires_ms)
+            heapq.heappush(self._expiries, (expires_ms, number))
+            self.limit_reached = False
+        elif rule in WINDOW_RULES:
+            self.limit_reached = True
 
-    def close(self, number: int, captured: int) -> None:
+    def ended(self, number: int, captured: int) -> None:
         """A hold ended with `captured` micro-USD of it spent; the rest is free at once."""
         self.windows.reduce(self.holds.pop(number).entry, captured)
+        self.captured += captured
+        self.limit_reached = False
 
     def due(self, now_ms: int) -> Iterator[int]:
         """Take the holds that are over at `now_ms`, by number and the earliest first."""
@@ -71,48 +83,77 @@ class Account:
             if number in self.holds:
                 yield number
 
+    def apply(self, record: Mapping[str, Any]) -> None:
+        """Follow one decoded record of the session, the next after those applied so far."""
+        kind, body = record["kind"], record["body"]
+        if kind == "payment.decided":
+            decision = body["decision"]
+            self.decided(
+                record["time_ms"],
+                body["request"]["amount_micro_usd"],
+                allowed=decision["allowed"],
+                rule=decision["rule"],
+                expires_ms=body["hold_expires_ms"],
+            )
+        elif kind.startswith("payment."):
+            self.windows.advance(record["time_ms"])
+            self.ended(int(body["payment"].rpartition("_")[2]), body["captured_micro_usd"])
+        else:
+            self.standing = STANDING_OF_STATE[body["state"]]
+
 
 def load_account(batch: Batch, session_id: str) -> Account:
-    """Rebuild an account from the database.
+    """Rebuild an account from the session's records; the rows beside them must say the same.
 
-    Its parameters must be those that the first record of the session tells: whoever could change
-    the stored grant could not change a record that was anchored since.
+    Whoever could change a row could not change a record that was anchored since. The parameters
+    must be those that the first record tells, or the session does not pay.
 
     Raises:
         NotFound: there is no such session.
+        Unavailable: rows and records of the session contradict each other.
     """
     row: Any = batch.read(sa.select(_sessions).where(_sessions.c.id == session_id)).first()
     if row is None:
         raise NotFound("no such session", code="session_not_found")
-    grant = Grant.from_json(decode_object(row.grant_json.encode()))
-    first = sa.select(_records.c.body).where(_records.c.stream == session_id, _records.c.seq == 0)
-    created = decode_record(batch.read(first).scalar_one())
-    grant_hash = bytes.fromhex(created.body["grant_hash"])
-    standing = STANDING_OF_STATE[row.state]
-    if not grant.hash() == row.grant_hash == grant_hash:
-        standing = Standing.MISMATCH
     stream = Stream(row.workspace_id, session_id, row.type, row.label)
-    account = Account(stream, row.mint_pkp, grant_hash.hex(), grant.policy(), standing)
+    bodies = sa.select(_records.c.body).where(_records.c.stream == session_id)
+    try:
+        grant = Grant.from_json(decode_object(row.grant_json.encode()))
+        account = Account(stream, row.mint_pkp, "", grant.policy(), Standing.MISMATCH)
+        for body in batch.read(bodies.order_by(_records.c.seq)).scalars():
+            record = _decode(body)
+            account.grant_hash = account.grant_hash or record["body"]["grant_hash"]
+            account.apply(record)
+        _compare(batch, account, row.state)
+    except (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError) as error:
+        raise Unavailable(
+            f"session {session_id} is damaged in the database: {error!r}", code="session_damaged"
+        ) from error
+    if not grant.hash().hex() == row.grant_hash.hex() == account.grant_hash:
+        account.standing = Standing.MISMATCH
+    return account
+
+
+def _compare(batch: Batch, account: Account, state: str) -> None:
+    """Refuse rows that tell of another session than its records do."""
+    if STANDING_OF_STATE[state] != account.standing:
+        raise ValueError(f"its row says {state}, its records say {account.standing.value}")
     columns = _decisions.c
-    newest = sa.select(sa.func.max(columns.number)).where(columns.session_id == session_id)
-    last = batch.read(newest).scalar_one()
-    account.decisions = 0 if last is None else last + 1
-    keyed = sa.select(columns.idempotency_key, columns.number).where(
-        columns.session_id == session_id, columns.idempotency_key.is_not(None)
-    )
-    account.keys = {row.idempotency_key: row.number for row in batch.read(keyed)}
-    live: Any = batch.read(
-        sa.select(_decisions)
-        .where(
-            columns.session_id == session_id,
-            columns.state.in_(("held", "captured")),
-            columns.decided_ms > batch.now_ms - MONTH_MS,  # what is older is in no window
-        )
+    ours = columns.session_id == account.stream.id
+    rows = batch.read(
+        sa.select(columns.number, columns.state, columns.idempotency_key, columns.captured)
+        .where(ours)
         .order_by(columns.number)
     )
-    for row in live:
-        held = row.state == "held"
-        entry = account.windows.add(row.decided_ms, row.amount if held else row.captured)
-        if held:
-            account.open(row.number, entry, row.expires_ms)
-    return account
+    held, captured, count = set(), 0, 0
+    for row in rows:
+        if row.number != count:
+            raise ValueError(f"the row of decision {count} is missing")
+        count += 1
+        captured += row.captured
+        if row.idempotency_key is not None:
+            account.keys[row.idempotency_key] = row.number
+        if row.state == "held":
+            held.add(row.number)
+    if (count, held, captured) != (account.decisions, set(account.holds), account.captured):
+        raise ValueError("its rows and its records tell of other payments")

@@ -221,13 +221,17 @@ class Ledger:
             },
         )
         self._tell(batch, account, payment)
-        account.decisions = payment.number + 1
         if asked.key is not None:
             account.keys[asked.key] = payment.number
-        if payment.state in ("held", "captured"):
-            entry = account.windows.add(payment.decided_ms, payment.amount)
-            if payment.state == "held" and payment.expires_ms is not None:
-                account.open(payment.number, entry, payment.expires_ms)
+        account.decided(
+            payment.decided_ms,
+            payment.amount,
+            allowed=payment.state != "denied",
+            rule=payment.decision["rule"],
+            expires_ms=payment.expires_ms,
+        )
+        if payment.state == "captured":
+            account.ended(payment.number, payment.captured)
 
     def _replay(self, batch: Batch, asked: Ask, number: int) -> Payment:
         """The earlier answer to the same key.
@@ -297,7 +301,7 @@ class Ledger:
             .values(state=state, captured=captured, closed_ms=batch.now_ms)
         )
         self._tell(batch, account, after)
-        account.close(after.number, captured)
+        account.ended(after.number, captured)
         return after
 
     def _expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
@@ -336,10 +340,8 @@ class Ledger:
         decision = payment.decision
         if payment.state == "denied":
             if decision["rule"] in WINDOW_RULES and not account.limit_reached:
-                account.limit_reached = True
                 self._event(batch, payment, "agent.session.limit_reached")
             return
-        account.limit_reached = False
         name = {"held": "created", "captured": "confirmed"}.get(payment.state, payment.state)
         self._event(batch, payment, f"payment.{name}")
 

@@ -6,6 +6,8 @@ that can no longer be mined is replaced.
 """
 
 import json
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
 TRANSACTIONS_PER_TICK_MAX = 50
+REFUSED_WAIT_S = 10
+"""What the chain refused is not tried again at once: only somebody's help will change it."""
 
 _events = table(ChainEvent)
 _sessions = table(Session)
@@ -117,6 +121,7 @@ class Registrar:
         self._sessions = sessions
         self._registry = registry
         self._operator = operator
+        self._refused: dict[tuple[str, str], float] = {}
 
     def tick(self) -> int:
         """Send what is due; returns how many transactions were sent.
@@ -167,6 +172,9 @@ class Registrar:
 
     def _advance(self, session_id: str, action: str) -> bool:
         """See the transaction mined, send it again, or send the first; says whether one is sent."""
+        refused_at = self._refused.get((session_id, action), -math.inf)
+        if time.monotonic() - refused_at < REFUSED_WAIT_S:
+            return False
         query = sa.select(_transactions).where(
             _transactions.c.session_id == session_id, _transactions.c.action == action
         )
@@ -189,6 +197,7 @@ class Registrar:
         except (CallReverted, TransactionRejected) as error:
             reason = contracts.revert_name(error) if isinstance(error, CallReverted) else str(error)
             _log.error("chain_refused", session=session_id, action=action, reason=reason)
+            self._refused[session_id, action] = time.monotonic()
             self._writer.call(lambda batch: _forget(batch, session_id, action))
             return False
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.audit.canonical import decode_object
-from engine.errors import NotFound
+from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.stream import Stream
 from engine.policy.limits import Limits
@@ -75,11 +75,16 @@ def session_from_row(row: Mapping[Any, Any] | None) -> SessionView:
 
     Raises:
         NotFound: there is none.
+        Unavailable: it does not hold a session.
     """
     if row is None:
         raise NotFound("no such session", code="session_not_found")
     fields = dict(row)
     del fields["secret_hash"]
-    return SessionView(
-        grant=Grant.from_json(decode_object(fields.pop("grant_json").encode())), **fields
-    )
+    try:
+        grant = Grant.from_json(decode_object(fields.pop("grant_json").encode()))
+    except ValueError as error:
+        raise Unavailable(
+            f"session {row['id']} is damaged in the database: {error}", code="session_damaged"
+        ) from error
+    return SessionView(grant=grant, **fields)

@@ -47,6 +47,8 @@ class Vault:
         """
         if not path.exists():
             _write_once(path, secrets.token_hex(KEK_BYTES))
+        if not path.is_file():
+            raise CannotStart(f"{path} is not a file; it should hold the key-encryption key")
         if path.stat().st_mode & 0o077:
             raise CannotStart(f"{path} holds a secret but others may read it; chmod 600 it")
         return cls(_read_hex(path))

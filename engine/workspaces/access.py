@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from engine.db.sqlite import Database
 from engine.db.tables import ApiKey, Session, Workspace, table
-from engine.errors import Conflict, InvalidInput, Unauthenticated
+from engine.errors import CannotStart, Conflict, InvalidInput, Unauthenticated
 from engine.identifiers import secret_hash
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
@@ -84,6 +84,9 @@ class Access:
 
         With a `secret`, that is the admin key from now on and any other is revoked; without, a key
         is made if there is none, and returned: the only time it can be seen.
+
+        Raises:
+            CannotStart: `secret` is the key of an operator who is no admin.
         """
         return self._writer.call(lambda batch: self._ensure_admin(batch, secret))
 
@@ -109,18 +112,22 @@ class Access:
             return None if secret else made
         if secret is None:
             return None
-        wanted = secret_hash(secret)
-        admins = batch.read(
-            sa.select(_keys.c.id, _keys.c.secret_hash).where(
-                _keys.c.role == "admin", _keys.c.revoked_ms.is_(None)
+        known = batch.read(sa.select(_keys).where(_keys.c.secret_hash == secret_hash(secret)))
+        if (key := known.first()) is not None and key.role != "admin":
+            raise CannotStart(
+                f"TALLYSTICK_ADMIN_KEY: this key belongs to an operator of workspace "
+                f"{key.workspace_id}; choose another"
             )
-        ).all()
-        if any(row.secret_hash == wanted for row in admins):
+        if key is not None and key.revoked_ms is None:
             return None
-        batch.update(
-            sa.update(_keys).where(_keys.c.role == "admin").values(revoked_ms=batch.now_ms)
-        )
-        self._key(batch, DEFAULT_WORKSPACE, "admin", secret)
+        admins = sa.update(_keys).where(_keys.c.role == "admin")
+        batch.update(admins.values(revoked_ms=batch.now_ms))
+        if key is None:
+            self._key(batch, DEFAULT_WORKSPACE, "admin", secret)
+        else:  # an earlier one is in force again
+            batch.update(sa.update(_keys).where(_keys.c.id == key.id).values(revoked_ms=None))
+            stream = workspace_stream(DEFAULT_WORKSPACE)
+            batch.record(stream, "key.restored", {"key": key.id, "role": "admin"})
         return None
 
     def _create(

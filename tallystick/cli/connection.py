@@ -73,5 +73,7 @@ def as_party(url: str, api_key: str | None, session_token: str | None) -> Client
 def _open(url: str, *, api_key: str | None = None, session_token: str | None = None) -> Client:
     try:
         return Client(url, api_key=api_key, session_token=session_token)
+    except UnicodeEncodeError as error:
+        raise InvalidInput("--api-key or --session-token", "must be plain ASCII") from error
     except (ValueError, httpx.InvalidURL) as error:
         raise InvalidInput("--url", f"{url!r} is not a URL: {error}") from error

@@ -39,6 +39,7 @@ def serve(
     from engine.settings import load_settings
 
     signal.signal(signal.SIGTERM, _leave)
+    os.umask(0o077)  # the data is the operator's alone, also in a directory that others may enter
     _log_as_json()
     overrides = {"data_dir": data_dir, "port": port}
     settings = load_settings(**{k: v for k, v in overrides.items() if v is not None})
@@ -76,6 +77,7 @@ def chain(
     from engine.chain.gateway import ChainError
 
     signal.signal(signal.SIGTERM, _leave)
+    os.umask(0o077)
     overrides = {} if port is None else {"port": port}
     try:
         with AnvilProcess.from_toml(config, **overrides) as anvil:

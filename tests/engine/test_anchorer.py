@@ -270,3 +270,22 @@ def test_an_older_anchor_still_stands_when_only_the_newest_is_lost(
         anvil.rpc("anvil_reorg", 1, [])
         on_anvil.engine.tick()
         assert stored(on_anvil) == [(first, "final"), (second, "sent")]
+
+
+def test_a_refusal_of_the_chain_is_said_and_stops_no_decision(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = anchored_now(world)
+    grow(world)
+    with monkeypatch.context() as line:
+        line.setattr(world.engine._anchorer, "_log_id", b"\x66" * 32)  # a log that is not ours
+        with pytest.raises(Unavailable) as refused:
+            world.engine.anchor()
+        assert refused.value.code == "anchor_refused"
+        state = world.engine.ready()
+        assert (state["ready"], state["faults"]) == (True, [])
+        assert [warning.split(":")[0] for warning in state["warnings"]] == [
+            "the chain refused the anchor"
+        ]
+    assert anchor(world).size > size
+    assert world.engine.ready()["warnings"] == []

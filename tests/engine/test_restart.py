@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from engine.chain.gateway import BlockHeader
 from engine.db.tables import ChainBlock, ChainEvent, table
-from engine.errors import Unauthenticated
+from engine.errors import CannotStart, Unauthenticated
 from engine.policy.limits import Limits
 from tests.sessions.seen import events
 from tests.world import USD, WORKSPACE, World
@@ -134,3 +134,21 @@ def test_closing_ends_every_thread_and_what_waits_is_answered(tmp_path: Path) ->
     world.engine.close()
     assert [future.result().decision["code"] for future in waiting] == ["ALLOWED"] * 50
     assert set(threading.enumerate()) <= before
+
+
+def test_an_earlier_admin_key_can_be_taken_again(world: World) -> None:
+    access = world.engine.access
+    one, two = "the-first-key-of-my-own-1234", "the-second-key-of-my-own-1234"
+    for secret, other in ((one, None), (two, one), (one, two), (one, two)):
+        assert access.ensure_admin(secret) is None
+        assert access.operator(secret).admin
+        if other is not None:
+            with pytest.raises(Unauthenticated):
+                access.operator(other)
+
+
+def test_the_key_of_an_operator_is_not_taken_for_the_admins(world: World) -> None:
+    theirs = world.engine.access.create_workspace("acme", "Acme")
+    with pytest.raises(CannotStart, match=r"TALLYSTICK_ADMIN_KEY: .* workspace acme"):
+        world.engine.access.ensure_admin(theirs)
+    assert world.engine.access.operator(theirs).workspace_id == "acme"

@@ -356,6 +356,26 @@ def test_what_the_ledger_has_lost_of_its_identity_is_named(copy: Path) -> None:
     assert refused(copy) == "the ledger's meta table has lost log_id, origin"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("log_id", "11" * 32),
+        ("log_id", "zz"),
+        ("log_key", "zz"),
+        ("operator", "zz"),
+        ("origin", ""),
+        ("start_block", "x"),
+        ("chain_id", "one"),
+        ("usdc", "0x12"),
+    ],
+)
+def test_a_damaged_identity_is_refused(copy: Path, key: str, value: str) -> None:
+    with contextlib.closing(sqlite3.connect(copy / "ledger.sqlite3")) as raw:
+        raw.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+        raw.commit()
+    assert refused(copy).startswith("the ledger's meta table is damaged: ")
+
+
 def test_two_installations_with_one_passphrase_share_no_key(tmp_path: Path) -> None:
     salts = []
     for name in ("one", "other"):

@@ -56,6 +56,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "chain": "eip155:1",
         "merchant_id": "books",
         "recipient_wallet": "books",
+        "customer_email": "buyer@example.org",
+        "redirect_url": "https://shop.example/done",
         "capture_method": "manual",
         "description": "Paper",
         "metadata": {"a": 1},

@@ -11,6 +11,7 @@ from engine.policy.decision import Code
 from engine.policy.limits import DAY_MS
 from engine.settings import Token
 from tests.rest.served import NO_LIMITS, PAYMENTS, SESSIONS, SMART, Served
+from tests.world import WORKSPACE
 
 # What the session is, and what is asked of it.
 DENIALS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
@@ -55,12 +56,15 @@ def bring_about(api: Served, code: str, session_id: str) -> None:
     elif code == "SESSION_EXPIRED":
         api.world.clock.advance(DAY_MS + 1000)
         api.world.engine.tick()
-    elif code in ("SESSION_PAUSED", "PARAMETERS_MISMATCH"):
-        change = {
-            "SESSION_PAUSED": "state = 'paused'",
-            "PARAMETERS_MISMATCH": """grant_json = replace(
-                grant_json, '"per_day":9000000', '"per_day":9000000000')""",
-        }[code]
+    elif code == "SESSION_PAUSED":  # what an operator will be able to do
+        engine = api.world.engine
+        view = engine.sessions.get(WORKSPACE, session_id)
+        engine.writer.call(
+            lambda batch: engine.sessions._move(batch, view, "paused", "session.paused", {})
+        )
+    elif code == "PARAMETERS_MISMATCH":
+        change = """grant_json = replace(
+            grant_json, '"per_day":9000000', '"per_day":9000000000')"""
         with sqlite3.connect(api.world.settings.data_dir / "ledger.sqlite3") as database:
             done = database.execute(f"UPDATE sessions SET {change} WHERE id = ?", (session_id,))
             assert done.rowcount == 1

@@ -333,4 +333,14 @@ def test_the_list_can_be_of_one_session(own_api: Served) -> None:
         assert answer["pagination"]["total"] == 2
     foreign = own_api.get(path, key=None, token=other["session_token"])
     refused(foreign, 404, "session_not_found")
-    assert own_api.get(f"{PAYMENTS}?session_id=sess_none").json()["data"] == []
+    refused(own_api.get(f"{PAYMENTS}?session_id=sess_none"), 404, "session_not_found")
+
+
+def test_what_clients_send_along_is_kept_and_shown(api: Served) -> None:
+    token = api.session()["session_token"]
+    along = {"customer_email": "buyer@example.org", "redirect_url": "https://shop.example/done"}
+    held = api.hold(token, **along)
+    shown = api.get(f"{PAYMENTS}/{held['id']}").json()
+    assert along.items() <= held.items()
+    assert along.items() <= shown.items()
+    assert not along.keys() & api.hold(token).keys()

@@ -72,7 +72,9 @@ async def create_payment(
         raise InvalidInput("recipient_wallet", "names another payee than merchant_id")
     merchant = body.merchant_id or body.recipient_wallet
     capture = body.capture_method == "automatic"
-    payment = await _authorise(engine, holder, body, merchant, key, capture=capture)
+    sent = {"customer_email": body.customer_email, "redirect_url": body.redirect_url}
+    memo = {name: value for name, value in sent.items() if value is not None}
+    payment = await _authorise(engine, holder, body, merchant, key, capture=capture, **memo)
     return _answer(payment, payment_json(payment), 201)
 
 
@@ -88,6 +90,8 @@ def list_payments(
         if session_id not in (None, party.session_id):
             raise NotFound("no such session", code="session_not_found")
         session_id = party.session_id
+    elif session_id is not None:
+        engine.sessions.get(party.workspace_id, session_id)  # a mistyped id is not an empty list
     payments, total = engine.payments.page(
         party.workspace_id,
         session_id=session_id,
