@@ -22,7 +22,7 @@ def test_the_file_of_this_repository_is_understood() -> None:
     assert (config.host, config.port, config.chain_id) == ("127.0.0.1", 8545, 31337)
     assert config.hardfork == "prague"
     assert config.block_time_s is None
-    assert config.state_file == ANVIL_TOML.parent / "tallystick-data" / "anvil-state.json"
+    assert config.state_file == ANVIL_TOML.parent / "tallystick-anvil" / "anvil-state.json"
 
 
 def test_the_file_becomes_arguments(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def test_those_of_one_session_however_far_back(story: Story) -> None:
     assert [p["id"] for p in story.listed("--session", story.first["id"], "--limit", "2")] == (
         story.ids[:2]
     )
-    assert story.listed("--session", "sess_of_nobody") == []
+    done = story("payments", "list", "--json", "--session", "sess_of_nobody")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("session_not_found: ")
 
 
 def test_a_line_for_each(story: Story) -> None:
