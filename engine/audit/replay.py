@@ -3,6 +3,10 @@
 Nothing is believed of a decision but its request and its time. The standing of the session follows
 from the records of its life, the windows from the holds and captures before it. What is wrong is
 refused by an explicit test, never by an `assert`: an auditor may run Python with `-O`.
+
+The budgets of an agent or a workspace are not in the records of one session. Of a denial by one of
+them it follows that every other rule before it allowed the payment; what the budget held is the
+operator's word.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,10 +15,16 @@ from typing import Any
 from engine.audit import canonical
 from engine.audit.record import Record
 from engine.grant import Grant
-from engine.policy.decide import decide
-from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Standing
+from engine.policy.budgets import BUDGET_LIMITS, budget_rule
+from engine.policy.conditions import Cap
+from engine.policy.decide import decide, remaining
+from engine.policy.decision import STANDING_OF_STATE, Decision, PaymentRequest, Standing
+from engine.policy.facts import Finding
+from engine.policy.limit_checks import over_finding
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
-from engine.policy.windows import Entry, RollingWindows
+from engine.policy.rules import BUDGET_RULES
+from engine.policy.spending import Spending
+from engine.policy.windows import Entry
 
 HOLD_TTL_MAX_MS = 7 * 86_400_000
 """The longest life of a hold; a longer one could keep the end of a payment out of the records."""
@@ -41,7 +51,7 @@ class Replay:
     def __init__(self, grant: Grant, grant_hash: bytes) -> None:
         self._grant_hash = grant_hash.hex()
         self._policy = grant.policy()
-        self._windows = RollingWindows()
+        self._spending = Spending(self._policy)
         self._holds: dict[str, tuple[Entry, int]] = {}
         self.state = ""
         self.registration: Mapping[str, Any] | None = None
@@ -109,19 +119,13 @@ class Replay:
             raise ValueError(f"the session was {self.state}, not {standing.value}")
         request = _request(body["request"])
         chain_time_ms = _integer(body["chain_time_ms"])
-        decision = decide(
-            self._policy,
-            standing,
-            self._windows,
-            request,
-            record.time_ms,
-            chain_time_ms=chain_time_ms,
-        )
+        recorded = body["decision"]
+        decision = self._decide_again(standing, request, record.time_ms, chain_time_ms, recorded)
         # As bytes, because to Python 1 equals True.
-        if canonical.encode(decision.to_json()) != canonical.encode(body["decision"]):
+        if canonical.encode(decision.to_json()) != canonical.encode(recorded):
             raise ValueError(
                 f"the policy decides {decision.code} ({decision.rule}), "
-                f"the record says {body['decision'].get('code')}, or differs in its facts"
+                f"the record says {recorded.get('code')}, or differs in its facts"
             )
         self.decisions += 1
         if not decision.allowed:
@@ -131,11 +135,36 @@ class Replay:
         expires_ms = _integer(body["hold_expires_ms"])
         if not 0 < expires_ms - record.time_ms <= HOLD_TTL_MAX_MS:
             raise ValueError("the life of its hold is not one that a hold can have")
-        self._holds[payment] = (self._windows.add(record.time_ms, request.amount), expires_ms)
+        self._holds[payment] = (self._spending.add(record.time_ms, request), expires_ms)
         self.allowed_ms.append(record.time_ms)
         self.allowed_chain_ms.append(chain_time_ms)
         self.allowed_tokens.add(request.token)
         self.allowed_unregistered |= self.registration is None
+
+    def _decide_again(
+        self,
+        standing: Standing,
+        request: PaymentRequest,
+        now_ms: int,
+        chain_time_ms: int,
+        recorded: Mapping[str, Any],
+    ) -> Decision:
+        by_budget = recorded["rule"] in BUDGET_RULES
+        decision = decide(
+            self._policy,
+            standing,
+            self._spending,
+            request,
+            now_ms,
+            chain_time_ms=chain_time_ms,
+            # No record tells of an approval. Budgets come before it, so it cannot matter to them.
+            approved=by_budget,
+        )
+        if not by_budget or not decision.allowed:
+            return decision
+        finding = _budget_finding(recorded["rule"], recorded["evidence"], request)
+        left = remaining(self._policy, self._spending, now_ms, request)
+        return Decision(False, "LIMIT_EXCEEDED", recorded["rule"], *finding, left)
 
     def _ended(self, record: Record, body: Mapping[str, Any]) -> None:
         if body["payment"] not in self._holds:
@@ -147,9 +176,25 @@ class Replay:
             raise ValueError("its amounts are not those of the hold")
         if (record.time_ms >= expires_ms) != (record.kind == "payment.expired"):
             raise ValueError("the hold was over, or was not over yet")
-        self._windows.advance(record.time_ms)
-        self._windows.reduce(entry, captured)
+        self._spending.windows.advance(record.time_ms)
+        self._spending.reduce(entry, captured)
         self.captured_micro_usd += captured
+
+
+def _budget_finding(rule: str, told: Mapping[str, Any], request: PaymentRequest) -> Finding:
+    """What a budget that holds as much as the evidence tells has against a payment."""
+    budget, used, limit = told["budget"], _integer(told["used"]), _integer(told["limit"])
+    if budget_rule(budget) != rule:
+        raise ValueError(f"{rule} is not about budget {budget}")
+    of, per = BUDGET_LIMITS[told["name"]]
+    requested = 1 if of == "payments" else request.amount
+    if not 0 <= limit < used + requested:
+        raise ValueError(f"the payment fits into budget {budget}")
+    retry_at_ms = told["retry_at_ms"]
+    if retry_at_ms is not None:
+        _integer(retry_at_ms)
+    about = {"budget": budget, "name": told["name"]}
+    return over_finding(Cap(of, None, limit, per), used, requested, retry_at_ms, about)
 
 
 def _request(asked: Mapping[str, Any]) -> PaymentRequest:

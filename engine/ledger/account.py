@@ -1,4 +1,4 @@
-"""One session's budget in memory: its policy, its rolling windows and its open holds.
+"""One session's budget in memory: its policy, what it has used of it, and its open holds.
 
 It is what the session's records make it, and is read again from them whenever that is in doubt.
 """
@@ -18,9 +18,10 @@ from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
-from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
+from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
 from engine.policy.rules import WINDOW_RULES
-from engine.policy.windows import Entry, RollingWindows
+from engine.policy.spending import Spending
+from engine.policy.windows import Entry
 
 _records = table(Record)
 _sessions = table(Session)
@@ -51,20 +52,29 @@ class Account:
     standing: Standing
     decisions: int = 0
     captured: int = 0
-    windows: RollingWindows = field(default_factory=RollingWindows)
+    spending: Spending = field(init=False)
     holds: dict[int, Hold] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     limit_reached: bool = False
     _expiries: list[tuple[int, int]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.spending = Spending(self.policy)
+
     def decided(
-        self, now_ms: int, amount: int, *, allowed: bool, rule: str, expires_ms: int | None
+        self,
+        now_ms: int,
+        request: PaymentRequest,
+        *,
+        allowed: bool,
+        rule: str,
+        expires_ms: int | None,
     ) -> None:
         """The next decision was made; if it allows, its amount is held until `expires_ms`."""
         number = self.decisions
         self.decisions += 1
         if allowed and expires_ms is not None:
-            self.holds[number] = Hold(number, self.windows.add(now_ms, amount), expires_ms)
+            self.holds[number] = Hold(number, self.spending.add(now_ms, request), expires_ms)
             heapq.heappush(self._expiries, (expires_ms, number))
             self.limit_reached = False
         elif rule in WINDOW_RULES:
@@ -72,7 +82,7 @@ class Account:
 
     def ended(self, number: int, captured: int) -> None:
         """A hold ended with `captured` micro-USD of it spent; the rest is free at once."""
-        self.windows.reduce(self.holds.pop(number).entry, captured)
+        self.spending.reduce(self.holds.pop(number).entry, captured)
         self.captured += captured
         self.limit_reached = False
 
@@ -90,16 +100,27 @@ class Account:
             decision = body["decision"]
             self.decided(
                 record["time_ms"],
-                body["request"]["amount_micro_usd"],
+                _request(body["request"]),
                 allowed=decision["allowed"],
                 rule=decision["rule"],
                 expires_ms=body["hold_expires_ms"],
             )
         elif kind.startswith("payment."):
-            self.windows.advance(record["time_ms"])
+            self.spending.windows.advance(record["time_ms"])
             self.ended(int(body["payment"].rpartition("_")[2]), body["captured_micro_usd"])
         else:
             self.standing = STANDING_OF_STATE[body["state"]]
+
+
+def _request(asked: Mapping[str, Any]) -> PaymentRequest:
+    return PaymentRequest(
+        amount=asked["amount_micro_usd"],
+        merchant=asked["merchant"],
+        token=asked["token"],
+        chain=asked["chain"],
+        permission=asked["permission"],
+        token_priced=asked["token_priced"],
+    )
 
 
 def load_account(batch: Batch, session_id: str) -> Account:

@@ -121,7 +121,7 @@ class Ledger:
         def command(batch: Batch) -> Remaining:
             account = self._account(batch, session_id)
             self._expire(batch, account)
-            return remaining(account.policy.limits, account.windows.used(batch.now_ms))
+            return remaining(account.policy, account.spending, batch.now_ms)
 
         return self._writer.submit(command)
 
@@ -159,7 +159,7 @@ class Ledger:
         decision = decide(
             account.policy,
             account.standing,
-            account.windows,
+            account.spending,
             asked.request,
             batch.now_ms,
             chain_time_ms=chain_time_ms,
@@ -225,7 +225,7 @@ class Ledger:
             account.keys[asked.key] = payment.number
         account.decided(
             payment.decided_ms,
-            payment.amount,
+            asked.request,
             allowed=payment.state != "denied",
             rule=payment.decision["rule"],
             expires_ms=payment.expires_ms,

@@ -1,56 +1,136 @@
 """The decision: does this session's policy allow this payment now?"""
 
+from collections.abc import Sequence
+
+from engine.policy.budgets import Budget
 from engine.policy.decision import Decision, PaymentRequest, Policy, Remaining, Standing
+from engine.policy.facts import Facts
 from engine.policy.limits import Limits
-from engine.policy.rules import RULES, Facts
-from engine.policy.windows import RollingWindows
+from engine.policy.rules import RULES, Rule
+from engine.policy.spending import Meter, Spending
+
+PLANS_MAX = 32
+"""For so many kinds of payments a policy remembers which rules matter."""
 
 
 def decide(
     policy: Policy,
     standing: Standing,
-    windows: RollingWindows,
+    spending: Spending,
     request: PaymentRequest,
     now_ms: int,
     *,
     chain_time_ms: int = 0,
+    budgets: Sequence[Budget] = (),
+    approved: bool = False,
 ) -> Decision:
     """Decide `request` at `now_ms` by the first of `RULES` that applies; allow it if none does.
 
     A session is over once either clock says so: `chain_time_ms` is the chain's, or 0 for a session
-    that is on none. `windows` has the lengths of the day, week and month limits. It is advanced to
-    `now_ms` and not changed otherwise: after an allowed decision the caller must add the amount to
-    it, with the same `now_ms` and before the next decision, or the limits do not hold.
+    that is on none. An approval waives the rule that asks for one, and no other. `spending` is of
+    this policy. It and the `budgets` are advanced to `now_ms` and not changed otherwise: after an
+    allowed decision the caller must add the payment to each of them, with the same `now_ms` and
+    before the next decision, or the limits do not hold.
     """
-    used = windows.used(now_ms)
-    facts = Facts(policy, standing, windows, used, request, now_ms, chain_time_ms)
-    for rule in RULES:
+    assert spending.caps == policy.in_force.caps, "the spending of another policy"
+    used = spending.windows.used(now_ms)
+    facts = Facts(
+        policy, standing, spending, used, request, now_ms, chain_time_ms, budgets, approved
+    )
+    rules = _that_matter(facts) if standing is Standing.ACTIVE else RULES
+    for rule in rules:
         finding = rule.check(facts)
         if finding is not None:
             reason, evidence = finding
-            return Decision(
-                False, rule.code, rule.name, reason, evidence, remaining(policy.limits, used)
+            left = _remaining(
+                policy.limits, spending, used, now_ms, 0, request.token, request.merchant
             )
+            return Decision(False, rule.code, rule.name, reason, evidence, left)
+    amount = request.amount
     return Decision(
         True,
         "ALLOWED",
         "all",
         "Every rule allows the payment.",
-        {"requested": request.amount, "used": list(used)},
-        remaining(policy.limits, used, request.amount),
+        {"requested": amount, "used": list(used)},
+        _remaining(policy.limits, spending, used, now_ms, amount, request.token, request.merchant),
     )
 
 
-def remaining(limits: Limits, used: tuple[int, ...], amount: int = 0) -> Remaining:
-    """What the day, week and month limits still allow when `amount` more than `used` is spent."""
+def remaining(
+    policy: Policy, spending: Spending, now_ms: int, request: PaymentRequest | None = None
+) -> Remaining:
+    """What the limits of the session leave, to the merchant and with the token of a request."""
+    token, merchant = (None, None) if request is None else (request.token, request.merchant)
+    used = spending.windows.used(now_ms)
+    return _remaining(policy.limits, spending, used, now_ms, 0, token, merchant)
+
+
+def _remaining(
+    limits: Limits,
+    spending: Spending,
+    used: tuple[int, ...],
+    now_ms: int,
+    amount: int,
+    token: str | None,
+    merchant: str | None,
+) -> Remaining:
+    """What is left when `amount` more than `used` is spent."""
     day, week, month = used
-    return Remaining(
+    left = Remaining(
         _left(limits.per_day, day + amount),
         _left(limits.per_week, week + amount),
         _left(limits.per_month, month + amount),
+        None,
+        None,
+        None,
+        None,
     )
+    meters = spending.meters
+    if meters:
+        left.lifetime = _left_by(meters.get("sum"), amount, now_ms)
+        left.payments = _left_by(meters.get("payments"), amount, now_ms)
+        left.token = _left_by(meters.get("token", token), amount, now_ms)
+        left.merchant = _left_by(meters.get("merchant", merchant), amount, now_ms)
+    return left
 
 
 def _left(limit: int | None, used: int) -> int | None:
     # A limit that was lowered can be below what was used under the old one.
-    return None if limit is None else max(0, limit - used)
+    if limit is None:
+        return None
+    left = limit - used
+    if left < 0:
+        return 0
+    return left
+
+
+def _left_by(meter: Meter | None, amount: int, now_ms: int) -> int | None:
+    return None if meter is None else meter.left(amount, now_ms)
+
+
+def _that_matter(facts: Facts) -> Sequence[Rule]:
+    """The rules that could deny such a payment to an active session, by precedence.
+
+    The others need not be asked again for the same policy, whenever and however much it is.
+    """
+    request, plans = facts.request, facts.policy.plans
+    kind = (
+        request.merchant,
+        request.token,
+        request.chain,
+        request.permission,
+        request.token_priced,
+        bool(facts.budgets),
+    )
+    rules = plans.get(kind)
+    if rules is None:
+        rules = tuple(
+            rule
+            for rule in RULES
+            if (rule.check(facts) is not None if rule.bounds is None else rule.bounds(facts))
+        )
+        if len(plans) >= PLANS_MAX:
+            plans.clear()
+        plans[kind] = rules
+    return rules

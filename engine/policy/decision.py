@@ -1,10 +1,11 @@
 """What goes into a decision and what comes out of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
+from engine.policy.conditions import Condition, InForce, in_force
 from engine.policy.identifiers import (
     IdentifierError,
     normalise_asset,
@@ -20,6 +21,7 @@ Code = Literal[
     "SESSION_PAUSED",
     "SESSION_NOT_ANCHORED",
     "SESSION_NOT_STARTED",
+    "OUTSIDE_ACTIVE_HOURS",
     "PARAMETERS_MISMATCH",
     "PERMISSION_NOT_ALLOWED",
     "CHAIN_NOT_ALLOWED",
@@ -32,7 +34,11 @@ Code = Literal[
 """Every code a decision can carry, by precedence; `engine.policy.rules.RULES` explains each."""
 
 Evidence = Mapping[str, int | str | list[int] | None]
-"""The facts a decision rests on, ready for JSON; amounts in micro-USD, instants in milliseconds."""
+"""The facts a decision rests on, ready for JSON.
+
+Amounts are in micro-USD, instants in milliseconds. Where a cap on payments decides, `limit`, `used`
+and `requested` count payments.
+"""
 
 
 class Standing(Enum):
@@ -64,7 +70,8 @@ class Policy:
     """What a session may do, from `valid_from_ms` until just before `valid_until_ms`.
 
     A list that is None allows anything; an empty one allows nothing. Merchants, tokens and chains
-    are in canonical form (`engine.policy.identifiers`).
+    are in canonical form (`engine.policy.identifiers`). `conditions` are the grant's, and
+    `restrictions` the operator's, which can only narrow.
     """
 
     limits: Limits
@@ -74,8 +81,17 @@ class Policy:
     chains: frozenset[str] | None
     valid_from_ms: int
     valid_until_ms: int
+    conditions: tuple[Condition, ...] = ()
+    restrictions: tuple[Condition, ...] = ()
+    in_force: InForce = field(init=False, repr=False, compare=False)
+    """What conditions and restrictions come to together."""
+    plans: dict[tuple[object, ...], tuple[Any, ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    """The memory of `engine.policy.decide`."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "in_force", in_force(self.conditions, self.restrictions))
         # A misspelt entry would never match and nobody would learn why, so it is refused here,
         # once per session, and not left to be compared with every request.
         assert self.valid_from_ms < self.valid_until_ms
@@ -108,19 +124,24 @@ class PaymentRequest:
             raise IdentifierError("the token is not on the chain of the payment")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, nor is Decision: it would double what making one costs
 class Remaining:
-    """Micro-USD that each window still allows after the decision, never negative.
+    """What is left after the decision, never negative; None: unlimited.
 
-    None: unlimited.
+    Micro-USD, but `payments`: how many. Of several caps on the payments, on the token or on the
+    merchant of the request, the one that leaves least.
     """
 
     per_day: int | None
     per_week: int | None
     per_month: int | None
+    lifetime: int | None = None
+    payments: int | None = None
+    token: int | None = None
+    merchant: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """The answer to a request: why, by which rule, on which facts, and what is left."""
 
@@ -139,9 +160,5 @@ class Decision:
             "rule": self.rule,
             "reason": self.reason,
             "evidence": dict(self.evidence),
-            "remaining": {
-                "per_day": self.remaining.per_day,
-                "per_week": self.remaining.per_week,
-                "per_month": self.remaining.per_month,
-            },
+            "remaining": asdict(self.remaining),
         }

@@ -4,7 +4,8 @@ from dataclasses import astuple, dataclass
 
 from engine.policy.money import AMOUNT_MAX_MICRO_USD, MICRO_USD_PER_USD
 
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 WEEK_MS = 7 * DAY_MS
 MONTH_MS = 30 * DAY_MS
 

@@ -71,6 +71,13 @@ def usd_number(micro: int) -> int | float:
     return micro / MICRO_USD_PER_USD if rest else dollars
 
 
+def plain_usd(micro: int) -> str:
+    """Micro-USD (zero or more) as the one decimal without trailing zeros: `1234.5`, `20`."""
+    assert micro >= 0
+    dollars, rest = divmod(micro, MICRO_USD_PER_USD)
+    return f"{dollars}.{rest:06}".rstrip("0").rstrip(".")
+
+
 def format_usd(micro: int) -> str:
     """Micro-USD (zero or more) for people: `$1,234.50`, with 2 to 6 digits after the point."""
     assert micro >= 0

@@ -14,6 +14,7 @@ left the longest window are dropped.
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Protocol
 
 from engine.policy.limits import DAY_MS, MONTH_MS, WEEK_MS
 from engine.policy.prefix_sums import PrefixSums
@@ -24,15 +25,24 @@ _NEVER_MS = 1 << 62
 class Entry:
     """One allowed amount: when it was decided, and how much of it (micro-USD) still counts.
 
-    Only `RollingWindows.reduce` may change it. `position` numbers the entries of one session.
+    Only who counts it may change it. `position` numbers the entries of one `RollingWindows`;
+    `parts` are the same payment as others count it, each with its entry there.
     """
 
-    __slots__ = ("amount", "decided_ms", "position")
+    __slots__ = ("amount", "decided_ms", "parts", "position")
 
     def __init__(self, decided_ms: int, amount: int, position: int) -> None:
         self.decided_ms = decided_ms
         self.amount = amount
         self.position = position
+        self.parts: tuple[tuple[Counter, Entry], ...] = ()
+
+
+class Counter(Protocol):
+    """Whoever counts amounts and can count less of them."""
+
+    def reduce(self, entry: Entry, to_amount: int) -> None:
+        """Count only `to_amount` of what the entry is for."""
 
 
 class RollingWindows:
@@ -74,19 +84,24 @@ class RollingWindows:
 
     def used(self, now_ms: int) -> tuple[int, ...]:
         """Micro-USD inside each window at `now_ms`, in the order of `lengths_ms`."""
-        self.advance(now_ms)
+        if now_ms != self._now_ms:
+            self.advance(now_ms)
         return tuple(self._used)
 
     def add(self, decided_ms: int, amount: int) -> Entry:
         """Count `amount` micro-USD (zero or more) decided at `decided_ms`."""
         assert amount >= 0
-        self.advance(decided_ms)
-        entry = Entry(decided_ms, amount, self._dropped + len(self._entries))
-        self._entries.append(entry)
+        if decided_ms != self._now_ms:
+            self.advance(decided_ms)
+        entries = self._entries
+        entry = Entry(decided_ms, amount, self._dropped + len(entries))
+        entries.append(entry)
         self._sums.append(amount)
         for window in range(len(self._used)):
             self._used[window] += amount
-        self._next_exit_ms = min(self._next_exit_ms, decided_ms + self.lengths_ms[0])
+        exit_ms = decided_ms + self.lengths_ms[0]
+        if exit_ms < self._next_exit_ms:
+            self._next_exit_ms = exit_ms
         return entry
 
     def reduce(self, entry: Entry, to_amount: int) -> None:

@@ -112,8 +112,7 @@ def test_every_decision_of_the_ledger_comes_out_the_same(
     held = [payment.expires_ms for payment in payments if payment.state == "held"]
     assert replay.open_until_ms == min(held, default=None)
     assert replay.state == slow_world.engine.sessions.get(WORKSPACE, view.id).state
-    used = replay._windows.used(slow_world.clock())
-    assert left == remaining(limits, used)
+    assert left == remaining(view.grant.policy(), replay._spending, slow_world.clock())
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -87,7 +87,9 @@ class Scene:
 
 
 def facts(account: Account) -> tuple[int, list[int], list[tuple[int, int]]]:
-    entries = [(entry.decided_ms, entry.amount) for entry in account.windows if entry.amount]
+    entries = [
+        (entry.decided_ms, entry.amount) for entry in account.spending.windows if entry.amount
+    ]
     return account.decisions, sorted(account.holds), entries
 
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from engine.policy.conditions import Condition, parse_condition
 from engine.policy.decision import PaymentRequest, Policy
 from engine.policy.limits import Limits
 
-NOW_MS = 1_800_000_000_000
+NOW_MS = 1_800_000_000_000  # Friday 15 January 2027, 08:00 UTC
 CHAIN = "eip155:8453"
 USDC = f"{CHAIN}/erc20:0x833589fcd6edb6e08f4c7c32d4f71b54bda02913"
 USD = 1_000_000
@@ -21,6 +22,10 @@ UNLIMITED: dict[str, int | None] = {
 
 def limits(**changes: int | None) -> Limits:
     return Limits(**{**UNLIMITED, **changes})
+
+
+def conditions(*sentences: str) -> tuple[Condition, ...]:
+    return tuple(parse_condition(sentence) for sentence in sentences)
 
 
 def policy(**changes: Any) -> Policy:

@@ -4,13 +4,14 @@ from typing import Any, get_args
 
 import pytest
 
+from engine.policy.budgets import Budget, BudgetLimits
 from engine.policy.decide import decide
 from engine.policy.decision import Code, Decision, PaymentRequest, Policy, Remaining, Standing
 from engine.policy.identifiers import IdentifierError
 from engine.policy.limits import DAY_MS, MONTH_MS, WEEK_MS
 from engine.policy.rules import RULES
-from engine.policy.windows import RollingWindows
-from tests.policy.samples import CHAIN, NOW_MS, USD, USDC, limits, policy, request
+from engine.policy.spending import Spending
+from tests.policy.samples import CHAIN, NOW_MS, USD, USDC, conditions, limits, policy, request
 
 
 def run(
@@ -20,10 +21,11 @@ def run(
     used: int = 0,
     now_ms: int = NOW_MS,
 ) -> Decision:
-    windows = RollingWindows()
+    in_force = policy_ or policy()
+    spending = Spending(in_force)
     if used:
-        windows.add(NOW_MS - 10, used)
-    return decide(policy_ or policy(), standing, windows, request_ or request(), now_ms)
+        spending.add(NOW_MS - 10, request(amount=used))
+    return decide(in_force, standing, spending, request_ or request(), now_ms)
 
 
 # Each failing condition on its own, in the order in which the table must report them.
@@ -33,29 +35,62 @@ CONDITIONS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("SESSION_PAUSED", "paused", "standing", {"standing": Standing.PAUSED}),
     ("SESSION_NOT_ANCHORED", "anchored", "standing", {"standing": Standing.PENDING}),
     ("SESSION_NOT_STARTED", "valid_from", "clock", {"policy": {"valid_from_ms": NOW_MS + 1}}),
+    ("OUTSIDE_ACTIVE_HOURS", "active_hours", "hours", {"says": "only 08:01-24:00 UTC on Fri"}),
     ("PARAMETERS_MISMATCH", "parameters", "standing", {"standing": Standing.MISMATCH}),
     ("PERMISSION_NOT_ALLOWED", "permissions", "permission", {"request": {"permission": "swap"}}),
     ("CHAIN_NOT_ALLOWED", "chains", "chain", {"policy": {"chains": frozenset({"eip155:1"})}}),
+    ("CHAIN_NOT_ALLOWED", "never_chain", "not chain", {"says": f"never chain {CHAIN}"}),
     ("TOKEN_NOT_ALLOWED", "tokens", "token", {"policy": {"tokens": frozenset()}}),
+    ("TOKEN_NOT_ALLOWED", "never_token", "not token", {"says": f"never token {USDC}"}),
     ("TOKEN_NOT_ALLOWED", "token_price", "price", {"request": {"token_priced": False}}),
     ("MERCHANT_NOT_ALLOWED", "merchants", "merchant", {"request": {"merchant": "other"}}),
+    (
+        "MERCHANT_NOT_ALLOWED",
+        "never_merchant",
+        "not merchant",
+        {"says": "never merchant books.example"},
+    ),
     ("LIMIT_EXCEEDED", "per_transaction", "one", {"limits": {"per_transaction": 10 * USD - 1}}),
+    ("LIMIT_EXCEEDED", "payments", "payments", {"says": "at most 1 payment per hour"}),
     ("LIMIT_EXCEEDED", "per_day", "day", {"limits": {"per_day": 20 * USD - 1}}),
     ("LIMIT_EXCEEDED", "per_week", "week", {"limits": {"per_week": 20 * USD - 1}}),
     ("LIMIT_EXCEEDED", "per_month", "month", {"limits": {"per_month": 20 * USD - 1}}),
+    ("LIMIT_EXCEEDED", "lifetime", "life", {"says": "lifetime at most 19.999999 USD"}),
+    ("LIMIT_EXCEEDED", "token_cap", "t", {"says": f"token {USDC} at most 19.999999 USD per hour"}),
+    (
+        "LIMIT_EXCEEDED",
+        "merchant_cap",
+        "m",
+        {"says": "merchant books.example at most 19.999999 USD per month"},
+    ),
+    ("LIMIT_EXCEEDED", "agent_budget", "agent", {"budget": "agent:bot"}),
+    ("LIMIT_EXCEEDED", "workspace_budget", "workspace", {"budget": "workspace"}),
     ("APPROVAL_REQUIRED", "approval_above", "above", {"limits": {"approval_above": 10 * USD - 1}}),
 ]
 
 
-def decide_under(*conditions: dict[str, Any]) -> Decision:
+RULE_NAMES = [row[1] for row in CONDITIONS]
+
+
+def decide_under(*changes: dict[str, Any], approved: bool = False) -> Decision:
+    """Decide $10 after $10, under changes to what allows it."""
     merged: dict[str, Any] = {"policy": {}, "request": {}, "limits": {}}
-    standing = Standing.ACTIVE
-    for condition in conditions:
-        standing = condition.get("standing", standing)
-        for part, changes in merged.items():
-            changes.update(condition.get(part, {}))
-    changed = policy(limits=limits(**merged["limits"]), **merged["policy"])
-    return run(changed, request(**merged["request"]), standing, used=10 * USD)
+    standing, budgets = Standing.ACTIVE, []
+    for change in changes:
+        standing = change.get("standing", standing)
+        for part, fields in merged.items():
+            fields.update(change.get(part, {}))
+        if "budget" in change:
+            budgets.append(Budget(change["budget"], BudgetLimits(per_day=20 * USD - 1)))
+    says = conditions(*(change["says"] for change in changes if "says" in change))
+    changed = policy(limits=limits(**merged["limits"]), conditions=says, **merged["policy"])
+    asked = request(**merged["request"])
+    spending = Spending(changed)
+    for counts in (spending, *budgets):
+        counts.add(NOW_MS - 10, asked)
+    return decide(
+        changed, standing, spending, asked, NOW_MS, budgets=tuple(budgets), approved=approved
+    )
 
 
 def test_with_nothing_failing_the_payment_is_allowed() -> None:
@@ -65,7 +100,7 @@ def test_with_nothing_failing_the_payment_is_allowed() -> None:
     assert decision.reason == "Every rule allows the payment."
 
 
-@pytest.mark.parametrize(("code", "rule", "_", "change"), CONDITIONS)
+@pytest.mark.parametrize(("code", "rule", "_", "change"), CONDITIONS, ids=RULE_NAMES)
 def test_each_condition_denies(code: str, rule: str, _: str, change: dict[str, Any]) -> None:
     decision = decide_under(change)
     assert (decision.allowed, decision.code, decision.rule) == (False, code, rule)
@@ -85,6 +120,17 @@ def test_of_two_failing_conditions_the_earlier_is_reported(earlier: Any, later: 
     code, rule, _, change = earlier
     for decision in (decide_under(change, later[3]), decide_under(later[3], change)):
         assert (decision.allowed, decision.code, decision.rule) == (False, code, rule)
+
+
+@pytest.mark.parametrize(("code", "rule", "_", "change"), CONDITIONS, ids=RULE_NAMES)
+def test_an_approval_waives_the_last_rule_and_no_other(
+    code: str, rule: str, _: str, change: dict[str, Any]
+) -> None:
+    above = {"limits": {"approval_above": 0}}
+    assert decide_under(above, approved=True).allowed
+    expected = ("ALLOWED", "all") if rule == "approval_above" else (code, rule)
+    decision = decide_under(change, above, approved=True)
+    assert (decision.code, decision.rule) == expected
 
 
 def test_the_table_of_rules_and_the_codes_agree_on_the_order() -> None:
@@ -220,8 +266,8 @@ def test_what_remains_counts_the_payment_only_if_it_is_allowed() -> None:
 
 
 def test_lowering_a_limit_below_what_was_used_leaves_nothing_and_raising_refills_nothing() -> None:
-    windows = RollingWindows()
-    windows.add(NOW_MS, 40 * USD)
+    spending = Spending(policy())
+    spending.add(NOW_MS, request(amount=40 * USD))
     for cap, code, left in [
         (100, "ALLOWED", 50),
         (30, "LIMIT_EXCEEDED", 0),
@@ -229,18 +275,18 @@ def test_lowering_a_limit_below_what_was_used_leaves_nothing_and_raising_refills
         (50, "ALLOWED", 0),
     ]:
         capped = policy(limits=limits(per_day=cap * USD))
-        decision = decide(capped, Standing.ACTIVE, windows, request(), NOW_MS)
+        decision = decide(capped, Standing.ACTIVE, spending, request(), NOW_MS)
         assert (decision.code, decision.remaining.per_day) == (code, left * USD)
 
 
 def test_deciding_spends_nothing() -> None:
-    windows = RollingWindows()
     capped = policy(limits=limits(per_day=10 * USD))
-    first = decide(capped, Standing.ACTIVE, windows, request(), NOW_MS)
+    spending = Spending(capped)
+    first = decide(capped, Standing.ACTIVE, spending, request(), NOW_MS)
     for amount in (10 * USD, 11 * USD) * 500:
-        decide(capped, Standing.ACTIVE, windows, request(amount=amount), NOW_MS)
-    assert windows.used(NOW_MS) == (0, 0, 0)
-    assert decide(capped, Standing.ACTIVE, windows, request(), NOW_MS) == first
+        decide(capped, Standing.ACTIVE, spending, request(amount=amount), NOW_MS)
+    assert spending.windows.used(NOW_MS) == (0, 0, 0)
+    assert decide(capped, Standing.ACTIVE, spending, request(), NOW_MS) == first
 
 
 def test_a_decision_goes_into_json_as_it_is() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from engine.policy.decide import decide
 from engine.policy.decision import Standing
+from engine.policy.spending import Spending
 from engine.policy.windows import Entry, RollingWindows
 from tests.policy.oracle import WINDOW_RULES, History, Spend
 from tests.policy.samples import limits, policy, request
@@ -22,7 +23,7 @@ class World:
     """One session, run by the engine and by the oracle at once."""
 
     def __init__(self, lengths_ms: tuple[int, ...], start_ms: int) -> None:
-        self.windows = RollingWindows(lengths_ms)
+        self.spending = Spending(policy(), RollingWindows(lengths_ms))
         self.history = History(lengths_ms)
         self.entries: list[Entry | None] = []
         self.now_ms = start_ms
@@ -44,12 +45,12 @@ class World:
         expected = self.history.verdict(self.caps, *self.single, amount, self.now_ms)
         used = self.history.used(self.now_ms)
 
-        decision = decide(always, Standing.ACTIVE, self.windows, asked, self.now_ms)
+        decision = decide(always, Standing.ACTIVE, self.spending, asked, self.now_ms)
 
         assert (decision.code, decision.rule) == expected
-        assert self.windows.used(self.now_ms) == used
+        assert self.spending.windows.used(self.now_ms) == used
         if decision.allowed:
-            self.entries.append(self.windows.add(self.now_ms, amount))
+            self.entries.append(self.spending.add(self.now_ms, asked))
             self.history.spends.append(Spend(self.now_ms, [(self.now_ms, amount)], self.caps))
         elif decision.rule in WINDOW_RULES:
             window = WINDOW_RULES.index(decision.rule)
@@ -70,20 +71,21 @@ class World:
         index = which % len(self.entries)
         entry = self.entries[index]
         if entry is not None:
-            self.windows.advance(self.now_ms)
+            self.spending.windows.advance(self.now_ms)
             to_amount = entry.amount * share // 3
-            self.windows.reduce(entry, to_amount)
-            self.windows.reduce(entry, to_amount)
+            self.spending.reduce(entry, to_amount)
+            self.spending.reduce(entry, to_amount)
             self.history.spends[index].amounts.append((self.now_ms, to_amount))
-        assert self.windows.used(self.now_ms) == self.history.used(self.now_ms)
+        assert self.spending.windows.used(self.now_ms) == self.history.used(self.now_ms)
 
     def restart(self) -> None:
-        self.windows.advance(self.now_ms)
-        rebuilt = RollingWindows(self.windows.lengths_ms)
-        handles = {id(entry): rebuilt.add(entry.decided_ms, entry.amount) for entry in self.windows}
+        windows = self.spending.windows
+        windows.advance(self.now_ms)
+        rebuilt = RollingWindows(windows.lengths_ms)
+        handles = {id(entry): rebuilt.add(entry.decided_ms, entry.amount) for entry in windows}
         self.entries = [handles.get(id(entry)) for entry in self.entries]
-        self.windows = rebuilt
-        assert self.windows.used(self.now_ms) == self.history.used(self.now_ms)
+        self.spending = Spending(policy(), rebuilt)
+        assert self.spending.windows.used(self.now_ms) == self.history.used(self.now_ms)
 
     def check_every_instant(self) -> None:
         if self.history.lengths_ms == SMALL_MS:
@@ -160,35 +162,35 @@ def test_a_full_window_stays_shut_at_every_offset_until_its_last_millisecond(fie
     lengths_ms = ((3000, 4000, 5000), (2000, 3000, 4000), (1000, 2000, 3000))[index]
     capped = policy(limits=limits(**{field: 100}), valid_from_ms=0, valid_until_ms=10**15)
     asked = request(amount=100)
-    windows = RollingWindows(lengths_ms)
-    windows.add(1, 100)
+    spending = Spending(capped, RollingWindows(lengths_ms))
+    spending.add(1, asked)
     for offset_ms in range(3000):
-        denied = decide(capped, Standing.ACTIVE, windows, asked, 1 + offset_ms)
+        denied = decide(capped, Standing.ACTIVE, spending, asked, 1 + offset_ms)
         assert (denied.code, denied.evidence["retry_at_ms"]) == ("LIMIT_EXCEEDED", 3001)
-    assert decide(capped, Standing.ACTIVE, windows, asked, 3001).allowed
+    assert decide(capped, Standing.ACTIVE, spending, asked, 3001).allowed
 
 
 def test_a_burst_at_one_instant_is_allowed_up_to_the_limit_and_not_below() -> None:
     capped = policy(limits=limits(per_day=1000))
-    windows = RollingWindows()
+    spending = Spending(capped)
     now_ms = capped.valid_from_ms
     allowed = 0
     for _ in range(5000):
-        if decide(capped, Standing.ACTIVE, windows, request(amount=1), now_ms).allowed:
-            windows.add(now_ms, 1)
+        if decide(capped, Standing.ACTIVE, spending, request(amount=1), now_ms).allowed:
+            spending.add(now_ms, request(amount=1))
             allowed += 1
     assert allowed == 1000
 
 
 def test_without_a_limit_a_window_holds_what_can_still_be_written_exactly() -> None:
     """2^53 - 1 micro-USD: a larger sum has no place in a record."""
-    windows = RollingWindows()
     unlimited = policy(limits=limits(), valid_from_ms=0, valid_until_ms=10**15)
+    spending = Spending(unlimited)
     for _ in range(9):
-        windows.add(0, 10**15 - 1)
+        spending.add(0, request(amount=10**15 - 1))
     left = 2**53 - 1 - 9 * (10**15 - 1)
-    assert decide(unlimited, Standing.ACTIVE, windows, request(amount=left), 1).allowed
-    denied = decide(unlimited, Standing.ACTIVE, windows, request(amount=left + 1), 1)
+    assert decide(unlimited, Standing.ACTIVE, spending, request(amount=left), 1).allowed
+    denied = decide(unlimited, Standing.ACTIVE, spending, request(amount=left + 1), 1)
     assert (denied.code, denied.rule) == ("LIMIT_EXCEEDED", "per_day")
     assert denied.evidence["limit"] == 2**53 - 1
     assert denied.remaining.per_day is None

@@ -31,8 +31,8 @@ DENIALS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("SESSION_PAUSED", "paused"): ({}, {}),
     ("PARAMETERS_MISMATCH", "parameters"): ({}, {}),
 }
-UNREACHABLE = {"ALLOWED", "SESSION_NOT_STARTED"}
-"""A session starts when it is created, and decision time never goes back."""
+UNREACHABLE = {"ALLOWED", "SESSION_NOT_STARTED", "OUTSIDE_ACTIVE_HOURS"}
+"""A session starts when it is created and time never goes back; no grant has active hours yet."""
 
 
 def test_every_code_that_a_caller_can_hear_is_heard_below() -> None:
