@@ -19,7 +19,7 @@ from engine.chain import contracts, sender
 from engine.chain.deploy import create, deploy
 from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import CallReverted, ChainGateway
-from engine.db.sqlite import Database
+from engine.db.database import Database
 from engine.db.tables import Meta, table
 from engine.errors import CannotStart
 from engine.identifiers import RandomBytes

@@ -21,7 +21,8 @@ from engine.chain.indexer import DeepReorg, Indexer
 from engine.chain.json_rpc import JsonRpcChain
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
-from engine.db.sqlite import Database, DirectoryLock
+from engine.db.database import Database
+from engine.db.sqlite import DirectoryLock, SqliteDatabase
 from engine.deployment import Deployment, establish, stored_deployment
 from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
@@ -30,9 +31,9 @@ from engine.grant import Domain
 from engine.identifiers import Identifiers
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.ledger import Ledger
-from engine.ledger.log import Log
+from engine.ledger.log import Log, committed, sequence
 from engine.ledger.payments import Payments
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Batch, Scribe, Writer
 from engine.policy.decision import Remaining
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.on_chain import Listener, Registrar
@@ -80,7 +81,7 @@ class Engine:
         self._anchored_at = time.monotonic()
         self._background: threading.Thread | None = None
         self.chain_fault: str | None = None
-        self.writer = Writer(database, log, identifiers, clock)
+        self.writer = Writer(database, Scribe(deployment.origin, identifiers), clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
         self.ledger = Ledger(self.writer, self.chain_watch, hold_ttl_ms=settings.hold_ttl_s * 1000)
         self.payments = Payments(database)
@@ -89,7 +90,6 @@ class Engine:
         self.sessions = Sessions(
             database,
             self.writer,
-            self.ledger,
             vault,
             identifiers,
             domain=Domain(deployment.chain_id, deployment.registry),
@@ -167,6 +167,7 @@ class Engine:
         with self._ticking:
             if not self.database.present():
                 self.writer.fault = "the data directory was removed under the running engine"
+            self._sequence()
             self._note_chain(self._follow_chain(anchor=anchor))
             while self.ledger.expire_holds() or self._expire_sessions():
                 pass
@@ -212,7 +213,7 @@ class Engine:
         Raises:
             Unavailable: the chain refused it, or does not answer, so nothing new was sent.
         """
-        wanted = self._log.committed
+        wanted = self._sequence()
         self.tick(anchor=True)
         latest = self._anchorer.latest()
         if self.chain_fault is not None and (latest is None or latest.size < wanted):
@@ -226,6 +227,7 @@ class Engine:
     def evidence(self, workspace_id: str, session_id: str) -> bytes:
         """The evidence file of a session."""
         view = self.sessions.get(workspace_id, session_id)
+        self._sequence()
         return self._exporter.export(view, self.clock())
 
     def ready(self) -> dict[str, Any]:
@@ -235,11 +237,13 @@ class Engine:
             faults.append("the chain has not been read lately")
         latest = self._anchorer.latest()
         refused = self._anchorer.refused
+        with self.database.reading() as connection:
+            records = committed(connection.execute)
         return {
             "ready": not faults,
             "faults": faults,
             "warnings": [] if refused is None else [f"the chain refused the anchor: {refused}"],
-            "records": self._log.committed,
+            "records": records,
             "anchored": latest.size if latest and latest.state != "sent" else 0,
         }
 
@@ -250,6 +254,18 @@ class Engine:
         rpc = EmbeddedRpc(self.gateway, port=self.settings.rpc_port)
         rpc.start()
         return rpc
+
+    def _sequence(self) -> int:
+        """Give everything committed its place in the log; returns how many records have one."""
+
+        def command(batch: Batch) -> None:
+            batch.sequencing()
+            sequence(batch.read, batch.update)
+
+        self.writer.call(command)
+        with self.database.reading() as connection:
+            self._log.follow(connection.execute)
+        return self._log.size
 
     def _follow_chain(self, *, anchor: bool) -> str | None:
         """Listen, then speak; returns what is wrong with the chain, if anything is."""
@@ -344,15 +360,15 @@ def open_engine(
     lock = DirectoryLock(settings.data_dir)
     opened: list[Any] = [lock.release]
     try:
-        database = Database(settings.data_dir / "ledger.sqlite3")
+        database = SqliteDatabase(settings.data_dir / "ledger.sqlite3")
         opened.append(database.close)
         vault = _vault(settings)
         gateway = _gateway(settings, stored_deployment(database))
         opened.append(gateway.close)
         deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
-        log = Log(deployment.origin, identifiers.random_bytes)
+        log = Log(deployment.origin)
         with database.reading() as connection:
-            log.load(connection, deployment.log_verifier_key)
+            log.load(connection.execute, deployment.log_verifier_key)
         engine = Engine(
             settings,
             lock=lock,

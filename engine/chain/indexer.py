@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from engine.chain import contracts
 from engine.chain.gateway import BlockHeader, ChainGateway, ChainUnavailable, Log
-from engine.db.sqlite import Database
+from engine.db.database import Database
 from engine.db.tables import ChainBlock, ChainEvent, table
 from engine.errors import Unavailable
 from engine.ledger.writer import Batch, Writer

@@ -10,7 +10,7 @@ See docs/decisions/0002-one-sqlite-writer.md.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from operator import itemgetter
@@ -23,7 +23,13 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from engine.audit.record import Head
+from engine.db.database import Turn
+from engine.db.tables import LogBatch, table
 from engine.errors import CannotStart
+
+_PASSING_FAULTS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_CONSTRAINT")
+_batches = table(LogBatch)
 
 APPLICATION_ID = 0x54_4C_53_54  # "TLST", kept in the file's header
 
@@ -51,8 +57,10 @@ class DirectoryLock:
         os.close(self._descriptor)
 
 
-class Database:
-    """The data file. `writer` is for the ledger's thread alone, `reading()` for everybody."""
+class SqliteDatabase:
+    """The data file, as a `Database` that one process has for itself."""
+
+    shared = False
 
     def __init__(self, path: Path) -> None:
         """Open or create `path` and bring its schema up to date.
@@ -61,6 +69,7 @@ class Database:
             CannotStart: the file is corrupt, of another program, or of a newer release.
         """
         path = self._path = path.resolve()
+        self._batch = self._last_ms = 0
         self._inserts: dict[sa.Table, tuple[str, Callable[[dict[str, Any]], tuple[Any, ...]]]] = {}
         self._writing = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
@@ -81,6 +90,7 @@ class Database:
                 self._check(path)
             self._migrate()
             self.writer = self._writing.connect()
+            self._remember()
         except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
             self._writing.dispose()
             raise CannotStart(
@@ -113,7 +123,44 @@ class Database:
             except CommandError as error:
                 raise CannotStart(f"data file is of another release: {error}") from error
 
-    def insert_many(self, into: sa.Table, rows: list[dict[str, Any]]) -> None:
+    def _remember(self) -> None:
+        with self.reading() as connection:
+            batch = connection.execute(sa.select(_batches).order_by(_batches.c.id.desc())).first()
+        if batch is not None:
+            self._batch, self._last_ms = batch.id, batch.time_ms
+
+    def begin(self, streams: Sequence[str]) -> Turn:
+        """Nobody else writes, so nothing needs to be held."""
+        del streams
+        self._batch += 1
+        return Turn(batch=self._batch, last_ms=self._last_ms)
+
+    def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:
+        """Who writes alone remembers where streams end, and never needs to be told."""
+
+    def sequencing(self) -> None:
+        """Whoever has the one writer is alone."""
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """The directory is locked already."""
+        yield
+
+    def leads(self) -> bool:
+        """There is nobody else."""
+        return True
+
+    def lasting(self, error: sa.exc.DBAPIError) -> str | None:
+        """After a failed fsync, for one, nobody knows what is on the disk."""
+        name = str(getattr(error.orig, "sqlite_errorname", None))
+        return None if name.startswith(_PASSING_FAULTS) else name
+
+    def contended(self, error: sa.exc.DBAPIError) -> bool:
+        """Nobody else writes."""
+        del error
+        return False
+
+    def insert_many(self, into: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows that all have the same columns, in the writer's transaction.
 
         The statement is made once a table: what SQLAlchemy does for every row takes longer than

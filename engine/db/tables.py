@@ -146,18 +146,44 @@ class Decision(SQLModel, table=True):
     closed_ms: int | None = _big(nullable=True)
 
 
+class LogBatch(SQLModel, table=True):
+    """Records that were committed together, all of the time `time_ms`.
+
+    `leaf_hashes` are theirs, 32 bytes each. They have their places in the tree, from `first_leaf`
+    on, once the sequencer gave it to them.
+    """
+
+    __tablename__ = "log_batches"
+    id: int = _key(BigInteger)
+    first_leaf: int | None = Field(sa_column=Column(BigInteger, nullable=True, unique=True))
+    time_ms: int = _big()
+    leaf_hashes: bytes = _bytes()
+
+
 class Record(SQLModel, table=True):
     """One entry of the audit log: the exact bytes that are hashed."""
 
     __tablename__ = "records"
     __table_args__ = (UniqueConstraint("stream", "seq"),)
-    leaf_index: int = _key(BigInteger)
+    batch: int = _key(BigInteger)
+    position: int = _key(Integer)
     workspace_id: str = _text()
     session_type: str | None = _text(nullable=True)
     label: str | None = _text(nullable=True)
     stream: str = _text()
     seq: int = _big()
     body: bytes = _bytes()
+
+
+class StreamHead(SQLModel, table=True):
+    """Where a stream ends. Whoever appends to it holds this row; a single writer has no need."""
+
+    __tablename__ = "stream_heads"
+    __table_args__ = ({"postgresql_with": {"fillfactor": 50}},)
+    id: str = _key()
+    seq: int = _big()
+    prev: bytes = _bytes()
+    time_ms: int = _big()
 
 
 class OutboxEvent(SQLModel, table=True):
@@ -167,7 +193,8 @@ class OutboxEvent(SQLModel, table=True):
     """
 
     __tablename__ = "outbox"
-    leaf_index: int = _key(BigInteger)
+    batch: int = _key(BigInteger)
+    position: int = _key(Integer)
     workspace_id: str = _text()
     session_type: str | None = _text(nullable=True)
     label: str | None = _text(nullable=True)

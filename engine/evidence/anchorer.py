@@ -17,7 +17,7 @@ from engine.audit.checkpoint import Checkpoint, sign
 from engine.chain import contracts, sender
 from engine.chain.gateway import CallReverted, ChainGateway, Receipt, TransactionRejected
 from engine.chain.resend import send_again
-from engine.db.sqlite import Database
+from engine.db.database import Database
 from engine.db.tables import Anchor, ChainEvent, CheckpointRow, table
 from engine.ledger.log import Log
 from engine.ledger.writer import Batch, Writer
@@ -79,7 +79,7 @@ class Anchorer:
 
     def checkpoint(self) -> Checkpoint:
         """Sign the tree of all committed records and keep the note."""
-        size = self._log.committed
+        size = self._log.size
         checkpoint = Checkpoint(self._log.origin, size, self._log.tree.root(size))
         note = sign(checkpoint, self._log.origin, self._signing_key)
 
@@ -119,7 +119,7 @@ class Anchorer:
         )
         for args in map(json.loads, batch.read(query).scalars()):
             size = int(args["size"])
-            if size > self._log.committed or "0x" + self._log.tree.root(size).hex() != args["root"]:
+            if size > self._log.size or "0x" + self._log.tree.root(size).hex() != args["root"]:
                 return (
                     f"the chain holds an anchor of size {size} that is not of the records here: "
                     "an older database was put back, or another anchors this log"
@@ -138,7 +138,7 @@ class Anchorer:
         latest = self.latest()
         if latest is not None and latest.state == "sent":
             return latest
-        if not (new or lost) or self._log.committed == (latest.size if latest else 0):
+        if not (new or lost) or self._log.size == (latest.size if latest else 0):
             return latest
         return self._send(self.checkpoint())
 

@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine.audit.evidence import FORMAT, NOT_PROVEN, render_evidence, seal_message
-from engine.db.sqlite import Database
-from engine.db.tables import Anchor, ChainBlock, ChainEvent, CheckpointRow, Record, table
+from engine.db.database import Database
+from engine.db.tables import Anchor, ChainBlock, ChainEvent, CheckpointRow, LogBatch, Record, table
 from engine.deployment import Deployment
 from engine.errors import Conflict
 from engine.ledger.log import Log
@@ -17,10 +17,12 @@ from engine.sessions.on_chain import chain_facts
 from engine.sessions.session import SessionView
 
 _anchors = table(Anchor)
+_batches = table(LogBatch)
 _blocks = table(ChainBlock)
 _checkpoints = table(CheckpointRow)
 _events = table(ChainEvent)
 _records = table(Record)
+_leaf = _batches.c.first_leaf + _records.c.position
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,12 @@ class Exporter:
             size = anchor.size if anchor is not None else 0
             sizes = self._anchored_sizes(connection, registration["block_number"], size)
             rows = connection.execute(
-                sa.select(_records.c.leaf_index, _records.c.body)
-                .where(_records.c.stream == view.id)
+                sa.select(_leaf.label("leaf_index"), _records.c.body)
+                .join(_batches, _batches.c.id == _records.c.batch)
+                .where(_records.c.stream == view.id, _batches.c.first_leaf.is_not(None))
                 .order_by(_records.c.seq)
             ).all()
+            self.log.follow(connection.execute)
         deployment = self.deployment
         content = {
             "format": FORMAT,

@@ -27,6 +27,7 @@ _records = table(Record)
 _sessions = table(Session)
 _decisions = table(DecisionRow)
 _decode = msgspec.json.Decoder().decode
+_DAMAGE = (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError)
 
 
 @dataclass(slots=True)
@@ -50,6 +51,10 @@ class Account:
     grant_hash: str
     policy: Policy
     standing: Standing
+    genuine: bool = False
+    """Whether the parameters are those of its first record and of its row."""
+    records: int = 0
+    """How many records of its stream it has followed."""
     decisions: int = 0
     captured: int = 0
     spending: Spending = field(init=False)
@@ -96,6 +101,7 @@ class Account:
     def apply(self, record: Mapping[str, Any]) -> None:
         """Follow one decoded record of the session, the next after those applied so far."""
         kind, body = record["kind"], record["body"]
+        self.records += 1
         if kind == "payment.decided":
             decision = body["decision"]
             self.decided(
@@ -146,13 +152,40 @@ def load_account(batch: Batch, session_id: str) -> Account:
             account.grant_hash = account.grant_hash or record["body"]["grant_hash"]
             account.apply(record)
         _compare(batch, account, row.state)
-    except (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError) as error:
-        raise Unavailable(
-            f"session {session_id} is damaged in the database: {error!r}", code="session_damaged"
-        ) from error
-    if not grant.hash().hex() == row.grant_hash.hex() == account.grant_hash:
-        account.standing = Standing.MISMATCH
+    except _DAMAGE as error:
+        raise _damaged(session_id, error) from error
+    account.genuine = grant.hash().hex() == row.grant_hash.hex() == account.grant_hash
     return account
+
+
+def follow_account(batch: Batch, account: Account) -> None:
+    """Let an account follow what was recorded of its session since, by whomever.
+
+    Raises:
+        Unavailable: the records cannot be followed.
+    """
+    session_id, known = account.stream.id, account.decisions
+    later = sa.select(_records.c.body).where(
+        _records.c.stream == session_id, _records.c.seq >= account.records
+    )
+    keyed = sa.select(_decisions.c.idempotency_key, _decisions.c.number).where(
+        _decisions.c.session_id == session_id,
+        _decisions.c.number >= known,
+        _decisions.c.idempotency_key.is_not(None),
+    )
+    try:
+        for body in batch.read(later.order_by(_records.c.seq)).scalars().all():
+            account.apply(_decode(body))
+    except _DAMAGE as error:
+        raise _damaged(session_id, error) from error
+    if account.decisions > known:
+        account.keys.update((row.idempotency_key, row.number) for row in batch.read(keyed))
+
+
+def _damaged(session_id: str, error: Exception) -> Unavailable:
+    return Unavailable(
+        f"session {session_id} is damaged in the database: {error!r}", code="session_damaged"
+    )
 
 
 def _compare(batch: Batch, account: Account, state: str) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import table
 from engine.errors import Conflict, InvalidInput, NotFound, TallystickError, Unavailable
-from engine.ledger.account import Account, load_account
+from engine.ledger.account import Account, follow_account, load_account
 from engine.ledger.ask import Ask, ask
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.payment import (
@@ -27,7 +27,7 @@ from engine.ledger.payment import (
 )
 from engine.ledger.writer import Batch, Writer
 from engine.policy.decide import decide, remaining
-from engine.policy.decision import PaymentRequest, Remaining
+from engine.policy.decision import PaymentRequest, Remaining, Standing
 from engine.policy.rules import WINDOW_RULES
 
 SWEEP_HOLDS_MAX = 500
@@ -69,7 +69,7 @@ class Ledger:
             Unavailable: the chain has been silent for too long to trust what is known of it.
         """
         asked = ask(session_id, request, memo=memo, key=key, capture=capture)
-        return self._writer.submit(lambda batch: self._authorise(batch, asked))
+        return self._writer.submit(lambda batch: self._authorise(batch, asked), session_id)
 
     def authorise_many(self, asks: Sequence[Ask]) -> "Future[list[Payment | TallystickError]]":
         """Decide payments in their order, in one transaction; a refusal stands in its place."""
@@ -77,7 +77,7 @@ class Ledger:
         def command(batch: Batch) -> list[Payment | TallystickError]:
             return [self._authorise_or_refuse(batch, asked) for asked in asks]
 
-        return self._writer.submit(command)
+        return self._writer.submit(command, *{asked.session_id for asked in asks})
 
     def capture(
         self, workspace_id: str, payment: str, amount: int | None = None
@@ -96,9 +96,7 @@ class Ledger:
         """
         if amount is not None and amount <= 0:
             raise InvalidInput("amount", "must be above zero; void the payment instead")
-        return self._writer.submit(
-            lambda batch: self._end(batch, workspace_id, payment, "captured", amount)
-        )
+        return self._submit_end(workspace_id, payment, "captured", amount)
 
     def void(self, workspace_id: str, payment: str) -> "Future[Payment]":
         """Give a hold back. Voiding again changes nothing and is answered as a replay.
@@ -107,9 +105,7 @@ class Ledger:
             NotFound: no such payment in this workspace.
             Conflict: the hold has ended in another way.
         """
-        return self._writer.submit(
-            lambda batch: self._end(batch, workspace_id, payment, "voided", 0)
-        )
+        return self._submit_end(workspace_id, payment, "voided", 0)
 
     def remaining(self, session_id: str) -> "Future[Remaining]":
         """What each window still allows at this moment, in micro-USD.
@@ -123,24 +119,22 @@ class Ledger:
             self._expire(batch, account)
             return remaining(account.policy, account.spending, batch.now_ms)
 
-        return self._writer.submit(command)
+        return self._writer.submit(command, session_id)
 
     def expire_holds(self) -> int:
         """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
         return self._writer.call(self._expire_all)
 
-    def changed(self, session_id: str) -> None:
-        """A stored session changed. Call it on the writer's thread, after the writes."""
-        # It is read again when it is next needed, and its grant compared again with its hash.
-        self._accounts.pop(session_id, None)
-
     def _account(self, batch: Batch, session_id: str) -> Account:
         account = self._accounts.get(session_id)
+        head = batch.head(session_id)
         if account is None:
             account = load_account(batch, session_id)
             if len(self._accounts) >= ACCOUNTS_MAX:
                 del self._accounts[next(iter(self._accounts))]
             self._accounts[session_id] = account
+        elif account.records != head.seq:
+            follow_account(batch, account)
         return account
 
     def _authorise_or_refuse(self, batch: Batch, asked: Ask) -> Payment | TallystickError:
@@ -156,9 +150,10 @@ class Ledger:
         self._check_chain(account)
         self._expire(batch, account)
         chain_time_ms = self._chain.time_ms if account.on_chain else 0
+        standing = account.standing if account.genuine else Standing.MISMATCH
         decision = decide(
             account.policy,
-            account.standing,
+            standing,
             account.spending,
             asked.request,
             batch.now_ms,
@@ -177,15 +172,16 @@ class Ledger:
             expires_ms=batch.now_ms + self._hold_ttl_ms if allowed else None,
             closed_ms=None if allowed else batch.now_ms,
         )
-        seq = batch.record(
-            account.stream,
+        seq = self._record(
+            batch,
+            account,
             "payment.decided",
             {
                 "payment": payment.id,
                 "request": asked.decided_on,
                 "request_digest": asked.digest,
                 "grant_hash": account.grant_hash,
-                "standing": account.standing.value,
+                "standing": standing.value,
                 "chain_time_ms": chain_time_ms,
                 "decision": payment.decision,
                 "hold_expires_ms": payment.expires_ms,
@@ -195,7 +191,7 @@ class Ledger:
             payment = replace(
                 payment, state="captured", captured=payment.amount, closed_ms=batch.now_ms
             )
-            self._record_end(batch, payment)
+            self._record_end(batch, account, payment)
         self._keep(batch, account, payment, asked, seq)
         return payment
 
@@ -273,10 +269,29 @@ class Ledger:
                 code="chain_unavailable",
             )
 
+    def _submit_end(
+        self, workspace_id: str, payment: str, state: Any, amount: int | None
+    ) -> "Future[Payment]":
+        try:
+            session_id, number = parse_payment_id(payment)
+        except NotFound as error:
+            nowhere: Future[Payment] = Future()
+            nowhere.set_exception(error)
+            return nowhere
+        return self._writer.submit(
+            lambda batch: self._end(batch, workspace_id, session_id, number, state, amount),
+            session_id,
+        )
+
     def _end(
-        self, batch: Batch, workspace_id: str, payment: str, state: Any, amount: int | None
+        self,
+        batch: Batch,
+        workspace_id: str,
+        session_id: str,
+        number: int,
+        state: Any,
+        amount: int | None,
     ) -> Payment:
-        session_id, number = parse_payment_id(payment)
         before = self._stored(batch, session_id, number, workspace_id)
         captured = before.amount if amount is None else amount
         if before.state == state and before.captured == captured:
@@ -294,7 +309,7 @@ class Ledger:
         self, batch: Batch, account: Account, before: Payment, state: Any, captured: int
     ) -> Payment:
         after = replace(before, state=state, captured=captured, closed_ms=batch.now_ms)
-        self._record_end(batch, after)
+        self._record_end(batch, account, after)
         batch.update(
             sa.update(_decisions)
             .where(_decisions.c.session_id == after.session_id, _decisions.c.number == after.number)
@@ -324,9 +339,10 @@ class Ledger:
             for session_id, count in Counter(due.all()).items()
         )
 
-    def _record_end(self, batch: Batch, payment: Payment) -> None:
-        batch.record(
-            payment.stream,
+    def _record_end(self, batch: Batch, account: Account, payment: Payment) -> None:
+        self._record(
+            batch,
+            account,
             f"payment.{payment.state}",
             {
                 "payment": payment.id,
@@ -334,6 +350,12 @@ class Ledger:
                 "captured_micro_usd": payment.captured,
             },
         )
+
+    def _record(self, batch: Batch, account: Account, kind: str, body: dict[str, Any]) -> int:
+        """Append to the log what the account is about to follow; returns the record's number."""
+        seq = batch.record(account.stream, kind, body)
+        account.records = seq + 1
+        return seq
 
     def _tell(self, batch: Batch, account: Account, payment: Payment) -> None:
         """Put into the outbox what a listener learns from this payment's new state."""

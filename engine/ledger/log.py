@@ -1,55 +1,66 @@
-"""The audit log in the database: records appended in a transaction, and the tree over them."""
+"""The audit log in the database: its tree, and the place of each record in it.
 
-from collections.abc import Mapping
+Records are committed in batches, by however many processes, and have no place yet. The sequencer
+gives each batch the next leaves of the tree, in the order in which it finds them, so a transaction
+that took its time is never skipped: it comes later. Two batches of one stream keep their order,
+because the second could only be numbered when the first was committed.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note
-from engine.audit.merkle import Tree, leaf_hash
-from engine.audit.record import SALT_BYTES, Head, decode_record, encode_record
-from engine.db.tables import CheckpointRow, Record, table
+from engine.audit.merkle import HASH_BYTES, Tree, leaf_hash
+from engine.audit.record import Head
+from engine.db.tables import CheckpointRow, LogBatch, Record, table
 from engine.errors import CannotStart
-from engine.identifiers import RandomBytes
-from engine.ledger.stream import Stream
 
+Read = Callable[[sa.Select[Any]], sa.CursorResult[Any]]
+
+_batches = table(LogBatch)
 _records = table(Record)
-_SALTS_DRAWN = 256
+_places = _batches.c.first_leaf, _batches.c.leaf_hashes
+_bytes = sa.func.length(_batches.c.leaf_hashes).label("bytes")
+_last = (
+    sa.select(_batches.c.first_leaf, _bytes)
+    .where(_batches.c.first_leaf.is_not(None))
+    .order_by(_batches.c.first_leaf.desc())
+    .limit(1)
+)
+_waiting = (
+    sa.select(_batches.c.id, _bytes).where(_batches.c.first_leaf.is_(None)).order_by(_batches.c.id)
+)
 
 
 class Log:
-    """All records in commit order and the RFC 6962 tree over them. Belongs to the writer's thread,
-    except `tree`, whose first `committed` leaves never change and may be read from anywhere."""
+    """The RFC 6962 tree over all records that have their place. May be used from any thread.
 
-    def __init__(self, origin: str, random_bytes: RandomBytes) -> None:
+    Its first `size` leaves never change.
+    """
+
+    def __init__(self, origin: str) -> None:
         self.origin = origin
         self.tree = Tree()
-        self.committed = 0
-        self.last_time_ms = 0  # of the last record that was loaded
-        self._heads: dict[str, Head] = {}
-        self._random_bytes = random_bytes
-        self._salts: list[bytes] = []
+        self.size = 0
+        self._following = threading.Lock()
 
-    def load(self, connection: sa.Connection, verifier_key: str) -> None:
-        """Rebuild the tree from the raw bytes and compare it with every checkpoint.
+    def load(self, read: Read, verifier_key: str) -> None:
+        """Rebuild the tree from the raw bytes of the records and compare it with every checkpoint.
 
         The newest must be signed with the log's key: it stands for all records before it.
 
         Raises:
-            CannotStart: a record is missing, or the records are not those of a checkpoint.
+            CannotStart: a record is missing or changed, or they are not those of a checkpoint.
         """
-        body = b""
-        query = sa.select(_records.c.leaf_index, _records.c.body).order_by(_records.c.leaf_index)
-        for index, body in connection.execution_options(yield_per=4096).execute(query):
-            if index != self.tree.size:
-                raise CannotStart(f"audit log: record {self.tree.size} is missing")
-            self.tree.append(leaf_hash(body))
-        self.committed = self.tree.size
-        self.last_time_ms = decode_record(body).time_ms if self.committed else 0
+        self._compare_hashes(read)
+        self.follow(read)
         checkpoints = table(CheckpointRow)
-        rows = connection.execute(sa.select(checkpoints).order_by(checkpoints.c.size)).all()
+        rows = read(sa.select(checkpoints).order_by(checkpoints.c.size)).all()
         for row in rows:
-            if row.size > self.committed or self.tree.root(row.size) != row.root:
+            if row.size > self.size or self.tree.root(row.size) != row.root:
                 raise CannotStart(
                     f"audit log: the records differ from the checkpoint at size {row.size}"
                 )
@@ -63,61 +74,79 @@ class Log:
             if signed != Checkpoint(self.origin, row.size, row.root):
                 raise CannotStart(f"audit log: another root was signed at size {row.size}")
 
-    def append(
-        self,
-        connection: sa.Connection,
-        stream: Stream,
-        *,
-        time_ms: int,
-        kind: str,
-        body: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        """Append a record to the tree and return its row, which the caller must insert."""
-        head = self._heads.get(stream.id) or self._stored_head(connection, stream.id)
-        raw = encode_record(
-            log=self.origin,
-            workspace=stream.workspace_id,
-            stream=stream.id,
-            head=head,
-            time_ms=time_ms,
-            kind=kind,
-            body=body,
-            salt=self._salt(),
+    def follow(self, read: Read) -> None:
+        """Add the leaves that records were given since.
+
+        Raises:
+            CannotStart: a batch is missing.
+        """
+        with self._following:
+            newer = sa.select(*_places).where(_batches.c.first_leaf >= self.size)
+            for row in read(newer.order_by(_batches.c.first_leaf)):
+                if row.first_leaf != self.tree.size:
+                    raise CannotStart(f"audit log: record {self.tree.size} is missing")
+                self.tree.extend(_split(row.leaf_hashes))
+            self.size = self.tree.size  # only now: whoever reads it reads the tree
+
+    @staticmethod
+    def _compare_hashes(read: Read) -> None:
+        """Every record must be there and have the hash that was written down with it."""
+        ordered = _batches.c.first_leaf.asc().nulls_last(), _batches.c.id
+        query = (
+            sa.select(_batches.c.id, *_places, _records.c.position, _records.c.body)
+            .outerjoin_from(_batches, _records, _records.c.batch == _batches.c.id)
+            .order_by(*ordered, _records.c.position)
+            .execution_options(yield_per=4096)
         )
-        leaf = leaf_hash(raw)
-        self._heads[stream.id] = Head(head.seq + 1, leaf)
-        return {
-            "leaf_index": self.tree.append(leaf),
-            **stream.columns(),
-            "stream": stream.id,
-            "seq": head.seq,
-            "body": raw,
-        }
+        size, position, batch = 0, 0, None
+        expected: Iterator[bytes] = iter(())
+        for row in read(query):
+            if row.id != batch:
+                _no_more(expected, size + position)
+                size += position
+                batch, expected, position = row.id, iter(_split(row.leaf_hashes)), 0
+            if row.position != position or leaf_hash(row.body) != next(expected, None):
+                raise CannotStart(f"audit log: record {size + position} is missing or was changed")
+            position += 1
+        _no_more(expected, size + position)
+        if read(sa.select(sa.func.count()).select_from(_records)).scalar_one() != size + position:
+            raise CannotStart("audit log: there are records outside every batch")
 
-    def _salt(self) -> bytes:
-        if not self._salts:  # asking the system for many at once costs as little as for one
-            drawn = self._random_bytes(SALT_BYTES * _SALTS_DRAWN)
-            self._salts = [drawn[i : i + SALT_BYTES] for i in range(0, len(drawn), SALT_BYTES)]
-        return self._salts.pop()
 
-    def head_seq(self, stream: str) -> int:
-        """The number that the next record of a stream appended to in this batch will have."""
-        return self._heads[stream].seq
+def _no_more(expected: Iterator[bytes], size: int) -> None:
+    if next(expected, None) is not None:
+        raise CannotStart(f"audit log: record {size} is missing")
 
-    def commit(self) -> None:
-        """Everything appended so far is durable."""
-        self.committed = self.tree.size
 
-    def roll_back(self) -> None:
-        """Nothing appended since the last `commit` happened."""
-        self.tree.truncate(self.committed)
-        self._heads.clear()
+def sequence(read: Read, update: Callable[[sa.Update], None]) -> None:
+    """Give every batch that has none its place. Whoever calls must be the only one to."""
+    size = _placed(read)
+    for row in read(_waiting).all():
+        update(sa.update(_batches).where(_batches.c.id == row.id).values(first_leaf=size))
+        size += row.bytes // HASH_BYTES
 
-    def _stored_head(self, connection: sa.Connection, stream: str) -> Head:
-        last = connection.execute(
-            sa.select(_records.c.seq, _records.c.body)
-            .where(_records.c.stream == stream)
-            .order_by(_records.c.seq.desc())
-            .limit(1)
-        ).first()
-        return Head() if last is None else Head(last.seq + 1, leaf_hash(last.body))
+
+def committed(read: Read) -> int:
+    """How many records there are, with a place or without."""
+    waiting: int = sum(row.bytes for row in read(_waiting))
+    return _placed(read) + waiting // HASH_BYTES
+
+
+def _placed(read: Read) -> int:
+    last = read(_last).first()
+    return 0 if last is None else int(last.first_leaf + last.bytes // HASH_BYTES)
+
+
+def stored_head(read: Read, stream: str) -> Head:
+    """Where a stream ends, by its last record."""
+    last = read(
+        sa.select(_records.c.seq, _records.c.body)
+        .where(_records.c.stream == stream)
+        .order_by(_records.c.seq.desc())
+        .limit(1)
+    ).first()
+    return Head() if last is None else Head(last.seq + 1, leaf_hash(last.body))
+
+
+def _split(hashes: bytes) -> list[bytes]:
+    return [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from engine.db.sqlite import Database
+from engine.db.database import Database
 from engine.db.tables import Decision, table
 from engine.errors import NotFound
 from engine.ledger.payment import Payment, parse_payment_id, payment_from_row, select_payments

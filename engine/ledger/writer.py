@@ -12,20 +12,22 @@ more until the process is started again.
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 import structlog
 
 from engine.audit.canonical import encode_own
+from engine.audit.merkle import leaf_hash
+from engine.audit.record import SALT_BYTES, Head, encode_record
 from engine.clock import Clock
-from engine.db.sqlite import Database
-from engine.db.tables import OutboxEvent, Record, table
+from engine.db.database import Database, Turn
+from engine.db.tables import LogBatch, OutboxEvent, Record, table
 from engine.errors import TallystickError, Unavailable
 from engine.identifiers import Identifiers
-from engine.ledger.log import Log
+from engine.ledger.log import stored_head
 from engine.ledger.stream import Stream
 
 Answer = TypeVar("Answer")
@@ -33,23 +35,55 @@ Answer = TypeVar("Answer")
 BATCH_COMMANDS_MAX = 512
 CLOCK_STEP_MS = 1_000
 """A clock that is further behind than this was set back, which somebody should know."""
-_PASSING_FAULTS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_CONSTRAINT")
+CONTENTIONS_MAX = 5
+"""So often a batch is begun again because other processes were in its way."""
+_SALTS_DRAWN = 256
 
 _log = structlog.get_logger(__name__)
+_batches = table(LogBatch)
 _records = table(Record)
 _outbox = table(OutboxEvent)
+
+
+class Undeclared(Exception):
+    """A command needs a stream that the transaction does not hold."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.stream = stream
+
+
+class Scribe:
+    """Encodes records, and remembers where the streams end that nobody else writes to."""
+
+    def __init__(self, origin: str, identifiers: Identifiers) -> None:
+        self.origin = origin
+        self.identifiers = identifiers
+        self.heads: dict[str, Head] = {}
+        self._salts: list[bytes] = []
+
+    def salt(self) -> bytes:
+        """Sixteen random bytes; asking the system for many costs as little as for one."""
+        if not self._salts:
+            drawn = self.identifiers.random_bytes(SALT_BYTES * _SALTS_DRAWN)
+            self._salts = [drawn[i : i + SALT_BYTES] for i in range(0, len(drawn), SALT_BYTES)]
+        return self._salts.pop()
 
 
 class Batch:
     """What a command sees: one transaction, one decision time, and the ways to write in it."""
 
-    def __init__(self, database: Database, log: Log, identifiers: Identifiers, now_ms: int) -> None:
+    def __init__(self, database: Database, scribe: Scribe, turn: Turn, now_ms: int) -> None:
         self.now_ms = now_ms
-        self.identifiers = identifiers
+        self.identifiers = scribe.identifiers
         self.writes = 0
         self._database = database
         self._connection = database.writer
-        self._log = log
+        self._scribe = scribe
+        self._turn = turn
+        self._heads = scribe.heads if turn.heads is None else turn.heads
+        self._moved: dict[str, Head] = {}
+        self._leaves: list[bytes] = []
         self._rows: dict[sa.Table, list[dict[str, Any]]] = {}
 
     def insert(self, into: sa.Table, row: dict[str, Any]) -> None:
@@ -68,21 +102,58 @@ class Batch:
         self.flush()
         return self._connection.execute(statement)
 
+    def sequencing(self) -> None:
+        """Be the only one who gives records their place, until the batch ends."""
+        self._database.sequencing()
+
+    def head(self, stream: str) -> Head:
+        """Where a stream ends now. It stays there until this batch appends to it."""
+        head = self._heads.get(stream)
+        if head is None:
+            if self._turn.heads is not None:
+                raise Undeclared(stream)
+            head = self._heads[stream] = stored_head(self.read, stream)
+        return head
+
     def record(self, stream: Stream, kind: str, body: dict[str, Any]) -> int:
         """Append to the audit log and return the record's number in its stream."""
-        row = self._log.append(self._connection, stream, time_ms=self.now_ms, kind=kind, body=body)
-        self.insert(_records, row)
-        return int(row["seq"])
+        head = self.head(stream.id)
+        raw = encode_record(
+            log=self._scribe.origin,
+            workspace=stream.workspace_id,
+            stream=stream.id,
+            head=head,
+            time_ms=self.now_ms,
+            kind=kind,
+            body=body,
+            salt=self._scribe.salt(),
+        )
+        leaf = leaf_hash(raw)
+        self._heads[stream.id] = self._moved[stream.id] = Head(head.seq + 1, leaf)
+        self.insert(
+            _records,
+            {
+                "batch": self._turn.batch,
+                "position": len(self._leaves),
+                **stream.columns(),
+                "stream": stream.id,
+                "seq": head.seq,
+                "body": raw,
+            },
+        )
+        self._leaves.append(leaf)
+        return head.seq
 
     def event(self, stream: Stream, name: str, payload: dict[str, Any]) -> None:
         """Put an event into the outbox beside the record of the stream that was just written."""
         self.insert(
             _outbox,
             {
-                "leaf_index": self._log.tree.size - 1,
+                "batch": self._turn.batch,
+                "position": len(self._leaves) - 1,
                 **stream.columns(),
                 "stream": stream.id,
-                "seq": self._log.head_seq(stream.id) - 1,
+                "seq": self.head(stream.id).seq - 1,
                 "event": name,
                 "payload_json": encode_own(payload).decode(),
                 "created_ms": self.now_ms,
@@ -96,25 +167,44 @@ class Batch:
         for into, values in rows.items():
             self._database.insert_many(into, values)
 
+    def close(self) -> None:
+        """Write what is left to write before the commit."""
+        if self._leaves:
+            self.insert(
+                _batches,
+                {
+                    "id": self._turn.batch,
+                    "first_leaf": None,
+                    "time_ms": self.now_ms,
+                    "leaf_hashes": b"".join(self._leaves),
+                },
+            )
+            self._database.advance(self._moved, self.now_ms)
+        self.flush()
+
 
 Command = Callable[[Batch], Answer]
+
+
+class Order(NamedTuple):
+    """A command, the streams it appends to, and who waits for its answer."""
+
+    command: Command[Any]
+    streams: Sequence[str]
+    future: Future[Any]
 
 
 class Writer:
     """Runs commands on a thread of its own. `start` first, `stop` last."""
 
-    def __init__(
-        self, database: Database, log: Log, identifiers: Identifiers, clock: Clock
-    ) -> None:
+    def __init__(self, database: Database, scribe: Scribe, clock: Clock | None) -> None:
+        """With a `clock` that is the time, whatever the database's clock says."""
         self._database = database
-        self._log = log
-        self._identifiers = identifiers
+        self._scribe = scribe
         self._clock = clock
-        self._queue: queue.SimpleQueue[tuple[Command[Any], Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
-        self._forget: list[Callable[[], None]] = []
+        self._forget: list[Callable[[], None]] = [scribe.heads.clear]
         self._accepting = threading.Lock()
         self._stopped = False
         self._now_ms = 0
@@ -139,72 +229,91 @@ class Writer:
         if self._thread.is_alive():
             self._thread.join()
 
-    def submit(self, command: Command[Answer]) -> "Future[Answer]":
-        """Queue a command; the future is done once its transaction is durable."""
+    def submit(self, command: Command[Answer], *streams: str) -> "Future[Answer]":
+        """Queue a command; the future is done once its transaction is durable.
+
+        `streams` are those that it reads the end of or appends to. One that needs another is begun
+        again, with everything that was to be committed with it.
+        """
         future: Future[Answer] = Future()
         with self._accepting:
             if self._stopped:
                 future.set_exception(Unavailable("the engine is stopping"))
             else:
-                self._queue.put((command, future))
+                self._queue.put(Order(command, streams, future))
         return future
 
-    def call(self, command: Command[Answer]) -> Answer:
+    def call(self, command: Command[Answer], *streams: str) -> Answer:
         """Run a command and wait for its commit."""
-        return self.submit(command).result()
+        return self.submit(command, *streams).result()
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
-            commands = [first]
+            orders = [first]
             last = False
             with contextlib.suppress(queue.Empty):
-                while len(commands) < BATCH_COMMANDS_MAX and not last:
+                while len(orders) < BATCH_COMMANDS_MAX and not last:
                     item = self._queue.get_nowait()
                     if item is None:
                         last = True
                     else:
-                        commands.append(item)
-            self._commit([c for c in commands if c[1].set_running_or_notify_cancel()])
+                        orders.append(item)
+            self._commit([o for o in orders if o.future.set_running_or_notify_cancel()])
             if last:
                 return
 
-    def _commit(self, commands: list[tuple[Command[Any], Future[Any]]]) -> None:
+    def _commit(self, orders: Sequence[Order]) -> None:
         if self.fault is not None:
-            for _, future in commands:
-                future.set_exception(Unavailable(self.fault))
+            for order in orders:
+                order.future.set_exception(Unavailable(self.fault))
             return
-        answers: list[tuple[Future[Any], Any]] = []
-        connection = self._database.writer
         try:
-            with connection.begin():
-                batch = Batch(self._database, self._log, self._identifiers, self._time())
-                for command, future in commands:
-                    answers.append((future, self._answer(command, batch)))
-                batch.flush()
+            answers = self._decide(orders)
         except Exception as error:  # noqa: BLE001 (whatever it was, nobody may be told it happened)
             self._abandon(error)
-            if len(commands) > 1 and not isinstance(error, sa.exc.DBAPIError):
-                for one in commands:
-                    self._commit([one])
+            if len(orders) > 1 and not isinstance(error, sa.exc.DBAPIError):
+                for order in orders:
+                    self._commit([order])
                 return
-            for _, future in commands:
-                future.set_exception(
+            for order in orders:
+                order.future.set_exception(
                     Unavailable(
                         "the decision could not be made durable; ask again with the same key"
                     )
                 )
             return
-        self._log.commit()
-        for future, answer in answers:
+        for order, answer in zip(orders, answers, strict=True):
             if isinstance(answer, TallystickError):
-                future.set_exception(answer)
+                order.future.set_exception(answer)
             else:
-                future.set_result(answer)
+                order.future.set_result(answer)
 
-    def _time(self) -> int:
+    def _decide(self, orders: Sequence[Order]) -> list[Any]:
+        """Run the commands in one transaction; the answers are true once this returns."""
+        streams = {stream for order in orders for stream in order.streams}
+        contentions = 0
+        while True:
+            try:
+                with self._database.writer.begin():
+                    turn = self._database.begin(sorted(streams))
+                    batch = Batch(self._database, self._scribe, turn, self._time(turn))
+                    answers = [self._answer(order.command, batch) for order in orders]
+                    batch.close()
+            except Undeclared as needed:
+                streams.add(needed.stream)
+            except sa.exc.DBAPIError as error:
+                contentions += 1
+                if contentions > CONTENTIONS_MAX or not self._database.contended(error):
+                    raise
+            else:
+                return answers
+            self._forget_all()
+
+    def _time(self, turn: Turn) -> int:
         """The decision time: it never runs backwards, whatever the clock does."""
-        clock_ms = self._clock()
-        latest_ms = max(self._now_ms, self._log.last_time_ms)
+        clock_ms = turn.now_ms if self._clock is None else self._clock()
+        assert clock_ms is not None, "either the database has a clock or the writer"
+        latest_ms = max(self._now_ms, turn.last_ms)
         behind = clock_ms < latest_ms - CLOCK_STEP_MS
         if behind and not self._clock_behind:
             _log.warning("clock_behind", by_ms=latest_ms - clock_ms)
@@ -224,11 +333,12 @@ class Writer:
             return refusal
 
     def _abandon(self, error: Exception) -> None:
-        name = str(getattr(getattr(error, "orig", None), "sqlite_errorname", None))
-        if isinstance(error, sa.exc.DBAPIError) and not name.startswith(_PASSING_FAULTS):
+        if isinstance(error, sa.exc.DBAPIError) and (name := self._database.lasting(error)):
             self.fault = f"the database failed ({name}); restart once the cause is mended"
-        self._log.roll_back()
-        for forget in self._forget:
-            forget()
+        self._forget_all()
         with contextlib.suppress(OSError):  # the line may not fit on the same full disk
             _log.error("batch_abandoned", error=repr(error))
+
+    def _forget_all(self) -> None:
+        for forget in self._forget:
+            forget()

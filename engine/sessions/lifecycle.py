@@ -15,12 +15,11 @@ from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
 from engine.audit.canonical import encode
-from engine.db.sqlite import Database
+from engine.db.database import Database
 from engine.db.tables import Session, SessionKey, table
 from engine.errors import Conflict, InvalidInput
 from engine.grant import ZERO_ADDRESS, Domain, Grant
 from engine.identifiers import Identifiers, secret_hash
-from engine.ledger.ledger import Ledger
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.session import NewSession, SessionView, session_from_row
@@ -43,7 +42,6 @@ class Sessions:
         self,
         database: Database,
         writer: Writer,
-        ledger: Ledger,
         vault: Vault,
         identifiers: Identifiers,
         *,
@@ -52,7 +50,6 @@ class Sessions:
     ) -> None:
         self._database = database
         self._writer = writer
-        self._ledger = ledger
         self._vault = vault
         self._identifiers = identifiers
         self.domain = domain
@@ -78,7 +75,9 @@ class Sessions:
             self._writer.call(
                 lambda batch: self._create(
                     batch, workspace_id, session_id, new, key, sealed, secret_hash(token)
-                )
+                ),
+                session_id,
+                workspace_id,
             ),
             token,
         )
@@ -118,7 +117,7 @@ class Sessions:
             Conflict: the session does not wait for consent.
         """
         return self._writer.call(
-            lambda batch: self._consent(batch, workspace_id, session_id, signature)
+            lambda batch: self._consent(batch, workspace_id, session_id, signature), session_id
         )
 
     def revoke(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
@@ -128,7 +127,7 @@ class Sessions:
             view = self.read(batch, session_id, workspace_id)
             return self.revoked(batch, view, {"by": by})
 
-        return self._writer.call(command)
+        return self._writer.call(command, session_id)
 
     def expire_due(self, chain_time_ms: int) -> int:
         """Mark sessions that are over, at most `SWEEP_SESSIONS_MAX`; returns how many.
@@ -314,7 +313,6 @@ class Sessions:
             values["ended_ms"] = batch.now_ms
         batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
         batch.record(view.stream, kind, {**evidence, "state": state})
-        self._ledger.changed(view.id)
 
     def _tell(self, batch: Batch, view: SessionView, name: str) -> None:
         batch.event(

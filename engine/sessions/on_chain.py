@@ -21,7 +21,7 @@ from engine.chain.gateway import (
     TransactionRejected,
 )
 from engine.chain.resend import send_again
-from engine.db.sqlite import Database
+from engine.db.database import Database
 from engine.db.tables import ChainEvent, ChainTransaction, Session, table
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.lifecycle import Sessions

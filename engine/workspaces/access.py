@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from engine.db.sqlite import Database
+from engine.db.database import Database
 from engine.db.tables import ApiKey, Session, Workspace, table
 from engine.errors import CannotStart, Conflict, InvalidInput, Unauthenticated
 from engine.identifiers import secret_hash
@@ -88,7 +88,7 @@ class Access:
         Raises:
             CannotStart: `secret` is the key of an operator who is no admin.
         """
-        return self._writer.call(lambda batch: self._ensure_admin(batch, secret))
+        return self._writer.call(lambda batch: self._ensure_admin(batch, secret), DEFAULT_WORKSPACE)
 
     def create_workspace(self, workspace_id: str, name: str) -> str:
         """Make a workspace and return its first operator key, which is not shown again.
@@ -101,7 +101,9 @@ class Access:
             for character in workspace_id
         ):
             raise InvalidInput("id", "must have 1 to 64 letters, digits, hyphens or underscores")
-        return self._writer.call(lambda batch: self._create(batch, workspace_id, name, "operator"))
+        return self._writer.call(
+            lambda batch: self._create(batch, workspace_id, name, "operator"), workspace_id
+        )
 
     def _ensure_admin(self, batch: Batch, secret: str | None) -> str | None:
         exists = batch.read(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from engine.db.sqlite import Database
+from engine.db.database import Database
 from engine.db.tables import Agent, table
 from engine.errors import InvalidInput
 from engine.ledger.stream import workspace_stream
@@ -72,7 +72,9 @@ class Agents:
     def register(self, workspace_id: str, agent_id: str, name: str | None) -> bool:
         """Register an agent; registering it again changes nothing. Says whether it was new."""
         check_agent_id(agent_id)
-        return self._writer.call(lambda batch: ensure_agent(batch, workspace_id, agent_id, name))
+        return self._writer.call(
+            lambda batch: ensure_agent(batch, workspace_id, agent_id, name), workspace_id
+        )
 
     def list(self, workspace_id: str) -> list[AgentView]:
         """All agents of a workspace, by id."""

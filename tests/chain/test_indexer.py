@@ -14,12 +14,11 @@ from engine.chain.deploy import create
 from engine.chain.gateway import BlockHeader, ChainUnavailable
 from engine.chain.indexer import REORG_DEPTH_MAX, DeepReorg, Indexer
 from engine.clock import system_clock
-from engine.db.sqlite import Database
+from engine.db.sqlite import SqliteDatabase
 from engine.db.tables import ChainBlock, ChainEvent, table
 from engine.errors import Unavailable
 from engine.identifiers import Identifiers
-from engine.ledger.log import Log
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Batch, Scribe, Writer
 from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
 from tests.sessions.seen import REGISTRY, events
@@ -42,7 +41,7 @@ def world(anvil: AnvilWithContracts, tmp_path: Path) -> Iterator[World]:
         yield opened
 
 
-def indexed(database: Database) -> tuple[list[Any], dict[int, bytes]]:
+def indexed(database: SqliteDatabase) -> tuple[list[Any], dict[int, bytes]]:
     """All events, with everything known of them, and the hashes of the blocks that are kept."""
     events, blocks = table(ChainEvent), table(ChainBlock)
     with database.reading() as connection:
@@ -57,10 +56,10 @@ class CleanReader:
     """Reads a chain anew each time, with an indexer that never saw another."""
 
     def __init__(self, directory: Path) -> None:
-        self._database = Database(directory / "clean.sqlite3")
+        self._database = SqliteDatabase(directory / "clean.sqlite3")
         identifiers = Identifiers(system_clock)
-        log = Log("clean", identifiers.random_bytes)
-        self._writer = Writer(self._database, log, identifiers, system_clock)
+
+        self._writer = Writer(self._database, Scribe("clean", identifiers), system_clock)
         self._writer.start()
 
     def read(self, world: World) -> tuple[list[Any], dict[int, bytes]]:

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from engine.clock import ManualClock
-from engine.db.sqlite import APPLICATION_ID, Database, DirectoryLock
+from engine.db.sqlite import APPLICATION_ID, DirectoryLock, SqliteDatabase
 from engine.engine import open_engine
 from engine.errors import CannotStart
 from tests.world import World, settings_for
@@ -112,7 +112,7 @@ def test_a_relative_directory_stays_where_it_was(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    database = Database(Path("ledger.sqlite3"))
+    database = SqliteDatabase(Path("ledger.sqlite3"))
     monkeypatch.chdir(tmp_path / "elsewhere")
     with database.reading() as connection:
         assert pragma(connection, "application_id") == APPLICATION_ID
@@ -226,13 +226,13 @@ def test_a_first_start_that_ends_at_any_statement_is_taken_up_again(tmp_path: Pa
 
         sa.event.listen(sa.Engine, "before_cursor_execute", stop)
         try:
-            Database(data_file).close()
+            SqliteDatabase(data_file).close()
             break
         except Stopped:
             pass
         finally:
             sa.event.remove(sa.Engine, "before_cursor_execute", stop)
-        database = Database(data_file)
+        database = SqliteDatabase(data_file)
         with database.reading() as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM records").scalar_one() == 0
         database.close()

@@ -261,8 +261,8 @@ def test_a_payment_that_waits_behind_the_finding_is_not_decided_either(
     writer, honest = world.engine.writer, world.engine.writer.submit
     released, queued = threading.Event(), threading.Event()
 
-    def told(command: Callable[[Any], Any]) -> "Future[Any]":
-        future = honest(command)
+    def told(command: Callable[[Any], Any], *streams: str) -> "Future[Any]":
+        future = honest(command, *streams)
         queued.set()
         return future
 
@@ -271,6 +271,7 @@ def test_a_payment_that_waits_behind_the_finding_is_not_decided_either(
             world.engine.tick()
 
     busy = writer.submit(lambda _batch: released.wait(20))
+    monkeypatch.setattr(world.engine, "_sequence", lambda: None)  # or that would be what waits
     monkeypatch.setattr(writer, "submit", told)
     reader = threading.Thread(target=read)
     reader.start()

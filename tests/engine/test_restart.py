@@ -47,7 +47,7 @@ def everything(world: World) -> dict[str, Any]:
         "remaining": [engine.remaining(view) for view in sessions],
         "payments": engine.payments.page(WORKSPACE, session_id=None, offset=0, limit=100),
         "ready": engine.ready(),
-        "log": engine._log.tree.root(engine._log.committed),
+        "log": engine._log.tree.root(engine._log.size),
         "deployment": (engine.deployment.log_verifier_key, engine.deployment.operator.address),
         "events": indexed,
         "chain": chain_of(world),

@@ -47,7 +47,7 @@ class Forger:
 
     def log(self) -> list[bytes]:
         records = table(Record)
-        query = sa.select(records.c.body).order_by(records.c.leaf_index)
+        query = sa.select(records.c.body).order_by(records.c.batch, records.c.position)
         with self.world.engine.database.reading() as connection:
             return [bytes(raw) for raw in connection.execute(query).scalars()]
 

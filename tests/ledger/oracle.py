@@ -146,7 +146,8 @@ def read_records(data_file: Path, start: int = 0) -> list[tuple[int, bytes]]:
     """The (index, bytes) of the stored records from index `start` on."""
     return query(
         data_file,
-        "SELECT leaf_index, body FROM records WHERE leaf_index >= ? ORDER BY leaf_index",
+        "SELECT row_number() OVER (ORDER BY batch, position) - 1, body FROM records "
+        "ORDER BY batch, position LIMIT -1 OFFSET ?",
         start,
     )
 

@@ -40,7 +40,7 @@ def endings(world: World, payment: Payment) -> list[str]:
     rows = query(
         world.settings.data_dir / "ledger.sqlite3",
         "SELECT json_extract(CAST(body AS TEXT), '$.kind') FROM records "
-        "WHERE json_extract(CAST(body AS TEXT), '$.body.payment') = ? ORDER BY leaf_index",
+        "WHERE json_extract(CAST(body AS TEXT), '$.body.payment') = ? ORDER BY batch, position",
         payment.id,
     )
     assert rows[0] == ("payment.decided",)

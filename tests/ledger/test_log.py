@@ -18,6 +18,7 @@ from tests.ledger.oracle import Records, alter, query, read_records
 from tests.world import World, settings_for
 
 FIRST, SIZE = 11, 17
+AT = "(batch, position) = (SELECT batch, position FROM records ORDER BY 1, 2 LIMIT 1 OFFSET ?)"
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +65,34 @@ def edit(index: int) -> Callable[[Path], object]:
     """One digit of one amount."""
 
     def change(data_file: Path) -> None:
-        [(body,)] = query(data_file, "SELECT body FROM records WHERE leaf_index = ?", index)
+        [(body,)] = query(data_file, f"SELECT body FROM records WHERE {AT}", index)
         changed = body.replace(b'_micro_usd":1', b'_micro_usd":2', 1).replace(b'000"', b'001"', 1)
         changed = changed if changed != body else body.replace(b'"salt":"', b'"salt":"0', 1)
         assert changed != body
-        done = alter(data_file, "UPDATE records SET body = ? WHERE leaf_index = ?", changed, index)
-        assert done == 1
+        assert alter(data_file, f"UPDATE records SET body = ? WHERE {AT}", changed, index) == 1
 
     return change
+
+
+def edit_with_its_hash(index: int) -> Callable[[Path], object]:
+    """The same, by somebody who knows what the hashes beside the records are for."""
+
+    def change(data_file: Path) -> None:
+        edit(index)(data_file)
+        rehash(data_file)
+
+    return change
+
+
+def rehash(data_file: Path) -> None:
+    """Write down the hashes that the records have now."""
+    for batch, first in query(data_file, "SELECT id, first_leaf FROM log_batches"):
+        bodies = query(
+            data_file, "SELECT body FROM records WHERE batch = ? ORDER BY position", batch
+        )
+        hashes = b"".join(hashlib.sha256(b"\x00" + body).digest() for (body,) in bodies)
+        change = "UPDATE log_batches SET leaf_hashes = ? WHERE id = ? AND first_leaf IS ?"
+        assert alter(data_file, change, hashes, batch, first) == 1
 
 
 def statements(*lines: str) -> Callable[[Path], object]:
@@ -82,51 +103,75 @@ def statements(*lines: str) -> Callable[[Path], object]:
     return change
 
 
-RENUMBER = "UPDATE records SET leaf_index = -leaf_index WHERE leaf_index"
-BACK = "UPDATE records SET leaf_index = -leaf_index - 1 WHERE leaf_index < 0"
+def delete_with_its_hash(index: int) -> Callable[[Path], object]:
+    """A record that is gone, and whose batch never had it."""
+
+    def change(data_file: Path) -> None:
+        [(batch, position)] = query(
+            data_file, f"SELECT batch, position FROM records WHERE {AT}", index
+        )
+        assert alter(data_file, f"DELETE FROM records WHERE {AT}", index) == 1
+        move = "UPDATE records SET position = position - 1 WHERE batch = ? AND position > ?"
+        alter(data_file, move, batch, position)
+        alter(data_file, "DELETE FROM log_batches WHERE id = ? AND length(leaf_hashes) = 32", batch)
+        later = "UPDATE log_batches SET first_leaf = first_leaf - 1 WHERE first_leaf > ?"
+        alter(data_file, later, index)
+        rehash(data_file)
+
+    return change
+
+
+def deleted(which: str, index: int) -> Callable[[Path], object]:
+    at = AT.replace(") = (", f") {which} (")
+    return lambda data_file: alter(data_file, f"DELETE FROM records WHERE {at}", index)
+
+
+def swapped(data_file: Path) -> None:
+    """Two batches of one size have changed places."""
+    swap = "UPDATE log_batches SET first_leaf = ? WHERE first_leaf = ?"
+    paid = "SELECT first_leaf FROM log_batches WHERE first_leaf < ? AND length(leaf_hashes) = 64"
+    (one,), (other,) = query(data_file, f"{paid} LIMIT 2", FIRST)
+    for to, of in ((-1, one), (one, other), (other, -1)):
+        assert alter(data_file, swap, to, of) == 1
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        *((edit(index), "differ from the checkpoint") for index in range(SIZE)),
-        (statements("DELETE FROM records WHERE leaf_index = 0"), "record 0 is missing"),
-        (statements("DELETE FROM records WHERE leaf_index = 7"), "record 7 is missing"),
+        *((edit(index), f"record {index} .* was changed") for index in range(SIZE + 1)),
+        *((edit_with_its_hash(index), "differ from the checkpoint") for index in range(SIZE)),
+        (deleted("=", 0), "record 0 is missing"),
+        (deleted("=", 7), "record 7 is missing"),
+        (deleted("=", SIZE - 1), f"record {SIZE - 1} is missing"),
+        (deleted(">=", 0), "record 0 is missing"),
+        (delete_with_its_hash(3), f"differ from the checkpoint at size {FIRST}"),
+        (delete_with_its_hash(SIZE - 1), f"differ from the checkpoint at size {SIZE}"),
         (
-            statements(f"DELETE FROM records WHERE leaf_index = {SIZE - 1}"),
-            f"record {SIZE - 1} is missing",
+            statements("DELETE FROM log_batches WHERE id = (SELECT batch FROM records LIMIT 1)"),
+            "outside every batch",
         ),
-        (statements(f"DELETE FROM records WHERE leaf_index >= {SIZE - 1}"), "differ from"),
-        (statements("DELETE FROM records"), f"differ from the checkpoint at size {FIRST}"),
+        (statements("DELETE FROM log_batches WHERE first_leaf IS NULL"), "outside every batch"),
         (
-            statements("DELETE FROM records WHERE leaf_index = 3", f"{RENUMBER} > 3", BACK),
+            statements("DELETE FROM log_batches", "DELETE FROM records"),
             f"differ from the checkpoint at size {FIRST}",
         ),
-        (
-            statements(
-                f"{RENUMBER} = 2",
-                "UPDATE records SET leaf_index = 2 WHERE leaf_index = 3",
-                "UPDATE records SET leaf_index = 3 WHERE leaf_index = -2",
-            ),
-            f"differ from the checkpoint at size {FIRST}",
-        ),
+        (swapped, f"differ from the checkpoint at size {FIRST}"),
         (statements("UPDATE checkpoints SET root = zeroblob(32)"), "differ from the checkpoint"),
-        (
-            statements(f"UPDATE records SET body = X'7B7D' WHERE leaf_index = {SIZE}"),
-            "not a record",
-        ),
     ],
     ids=[
-        *(f"edited {index}" for index in range(SIZE)),
+        *(f"edited {index}" for index in range(SIZE + 1)),
+        *(f"edited with its hash {index}" for index in range(SIZE)),
         "first deleted",
         "one deleted",
         "last signed deleted",
-        "tail cut",
+        "all records deleted",
+        "one deleted with its hash",
+        "last signed deleted with its hash",
+        "a batch deleted",
+        "the last batch deleted",
         "all deleted",
-        "one deleted, the rest renumbered",
         "two swapped",
         "root changed",
-        "the last is no record",
     ],
 )
 def test_a_log_that_is_not_the_one_that_was_signed_does_not_start(
@@ -143,7 +188,7 @@ def test_a_log_that_is_not_the_one_that_was_signed_does_not_start(
 def test_a_log_that_was_rewritten_with_its_roots_does_not_start_without_the_key(
     data_file: Path, resigned: bool
 ) -> None:
-    edit(2)(data_file)
+    edit_with_its_hash(2)(data_file)
     leaves = [hashlib.sha256(b"\x00" + raw).digest() for _, raw in read_records(data_file)]
     [(origin,)] = query(data_file, "SELECT value FROM meta WHERE key = 'origin'")
     for size in (FIRST, SIZE):

@@ -120,7 +120,7 @@ def test_no_two_events_stand_beside_one_record(world: World, restart: bool) -> N
             world.reopen()
     data_file = world.settings.data_dir / "ledger.sqlite3"
     beside = "SELECT count(*), count(DISTINCT stream || seq), count(r.seq) FROM outbox "
-    where = "LEFT JOIN records r USING (leaf_index, stream, seq)"
+    where = "LEFT JOIN records r USING (batch, position, stream, seq)"
     [(count, different, known)] = query(data_file, beside + where)
     assert count == different == known > 5
 

@@ -118,6 +118,15 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'held'"),
     )
     op.create_table(
+        "log_batches",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("first_leaf", sa.BigInteger(), nullable=True),
+        sa.Column("time_ms", sa.BigInteger(), nullable=False),
+        sa.Column("leaf_hashes", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("first_leaf"),
+    )
+    op.create_table(
         "meta",
         sa.Column("key", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
@@ -125,7 +134,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column("leaf_index", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("batch", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("workspace_id", sa.Text(), nullable=False),
         sa.Column("session_type", sa.Text(), nullable=True),
         sa.Column("label", sa.Text(), nullable=True),
@@ -135,18 +145,19 @@ def upgrade() -> None:
         sa.Column("payload_json", sa.Text(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("delivered_ms", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("leaf_index"),
+        sa.PrimaryKeyConstraint("batch", "position"),
     )
     op.create_table(
         "records",
-        sa.Column("leaf_index", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("batch", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("workspace_id", sa.Text(), nullable=False),
         sa.Column("session_type", sa.Text(), nullable=True),
         sa.Column("label", sa.Text(), nullable=True),
         sa.Column("stream", sa.Text(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("leaf_index"),
+        sa.PrimaryKeyConstraint("batch", "position"),
         sa.UniqueConstraint("stream", "seq"),
     )
     op.create_table(
@@ -187,6 +198,15 @@ def upgrade() -> None:
     )
     op.create_index(
         "sessions_by_workspace", "sessions", ["workspace_id", "created_ms", "id"], unique=False
+    )
+    op.create_table(
+        "stream_heads",
+        sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("prev", sa.LargeBinary(), nullable=False),
+        sa.Column("time_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        postgresql_with={"fillfactor": 50},
     )
     op.create_table(
         "workspaces",

@@ -1,0 +1,71 @@
+"""What the engine asks of a database, whichever it is."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from engine.audit.record import Head
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a transaction of the writer begins with.
+
+    `batch` numbers it; of two that hold the same stream, the later one has the higher number.
+    `heads` are the ends of the streams that it holds, and `last_ms` is the latest time of a record
+    in them; `heads` is None if nobody else writes, so that whoever asks may remember them.
+    `now_ms` is the database's clock, None where it has none of its own.
+    """
+
+    batch: int
+    heads: dict[str, Head] | None = None
+    last_ms: int = 0
+    now_ms: int | None = None
+
+
+class Database(Protocol):
+    """One writing connection, for the ledger's thread alone, and readers for everybody."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes write to it too."""
+
+    @property
+    def writer(self) -> sa.Connection:
+        """The writing connection."""
+
+    def begin(self, streams: Sequence[str]) -> Turn:
+        """Hold these streams, in a transaction that was just begun, until it ends."""
+
+    def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:
+        """Streams that the transaction holds now end here; its records are of `now_ms`."""
+
+    def sequencing(self) -> None:
+        """Be, until the transaction ends, the only one who gives records their place."""
+
+    def insert_many(self, into: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Insert rows that all have the same columns, in the writer's transaction."""
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """A connection that sees one consistent, committed state and cannot write."""
+
+    def starting(self) -> AbstractContextManager[None]:
+        """Be the only process that sets the installation up."""
+
+    def leads(self) -> bool:
+        """Whether this process is the one that speaks for all: at most one is."""
+
+    def lasting(self, error: sa.exc.DBAPIError) -> str | None:
+        """The name of a failure after which nothing may be acknowledged on the same handle."""
+
+    def contended(self, error: sa.exc.DBAPIError) -> bool:
+        """Whether others were in the way, so that it should be done again at once."""
+
+    def present(self) -> bool:
+        """Whether what was opened is still there."""
+
+    def close(self) -> None:
+        """Close every connection."""
