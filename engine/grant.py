@@ -5,15 +5,17 @@ same struct; the policy of a session is built from nothing else.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.policy.conditions import ConditionError, parse_conditions
 from engine.policy.decision import Policy
 from engine.policy.limits import Limits
 
 UNLIMITED = 2**64 - 1
 ZERO_ADDRESS = "0x" + "00" * 20
+NO_PARENT = bytes(32)
 _ADDRESS = re.compile("0x[0-9a-f]{40}")
 _BYTES32 = re.compile("0x[0-9a-f]{64}")
 
@@ -36,6 +38,7 @@ _TYPES: dict[str, list[dict[str, str]]] = {
         {"name": "owner", "type": "address"},
         {"name": "sessionKey", "type": "address"},
         {"name": "auditLog", "type": "bytes32"},
+        {"name": "parent", "type": "bytes32"},
         {"name": "workspace", "type": "string"},
         {"name": "agentId", "type": "string"},
         {"name": "permissions", "type": "string[]"},
@@ -43,6 +46,7 @@ _TYPES: dict[str, list[dict[str, str]]] = {
         {"name": "tokens", "type": "string[]"},
         {"name": "chains", "type": "string[]"},
         {"name": "limits", "type": "Limits"},
+        {"name": "conditions", "type": "string[]"},
         {"name": "validFrom", "type": "uint64"},
         {"name": "validUntil", "type": "uint64"},
         {"name": "salt", "type": "bytes32"},
@@ -60,11 +64,16 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The parameters of a session. Addresses are lower-case; an empty list means any."""
+    """The parameters of a session. Addresses are lower-case; an empty list means any.
+
+    `parent` is the hash of the grant of the session that delegates, or `NO_PARENT`; `conditions`
+    are the sentences of `engine.policy.conditions`, in the one form of their list.
+    """
 
     owner: str
     session_key: str
     audit_log: bytes
+    parent: bytes
     workspace: str
     agent_id: str
     permissions: tuple[str, ...]
@@ -72,6 +81,7 @@ class Grant:
     tokens: tuple[str, ...]
     chains: tuple[str, ...]
     limits: Limits
+    conditions: tuple[str, ...]
     valid_from_s: int
     valid_until_s: int
     salt: bytes
@@ -82,6 +92,7 @@ class Grant:
             "owner": self.owner,
             "sessionKey": self.session_key,
             "auditLog": "0x" + self.audit_log.hex(),
+            "parent": "0x" + self.parent.hex(),
             "workspace": self.workspace,
             "agentId": self.agent_id,
             "permissions": list(self.permissions),
@@ -92,6 +103,7 @@ class Grant:
                 name: UNLIMITED if (value := getattr(self.limits, field)) is None else value
                 for field, name in _LIMITS
             },
+            "conditions": list(self.conditions),
             "validFrom": self.valid_from_s,
             "validUntil": self.valid_until_s,
             "salt": "0x" + self.salt.hex(),
@@ -153,6 +165,7 @@ class Grant:
             "owner": self.owner,
             "session_key": self.session_key,
             "audit_log": "0x" + self.audit_log.hex(),
+            "parent": "0x" + self.parent.hex(),
             "workspace": self.workspace,
             "agent_id": self.agent_id,
             "permissions": list(self.permissions),
@@ -160,6 +173,7 @@ class Grant:
             "tokens": list(self.tokens),
             "chains": list(self.chains),
             "limits_micro_usd": {field: getattr(self.limits, field) for field, _ in _LIMITS},
+            "conditions": list(self.conditions),
             "valid_from_s": self.valid_from_s,
             "valid_until_s": self.valid_until_s,
             "salt": "0x" + self.salt.hex(),
@@ -178,6 +192,7 @@ class Grant:
                 owner=data["owner"],
                 session_key=data["session_key"],
                 audit_log=bytes.fromhex(data["audit_log"][2:]),
+                parent=bytes.fromhex(data["parent"][2:]),
                 workspace=data["workspace"],
                 agent_id=data["agent_id"],
                 permissions=tuple(data["permissions"]),
@@ -185,20 +200,27 @@ class Grant:
                 tokens=tuple(data["tokens"]),
                 chains=tuple(data["chains"]),
                 limits=Limits(**data["limits_micro_usd"]),
+                conditions=tuple(data["conditions"]),
                 valid_from_s=data["valid_from_s"],
                 valid_until_s=data["valid_until_s"],
                 salt=bytes.fromhex(data["salt"][2:]),
             )
             regular = grant.to_json() == data
             grant.policy()
+        except ConditionError as error:
+            raise ValueError(f"not a grant: {error}") from error
         except (KeyError, TypeError, AttributeError, ValueError, AssertionError) as error:
             raise ValueError(f"not a grant: {error!r}") from error
         if not regular:
             raise ValueError("not a grant: unknown or irregular fields")
         return grant
 
-    def policy(self) -> Policy:
-        """The policy that enforces this grant."""
+    def policy(self, restrictions: Sequence[str] = ()) -> Policy:
+        """The policy that enforces this grant and, beside it, an operator's restrictions.
+
+        Raises:
+            ConditionError: naming the first of `conditions` or `restrictions` that is none.
+        """
         return Policy(
             limits=self.limits,
             permissions=frozenset(self.permissions) or None,
@@ -207,12 +229,17 @@ class Grant:
             chains=frozenset(self.chains) or None,
             valid_from_ms=self.valid_from_s * 1000,
             valid_until_ms=self.valid_until_s * 1000,
+            conditions=parse_conditions(self.conditions),
+            restrictions=parse_conditions(restrictions, "restrictions"),
         )
 
 
 def _check_form(data: Mapping[str, Any]) -> None:
     """Refuse what Python would take for equal (True is 1) or what EIP-712 could not encode."""
-    for pattern, names in ((_ADDRESS, ("owner", "session_key")), (_BYTES32, ("audit_log", "salt"))):
+    for pattern, names in (
+        (_ADDRESS, ("owner", "session_key")),
+        (_BYTES32, ("audit_log", "parent", "salt")),
+    ):
         for name in names:
             if pattern.fullmatch(data[name]) is None:
                 raise ValueError(f"{name} is not lower-case hexadecimal of its length")
@@ -220,7 +247,7 @@ def _check_form(data: Mapping[str, Any]) -> None:
         if type(data[name]) is not int or not 0 <= data[name] <= UNLIMITED:
             raise ValueError(f"{name} is not a time in seconds")
     texts = [data["workspace"], data["agent_id"]]
-    for name in ("permissions", "merchants", "tokens", "chains"):
+    for name in ("permissions", "merchants", "tokens", "chains", "conditions"):
         texts += data[name]
     "".join(texts).encode()
 

@@ -25,6 +25,7 @@ PLAIN = Grant(
     owner=OWNER.address.lower(),
     session_key="0x" + "ab" * 20,
     audit_log=b"\x02" * 32,
+    parent=b"\x04" * 32,
     workspace="default",
     agent_id="bot",
     permissions=("pay",),
@@ -32,6 +33,7 @@ PLAIN = Grant(
     tokens=(f"{CHAIN}/erc20:0x833589fcd6edb6e08f4c7c32d4f71b54bda02913",),
     chains=(CHAIN,),
     limits=Limits(1, 20, 300, None, 0),
+    conditions=("at most 1 payment per hour", 'never merchant "a b"'),
     valid_from_s=1_800_000_000,
     valid_until_s=1_800_086_400,
     salt=b"\x03" * 32,
@@ -41,6 +43,7 @@ CHANGED: dict[str, Any] = {
     "owner": "0x" + "11" * 20,
     "session_key": "0x" + "12" * 20,
     "audit_log": b"\x13" * 32,
+    "parent": b"\x15" * 32,
     "workspace": "default ",
     "agent_id": "Bot",
     "permissions": (),
@@ -48,6 +51,7 @@ CHANGED: dict[str, Any] = {
     "tokens": (),
     "chains": (CHAIN, CHAIN),
     "limits": Limits(2, 20, 300, None, 0),
+    "conditions": (),
     "valid_from_s": 1_800_000_001,
     "valid_until_s": 1_800_086_401,
     "salt": b"\x14" * 32,
@@ -66,6 +70,7 @@ grants = st.builds(
     owner=addresses,
     session_key=addresses,
     audit_log=hashes,
+    parent=hashes,
     workspace=texts | tricky,
     agent_id=texts | tricky,
     permissions=lists,
@@ -73,6 +78,7 @@ grants = st.builds(
     tokens=lists,
     chains=lists,
     limits=st.builds(Limits, limit, limit, limit, limit, limit),
+    conditions=lists,
     valid_from_s=seconds,
     valid_until_s=seconds,
     salt=hashes,
@@ -221,6 +227,9 @@ def with_limits(**changes: Any) -> dict[str, Any]:
         pytest.param({"audit_log": "0x" + "02" * 31}, id="31 bytes of hash"),
         pytest.param({"salt": "0x" + "0 " * 32}, id="spaces in a hash"),
         pytest.param({"salt": 5}, id="number for a hash"),
+        pytest.param({"parent": None}, id="null for no parent"),
+        pytest.param({"parent": "0x"}, id="empty parent"),
+        pytest.param({"parent": "0x" + "AB" * 32}, id="upper-case parent"),
         pytest.param({"workspace": 7}, id="number for text"),
         pytest.param({"agent_id": None}, id="null for text"),
         pytest.param({"workspace": "\ud800"}, id="lone surrogate"),
@@ -231,6 +240,20 @@ def with_limits(**changes: Any) -> dict[str, Any]:
         pytest.param({"merchants": [" books"]}, id="merchant not in canonical form"),
         pytest.param({"tokens": ["USDC"]}, id="token that is no asset"),
         pytest.param({"chains": None}, id="null for a list"),
+        pytest.param({"conditions": None}, id="null for conditions"),
+        pytest.param({"conditions": "never chain eip155:1"}, id="text for conditions"),
+        pytest.param({"conditions": ["never  chain eip155:1"]}, id="condition with two spaces"),
+        pytest.param({"conditions": ["at most 01 payments per day"]}, id="another spelling"),
+        pytest.param({"conditions": ["never chain eip155:1"] * 2}, id="condition twice"),
+        pytest.param(
+            {"conditions": ["never chain eip155:56", "never chain eip155:1"]}, id="not sorted"
+        ),
+        pytest.param({"conditions": [True]}, id="bool for a condition"),
+        pytest.param({"conditions": ["never merchant \ud800"]}, id="surrogate in a condition"),
+        pytest.param(
+            {"conditions": [f"never chain eip155:{n}" for n in range(101, 166)]},
+            id="65 conditions",
+        ),
     ],
 )
 def test_json_that_is_not_exactly_a_grant_is_refused(change: dict[str, Any]) -> None:
@@ -250,3 +273,19 @@ def test_json_without_a_field_is_refused(name: str) -> None:
 def test_json_that_is_no_grant_at_all_is_refused(data: Any) -> None:
     with pytest.raises(ValueError, match="not a grant"):
         Grant.from_json(data)
+
+
+def test_why_a_condition_is_none_is_said_by_its_place() -> None:
+    sentences = ["at most 1 payment per hour", "at most 1 payments per day"]
+    with pytest.raises(ValueError, match=r"conditions\[1\]: write 'at most 1 payment per day'"):
+        Grant.from_json({**PLAIN.to_json(), "conditions": sentences})
+
+
+def test_the_policy_holds_the_conditions_and_beside_them_the_restrictions() -> None:
+    policy = PLAIN.policy(["at most 3 payments per hour", "never merchant casino"])
+    assert tuple(map(str, policy.conditions)) == PLAIN.conditions
+    assert [str(cap) for cap in policy.in_force.caps] == ["at most 1 payment per hour"]
+    assert policy.in_force.never == {("merchant", "a b"), ("merchant", "casino")}
+    assert PLAIN.policy().restrictions == ()
+    with pytest.raises(ValueError, match=r"restrictions\[0\]: is none"):
+        PLAIN.policy(["spend it all"])

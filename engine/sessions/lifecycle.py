@@ -18,7 +18,7 @@ from engine.audit.canonical import encode
 from engine.db.database import Database
 from engine.db.tables import Session, SessionKey, table
 from engine.errors import Conflict, InvalidInput
-from engine.grant import ZERO_ADDRESS, Domain, Grant
+from engine.grant import NO_PARENT, ZERO_ADDRESS, Domain, Grant
 from engine.identifiers import Identifiers, secret_hash
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch, Writer
@@ -181,22 +181,7 @@ class Sessions:
         token_hash: bytes,
     ) -> SessionView:
         point = key.public_key.to_bytes()
-        valid_from_s = batch.now_ms // 1000
-        grant = Grant(
-            owner=new.owner or ZERO_ADDRESS,
-            session_key=key.public_key.to_address(),
-            audit_log=self._audit_log,
-            workspace=workspace_id,
-            agent_id=new.agent_id,
-            permissions=new.permissions or DEFAULT_PERMISSIONS,
-            merchants=new.merchants,
-            tokens=new.tokens,
-            chains=new.chains,
-            limits=new.limits,
-            valid_from_s=valid_from_s,
-            valid_until_s=-(-(batch.now_ms + new.duration_ms) // 1000),
-            salt=self._identifiers.random_bytes(32),
-        )
+        grant = self._grant(workspace_id, new, key, batch.now_ms)
         state = "awaiting_consent" if new.await_consent else _after_consent(new.mint_pkp)
         ensure_agent(batch, workspace_id, new.agent_id, new.agent_name)
         batch.insert(
@@ -250,6 +235,25 @@ class Sessions:
         view = self.read(batch, session_id)
         self._tell(batch, view, "agent.session.created")
         return view
+
+    def _grant(self, workspace_id: str, new: NewSession, key: PrivateKey, now_ms: int) -> Grant:
+        return Grant(
+            owner=new.owner or ZERO_ADDRESS,
+            session_key=key.public_key.to_address(),
+            audit_log=self._audit_log,
+            parent=NO_PARENT,
+            workspace=workspace_id,
+            agent_id=new.agent_id,
+            permissions=new.permissions or DEFAULT_PERMISSIONS,
+            merchants=new.merchants,
+            tokens=new.tokens,
+            chains=new.chains,
+            limits=new.limits,
+            conditions=(),
+            valid_from_s=now_ms // 1000,
+            valid_until_s=-(-(now_ms + new.duration_ms) // 1000),
+            salt=self._identifiers.random_bytes(32),
+        )
 
     def _consent(
         self, batch: Batch, workspace_id: str, session_id: str, signature: bytes

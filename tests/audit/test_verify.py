@@ -67,6 +67,14 @@ def test_the_report_counts_what_the_session_did(told: Story) -> None:
     assert reasons["life"].endswith(", and in the log")
 
 
+def test_a_condition_that_cannot_be_read_is_named_with_its_reason(told: Story) -> None:
+    document = told.document
+    document["session"]["grant"]["conditions"] = ["at most 1 payments per hour"]
+    report = told.verify(told.seal(document))
+    assert report.verdict is Verdict.TAMPERED
+    assert "conditions[0]: write 'at most 1 payment per hour'" in report.reason
+
+
 def test_that_nobody_consented_is_said_openly(told: Story) -> None:
     reasons = {check.name: check.reason for check in told.verify(told.unsigned).checks}
     assert reasons["consent"].startswith("none: ")
@@ -214,6 +222,9 @@ ATTACKS: list[tuple[str, Edit, str]] = [
     ("the grant ends before it begins", in_grant(valid_until_s=1), "format"),
     ("a merchant has a space at its end", in_grant(merchants=["books "]), "format"),
     ("a chain is none", in_grant(chains=["x"]), "format"),
+    ("a condition is none", in_grant(conditions=["spend it all"]), "format"),
+    ("conditions in another order", in_grant(conditions=["never chain b:b", "a"]), "format"),
+    ("a parent is none", in_grant(parent="0x"), "format"),
     ("a consistency proof is no list", lambda d: d.update(consistency=[None]), "format"),
     # Where it is
     ("another chain", lambda d: d["chain"].update(chain_id="1"), "chain"),
@@ -222,6 +233,8 @@ ATTACKS: list[tuple[str, Edit, str]] = [
     # What was granted, to whom
     ("the limit is raised", raise_the_limit, "registration"),
     ("merchants are added", in_grant(merchants=["books", "casino", "data"]), "registration"),
+    ("a condition is added", in_grant(conditions=["never merchant casino"]), "registration"),
+    ("a parent is added", in_grant(parent="0x" + "11" * 32), "registration"),
     ("the session is longer", in_grant(valid_until_s=4_000_000_000), "registration"),
     ("the grant hash is another", in_session(grant_hash="00" * 32), "registration"),
     ("the grant of another session", from_session(lambda: story().small, "grant"), "registration"),

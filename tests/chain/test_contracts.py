@@ -16,7 +16,7 @@ from engine.chain import contracts, sender
 from engine.chain.deploy import create, deploy
 from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import CallReverted, ChainError, ChainUnavailable, Log
-from engine.grant import Domain, Grant
+from engine.grant import NO_PARENT, Domain, Grant
 from engine.policy.limits import Limits
 from tests.chain import bytecode
 
@@ -41,6 +41,7 @@ class Deployment:
             owner=self.owner.address.lower(),
             session_key=secret.public_key.to_address(),
             audit_log=bytes(32),
+            parent=NO_PARENT,
             workspace="default",
             agent_id="bot",
             permissions=("pay",),
@@ -48,6 +49,7 @@ class Deployment:
             tokens=(),
             chains=("eip155:1",),
             limits=Limits(1, 2, 3, None, 0),
+            conditions=("at most 10 payments per hour",),
             valid_from_s=now_s,
             valid_until_s=now_s + 3600,
             salt=b"s" * 32,

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_unt
 from tests.ledger.oracle import query
 from tests.sessions.killed_engine import MOMENTS
 from tests.sessions.seen import REGISTRY, events
-from tests.world import WORKSPACE, World
+from tests.world import NO_LIMITS, WORKSPACE, World
 
 CONFIRMATIONS = 3
 ROOT = Path(__file__).parents[2]
@@ -53,13 +54,11 @@ def registration(
 
     The second is what a thief of the operator's key would send; no owner signed it.
     """
-    fields = list(view.grant.abi_tuple())
-    signature = view.owner_signature or b""
+    grant, signature = view.grant, view.owner_signature or b""
     if not right:
-        fields[9], signature = (2**64 - 1,) * 5, b""
-        fields[12] = b"\x66" * 32
+        grant, signature = replace(grant, limits=NO_LIMITS, salt=b"\x66" * 32), b""
     data = contracts.call_data(
-        REGISTRY, "register", tuple(fields), view.public_key, signature, False
+        REGISTRY, "register", grant.abi_tuple(), view.public_key, signature, False
     )
     return sender.sign(
         anvil.gateway, anvil.operator, to=anvil.deployed.registry, data=data, nonce=nonce

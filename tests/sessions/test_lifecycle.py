@@ -1,6 +1,7 @@
 """created → awaiting consent → registering → active → revoked | expired, and what may be paid."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from engine.grant import Domain
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.sessions.seen import events
-from tests.world import USD, WORKSPACE, World
+from tests.world import NO_LIMITS, USD, WORKSPACE, World
 
 HOUR_MS = 3_600_000
 
@@ -280,10 +281,9 @@ def test_parameters_that_the_chain_holds_otherwise_are_never_enforced(
     view = world.create(Limits(USD, USD, None, None, None))
     if when == "after the consent":
         view = world.consent(view, wait_s=0)
-    fields = list(view.grant.abi_tuple())
-    fields[9] = (2**64 - 1,) * 5
+    wider = replace(view.grant, limits=NO_LIMITS)
     data = contracts.call_data(
-        contracts.SESSION_REGISTRY, "register", tuple(fields), view.public_key, b"", False
+        contracts.SESSION_REGISTRY, "register", wider.abi_tuple(), view.public_key, b"", False
     )
     deployment = world.engine.deployment
     sender.send(chain_of(world), deployment.operator, to=deployment.registry, data=data)

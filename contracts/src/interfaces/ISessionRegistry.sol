@@ -20,6 +20,7 @@ struct Limits {
 /// @param owner Wallet that consents; zero when the owner has no wallet.
 /// @param sessionKey Address of the session key, the session's identity on chain.
 /// @param auditLog Id of the log, in the anchor registry, that will hold the session's records.
+/// @param parent Struct hash of the grant of the session that delegates; zero when none does.
 /// @param workspace Tenant that the session belongs to.
 /// @param agentId Agent that spends.
 /// @param permissions Actions that the agent may ask for.
@@ -27,6 +28,7 @@ struct Limits {
 /// @param tokens Assets that may be spent.
 /// @param chains Networks on which may be spent.
 /// @param limits Spending limits.
+/// @param conditions What else bounds the spending, as sentences that a wallet can show.
 /// @param validFrom First second of validity, Unix time.
 /// @param validUntil First second after validity, Unix time: the range is half-open.
 /// @param salt Makes two otherwise equal grants differ.
@@ -34,6 +36,7 @@ struct Grant {
     address owner;
     address sessionKey;
     bytes32 auditLog;
+    bytes32 parent;
     string workspace;
     string agentId;
     string[] permissions;
@@ -41,6 +44,7 @@ struct Grant {
     string[] tokens;
     string[] chains;
     Limits limits;
+    string[] conditions;
     uint64 validFrom;
     uint64 validUntil;
     bytes32 salt;
@@ -72,7 +76,8 @@ enum Consent {
 /// key, so that its low 160 bits are the session key's address.
 /// @dev Assumptions and limits, for whoever relies on this contract:
 /// - It enforces no spending limit. Limits are enforced off chain, and audited against the grant
-///   that `SessionRegistered` carries.
+///   that `SessionRegistered` carries. Nor does it read conditions, or look for a parent: that a
+///   child's grant is narrower than its parent's, an auditor checks on both grants.
 /// - The operator is trusted to register what it will enforce. `Consent.None` is nobody's
 ///   signature; read the consent from the event.
 /// - The stored check is 23 bytes long. To find another grant for a registered session takes

@@ -14,10 +14,10 @@ library GrantLib {
     );
     bytes32 internal constant GRANT_TYPEHASH = keccak256(
         "Grant("
-        "address owner,address sessionKey,bytes32 auditLog,string workspace,string agentId,"
-        "string[] permissions,string[] merchants,string[] tokens,string[] chains,"
-        "Limits limits,uint64 validFrom,uint64 validUntil,bytes32 salt)" "Limits("
-        "uint64 perTransactionMicroUsd,uint64 perDayMicroUsd,uint64 perWeekMicroUsd,"
+        "address owner,address sessionKey,bytes32 auditLog,bytes32 parent,string workspace,"
+        "string agentId,string[] permissions,string[] merchants,string[] tokens,string[] chains,"
+        "Limits limits,string[] conditions,uint64 validFrom,uint64 validUntil,bytes32 salt)"
+        "Limits(" "uint64 perTransactionMicroUsd,uint64 perDayMicroUsd,uint64 perWeekMicroUsd,"
         "uint64 perMonthMicroUsd,uint64 approvalAboveMicroUsd)"
     );
 
@@ -29,14 +29,20 @@ library GrantLib {
             grant.owner,
             grant.sessionKey,
             grant.auditLog,
+            grant.parent,
             keccak256(bytes(grant.workspace)),
             keccak256(bytes(grant.agentId))
         );
         bytes memory lists = abi.encode(
             hash(grant.permissions), hash(grant.merchants), hash(grant.tokens), hash(grant.chains)
         );
-        bytes memory bounds =
-            abi.encode(hash(grant.limits), grant.validFrom, grant.validUntil, grant.salt);
+        bytes memory bounds = abi.encode(
+            hash(grant.limits),
+            hash(grant.conditions),
+            grant.validFrom,
+            grant.validUntil,
+            grant.salt
+        );
         return keccak256(bytes.concat(identity, lists, bounds));
     }
 

@@ -43,6 +43,7 @@ abstract contract SessionTest is BaseTest {
         grant.tokens = list("eip155:8453/erc20:0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913");
         grant.chains = list("eip155:8453");
         grant.limits = Limits(1000e6, 5000e6, 20000e6, type(uint64).max, 500e6);
+        grant.conditions = list("at most 10 payments per hour");
         grant.validFrom = uint64(NOW);
         grant.validUntil = UNTIL;
         grant.salt = keccak256("salt");

@@ -9,9 +9,9 @@ contract GrantHashTest is SessionTest {
         "uint64 perDayMicroUsd,uint64 perWeekMicroUsd,uint64 perMonthMicroUsd,"
         "uint64 approvalAboveMicroUsd)";
     string private constant GRANT_TYPE = "Grant(address owner,address sessionKey,"
-        "bytes32 auditLog,string workspace,string agentId,string[] permissions,"
+        "bytes32 auditLog,bytes32 parent,string workspace,string agentId,string[] permissions,"
         "string[] merchants,string[] tokens,string[] chains,Limits limits,"
-        "uint64 validFrom,uint64 validUntil,bytes32 salt)";
+        "string[] conditions,uint64 validFrom,uint64 validUntil,bytes32 salt)";
 
     /// The other implementation of EIP-712 is forge's.
     function testFuzz_EqualsAnotherImplementation(Grant memory grant) public view {
@@ -45,6 +45,8 @@ contract GrantHashTest is SessionTest {
         (grant.merchants[0], grant.merchants[1]) = ("a", "bc");
         vm.assertNotEq(registry.grantHash(grant), first);
         (grant.tokens, grant.merchants) = (grant.merchants, grant.tokens);
+        vm.assertNotEq(registry.grantHash(grant), first);
+        (grant.conditions, grant.chains) = (grant.chains, grant.conditions);
         vm.assertNotEq(registry.grantHash(grant), first);
     }
 }

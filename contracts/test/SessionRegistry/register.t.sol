@@ -197,6 +197,17 @@ contract RegisterTest is SessionTest {
         expectValidityRevert(0, (uint64(1) << 32) + UNTIL);
     }
 
+    /// A parent that was never registered, and conditions that are none: auditors read them.
+    function test_InterpretsNeitherParentNorConditions() public {
+        Grant memory grant = typicalGrant();
+        grant.parent = keccak256("nobody's grant");
+        grant.conditions = list("spend it all");
+        register(grant, consentTo(grant));
+        vm.assertTrue(registry.verifyGrant(id, grant));
+        grant.conditions = list("spend nothing");
+        vm.assertFalse(registry.verifyGrant(id, grant));
+    }
+
     // Consent
 
     function expectSignatureRevert(Grant memory grant, bytes memory signature, address signer)
@@ -274,6 +285,19 @@ contract RegisterTest is SessionTest {
         Grant memory grant = typicalGrant();
         bytes32 signedDigest = registry.grantDigest(grant);
         grant.limits = limits;
+        bytes32 digest = registry.grantDigest(grant);
+        vm.assume(digest != signedDigest);
+        address signer = recovered(OWNER_KEY, signedDigest, digest);
+        expectSignatureRevert(grant, signed(OWNER_KEY, signedDigest), signer);
+    }
+
+    function testFuzz_RevertIf_AnotherParentOrOtherConditionsWereSigned(
+        bytes32 parent,
+        string[] memory conditions
+    ) public {
+        Grant memory grant = typicalGrant();
+        bytes32 signedDigest = registry.grantDigest(grant);
+        (grant.parent, grant.conditions) = (parent, conditions);
         bytes32 digest = registry.grantDigest(grant);
         vm.assume(digest != signedDigest);
         address signer = recovered(OWNER_KEY, signedDigest, digest);
