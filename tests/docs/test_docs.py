@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from api.rest.app import create_app
+from bench.contenders import COMPARISONS, CONTENDERS
 from engine.audit.evidence import NOT_PROVEN
 from engine.policy.rules import RULES
 from engine.settings import CLIENT_VARIABLES, Settings
@@ -14,6 +15,7 @@ from tests.world import World
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
+PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
 
 
 def test_the_readme_lists_every_setting_with_its_default_and_meaning() -> None:
@@ -75,7 +77,8 @@ def test_the_limits_are_documented_with_their_defaults(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "contracts/README.md", *(f"docs/{n}.md" for n in ("architecture",))]
+    "document",
+    ["README.md", "contracts/README.md", "docs/architecture.md", "docs/performance.md"],
 )
 def test_links_and_named_files_exist(document: str) -> None:
     text = (ROOT / document).read_text()
@@ -88,6 +91,13 @@ def test_every_room_of_the_engine_is_on_the_map() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     rooms = {path.name for path in (ROOT / "engine").iterdir() if (path / "__init__.py").exists()}
     assert sorted(room for room in rooms if f"`{room}/`" not in text) == []
+
+
+def test_every_contender_of_the_benchmark_is_described_as_it_describes_itself() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \| (.*?) \| (.*) \|$", PERFORMANCE, re.MULTILINE)
+    assert rows == [(kind.name, kind.unit, kind.says) for kind in CONTENDERS]
+    ratios = re.findall(r"^- (.* ÷ .*)$", PERFORMANCE, re.MULTILINE)
+    assert ratios == [comparison.name for comparison in COMPARISONS]
 
 
 def test_decisions_are_numbered_without_gaps() -> None:

@@ -1,0 +1,111 @@
+"""Rows that the engine wrote, to be written again under other keys: the same bytes, no engine.
+
+With this SQLite alone is measured on exactly what we store (`sqlite_raw.py`), and a ledger is
+filled with a million sessions in minutes (`growth.py`). Clones of a record repeat its bytes, so no
+evidence could be made of them; everything else takes them for its own.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY")
+"""As in engine/db/sqlite.py, by which what is measured is as durable as ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The rows that one call wrote into one table.
+
+    `varied` has the positions of the columns of each unique index; clones differ in the last one.
+    """
+
+    table: str
+    rows: tuple[tuple[Any, ...], ...]
+    varied: tuple[frozenset[int], ...]
+
+    @property
+    def statement(self) -> str:
+        """What inserts one clone."""
+        return f"INSERT INTO {self.table} VALUES ({', '.join('?' * len(self.rows[0]))})"
+
+    def clones(self, number: int, first: Mapping[str, str] | None = None) -> Iterator[list[Any]]:
+        """Clone number `number` (from 1) of each row.
+
+        Values that `first` names are replaced before all else; a unique index that differs by
+        that keeps its other columns as they are.
+        """
+        for row in self.rows:
+            clone = renamed(row, first) if first else list(row)
+            for index in self.varied:
+                if all(clone[at] == row[at] for at in index):
+                    at = max(index)
+                    clone[at] = _differing(row[at], number, len(self.rows))
+            yield clone
+
+
+def renamed(row: Iterable[Any], names: Mapping[str, str]) -> list[Any]:
+    """The row with other values where a value is one of `names`."""
+    return [names.get(value, value) for value in row]
+
+
+def _differing(value: Any, number: int, step: int) -> Any:
+    """Another value of the same size: the next integers, or another end of text or bytes."""
+    if isinstance(value, int):
+        return value + number * step
+    if isinstance(value, str):
+        tail = f"~{number:011x}"  # no key or id of ours has a tilde
+        return value[: -len(tail)] + tail
+    if isinstance(value, bytes):
+        return value[:-8] + number.to_bytes(8)
+    return value  # NULL differs from NULL in a unique index
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection as durable as the engine's own."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def newest_rowids(path: Path) -> dict[str, int]:
+    """The last rowid of every table, to find later what was written since."""
+    with closing(connect(path)) as connection:
+        tables = [
+            name
+            for (name,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            )
+        ]
+        return {
+            table: connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()[0]
+            for table in tables
+        }
+
+
+def templates(path: Path, since: Mapping[str, int]) -> list[Template]:
+    """What was written into each table since `newest_rowids`."""
+    found = []
+    with closing(connect(path)) as connection:
+        for table, rowid in since.items():
+            rows = connection.execute(
+                f"SELECT * FROM {table} WHERE rowid > ? ORDER BY rowid", (rowid,)
+            ).fetchall()
+            if rows:
+                found.append(Template(table, tuple(rows), _unique_columns(connection, table)))
+    return found
+
+
+def _unique_columns(connection: sqlite3.Connection, table: str) -> tuple[frozenset[int], ...]:
+    """The positions of the columns of each unique index, the primary key's among them."""
+    columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    found = {frozenset(column[0] for column in columns if column[5])}
+    for index in connection.execute(f"PRAGMA index_list({table})").fetchall():
+        if index[2]:
+            parts = connection.execute(f"PRAGMA index_info({index[1]})").fetchall()
+            found.add(frozenset(part[1] for part in parts))
+    return tuple(sorted(filter(None, found), key=sorted))

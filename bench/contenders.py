@@ -1,0 +1,85 @@
+"""Who is measured, in the order of the turns, and who is compared with whom."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.anvil_allowance import AnvilAllowance
+from bench.audit_log import InclusionProof, LogAppend, Verify
+from bench.contender import Contender
+from bench.growth import FewSessions, ManySessions, OneSession, OneSessionPrior
+from bench.http_floor import FastapiNoop, HttpFloor
+from bench.limits_library import LimitsMemory, LimitsValkey
+from bench.ours import (
+    EnginePostgres,
+    EnginePostgresCallers,
+    EngineSqlite,
+    EngineSqliteCallers,
+)
+from bench.postgres import PgPlpgsql, PgPlpgsqlPrior, PgStatements
+from bench.served import HttpSqlite, ReadyAfterKill
+from bench.sqlite_raw import SqliteRaw
+from bench.valkey_lua import ValkeyLua
+
+CONTENDERS: tuple[type[Contender], ...] = (
+    EngineSqlite,
+    EngineSqliteCallers,
+    EnginePostgres,
+    EnginePostgresCallers,
+    SqliteRaw,
+    PgPlpgsql,
+    PgPlpgsqlPrior,
+    PgStatements,
+    ValkeyLua,
+    LimitsMemory,
+    LimitsValkey,
+    AnvilAllowance,
+    HttpSqlite,
+    FastapiNoop,
+    HttpFloor,
+    OneSession,
+    OneSessionPrior,
+    FewSessions,
+    ManySessions,
+    LogAppend,
+    InclusionProof,
+    Verify,
+    ReadyAfterKill,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`of` divided by `by`, round by round: their figures, or their latencies' 99th percentile."""
+
+    of: type[Contender]
+    by: type[Contender]
+    what: Literal["figure", "p99_ms"] = "figure"
+
+    @property
+    def name(self) -> str:
+        """As it is shown."""
+        p99 = "p99 of " if self.what == "p99_ms" else ""
+        return f"{p99}{self.of.name} ÷ {self.by.name}"
+
+
+COMPARISONS = (
+    Comparison(EngineSqlite, SqliteRaw),
+    *(
+        Comparison(ours, theirs)
+        for ours in (EngineSqlite, EnginePostgres)
+        for theirs in (PgPlpgsql, PgPlpgsqlPrior, PgStatements)
+    ),
+    Comparison(EngineSqliteCallers, PgPlpgsql),
+    Comparison(EnginePostgresCallers, PgPlpgsql),
+    Comparison(EngineSqlite, ValkeyLua),
+    Comparison(EngineSqlite, LimitsValkey),
+    Comparison(EngineSqlite, LimitsMemory),
+    Comparison(EngineSqlite, AnvilAllowance),
+    Comparison(HttpSqlite, FastapiNoop),
+    Comparison(HttpFloor, FastapiNoop),
+    Comparison(OneSessionPrior, OneSession),
+    Comparison(ManySessions, FewSessions),
+    Comparison(EngineSqliteCallers, PgPlpgsql, "p99_ms"),
+    Comparison(EnginePostgresCallers, PgPlpgsql, "p99_ms"),
+    Comparison(HttpSqlite, FastapiNoop, "p99_ms"),
+)

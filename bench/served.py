@@ -1,0 +1,159 @@
+"""Tallystick over HTTP: `tallystick serve` as a user runs it."""
+
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from bench.contender import MERCHANTS, Contender, Rate, Workload
+from bench.http_floor import BODY, HttpContender
+from bench.http_load import CONNECTIONS, KEY, request
+from bench.ours import HOLD_TTL_S, Installation
+from bench.process import Child
+
+READY_TIMEOUT_S = 300
+POLL_S = 0.002
+KILLED_DECISIONS = 100_000
+BETWEEN_KILLS = 64
+UNLIMITED = dict.fromkeys(
+    ("max_per_day", "max_per_week", "max_per_month", "max_per_transaction"), "999999999"
+) | {"require_approval_above": None}
+
+
+def serve(workload: Workload, admin_key: str | None = None) -> Child:
+    """`tallystick serve` with its defaults, except for where it is and that holds last."""
+    values: dict[str, Any] = {
+        "data_dir": workload.directory / "data",
+        "port": 0,
+        "rpc_port": 0,
+        "hold_ttl_s": HOLD_TTL_S,
+        **({"admin_key": admin_key} if admin_key else {}),
+    }
+    return Child(
+        *("-c", "from tallystick.cli import main; main()", "serve"),
+        environment={
+            **{name: value for name, value in os.environ.items() if "TALLYSTICK" not in name},
+            **{f"TALLYSTICK_{name.upper()}": str(value) for name, value in values.items()},
+        },
+        said=workload.directory / "stderr",
+        ready=r"^REST +(http\S+)",
+    )
+
+
+def wait_until_ready(url: str) -> None:
+    """Return once decisions can be made.
+
+    Raises:
+        TimeoutError: they could not in time.
+    """
+    deadline = time.perf_counter() + READY_TIMEOUT_S
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        while time.perf_counter() < deadline:
+            try:
+                if client.get("/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(POLL_S)
+    raise TimeoutError(f"{url} is not ready")
+
+
+class HttpSqlite(HttpContender):
+    """`POST /api/v1/payments` on SQLite."""
+
+    name = "http-sqlite"
+    says = (
+        "Ours: POST /api/v1/payments to `tallystick serve` on SQLite, one process with its "
+        f"defaults, {CONNECTIONS} keep-alive connections: session token, idempotency key, policy, "
+        "audit record, event, durable commit, answer."
+    )
+
+    def prepare(self) -> Mapping[str, str]:
+        admin_key = f"zfi_test_{secrets.token_hex(32)}"
+        self.server = serve(self.workload, admin_key)
+        wait_until_ready(self.url)
+        headers = {"Authorization": f"Bearer {admin_key}"}
+        with httpx.Client(base_url=self.url, headers=headers, trust_env=False) as client:
+            self._requests = [
+                self._request(self._session(client), number)
+                for number in range(self.workload.sessions)
+            ]
+        return {"connections": str(CONNECTIONS), "sessions": str(len(self._requests))}
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def requests(self) -> Sequence[str]:
+        return self._requests
+
+    def close(self) -> None:
+        if hasattr(self, "server"):
+            self.server.stop()
+
+    def _session(self, client: httpx.Client) -> str:
+        body = {"agent_id": "bench", "user_wallet": "0x" + "b0" * 20, "limits": UNLIMITED}
+        answer = client.post("/api/v1/ai/sessions", json=body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["session_token"])
+
+    def _request(self, token: str, number: int) -> str:
+        headers = {"Idempotency-Key": KEY, "X-Session-Token": token}
+        body = BODY | {"merchant_id": f"merchant-{number % MERCHANTS}"}
+        return request("POST", "/api/v1/payments", headers, body)
+
+
+class ReadyAfterKill(Contender):
+    """From the start of a killed server to its first durable decision."""
+
+    name = "ready-after-kill"
+    says = (
+        f"Ours: `tallystick serve` with {KILLED_DECISIONS:,} decisions (at size 1) in its log is "
+        f"killed with SIGKILL after {BETWEEN_KILLS} more and started again; from the start of the "
+        "process to the answer to the first payment, sent once /readyz says yes."
+    )
+    unit = "s"
+    higher_is_better = False
+
+    def prepare(self) -> Mapping[str, str]:
+        installation = Installation(self.workload)
+        sessions = installation.create_sessions(self.workload.sessions)
+        self.token = installation.world.token
+        decisions = self.workload.scaled(KILLED_DECISIONS)
+        asks = installation.asks(sessions, "prior")
+        installation.pay(asks, lambda count: count >= decisions)
+        installation.close()
+        self.server = serve(self.workload)
+        return {"decisions": str(decisions), "sessions": str(len(sessions))}
+
+    def run(self, seconds: float) -> Rate:
+        count = 0
+        taken = 0.0
+        while taken < seconds:
+            self._pay(BETWEEN_KILLS)  # leaves something in the write-ahead log
+            self.server.kill()
+            started = time.perf_counter()
+            self.server = serve(self.workload)
+            self._pay(1)
+            taken += time.perf_counter() - started
+            count += 1
+        return Rate(count, taken)
+
+    def close(self) -> None:
+        if hasattr(self, "server"):
+            self.server.stop()
+
+    @classmethod
+    def figure(cls, rate: Rate) -> float:
+        return rate.seconds / rate.count
+
+    def _pay(self, count: int) -> None:
+        wait_until_ready(self.server.url)
+        headers = {"X-Session-Token": self.token}
+        with httpx.Client(base_url=self.server.url, headers=headers, trust_env=False) as client:
+            for _ in range(count):
+                answer = client.post("/api/v1/payments", json=BODY)
+                assert answer.status_code == 201, answer.text
