@@ -23,7 +23,7 @@ from engine.db.database import Database
 from engine.db.tables import Meta, table
 from engine.errors import CannotStart
 from engine.identifiers import RandomBytes
-from engine.sessions.vault import Vault
+from engine.sessions.vault import KEK_BYTES, Vault
 from engine.settings import Settings, Token
 
 OPERATOR_FUNDS_WEI = 100 * 10**18
@@ -40,6 +40,7 @@ _ALWAYS_STORED = {
     "operator",
 }
 
+_KEK_SALT = "kek_salt"
 _meta = table(Meta)
 
 
@@ -70,10 +71,37 @@ class Deployment:
 
 
 def stored_deployment(database: Database) -> dict[str, str]:
-    """What the `meta` table holds; empty before the first start is done."""
+    """What the `meta` table holds of it; empty before the first start is done."""
+    return {key: value for key, value in _stored(database).items() if key != _KEK_SALT}
+
+
+def shared_salt(database: Database, random_bytes: RandomBytes) -> bytes:
+    """The salt of the KEK, for an installation that is more than one directory; made once.
+
+    Raises:
+        CannotStart: it is damaged.
+    """
+    stored = _stored(database)
+    if _KEK_SALT not in stored:
+        _store(database, {_KEK_SALT: random_bytes(KEK_BYTES).hex()})
+        stored = _stored(database)
+    try:
+        return bytes.fromhex(stored[_KEK_SALT])
+    except ValueError as error:
+        raise CannotStart(f"the ledger's meta table is damaged: {_KEK_SALT}") from error
+
+
+def _stored(database: Database) -> dict[str, str]:
     with database.reading() as connection:
         rows = connection.execute(sa.select(_meta.c.key, _meta.c.value)).all()
     return {row.key: row.value for row in rows}
+
+
+def _store(database: Database, values: dict[str, str]) -> None:
+    with database.writer.begin():
+        database.begin(())
+        rows = [{"key": key, "value": value} for key, value in values.items()]
+        database.insert_many(_meta, rows)
 
 
 def establish(
@@ -94,10 +122,7 @@ def establish(
     stored = stored_deployment(database)
     if not stored:
         stored = _first_start(settings, gateway, vault, genesis.hash, random_bytes)
-        with database.writer.begin():
-            database.writer.execute(
-                sa.insert(_meta), [{"key": key, "value": stored[key]} for key in stored]
-            )
+        _store(database, stored)
     if missing := sorted(_ALWAYS_STORED - stored.keys()):
         raise CannotStart(f"the ledger's meta table has lost {', '.join(missing)}")
     try:

@@ -13,32 +13,31 @@ import sqlalchemy as sa
 import structlog
 
 from engine.audit.canonical import CanonicalError
-from engine.chain import contracts
 from engine.chain.embedded import EmbeddedChain
 from engine.chain.embedded_rpc import EmbeddedRpc
-from engine.chain.gateway import BlockHeader, ChainError, ChainGateway
-from engine.chain.indexer import DeepReorg, Indexer
+from engine.chain.gateway import ChainError, ChainGateway
 from engine.chain.json_rpc import JsonRpcChain
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
+from engine.db.postgres import PostgresDatabase
 from engine.db.sqlite import DirectoryLock, SqliteDatabase
-from engine.deployment import Deployment, establish, stored_deployment
+from engine.deployment import Deployment, establish, shared_salt, stored_deployment
 from engine.errors import CannotStart, TallystickError, Unavailable
-from engine.evidence.anchorer import Anchorer, AnchorView
+from engine.evidence.anchorer import AnchorView
 from engine.evidence.export import Exporter
 from engine.grant import Domain
 from engine.identifiers import Identifiers
+from engine.lead import Lead
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.ledger import Ledger
-from engine.ledger.log import Log, committed, sequence
+from engine.ledger.log import Log, committed
 from engine.ledger.payments import Payments
-from engine.ledger.writer import Batch, Scribe, Writer
+from engine.ledger.writer import Scribe, Writer
 from engine.policy.decision import Remaining
 from engine.sessions.lifecycle import Sessions
-from engine.sessions.on_chain import Listener, Registrar
 from engine.sessions.session import NewSession, SessionView
-from engine.sessions.vault import Vault
+from engine.sessions.vault import Vault, kept_salt
 from engine.settings import Settings, Token
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
@@ -56,31 +55,27 @@ class Engine:
         self,
         settings: Settings,
         *,
-        lock: DirectoryLock,
+        lock: DirectoryLock | None,
         database: Database,
         gateway: ChainGateway,
         deployment: Deployment,
         vault: Vault,
-        clock: Clock,
+        clock: Clock | None,
         stopwatch: Clock,
         identifiers: Identifiers,
         log: Log,
     ) -> None:
         self.settings = settings
-        self.clock = clock
+        self.clock = clock or system_clock
         self.database = database
         self.gateway = gateway
         self.deployment = deployment
         self._lock = lock
         self._log = log
-        self._ticking = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
-        self.ticked = threading.Condition()
-        """Notified after every tick."""
         self._anchored_at = time.monotonic()
         self._background: threading.Thread | None = None
-        self.chain_fault: str | None = None
         self.writer = Writer(database, Scribe(deployment.origin, identifiers), clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
         self.ledger = Ledger(self.writer, self.chain_watch, hold_ttl_ms=settings.hold_ttl_s * 1000)
@@ -95,43 +90,18 @@ class Engine:
             domain=Domain(deployment.chain_id, deployment.registry),
             audit_log=deployment.log_id,
         )
-        self._follow(gateway, log)
-        self._exporter = Exporter(database, log, deployment)
-
-    def _follow(self, gateway: ChainGateway, log: Log) -> None:
-        """Set up what listens to the chain and what speaks to it."""
-        settings, database, deployment = self.settings, self.database, self.deployment
-        self._listener = Listener(self.sessions, confirmations=settings.confirmations)
-        self._indexer = Indexer(
+        self.lead = Lead(
             gateway,
             database,
             self.writer,
-            {
-                deployment.registry: contracts.SESSION_REGISTRY,
-                deployment.anchors: contracts.ANCHOR_REGISTRY,
-            },
-            start_block=deployment.start_block,
-            on_change=self._chain_changed,
-        )
-        self._registrar = Registrar(
-            gateway,
-            database,
-            self.writer,
+            deployment,
             self.sessions,
-            registry=deployment.registry,
-            operator=deployment.operator,
-        )
-        self._anchorer = Anchorer(
-            gateway,
-            database,
-            self.writer,
+            self.ledger,
             log,
-            address=deployment.anchors,
-            log_id=deployment.log_id,
-            signing_key=deployment.log_key,
-            operator=deployment.operator,
+            self.chain_watch,
             confirmations=settings.confirmations,
         )
+        self._exporter = Exporter(database, log, deployment)
 
     def open(self) -> None:
         """Take commands and read the chain once.
@@ -143,7 +113,7 @@ class Engine:
         self.chain_watch.reached(self.sessions.latest_expiry_ms())
         self.writer.start()
         self.tick()
-        if contradiction := self.writer.call(self._anchorer.contradiction):
+        if contradiction := self.lead.contradiction():
             raise CannotStart(contradiction)
 
     def start(self) -> None:
@@ -160,19 +130,12 @@ class Engine:
         self.writer.stop()
         self.gateway.close()
         self.database.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what the background thread does again and again. A silent chain is noted."""
-        with self._ticking:
-            if not self.database.present():
-                self.writer.fault = "the data directory was removed under the running engine"
-            self._sequence()
-            self._note_chain(self._follow_chain(anchor=anchor))
-            while self.ledger.expire_holds() or self._expire_sessions():
-                pass
-        with self.ticked:
-            self.ticked.notify_all()
+        self.lead.tick(anchor=anchor)
 
     def create_session(
         self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0
@@ -213,30 +176,21 @@ class Engine:
         Raises:
             Unavailable: the chain refused it, or does not answer, so nothing new was sent.
         """
-        wanted = self._sequence()
-        self.tick(anchor=True)
-        latest = self._anchorer.latest()
-        if self.chain_fault is not None and (latest is None or latest.size < wanted):
-            raise Unavailable(f"nothing was anchored: {self.chain_fault}", code="chain_unavailable")
-        if self._anchorer.refused is not None:
-            raise Unavailable(
-                f"the chain refused the anchor: {self._anchorer.refused}", code="anchor_refused"
-            )
-        return latest
+        return self.lead.anchor()
 
     def evidence(self, workspace_id: str, session_id: str) -> bytes:
         """The evidence file of a session."""
         view = self.sessions.get(workspace_id, session_id)
-        self._sequence()
+        self.lead.sequence()
         return self._exporter.export(view, self.clock())
 
     def ready(self) -> dict[str, Any]:
         """Whether decisions can be made, and what is in doubt if not."""
-        faults = [fault for fault in (self.writer.fault, self.chain_fault) if fault]
+        faults = [fault for fault in (self.writer.fault, self.lead.chain_fault) if fault]
         if not faults and self.chain_watch.silent:
             faults.append("the chain has not been read lately")
-        latest = self._anchorer.latest()
-        refused = self._anchorer.refused
+        latest = self.lead.anchorer.latest()
+        refused = self.lead.anchorer.refused
         with self.database.reading() as connection:
             records = committed(connection.execute)
         return {
@@ -255,59 +209,6 @@ class Engine:
         rpc.start()
         return rpc
 
-    def _sequence(self) -> int:
-        """Give everything committed its place in the log; returns how many records have one."""
-
-        def command(batch: Batch) -> None:
-            batch.sequencing()
-            sequence(batch.read, batch.update)
-
-        self.writer.call(command)
-        with self.database.reading() as connection:
-            self._log.follow(connection.execute)
-        return self._log.size
-
-    def _follow_chain(self, *, anchor: bool) -> str | None:
-        """Listen, then speak; returns what is wrong with the chain, if anything is."""
-        try:
-            self._read_chain()
-            if self._registrar.tick():
-                self._read_chain()
-            self._anchorer.tick(new=anchor)
-        except DeepReorg as error:
-            self.chain_watch.lost()
-            return error.message
-        except ChainError as error:
-            return error.message
-        return None
-
-    def _note_chain(self, fault: str | None) -> None:
-        """Log what is wrong with the chain when that changes, not every second while it lasts."""
-        if fault is not None and fault != self.chain_fault:
-            _log.warning("chain_silent", reason=fault)
-        elif fault is None and self.chain_fault is not None:
-            _log.warning("chain_heard")
-        self.chain_fault = fault
-
-    def _chain_changed(self, batch: Batch, tip: BlockHeader, subjects: set[bytes]) -> None:
-        # Before the commit: a payment of a session that this makes active must see this time.
-        self.chain_watch.reached(tip.timestamp_s * 1000)
-        self._listener(batch, tip, subjects)
-        if self.deployment.log_id in subjects and (fault := self._anchorer.contradiction(batch)):
-            self.writer.fault = fault
-
-    def _expire_sessions(self) -> int:
-        return self.sessions.expire_due(self.chain_watch.time_ms)
-
-    def _read_chain(self) -> None:
-        while True:
-            tip: BlockHeader = self._indexer.tick()
-            head = self.gateway.head()
-            self.chain_watch.reached(tip.timestamp_s * 1000)
-            if tip.number >= head.number:
-                self.chain_watch.seen(tip.timestamp_s * 1000)
-                return
-
     def _settled(self, view: SessionView, wait_s: float) -> SessionView:
         if view.state != "registering":
             return view
@@ -316,15 +217,15 @@ class Engine:
         self._wake.set()
         while (
             view.state == "registering"
-            and self.chain_fault is None
+            and self.lead.chain_fault is None
             and (left := deadline - time.monotonic()) > 0
         ):
             if self._background is None:
                 self.tick()
-            with self.ticked:
+            with self.lead.ticked:
                 view = self.sessions.get(view.workspace_id, view.id)
                 if view.state == "registering":
-                    self.ticked.wait(min(left, poll_s))
+                    self.lead.ticked.wait(min(left, poll_s))
         return view
 
     def _run(self) -> None:
@@ -344,58 +245,77 @@ class Engine:
             self.tick(anchor=anchor)
         except Exception as error:  # noqa: BLE001 (whatever it was, it is a doubt)
             reason = error.message if isinstance(error, TallystickError) else repr(error)
-            self.chain_fault = f"the chain could not be followed: {reason}"
+            self.lead.chain_fault = f"the chain could not be followed: {reason}"
             _log.exception("tick_failed")
 
 
 def open_engine(
-    settings: Settings, *, clock: Clock = system_clock, stopwatch: Clock = system_stopwatch
+    settings: Settings, *, clock: Clock | None = None, stopwatch: Clock = system_stopwatch
 ) -> Engine:
-    """Open the data directory that `settings` names, making it at the first start.
+    """Open what `settings` name, making it at the first start.
+
+    `clock` replaces the time that decisions go by: the system's, or the database's if it is shared.
 
     Raises:
         CannotStart: another process has it, it is damaged, or it belongs to another chain.
     """
-    identifiers = Identifiers(clock)
-    lock = DirectoryLock(settings.data_dir)
-    opened: list[Any] = [lock.release]
-    try:
-        database = SqliteDatabase(settings.data_dir / "ledger.sqlite3")
-        opened.append(database.close)
-        vault = _vault(settings)
-        gateway = _gateway(settings, stored_deployment(database))
-        opened.append(gateway.close)
-        deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
-        log = Log(deployment.origin)
-        with database.reading() as connection:
-            log.load(connection.execute, deployment.log_verifier_key)
-        engine = Engine(
-            settings,
-            lock=lock,
-            database=database,
-            gateway=gateway,
-            deployment=deployment,
-            vault=vault,
-            clock=clock,
-            stopwatch=stopwatch,
-            identifiers=identifiers,
-            log=log,
-        )
-        opened.append(engine.writer.stop)
-        engine.open()
-    except BaseException as error:
-        for release in reversed(opened):
-            release()
-        if isinstance(error, (Unavailable, ChainError, CanonicalError, sa.exc.DatabaseError)):
+    identifiers = Identifiers(clock or system_clock)
+    with contextlib.ExitStack() as opened:
+        lock = None
+        if settings.database is None or settings.chain == "embedded":
+            lock = DirectoryLock(settings.data_dir)
+            opened.callback(lock.release)
+        try:
+            database = _database(settings)
+            opened.callback(database.close)
+            if clock is None and not database.shared:
+                clock = system_clock
+            with database.starting():
+                vault = _vault(settings, database, identifiers)
+                gateway = _gateway(settings, stored_deployment(database))
+                opened.callback(gateway.close)
+                deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
+            log = Log(deployment.origin)
+            with database.reading() as connection:
+                log.load(connection.execute, deployment.log_verifier_key)
+            engine = Engine(
+                settings,
+                lock=lock,
+                database=database,
+                gateway=gateway,
+                deployment=deployment,
+                vault=vault,
+                clock=clock,
+                stopwatch=stopwatch,
+                identifiers=identifiers,
+                log=log,
+            )
+            opened.callback(engine.writer.stop)
+            engine.open()
+        except (Unavailable, ChainError, CanonicalError, sa.exc.DatabaseError) as error:
             raise CannotStart(str(error)) from error
-        raise
+        opened.pop_all()
     return engine
 
 
-def _vault(settings: Settings) -> Vault:
+def _database(settings: Settings) -> Database:
+    if settings.database is not None:
+        return PostgresDatabase(settings.database.get_secret_value())
+    return SqliteDatabase(settings.data_dir / "ledger.sqlite3")
+
+
+def _vault(settings: Settings, database: Database, identifiers: Identifiers) -> Vault:
     if settings.kek is None:
+        if database.shared:
+            raise CannotStart(
+                "TALLYSTICK_KEK is not set: every server of one TALLYSTICK_DATABASE needs the same"
+            )
         return Vault.from_file(settings.data_dir / "kek")
-    return Vault.from_passphrase(settings.kek.get_secret_value(), settings.data_dir / "kek.salt")
+    if database.shared:
+        salt = shared_salt(database, identifiers.random_bytes)
+    else:
+        salt = kept_salt(settings.data_dir / "kek.salt")
+    return Vault.from_passphrase(settings.kek.get_secret_value(), salt)
 
 
 def _gateway(settings: Settings, stored: Mapping[str, str]) -> ChainGateway:

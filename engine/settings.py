@@ -42,6 +42,12 @@ def _chain(text: str) -> str:
     return text
 
 
+def _database(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("takes a URL that begins with postgresql://")
+    return url
+
+
 def _symbol(text: str) -> str:
     if not re.fullmatch(r"[A-Z0-9.]{1,12}", text):
         raise ValueError("takes 1 to 12 capital letters, digits and dots")
@@ -101,6 +107,10 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         default=Path("tallystick-data"), description="The one directory that holds all state"
+    )
+    database: Annotated[SecretStr, AfterValidator(_database)] | None = Field(
+        default=None,
+        description="`postgresql://…` for one database and many servers; default: a file of SQLite",
     )
     host: str = Field(default="127.0.0.1", description="Address that `serve` listens on")
     port: int = Field(default=8402, ge=0, le=65535, description="Port that `serve` listens on")

@@ -11,6 +11,19 @@ from engine.audit.record import Head
 
 
 @dataclass(frozen=True, slots=True)
+class ChainReading:
+    """What the process that leads last told the others of the chain.
+
+    `time_ms` is the chain's clock and `read_ms` the database's when the chain was last read to its
+    newest block, or None if that is in doubt. `fault` is why nobody may decide any more.
+    """
+
+    time_ms: int
+    read_ms: int | None
+    fault: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """What a transaction of the writer begins with.
 
@@ -24,6 +37,7 @@ class Turn:
     heads: dict[str, Head] | None = None
     last_ms: int = 0
     now_ms: int | None = None
+    chain: ChainReading | None = None
 
 
 class Database(Protocol):

@@ -254,6 +254,20 @@ class ChainBlock(SQLModel, table=True):
     timestamp_s: int = _big()
 
 
+class ChainWatchRow(SQLModel, table=True):
+    """What the process that leads tells the others of the chain, and they it. One row, `id` 1.
+
+    `wanted_size` is the size of the log that somebody wants to see anchored.
+    """
+
+    __tablename__ = "chain_watch"
+    id: int = _key(Integer)
+    time_ms: int = _big()
+    read_ms: int | None = _big(nullable=True)
+    fault: str | None = _text(nullable=True)
+    wanted_size: int = _big()
+
+
 class ChainEvent(SQLModel, table=True):
     """An event of our contracts in a block of the canonical chain."""
 

@@ -27,6 +27,17 @@ class ChainWatch:
         """The chain's own clock was at least here; it never goes back for us."""
         self.time_ms = max(self.time_ms, time_ms)
 
+    def told(self, time_ms: int, read_ago_ms: int | None) -> None:
+        """Another process says when it read the chain; None: it does not trust what it read."""
+        self.reached(time_ms)
+        self._read_ms = None if read_ago_ms is None else self._stopwatch() - read_ago_ms
+        self.ever_read = self.ever_read or read_ago_ms is not None
+
+    @property
+    def read_ago_ms(self) -> int | None:
+        """How long ago the chain was read; None if that does not count any more."""
+        return None if self._read_ms is None else self._stopwatch() - self._read_ms
+
     def lost(self) -> None:
         """Nothing known of the chain can be trusted until it is read again."""
         self._read_ms = None
@@ -34,6 +45,5 @@ class ChainWatch:
     @property
     def silent(self) -> bool:
         """Whether too much could have happened on the chain since it was last read."""
-        if self._read_ms is None:
-            return True
-        return self._stopwatch() - self._read_ms > self._silence_max_ms
+        read_ago_ms = self.read_ago_ms
+        return read_ago_ms is None or read_ago_ms > self._silence_max_ms

@@ -334,9 +334,11 @@ class Ledger:
             .order_by(_decisions.c.expires_ms)
             .limit(SWEEP_HOLDS_MAX)
         ).scalars()
+        counts = Counter(due.all())
+        batch.hold(counts)
         return sum(
             self._expire(batch, self._account(batch, session_id), count)
-            for session_id, count in Counter(due.all()).items()
+            for session_id, count in counts.items()
         )
 
     def _record_end(self, batch: Batch, account: Account, payment: Payment) -> None:

@@ -12,7 +12,7 @@ more until the process is started again.
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,11 +46,11 @@ _outbox = table(OutboxEvent)
 
 
 class Undeclared(Exception):
-    """A command needs a stream that the transaction does not hold."""
+    """A command needs streams that the transaction does not hold."""
 
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.stream = stream
+    def __init__(self, streams: Collection[str]) -> None:
+        super().__init__(streams)
+        self.streams = streams
 
 
 class Scribe:
@@ -102,6 +102,16 @@ class Batch:
         self.flush()
         return self._connection.execute(statement)
 
+    def hold(self, streams: Iterable[str]) -> None:
+        """Say, before anything is written, which streams a command found that it appends to.
+
+        If others could append to them too, all is begun again with them.
+        """
+        if self._turn.heads is not None:
+            missing = [stream for stream in streams if stream not in self._heads]
+            if missing:
+                raise Undeclared(missing)
+
     def sequencing(self) -> None:
         """Be the only one who gives records their place, until the batch ends."""
         self._database.sequencing()
@@ -111,7 +121,7 @@ class Batch:
         head = self._heads.get(stream)
         if head is None:
             if self._turn.heads is not None:
-                raise Undeclared(stream)
+                raise Undeclared((stream,))
             head = self._heads[stream] = stored_head(self.read, stream)
         return head
 
@@ -205,6 +215,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._forget: list[Callable[[], None]] = [scribe.heads.clear]
+        self._learn: list[Callable[[Turn, int], None]] = []
         self._accepting = threading.Lock()
         self._stopped = False
         self._now_ms = 0
@@ -214,6 +225,10 @@ class Writer:
     def on_abandoned_batch(self, forget: Callable[[], None]) -> None:
         """Call `forget` when memory may differ from the database and must be read again."""
         self._forget.append(forget)
+
+    def on_turn(self, learn: Callable[[Turn, int], None]) -> None:
+        """Call `learn` with what each transaction begins with and its decision time."""
+        self._learn.append(learn)
 
     def start(self) -> None:
         """Begin to take commands."""
@@ -296,11 +311,14 @@ class Writer:
             try:
                 with self._database.writer.begin():
                     turn = self._database.begin(sorted(streams))
-                    batch = Batch(self._database, self._scribe, turn, self._time(turn))
+                    now_ms = self._time(turn)
+                    for learn in self._learn:
+                        learn(turn, now_ms)
+                    batch = Batch(self._database, self._scribe, turn, now_ms)
                     answers = [self._answer(order.command, batch) for order in orders]
                     batch.close()
             except Undeclared as needed:
-                streams.add(needed.stream)
+                streams.update(needed.streams)
             except sa.exc.DBAPIError as error:
                 contentions += 1
                 if contentions > CONTENTIONS_MAX or not self._database.contended(error):

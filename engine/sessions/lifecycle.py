@@ -296,6 +296,7 @@ class Sessions:
             .limit(SWEEP_SESSIONS_MAX)
         )
         due = [session_from_row(row) for row in batch.read(query).mappings().all()]
+        batch.hold(view.id for view in due)
         for view in due:
             evidence = {"chain_time_ms": chain_time_ms} if view.mint_pkp else {}
             self._move(batch, view, "expired", "session.expired", evidence, ended=True)

@@ -55,6 +55,7 @@ class Listener:
         touched = sa.select(_sessions.c.id).where(_sessions.c.token_id.in_(subjects))
         ids = dict.fromkeys(batch.read(waiting).scalars())
         ids.update(dict.fromkeys(batch.read(touched).scalars()))
+        batch.hold(ids)
         for session_id in ids:
             self._update(batch, self._sessions.read(batch, session_id), tip)
 

@@ -25,17 +25,9 @@ class Vault:
         self._cipher = AESGCM(kek)
 
     @classmethod
-    def from_passphrase(cls, passphrase: str, salt_file: Path) -> "Vault":
-        """Derive the KEK from a passphrase (scrypt, RFC 7914, N = 2^15, r = 8, p = 1).
-
-        The salt is no secret; it is made on first use, so that no two installations share one.
-
-        Raises:
-            CannotStart: the file is not 64 hexadecimal digits.
-        """
-        if not salt_file.exists():
-            _write_once(salt_file, secrets.token_hex(KEK_BYTES))
-        scrypt = Scrypt(salt=_read_hex(salt_file), length=KEK_BYTES, n=2**15, r=8, p=1)
+    def from_passphrase(cls, passphrase: str, salt: bytes) -> "Vault":
+        """Derive the KEK from a passphrase (scrypt, RFC 7914, N = 2^15, r = 8, p = 1)."""
+        scrypt = Scrypt(salt=salt, length=KEK_BYTES, n=2**15, r=8, p=1)
         return cls(scrypt.derive(passphrase.encode()))
 
     @classmethod
@@ -73,6 +65,17 @@ class Vault:
                 f"{context} cannot be decrypted: TALLYSTICK_KEK (or the kek file) is not the one "
                 "this data directory was made with, or the data was changed"
             ) from error
+
+
+def kept_salt(path: Path) -> bytes:
+    """The salt of an installation, which is no secret; made on first use, so no two share one.
+
+    Raises:
+        CannotStart: the file is not 64 hexadecimal digits.
+    """
+    if not path.exists():
+        _write_once(path, secrets.token_hex(KEK_BYTES))
+    return _read_hex(path)
 
 
 def _read_hex(path: Path) -> bytes:

@@ -84,7 +84,7 @@ class CleanReader:
 
     def agrees_with(self, world: World) -> None:
         """Assert that the world has indexed the same, apart from blocks it need not keep."""
-        world.engine._read_chain()  # an anchor may have been mined after the last reading
+        world.engine.lead._read_chain()  # an anchor may have been mined after the last reading
         events, blocks = indexed(world.engine.database)
         clean_events, clean_blocks = self.read(world)
         assert events == clean_events
@@ -142,7 +142,7 @@ def registered(world: World, view: SessionView) -> bool:
 
 def anchored(world: World) -> bool:
     """Whether everything that was committed before the newest anchor is final."""
-    anchor = world.engine._anchorer.latest()
+    anchor = world.engine.lead.anchorer.latest()
     return anchor is not None and anchor.state == "final"
 
 
@@ -296,22 +296,22 @@ def test_as_deep_as_is_remembered_is_followed_and_one_deeper_stops_decisions(
     world.engine.tick()
     reorganise(anvil, REORG_DEPTH_MAX)
     world.engine.tick()
-    assert world.engine.chain_fault is None
+    assert world.engine.lead.chain_fault is None
     assert code(world, there) == "ALLOWED"
     clean.agrees_with(world)
 
     reorganise(anvil, REORG_DEPTH_MAX + 1)
     world.engine.tick()
-    assert "replaced more than" in str(world.engine.chain_fault)
+    assert "replaced more than" in str(world.engine.lead.chain_fault)
     assert world.engine.ready()["ready"] is False
     with pytest.raises(Unavailable) as refused:
         world.pay(there, 1)
     assert refused.value.code == "chain_unavailable"
     assert code(world, here) == "ALLOWED"
     with pytest.raises(DeepReorg):
-        world.engine._indexer.tick()
+        world.engine.lead.indexer.tick()
     world.reopen()
-    assert "replaced more than" in str(world.engine.chain_fault), "a restart does not forget it"
+    assert "replaced more than" in str(world.engine.lead.chain_fault), "a restart does not forget it"
     with pytest.raises(Unavailable):
         world.pay(there, 1)
 
@@ -385,7 +385,7 @@ def test_a_chain_that_changes_while_it_is_read_is_read_again(
     """Between the events and the headers the newest block is replaced."""
     gateway, honest = world.engine.gateway, world.engine.gateway.logs
     view = world.consent(world.create(), wait_s=0)
-    world.engine._registrar.tick()
+    world.engine.lead.registrar.tick()
     wait_until(lambda: bool(events(world.engine, "SessionRegistered", view)))
 
     def replaced(**wanted: Any) -> list[Any]:
@@ -396,7 +396,7 @@ def test_a_chain_that_changes_while_it_is_read_is_read_again(
     monkeypatch.setattr(gateway, "logs", replaced)
     before = indexed(world.engine.database)
     with pytest.raises(ChainUnavailable, match="of another block"):
-        world.engine._indexer.tick()
+        world.engine.lead.indexer.tick()
     assert indexed(world.engine.database) == before
     monkeypatch.setattr(gateway, "logs", honest)
     tick_until(world, lambda: registered(world, view))
@@ -421,7 +421,7 @@ def test_blocks_that_do_not_hang_together_are_not_believed(
 
     monkeypatch.setattr(gateway, "block", other)
     with pytest.raises(ChainUnavailable, match="does not follow"):
-        world.engine._indexer.tick()
+        world.engine.lead.indexer.tick()
     assert indexed(world.engine.database) == before
 
 
@@ -431,19 +431,19 @@ def test_a_failure_while_a_reorganisation_is_stored_leaves_all_of_it_to_the_next
     view = world.session(mint_pkp=True)
     before = indexed(world.engine.database)
     anvil.rpc("anvil_reorg", 2, [])
-    listen = world.engine._indexer._on_change
+    listen = world.engine.lead.indexer._on_change
 
     def fail(batch: Batch, tip: BlockHeader, subjects: set[bytes]) -> None:
         listen(batch, tip, subjects)
         batch.flush()
         raise RuntimeError("the process ends here")
 
-    monkeypatch.setattr(world.engine._indexer, "_on_change", fail)
+    monkeypatch.setattr(world.engine.lead.indexer, "_on_change", fail)
     with pytest.raises(Unavailable):
-        world.engine._indexer.tick()
+        world.engine.lead.indexer.tick()
     assert indexed(world.engine.database) == before
     assert state(world, view) == "active"
-    monkeypatch.setattr(world.engine._indexer, "_on_change", listen)
+    monkeypatch.setattr(world.engine.lead.indexer, "_on_change", listen)
     tick_until(world, lambda: registered(world, view))
     assert state(world, view) == "active"
     clean.agrees_with(world)

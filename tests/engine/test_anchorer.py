@@ -120,7 +120,7 @@ def test_the_background_anchors_when_it_is_due(tmp_path: Path) -> None:
     world = World(tmp_path / "data", anchor_interval_s=1)
     size = grow(world)
     world.engine.start()
-    condition = world.engine.ticked
+    condition = world.engine.lead.ticked
     with condition:
         assert condition.wait_for(lambda: stored(world) == [(size, "final")], timeout=20)
     assert sizes(world) == [size]
@@ -278,7 +278,7 @@ def test_a_refusal_of_the_chain_is_said_and_stops_no_decision(
     size = anchored_now(world)
     grow(world)
     with monkeypatch.context() as line:
-        line.setattr(world.engine._anchorer, "_log_id", b"\x66" * 32)  # a log that is not ours
+        line.setattr(world.engine.lead.anchorer, "_log_id", b"\x66" * 32)  # a log that is not ours
         with pytest.raises(Unavailable) as refused:
             world.engine.anchor()
         assert refused.value.code == "anchor_refused"

@@ -271,7 +271,7 @@ def test_a_payment_that_waits_behind_the_finding_is_not_decided_either(
             world.engine.tick()
 
     busy = writer.submit(lambda _batch: released.wait(20))
-    monkeypatch.setattr(world.engine, "_sequence", lambda: None)  # or that would be what waits
+    monkeypatch.setattr(world.engine.lead, "sequence", lambda: None)  # or that would be what waits
     monkeypatch.setattr(writer, "submit", told)
     reader = threading.Thread(target=read)
     reader.start()

@@ -69,7 +69,7 @@ class Scene:
         records.feed(read_records(self.world.settings.data_dir / "ledger.sqlite3"))
         size = len(records.leaves)
         log = engine._log
-        assert engine._sequence() == size
+        assert engine.lead.sequence() == size
         assert log.tree.root(size) == records.root(size)
         for view, (_, _, entries) in zip(self.views, found, strict=True):
             used = records.budgets[view.id].used("per_day", engine.clock())

@@ -240,7 +240,7 @@ def test_the_background_tick_expires_by_itself(timed: World) -> None:
     view = timed.session(duration_ms=HOUR_MS)
     timed.engine.start()
     clock_of(timed).now_ms = view.expires_ms
-    condition = timed.engine.ticked
+    condition = timed.engine.lead.ticked
     with condition:
         assert condition.wait_for(lambda: state(timed, view) == "expired", timeout=20)
 

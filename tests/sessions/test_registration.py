@@ -83,7 +83,7 @@ def test_the_background_tick_hears_of_the_owners_revocation(own: World) -> None:
     view = own.session(mint_pkp=True)
     owner_revokes(own, view)
     own.engine.start()
-    condition = own.engine.ticked
+    condition = own.engine.lead.ticked
     with condition:
         assert condition.wait_for(lambda: state(own, view) == "revoked", timeout=20)
 
@@ -186,14 +186,14 @@ def test_a_registration_whose_answer_was_lost_is_sent_again_unchanged(
     view = world.consent(world.create(), wait_s=0)
     world.engine.tick()
     before = written(world, view, "register")
-    assert world.engine.chain_fault is not None
-    assert "the line was cut" in world.engine.chain_fault
+    assert world.engine.lead.chain_fault is not None
+    assert "the line was cut" in world.engine.lead.chain_fault
     assert code(world, view) == "SESSION_NOT_ANCHORED"
     world.engine.tick()
     assert written(world, view, "register") == before
     monkeypatch.setattr(chain, "send_raw", honest)
     world.engine.tick()
-    assert world.engine.chain_fault is None
+    assert world.engine.lead.chain_fault is None
     assert state(world, view) == "active"
     assert written(world, view, "register") == before
     [registered] = events(world.engine, "SessionRegistered", view)

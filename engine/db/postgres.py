@@ -1,0 +1,287 @@
+"""PostgreSQL: one database that any number of processes write to at once.
+
+Whoever appends to streams holds their rows in `stream_heads`, in the order of their ids, until its
+transaction ends; nothing else is locked, so processes are in each other's way only where they mean
+the same session. Time is the database's. One process leads, by an advisory lock, and speaks for
+all: it follows the chain and anchors. Giving records their place in the log is guarded by another
+lock, because a leader that lost its connection may not know yet that it is none.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import resources
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from engine.audit.record import Head
+from engine.db.database import ChainReading, Turn
+from engine.errors import CannotStart
+
+VERSION_MIN = 140_000
+"""PostgreSQL 14, as `server_version_num` counts."""
+COPY_ROWS_MIN = 8
+"""From so many rows on, COPY is faster than INSERT."""
+LOCK_TIMEOUT_MS = 5_000
+STATEMENT_TIMEOUT_MS = 30_000
+
+# The keys of the advisory locks, "TLST" and what each is for.
+_LOCKS = 0x544C5354
+_STARTING, _SEQUENCING, _LEADING = 1, 2, 3
+
+_CONTENDED = ("40001", "40P01", "55P03", "23505")
+"""Serialization failure, deadlock, lock timeout, and a row that somebody else made first."""
+_LASTING = ("XX", "58")
+"""Data or index corrupted, and system errors such as a failed write."""
+
+_HOLD = """
+    SELECT id, seq, prev, time_ms FROM stream_heads WHERE id = ANY(%s) ORDER BY id FOR UPDATE
+"""
+_NUMBER = """
+    SELECT nextval('log_batch_ids'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+           time_ms, read_ms, fault
+    FROM chain_watch
+"""
+_ADVANCE = """
+    INSERT INTO stream_heads (id, seq, prev, time_ms)
+    SELECT id, seq, prev, %s FROM unnest(%s::text[], %s::bigint[], %s::bytea[]) AS t (id, seq, prev)
+    ON CONFLICT (id) DO UPDATE
+    SET seq = excluded.seq, prev = excluded.prev, time_ms = excluded.time_ms
+"""
+
+
+class PostgresDatabase:
+    """A PostgreSQL database, as a `Database` that many processes share."""
+
+    shared = True
+
+    def __init__(self, url: str) -> None:
+        """Connect, look at the server's settings and bring the schema up to date.
+
+        Raises:
+            CannotStart: it cannot be reached, would lose commits, is another program's database, or
+                of a newer release.
+        """
+        address = sa.make_url(url).set(drivername="postgresql+psycopg")
+        self._inserts: dict[sa.Table, _Insert] = {}
+        options: dict[str, Any] = {
+            "application_name": "tallystick",
+            "options": (
+                f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
+                "-c idle_in_transaction_session_timeout=60000 -c synchronous_commit=on "
+                "-c timezone=UTC -c search_path=public"
+            ),
+        }
+        self._conninfo = address.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._options = options
+        # psycopg would say BEGIN in a round trip of its own; said by us it goes with the next one.
+        self._writing = sa.create_engine(
+            address, poolclass=StaticPool, isolation_level="AUTOCOMMIT", connect_args=options
+        )
+        self._reading = sa.create_engine(
+            address, poolclass=QueuePool, pool_size=4, pool_pre_ping=True, connect_args=options
+        )
+        sa.event.listen(self._reading, "begin", _read_only)
+        self._leading: psycopg.Connection[Any] | None = None
+        try:
+            with self.starting():
+                self._check()
+                self._migrate()
+            self.writer = self._writing.connect()
+        except (sa.exc.DBAPIError, psycopg.Error) as error:
+            self._writing.dispose()
+            raise CannotStart(
+                f"TALLYSTICK_DATABASE cannot be used: {getattr(error, 'orig', error)}"
+            ) from error
+        except CannotStart:
+            self._writing.dispose()
+            raise
+
+    def _check(self) -> None:
+        """Look before anything is written."""
+        with self._connect() as connection:
+            shown = {
+                name: str(_value(connection, f"SHOW {name}"))
+                for name in ("server_version_num", "fsync", "full_page_writes", "server_encoding")
+            }
+            if int(shown["server_version_num"]) < VERSION_MIN:
+                raise CannotStart("TALLYSTICK_DATABASE is older than PostgreSQL 14")
+            for name in ("fsync", "full_page_writes"):
+                if shown[name] != "on":
+                    raise CannotStart(
+                        f"TALLYSTICK_DATABASE has {name} = {shown[name]}: a power cut would lose "
+                        f"decisions that were answered; set {name} = on"
+                    )
+            if shown["server_encoding"] != "UTF8":
+                raise CannotStart("TALLYSTICK_DATABASE is not encoded in UTF8")
+            if _value(connection, "SELECT pg_is_in_recovery()"):
+                raise CannotStart("TALLYSTICK_DATABASE is a standby, which cannot be written to")
+            ours = _value(connection, "SELECT to_regclass('alembic_version') IS NOT NULL")
+            tables = _value(
+                connection, "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
+            )
+            if tables and not ours:
+                raise CannotStart("TALLYSTICK_DATABASE is not a Tallystick database")
+
+    def _migrate(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(resources.files("engine.db") / "migrations"))
+        with self._writing.connect().execution_options(
+            isolation_level="READ COMMITTED"
+        ) as connection:
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise CannotStart(f"TALLYSTICK_DATABASE is of another release: {error}") from error
+            connection.commit()
+
+    def begin(self, streams: Sequence[str]) -> Turn:
+        """Hold these streams; the clock is read and the batch numbered once that is so."""
+        with self._driver() as driver, driver.pipeline():
+            driver.execute("BEGIN")
+            held = driver.execute(_HOLD, (list(streams),))
+            # Its own statement: what stands in one that waits for a lock is from before it waited.
+            numbered = driver.execute(_NUMBER)
+        heads = dict.fromkeys(streams, Head())
+        last_ms = 0
+        for stream, seq, prev, time_ms in held.fetchall():
+            heads[stream] = Head(seq, prev)
+            last_ms = max(last_ms, time_ms)
+        batch, now_ms, *chain = numbered.fetchall()[0]
+        return Turn(batch, heads, last_ms, now_ms, ChainReading(*chain))
+
+    def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:
+        """Tell whoever holds these streams next where they end."""
+        ids = sorted(heads)
+        ends = [heads[stream] for stream in ids]
+        seqs, prevs = [end.seq for end in ends], [end.prev for end in ends]
+        with self._driver() as driver:
+            driver.execute(_ADVANCE, (now_ms, ids, seqs, prevs))
+
+    def sequencing(self) -> None:
+        """Wait for whoever gives records their place now."""
+        with self._driver() as driver:
+            driver.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCKS, _SEQUENCING))
+
+    def insert_many(self, into: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Insert rows that all have the same columns, in the writer's transaction."""
+        insert = self._inserts.get(into)
+        if insert is None:
+            insert = self._inserts[into] = _Insert(into, list(rows[0]))
+        with self._driver() as driver, driver.cursor() as cursor:
+            if len(rows) < COPY_ROWS_MIN:
+                one = ", ".join([insert.placeholders] * len(rows))
+                values = chain.from_iterable(map(insert.values, rows))
+                cursor.execute((insert.insert + one).encode(), list(values))
+                return
+            with cursor.copy(insert.copy.encode()) as copy:
+                for row in rows:
+                    copy.write_row(insert.values(row))
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection that sees one consistent, committed state and cannot write."""
+        with self._reading.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Be the only process that sets the installation up; others wait."""
+        with self._connect() as connection:
+            connection.execute("SET lock_timeout = 0")
+            connection.execute("SET statement_timeout = 0")
+            connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, _STARTING))
+            yield
+
+    def leads(self) -> bool:
+        """Whether this process leads, or does from now on because nobody does.
+
+        The lock is held by a connection of its own, and lost with it.
+        """
+        try:
+            if self._leading is None:
+                self._leading = self._connect()
+            locked = self._leading.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted "
+                "AND pid = pg_backend_pid() AND classid = %s AND objid = %s",
+                (_LOCKS, _LEADING),
+            ).fetchone()
+            if locked is not None and locked[0]:
+                return True
+            tried = self._leading.execute(
+                "SELECT pg_try_advisory_lock(%s, %s)", (_LOCKS, _LEADING)
+            ).fetchone()
+            return tried is not None and bool(tried[0])
+        except psycopg.Error:
+            self._stop_leading()
+            return False
+
+    def lasting(self, error: sa.exc.DBAPIError) -> str | None:
+        """A lost connection is not: what was committed on it is found by its key."""
+        state = str(getattr(error.orig, "sqlstate", None))
+        return state if state.startswith(_LASTING) else None
+
+    def contended(self, error: sa.exc.DBAPIError) -> bool:
+        """Whether others were in the way."""
+        return getattr(error.orig, "sqlstate", None) in _CONTENDED
+
+    def present(self) -> bool:
+        """A server that is gone says so itself."""
+        return True
+
+    def close(self) -> None:
+        """Close every connection, and let another process lead."""
+        self._stop_leading()
+        self._reading.dispose()
+        self.writer.close()
+        self._writing.dispose()
+
+    @contextmanager
+    def _driver(self) -> Iterator[psycopg.Connection[Any]]:
+        """The writer's connection as psycopg knows it; its errors come out as SQLAlchemy's."""
+        driver: Any = self.writer.connection.driver_connection
+        try:
+            yield driver
+        except psycopg.Error as error:
+            if driver.closed:
+                self.writer.invalidate(error)
+            raise sa.exc.DBAPIError.instance(
+                None, None, error, psycopg.Error, connection_invalidated=driver.closed
+            ) from error
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self._conninfo, autocommit=True, **self._options)
+
+    def _stop_leading(self) -> None:
+        if self._leading is not None:
+            with suppress(psycopg.Error):
+                self._leading.close()
+            self._leading = None
+
+
+class _Insert:
+    """The statements that insert into one table; made once."""
+
+    def __init__(self, into: sa.Table, columns: list[str]) -> None:
+        names = ", ".join(f'"{name}"' for name in columns)
+        self.insert = f'INSERT INTO "{into.name}" ({names}) VALUES '  # noqa: S608 (names of ours)
+        self.placeholders = f"({', '.join(['%s'] * len(columns))})"
+        self.copy = f'COPY "{into.name}" ({names}) FROM STDIN'
+        self.values = itemgetter(*columns)
+
+
+def _value(connection: psycopg.Connection[Any], statement: str) -> Any:
+    row = connection.execute(statement.encode()).fetchone()
+    return None if row is None else row[0]
+
+
+def _read_only(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -1,0 +1,246 @@
+"""What one process does for all that share a database: it reads the chain and speaks to it, gives
+records their place in the log, anchors, and expires what is over.
+
+The others learn from a row of the database what it read and whether that is in doubt.
+"""
+
+import threading
+import time
+
+import sqlalchemy as sa
+import structlog
+
+from engine.chain import contracts
+from engine.chain.gateway import BlockHeader, ChainError, ChainGateway
+from engine.chain.indexer import DeepReorg, Indexer
+from engine.db.database import Database, Turn
+from engine.db.tables import ChainWatchRow, table
+from engine.deployment import Deployment
+from engine.errors import Unavailable
+from engine.evidence.anchorer import Anchorer, AnchorView
+from engine.ledger.chain_watch import ChainWatch
+from engine.ledger.ledger import Ledger
+from engine.ledger.log import Log, sequence
+from engine.ledger.writer import Batch, Writer
+from engine.sessions.lifecycle import Sessions
+from engine.sessions.on_chain import Listener, Registrar
+
+ANCHOR_WAIT_S = 30
+"""So long a process that does not lead waits for an anchor of the one that does."""
+
+_watch = table(ChainWatchRow)
+_log = structlog.get_logger(__name__)
+
+
+class Lead:
+    """The work of the process that leads. In one that does not, `tick` does nothing."""
+
+    def __init__(
+        self,
+        gateway: ChainGateway,
+        database: Database,
+        writer: Writer,
+        deployment: Deployment,
+        sessions: Sessions,
+        ledger: Ledger,
+        log: Log,
+        chain_watch: ChainWatch,
+        *,
+        confirmations: int,
+    ) -> None:
+        self._gateway = gateway
+        self._database = database
+        self._writer = writer
+        self._log_id = deployment.log_id
+        self._sessions = sessions
+        self._ledger = ledger
+        self._log = log
+        self._chain_watch = chain_watch
+        self._leads = False
+        self._ticking = threading.Lock()
+        self.ticked = threading.Condition()
+        """Notified after every tick."""
+        self.chain_fault: str | None = None
+        """What is wrong with the chain, if anything is."""
+        self._listener = Listener(sessions, confirmations=confirmations)
+        self.indexer = Indexer(
+            gateway,
+            database,
+            writer,
+            {
+                deployment.registry: contracts.SESSION_REGISTRY,
+                deployment.anchors: contracts.ANCHOR_REGISTRY,
+            },
+            start_block=deployment.start_block,
+            on_change=self._chain_changed,
+        )
+        self.registrar = Registrar(
+            gateway,
+            database,
+            writer,
+            sessions,
+            registry=deployment.registry,
+            operator=deployment.operator,
+        )
+        self.anchorer = Anchorer(
+            gateway,
+            database,
+            writer,
+            log,
+            address=deployment.anchors,
+            log_id=deployment.log_id,
+            signing_key=deployment.log_key,
+            operator=deployment.operator,
+            confirmations=confirmations,
+        )
+        if database.shared:
+            writer.on_turn(self._learn)
+
+    def tick(self, *, anchor: bool = False) -> None:
+        """Do once what has to be done again and again. A silent chain is noted."""
+        with self._ticking:
+            if not self._database.present():
+                self._writer.fault = "the data directory was removed under the running engine"
+            if self._database.leads():
+                self._tick(anchor=anchor)
+            else:
+                self._leads = False
+        with self.ticked:
+            self.ticked.notify_all()
+
+    def anchor(self) -> AnchorView | None:
+        """Anchor everything committed, or wait until the process that leads has.
+
+        Raises:
+            Unavailable: the chain refused it or does not answer, or nobody leads.
+        """
+        wanted = self.sequence()
+        if self._database.leads():
+            self.tick(anchor=True)
+        else:
+            self._wait_for_anchor(wanted)
+        latest = self.anchorer.latest()
+        if self.chain_fault is not None and (latest is None or latest.size < wanted):
+            raise Unavailable(f"nothing was anchored: {self.chain_fault}", code="chain_unavailable")
+        if self.anchorer.refused is not None:
+            raise Unavailable(
+                f"the chain refused the anchor: {self.anchorer.refused}", code="anchor_refused"
+            )
+        return latest
+
+    def sequence(self) -> int:
+        """Give everything committed its place in the log; returns how many records have one."""
+
+        def command(batch: Batch) -> None:
+            batch.sequencing()
+            sequence(batch.read, batch.update)
+
+        self._writer.call(command)
+        with self._database.reading() as connection:
+            self._log.follow(connection.execute)
+        return self._log.size
+
+    def contradiction(self) -> str | None:
+        """What the chain holds that the log here did not lead to, if anything."""
+        return self._writer.call(self.anchorer.contradiction)
+
+    def _tick(self, *, anchor: bool) -> None:
+        self.sequence()
+        if not self._leads and self._database.shared:
+            self._take_over()
+        self._leads = True
+        self._note_chain(self._follow_chain(anchor=anchor or self._anchor_wanted()))
+        if self._database.shared:
+            self._writer.call(self._tell)
+        while self._ledger.expire_holds() or self._sessions.expire_due(self._chain_watch.time_ms):
+            pass
+
+    def _take_over(self) -> None:
+        """Whoever led before may have anchored what an older database knows nothing of."""
+        self._read_chain()
+        if fault := self.contradiction():
+            self._writer.call(lambda batch: self._stop_all(batch, fault))
+
+    def _follow_chain(self, *, anchor: bool) -> str | None:
+        """Listen, then speak; returns what is wrong with the chain, if anything is."""
+        try:
+            self._read_chain()
+            if self.registrar.tick():
+                self._read_chain()
+            self.anchorer.tick(new=anchor)
+        except DeepReorg as error:
+            self._chain_watch.lost()
+            return error.message
+        except ChainError as error:
+            return error.message
+        return None
+
+    def _note_chain(self, fault: str | None) -> None:
+        """Log what is wrong with the chain when that changes, not every second while it lasts."""
+        if fault is not None and fault != self.chain_fault:
+            _log.warning("chain_silent", reason=fault)
+        elif fault is None and self.chain_fault is not None:
+            _log.warning("chain_heard")
+        self.chain_fault = fault
+
+    def _chain_changed(self, batch: Batch, tip: BlockHeader, subjects: set[bytes]) -> None:
+        # Before the commit: a payment of a session that this makes active must see this time.
+        self._chain_watch.reached(tip.timestamp_s * 1000)
+        self._listener(batch, tip, subjects)
+        if self._log_id in subjects and (fault := self.anchorer.contradiction(batch)):
+            self._stop_all(batch, fault)
+
+    def _stop_all(self, batch: Batch, fault: str) -> None:
+        self._writer.fault = fault
+        if self._database.shared:
+            batch.update(sa.update(_watch).values(fault=fault))
+
+    def _read_chain(self) -> None:
+        while True:
+            tip: BlockHeader = self.indexer.tick()
+            head = self._gateway.head()
+            self._chain_watch.reached(tip.timestamp_s * 1000)
+            if tip.number >= head.number:
+                self._chain_watch.seen(tip.timestamp_s * 1000)
+                return
+
+    # What follows is between processes.
+
+    def _tell(self, batch: Batch) -> None:
+        ago_ms = self._chain_watch.read_ago_ms
+        batch.update(
+            sa.update(_watch).values(
+                time_ms=self._chain_watch.time_ms,
+                read_ms=None if ago_ms is None else batch.now_ms - ago_ms,
+            )
+        )
+
+    def _learn(self, turn: Turn, now_ms: int) -> None:
+        told = turn.chain
+        assert told is not None, "who shares a database tells and is told"
+        if told.fault is not None:
+            self._writer.fault = told.fault
+        if self._leads:
+            self._chain_watch.reached(told.time_ms)
+        else:
+            ago_ms = None if told.read_ms is None else max(0, now_ms - told.read_ms)
+            self._chain_watch.told(told.time_ms, ago_ms)
+
+    def _anchor_wanted(self) -> bool:
+        if not self._database.shared:
+            return False
+        latest = self.anchorer.latest()
+        with self._database.reading() as connection:
+            wanted: int = connection.execute(sa.select(_watch.c.wanted_size)).scalar_one()
+        return wanted > (latest.size if latest else 0)
+
+    def _wait_for_anchor(self, wanted: int) -> None:
+        higher = sa.update(_watch).where(_watch.c.wanted_size < wanted).values(wanted_size=wanted)
+        self._writer.call(lambda batch: batch.update(higher))
+        deadline = time.monotonic() + ANCHOR_WAIT_S
+        while time.monotonic() < deadline:
+            latest = self.anchorer.latest()
+            if latest is not None and latest.size >= wanted and latest.state != "sent":
+                return
+            time.sleep(0.05)
+        raise Unavailable("no process that leads has anchored it", code="anchor_pending")
