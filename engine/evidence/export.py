@@ -1,6 +1,7 @@
 """Write the evidence file of one session."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -58,12 +59,7 @@ class Exporter:
             ).first()
             size = anchor.size if anchor is not None else 0
             sizes = self._anchored_sizes(connection, registration["block_number"], size)
-            rows = connection.execute(
-                sa.select(_leaf.label("leaf_index"), _records.c.body)
-                .join(_batches, _batches.c.id == _records.c.batch)
-                .where(_records.c.stream == view.id, _batches.c.first_leaf.is_not(None))
-                .order_by(_records.c.seq)
-            ).all()
+            rows = _records_of(connection, view)
             self.log.follow(connection.execute)
         deployment = self.deployment
         content = {
@@ -135,3 +131,14 @@ class Exporter:
         sizes = {int(json.loads(args)["size"]) for args in connection.execute(events).scalars()}
         sizes.update(connection.execute(mined).scalars())
         return sorted(size for size in sizes if size <= size_max)
+
+
+def _records_of(connection: sa.Connection, view: SessionView) -> Sequence[Any]:
+    """The records of a session that have their place in the log, each with it."""
+    query = (
+        sa.select(_leaf.label("leaf_index"), _records.c.body)
+        .join(_batches, _batches.c.id == _records.c.batch)
+        .where(_records.c.stream == view.id, _batches.c.first_leaf.is_not(None))
+        .order_by(_records.c.seq)
+    )
+    return connection.execute(query).all()

@@ -311,7 +311,9 @@ def test_as_deep_as_is_remembered_is_followed_and_one_deeper_stops_decisions(
     with pytest.raises(DeepReorg):
         world.engine.lead.indexer.tick()
     world.reopen()
-    assert "replaced more than" in str(world.engine.lead.chain_fault), "a restart does not forget it"
+    assert "replaced more than" in str(world.engine.lead.chain_fault), (
+        "a restart does not forget it"
+    )
     with pytest.raises(Unavailable):
         world.pay(there, 1)
 
