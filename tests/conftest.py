@@ -9,6 +9,8 @@ from hypothesis import settings
 
 from tests.world import World
 
+pytest_plugins = ["tests.server_fixtures"]
+
 # A loaded machine makes a single example slow; no test here is about time.
 settings.register_profile("tallystick", deadline=None)
 settings.load_profile("tallystick")

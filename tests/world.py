@@ -44,6 +44,13 @@ class World:
         self.engine: Engine = self._open()
         self.operator_key = self.engine.access.ensure_admin(None)
 
+    @property
+    def store(self) -> Path | str:
+        """Where the ledger is: a file of SQLite, or the URL of a database of PostgreSQL."""
+        if self.settings.database is not None:
+            return self.settings.database.get_secret_value()
+        return self.settings.data_dir / "ledger.sqlite3"
+
     def reopen(self) -> None:
         """Close the engine and open the same directory again."""
         self.engine.close()

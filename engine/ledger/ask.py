@@ -49,12 +49,14 @@ def ask(
     """Prepare a request. `memo` is JSON that belongs to no rule (description, metadata).
 
     Raises:
-        InvalidInput: the key is empty or too long, or the memo is not JSON of the audit log.
+        InvalidInput: the key is empty, too long or has a NUL; or the memo is not JSON of the log.
     """
     if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX:
         raise InvalidInput(
             "Idempotency-Key", f"must have 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} characters"
         )
+    if key is not None and "\0" in key:  # which not every database can keep
+        raise InvalidInput("Idempotency-Key", "must not have a NUL character")
     decided_on = {
         "amount_micro_usd": request.amount,
         "merchant": request.merchant,

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from tests.audit import rfc6962
 
 WINDOWS_MS = {
@@ -142,23 +144,30 @@ class Records:
         spend.held, spend.amount = False, captured
 
 
-def read_records(data_file: Path, start: int = 0) -> list[tuple[int, bytes]]:
+def read_records(store: Path | str, start: int = 0) -> list[tuple[int, bytes]]:
     """The (index, bytes) of the stored records from index `start` on."""
     return query(
-        data_file,
+        store,
         "SELECT row_number() OVER (ORDER BY batch, position) - 1, body FROM records "
-        "ORDER BY batch, position LIMIT -1 OFFSET ?",
+        "ORDER BY batch, position LIMIT 1000000000 OFFSET ?",
         start,
     )
 
 
-def query(data_file: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Read the data file with a connection of its own."""
-    with closing(sqlite3.connect(f"{data_file.as_uri()}?mode=ro", uri=True)) as connection:
+def query(store: Path | str, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Read the data file, or the database of a URL, with a connection of its own."""
+    if isinstance(store, str):
+        with psycopg.connect(store) as postgres:
+            sql = sql.replace("?", "%s").replace("CAST(body AS TEXT)", "convert_from(body, 'UTF8')")
+            return postgres.execute(sql.encode(), values or None).fetchall()
+    with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
         return connection.execute(sql, values).fetchall()
 
 
-def alter(data_file: Path, sql: str, *values: Any) -> int:
-    """Change the data file behind everybody's back; returns how many rows were changed."""
-    with closing(sqlite3.connect(data_file)) as connection, connection:
+def alter(store: Path | str, sql: str, *values: Any) -> int:
+    """Change what is stored behind everybody's back; returns how many rows were changed."""
+    if isinstance(store, str):
+        with psycopg.connect(store) as postgres:
+            return postgres.execute(sql.replace("?", "%s").encode(), values or None).rowcount
+    with closing(sqlite3.connect(store)) as connection, connection:
         return connection.execute(sql, values).rowcount

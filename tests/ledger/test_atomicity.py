@@ -24,11 +24,13 @@ from tests.ledger.asking import ask, one_batch
 from tests.ledger.oracle import Records, query, read_records
 from tests.world import USD, WORKSPACE, World
 
+STORES = ("sqlite",)
+
 DAY = Limits(None, 100 * USD, None, None, None)
 
 
 def dump(world: World) -> list[list[Any]]:
-    data_file = world.settings.data_dir / "ledger.sqlite3"
+    data_file = world.store
     tables = ("sessions", "decisions", "records", "outbox", "checkpoints", "meta")
     return [query(data_file, f"SELECT * FROM {name} ORDER BY rowid") for name in tables]
 
@@ -66,7 +68,7 @@ class Scene:
             assert facts(kept) == facts(read)
             found.append(facts(kept))
         records = Records()
-        records.feed(read_records(self.world.settings.data_dir / "ledger.sqlite3"))
+        records.feed(read_records(self.world.store))
         size = len(records.leaves)
         log = engine._log
         assert engine.lead.sequence() == size
@@ -286,7 +288,7 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_room_again(world: World) 
         assert world.pay(view, 1, key=f"{again}").id == first.id
     assert len(stored[1]) + 1 == len(dump(world)[1])
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    Records().feed(read_records(world.settings.data_dir / "ledger.sqlite3"))
+    Records().feed(read_records(world.store))
 
 
 def test_a_log_line_that_cannot_be_written_stops_nothing(world: World) -> None:

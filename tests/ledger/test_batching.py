@@ -19,6 +19,8 @@ from tests.ledger.asking import ask, at_once, one_batch
 from tests.ledger.oracle import query
 from tests.world import USD, WORKSPACE, World
 
+STORES = ("sqlite",)
+
 DAY = Limits(None, 100 * USD, None, None, None)
 
 
@@ -64,7 +66,7 @@ def test_many_threads_need_few_commits(world: World) -> None:
 
 def test_nobody_is_answered_before_the_commit_and_everybody_sees_it_after(world: World) -> None:
     view = world.session(DAY)
-    data_file = world.settings.data_dir / "ledger.sqlite3"
+    data_file = world.store
     states = "SELECT state FROM decisions WHERE session_id = ? AND number = ?"
     asked: list[Future[Payment]] = []
     at_commit: list[tuple[int, list[Any]]] = []
@@ -111,7 +113,7 @@ def test_a_command_that_fails_harms_only_its_caller(world: World) -> None:
     assert (again.result().id, again.result().replayed) == (before.result().id, True)
     assert world.engine.remaining(view).per_day == 0
     assert world.engine.writer.fault is None
-    data_file = world.settings.data_dir / "ledger.sqlite3"
+    data_file = world.store
     assert (
         query(data_file, "SELECT 1 FROM records WHERE CAST(body AS TEXT) LIKE '%\"never\"%'") == []
     )

@@ -10,13 +10,15 @@ from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.world import USD, WORKSPACE, World
 
+STORES = ("sqlite",)
+
 DAY = Limits(None, 100 * USD, None, None, None)
 
 
 def change(world: World, statement: str) -> None:
     """Change the database while the engine is stopped."""
     world.engine.close()
-    with contextlib.closing(sqlite3.connect(world.settings.data_dir / "ledger.sqlite3")) as raw:
+    with contextlib.closing(sqlite3.connect(world.store)) as raw:
         assert raw.execute(statement).rowcount > 0
         raw.commit()
     world.engine = world._open()

@@ -50,7 +50,7 @@ def test_parameters_that_were_changed_in_the_database_are_not_enforced(
     richer["limits_micro_usd"]["per_day"] = 1_000_000 * USD
     grant_hash = type(view.grant).from_json(richer).hash() if hidden else view.grant_hash
     text = json.dumps(richer, sort_keys=True, separators=(",", ":"))
-    data_file = world.settings.data_dir / "ledger.sqlite3"
+    data_file = world.store
     world.engine.close()
     change = "UPDATE sessions SET grant_json = ?, grant_hash = ? WHERE id = ?"
     assert alter(data_file, change, text, grant_hash, view.id) == 1
@@ -68,10 +68,11 @@ def test_a_session_that_is_over_pays_no_more_though_its_holds_may_still_end(worl
     world.reopen()
     assert world.pay(view, 1).decision["code"] == "SESSION_REVOKED"
     assert world.engine.ledger.capture(WORKSPACE, hold.id).result().state == "captured"
-    data_file = world.settings.data_dir / "ledger.sqlite3"
-    standing = (
-        "SELECT json_extract(CAST(body AS TEXT), '$.body.decision.evidence.standing') FROM records "
-        "JOIN decisions ON stream = session_id AND seq = record_seq "
+    data_file = world.store
+    denials = (
+        "SELECT body FROM records JOIN decisions ON stream = session_id AND seq = record_seq "
         "WHERE session_id = ? AND number > 0"
     )
-    assert query(data_file, standing, view.id) == [("revoked",), ("revoked",)]
+    bodies = [json.loads(bytes(body))["body"] for (body,) in query(data_file, denials, view.id)]
+    standings = [body["decision"]["evidence"]["standing"] for body in bodies]
+    assert standings == ["revoked", "revoked"]

@@ -1,5 +1,6 @@
 """An authorization is held, and then captured, voided or expired: one of them, once."""
 
+import json
 import random
 import threading
 
@@ -38,13 +39,14 @@ def void(world: World, payment: Payment) -> Payment:
 def endings(world: World, payment: Payment) -> list[str]:
     """The kinds of the records that end a payment."""
     rows = query(
-        world.settings.data_dir / "ledger.sqlite3",
-        "SELECT json_extract(CAST(body AS TEXT), '$.kind') FROM records "
-        "WHERE json_extract(CAST(body AS TEXT), '$.body.payment') = ? ORDER BY batch, position",
-        payment.id,
+        world.store,
+        "SELECT body FROM records WHERE stream = ? ORDER BY batch, position",
+        payment.session_id,
     )
-    assert rows[0] == ("payment.decided",)
-    return [kind for (kind,) in rows[1:]]
+    records = [json.loads(bytes(body)) for (body,) in rows]
+    kinds = [r["kind"] for r in records if r["body"].get("payment") == payment.id]
+    assert kinds[0] == "payment.decided"
+    return kinds[1:]
 
 
 def test_a_payment_at_once_is_captured_whole_and_counts(world: World) -> None:
@@ -222,7 +224,7 @@ def test_the_sweep_works_in_slices_and_ends_every_hold_once(fresh: World) -> Non
     fresh.clock.advance(TTL_MS)
     ledger = fresh.engine.ledger
     assert [ledger.expire_holds() for _ in range(3)] == [SWEEP_HOLDS_MAX, 100, 0]
-    data_file = fresh.settings.data_dir / "ledger.sqlite3"
+    data_file = fresh.store
     states = query(data_file, "SELECT state, count(*) FROM decisions GROUP BY state")
     assert states == [("expired", 2 * holds)]
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.ledger.hammer import Hammer
 
+STORES = ("sqlite",)
+
 KILLS = 8
 
 

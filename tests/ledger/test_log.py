@@ -17,6 +17,8 @@ from tests.ledger.asking import START_MS
 from tests.ledger.oracle import Records, alter, query, read_records
 from tests.world import World, settings_for
 
+STORES = ("sqlite",)
+
 FIRST, SIZE = 11, 17
 AT = "(batch, position) = (SELECT batch, position FROM records ORDER BY 1, 2 LIMIT 1 OFFSET ?)"
 

@@ -20,9 +20,9 @@ TTL_MS = 900_000
 def events(world: World, view: SessionView) -> list[tuple[Any, ...]]:
     """(event, payload, sequence number, when) of a session, but for that of its creation."""
     rows = query(
-        world.settings.data_dir / "ledger.sqlite3",
+        world.store,
         "SELECT event, payload_json, seq, created_ms, workspace_id, delivered_ms FROM outbox "
-        "WHERE stream = ? ORDER BY rowid",
+        "WHERE stream = ? ORDER BY batch, position",
         view.id,
     )
     assert rows.pop(0)[0] == "agent.session.created"
@@ -100,7 +100,7 @@ def test_the_sequence_number_is_that_of_a_record_of_the_same_payment(world: Worl
     assert all(future.result().decision["allowed"] for future in asked)
     for view in views:
         bodies = query(
-            world.settings.data_dir / "ledger.sqlite3",
+            world.store,
             "SELECT body FROM records WHERE stream = ? ORDER BY seq",
             view.id,
         )
@@ -118,7 +118,7 @@ def test_no_two_events_stand_beside_one_record(world: World, restart: bool) -> N
         world.pay(view, 1)
         if restart:
             world.reopen()
-    data_file = world.settings.data_dir / "ledger.sqlite3"
+    data_file = world.store
     beside = "SELECT count(*), count(DISTINCT stream || seq), count(r.seq) FROM outbox "
     where = "LEFT JOIN records r USING (batch, position, stream, seq)"
     [(count, different, known)] = query(data_file, beside + where)

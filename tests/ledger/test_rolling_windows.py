@@ -149,7 +149,7 @@ def test_a_clock_that_goes_back_gives_no_budget_back(
     fresh.clock.advance(1)
     assert fresh.pay(view, 100).state == "captured"
     records = Records()
-    records.feed(read_records(fresh.settings.data_dir / "ledger.sqlite3"))
+    records.feed(read_records(fresh.store))
 
 
 def test_a_clock_that_goes_back_after_a_look_at_the_budget_stops_nobody(fresh: World) -> None:
@@ -264,9 +264,9 @@ def test_the_plain_sums_of_the_records_agree_after_a_crowd(world: World) -> None
 
     assert at_once(40, call) == [None] * 40
     records = Records()
-    records.feed(read_records(world.settings.data_dir / "ledger.sqlite3"))
+    records.feed(read_records(world.store))
     for view in views:
         left = records.budgets[view.id].remaining(world.clock())["per_day"]
         assert left == world.engine.remaining(view).per_day
-    data_file = world.settings.data_dir / "ledger.sqlite3"
+    data_file = world.store
     assert query(data_file, "SELECT count(*) FROM decisions") == [(len(records.decided),)]

@@ -8,6 +8,8 @@ import pytest
 
 from tests.world import USD, WORKSPACE, World
 
+STORES = ("sqlite",)
+
 ABOUT_SESSIONS = {
     "session_keys": "session_id",
     "decisions": "session_id",
@@ -18,7 +20,7 @@ ABOUT_SESSIONS = {
 
 
 def rows(world: World, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    with contextlib.closing(sqlite3.connect(world.settings.data_dir / "ledger.sqlite3")) as raw:
+    with contextlib.closing(sqlite3.connect(world.store)) as raw:
         return raw.execute(sql, values).fetchall()
 
 

@@ -1,0 +1,267 @@
+"""Engines that share one database of PostgreSQL: nothing over a limit, nothing forgotten.
+
+Each engine here is what a server process has; that they are in one process is not known to them.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from engine.errors import CannotStart, Unavailable
+from engine.ledger.payment import Payment
+from engine.ledger.writer import Batch
+from engine.policy.limits import Limits
+from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until
+from tests.ledger.asking import ask, at_once
+from tests.ledger.oracle import Records, query, read_records
+from tests.servers import PostgresServer
+from tests.world import USD, WORKSPACE, World
+
+STORES = ("postgresql",)
+DAY = Limits(None, 100 * USD, None, None, None)
+KEK = "the same for every server"
+
+
+@pytest.fixture(scope="module")
+def anvil() -> Iterator[AnvilWithContracts]:
+    with anvil_with_contracts() as started:
+        yield started
+
+
+@contextmanager
+def engines(
+    anvil: AnvilWithContracts, url: str, directory: Path, count: int = 2, **changes: Any
+) -> Iterator[list[World]]:
+    """So many engines on one database; the first one leads."""
+    with ExitStack() as opened:
+        yield [
+            opened.enter_context(
+                anvil.world(directory / str(number), database=url, kek=KEK, **changes)
+            )
+            for number in range(count)
+        ]
+
+
+@pytest.fixture
+def pair(
+    anvil: AnvilWithContracts, database_url: str, tmp_path: Path
+) -> Iterator[tuple[World, World]]:
+    """Two of them."""
+    with engines(anvil, database_url, tmp_path) as (first, second):
+        yield first, second
+
+
+def remaining(world: World, view: Any) -> int | None:
+    return world.engine.remaining(view).per_day
+
+
+def test_what_one_decides_the_other_knows(pair: tuple[World, World]) -> None:
+    first, second = pair
+    view = first.session(DAY)
+    hold = first.pay(view, 60, hold=True, key="k")
+    again = second.pay(view, 60, hold=True, key="k")
+    assert (again.id, again.replayed) == (hold.id, True)
+    assert second.pay(view, 41).state == "denied"
+    assert second.engine.ledger.capture(WORKSPACE, hold.id, 10 * USD).result().state == "captured"
+    assert remaining(first, view) == remaining(second, view) == 90 * USD
+    assert first.pay(view, 90).state == "captured"
+    assert second.pay(view, 1).decision["code"] == "LIMIT_EXCEEDED"
+
+
+def test_a_revocation_by_one_stops_the_other_at_once(pair: tuple[World, World]) -> None:
+    first, second = pair
+    view = first.session(DAY)
+    assert second.pay(view, 1).state == "captured"
+    first.engine.revoke_session(WORKSPACE, view.id, by="test")
+    assert second.pay(view, 1).decision["code"] == "SESSION_REVOKED"
+
+
+def test_nothing_is_over_a_limit_and_all_of_it_is_used(
+    anvil: AnvilWithContracts, database_url: str, tmp_path: Path
+) -> None:
+    with engines(anvil, database_url, tmp_path, 3) as worlds:
+        views = [worlds[0].session(DAY) for _ in range(4)]
+
+        def call(caller: int) -> list[Payment]:
+            world = worlds[caller % 3]
+            asked = [
+                ask(world, views[(caller + n) % 4], (1 + n % 3) * USD, key=f"{caller}-{n}")
+                for n in range(40)
+            ]
+            return [future.result() for future in asked]
+
+        answers = at_once(12, call)
+        assert [answer for answer in answers if isinstance(answer, Exception)] == []
+        for view in views:
+            assert remaining(worlds[0], view) == 0
+        records = Records()
+        records.feed(read_records(database_url))
+        assert len(records.decided) == 12 * 40
+        for world in worlds:
+            assert world.engine.lead.sequence() == len(records.leaves)
+            assert world.engine.writer.fault is None
+        roots = {world.engine._log.tree.root() for world in worlds}
+        assert len(roots) == 1, "one log, whoever builds it"
+
+
+def test_a_transaction_that_takes_its_time_is_not_skipped(pair: tuple[World, World]) -> None:
+    """It was numbered first and commits last; both are in the log, and so is each once."""
+    first, second = pair
+    slow, quick = first.session(DAY), first.session(DAY)
+    numbered, commit = threading.Event(), threading.Event()
+
+    def wait(batch: Batch) -> None:
+        batch.record(slow.stream, "test.slow", {})
+        batch.flush()
+        numbered.set()
+        assert commit.wait(20)
+
+    waiting = first.engine.writer.submit(wait, slow.id)
+    assert numbered.wait(20)
+    assert second.pay(quick, 1).state == "captured"
+    before = second.engine.lead.sequence()
+    commit.set()
+    waiting.result()
+    assert second.engine.lead.sequence() == before + 1
+    [(slow_batch, slow_leaf)] = placed(second, slow.id, last=True)
+    [(quick_batch, quick_leaf)] = placed(second, quick.id, last=True)
+    assert slow_batch < quick_batch
+    assert slow_leaf == before > quick_leaf
+    leaves = query(first.store, "SELECT first_leaf FROM log_batches ORDER BY first_leaf")
+    assert len(set(leaves)) == len(leaves)
+
+
+def placed(world: World, stream: str, *, last: bool) -> list[tuple[Any, ...]]:
+    rows = query(
+        world.store,
+        "SELECT b.id, b.first_leaf + r.position FROM records r JOIN log_batches b "
+        "ON b.id = r.batch WHERE stream = ? ORDER BY seq",
+        stream,
+    )
+    return rows[-1:] if last else rows
+
+
+def test_one_leads_and_another_follows_when_it_is_gone(pair: tuple[World, World]) -> None:
+    first, second = pair
+    assert (first.engine.database.leads(), second.engine.database.leads()) == (True, False)
+    view = first.session(mint_pkp=True)
+    second.pay(view, 1)
+    first.engine.close()
+    assert second.engine.database.leads()
+    second.engine.tick()
+    assert second.pay(view, 1).state == "captured"
+    anchor = second.engine.anchor()
+    assert anchor is not None
+    assert anchor.size == second.engine.ready()["records"]
+    first.engine = first._open()
+    assert not first.engine.database.leads()
+
+
+def test_a_leader_that_lost_its_connection_does_not_lead(pair: tuple[World, World]) -> None:
+    first, second = pair
+    query(
+        first.store,
+        "SELECT pg_terminate_backend(pid) FROM pg_locks "
+        "WHERE locktype = 'advisory' AND objid = 3 AND granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    assert second.engine.database.leads()
+    assert not first.engine.database.leads()
+    first.engine.tick()
+    assert first.engine.writer.fault is None
+
+
+def test_a_follower_has_its_anchor_made_and_writes_evidence(
+    anvil: AnvilWithContracts, pair: tuple[World, World]
+) -> None:
+    first, second = pair
+    view = first.session(mint_pkp=True)
+    second.pay(view, 1)
+    stop = threading.Event()
+
+    def lead() -> None:
+        while not stop.is_set():
+            first.engine.tick()
+            time.sleep(0.02)
+
+    leading = threading.Thread(target=lead)
+    leading.start()
+    try:
+        anchor = second.engine.anchor()
+    finally:
+        stop.set()
+        leading.join()
+    assert anchor is not None
+    assert anchor.size == second.engine.ready()["anchored"]
+    tick_until(first, lambda: first.engine.lead.anchorer.latest().state == "final")  # type: ignore[union-attr]
+    assert b'"payment.decided"' in second.engine.evidence(WORKSPACE, view.id).replace(b"\\", b"")
+
+
+def test_the_leaders_doubt_stops_everybody(
+    pair: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    view = first.session(mint_pkp=True)
+    assert second.pay(view, 1).state == "captured"
+    first.engine.chain_watch.lost()
+    first.engine.writer.call(first.engine.lead._tell)
+    with pytest.raises(Unavailable, match="chain"):
+        second.pay(view, 1)
+    first.engine.tick()
+    assert second.pay(view, 1).state == "captured"
+    first.engine.writer.call(lambda batch: first.engine.lead._stop_all(batch, "forged"))
+    with pytest.raises(Unavailable, match="forged"):
+        second.pay(view, 1)
+
+
+def test_a_server_that_is_killed_and_comes_back_lost_nothing(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    with (
+        PostgresServer() as postgres,
+        postgres.database() as url,
+        engines(anvil, url, tmp_path, 1) as [world],
+    ):
+        view = world.session(DAY)
+        paid = world.pay(view, 60, key="before")
+        postgres.kill()
+        with pytest.raises((Unavailable, sa.exc.OperationalError)):
+            world.pay(view, 1, key="meanwhile")
+        postgres.start()
+        again = world.pay(view, 60, key="before")
+        assert (again.id, again.replayed) == (paid.id, True)
+        assert world.pay(view, 41).state == "denied"
+        assert world.pay(view, 40).state == "captured"
+        world.engine.tick()
+        assert world.engine.ready()["ready"]
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+def test_a_server_that_could_lose_commits_is_refused(
+    anvil: AnvilWithContracts, tmp_path: Path, setting: str
+) -> None:
+    with (
+        PostgresServer({setting: "off"}) as postgres,
+        postgres.database() as url,
+        pytest.raises(CannotStart, match=f"{setting} = off"),
+        engines(anvil, url, tmp_path, 1),
+    ):
+        pass
+
+
+def test_commits_are_synchronous_whatever_the_server_says(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    with (
+        PostgresServer({"synchronous_commit": "off"}) as postgres,
+        postgres.database() as url,
+        engines(anvil, url, tmp_path, 1) as [world],
+    ):
+        shown = sa.text("SHOW synchronous_commit")
+        assert world.engine.database.writer.execute(shown).scalar_one() == "on"
