@@ -8,7 +8,7 @@ Amounts are decimal strings (or whole numbers) in dollars, never floats.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -115,6 +115,14 @@ class Client:
     def session(self, session_id: str) -> dict[str, Any]:
         """One session with what is left of its limits."""
         return self._object("GET", f"/api/v1/ai/sessions/{_part(session_id)}")
+
+    def restrict_session(self, session_id: str, restrictions: Sequence[str]) -> dict[str, Any]:
+        """Narrow a session by conditions, in place of earlier ones; none at all lifts them."""
+        return self._object(
+            "POST",
+            f"/api/v1/ai/sessions/{_part(session_id)}/restrict",
+            {"restrictions": list(restrictions)},
+        )
 
     def revoke_session(self, session_id: str) -> None:
         """End a session for good."""

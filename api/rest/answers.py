@@ -34,6 +34,14 @@ class LimitsAnswer(TypedDict):
     require_approval_above: Dollars | None
 
 
+class ConditionLeft(TypedDict):
+    """What a cap over time still allows: dollars, or a number of payments."""
+
+    condition: str
+    remaining: Dollars
+    unit: Literal["USD", "payments"]
+
+
 class SessionAnswer(TypedDict):
     """A session. `session_token` is in the answer that creates it and in no other."""
 
@@ -48,6 +56,9 @@ class SessionAnswer(TypedDict):
     allowed_tokens: list[str] | None
     allowed_chains: list[str] | None
     permissions: list[str]
+    conditions: list[str]
+    restrictions: list[str]
+    policy_version: int
     status: str
     is_active: bool
     created_at: str
@@ -56,6 +67,7 @@ class SessionAnswer(TypedDict):
     remaining_today: Dollars | None
     remaining_this_week: Dollars | None
     remaining_this_month: Dollars | None
+    remaining_by_condition: list[ConditionLeft]
     mint_pkp: bool
     consent: str
     grant_hash: str

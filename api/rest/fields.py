@@ -8,6 +8,7 @@ from eth_utils.address import is_checksum_address
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from api.rest.exact_json import Number, dumps
+from engine.policy.conditions import CONDITIONS_MAX
 from engine.policy.identifiers import IDENTIFIER_LENGTH_MAX, normalise_chain, normalise_merchant
 from engine.policy.money import parse_usd, usd_number
 from engine.sessions.lifecycle import DURATION_MAX_MS
@@ -124,4 +125,6 @@ AgentId = Annotated[
 Wallet = Annotated[str, BeforeValidator(_wallet), printable(128)]
 Symbol = Annotated[str, Field(pattern=r"^[A-Za-z0-9.]{1,12}$")]
 PerhapsEmpty = Annotated[str, printable(200, length_min=0)]
+Sentences = Annotated[list[str], Field(max_length=CONDITIONS_MAX)]
+"""Conditions; what is wrong with one is for the engine to say."""
 Permission = Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]

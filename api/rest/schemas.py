@@ -14,6 +14,7 @@ from api.rest.fields import (
     Merchant,
     PerhapsEmpty,
     Permission,
+    Sentences,
     Symbol,
     Usd,
     UsdLimit,
@@ -63,6 +64,10 @@ class CreateSession(Body):
     allowed_tokens: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
     allowed_chains: Annotated[list[Chain], Field(min_length=1, max_length=50)] | None = None
     permissions: Annotated[list[Permission], Field(min_length=1, max_length=20)] | None = None
+    conditions: Sentences = Field(
+        default_factory=list,
+        description="What else bounds it, such as `at most 10 payments per hour`; in any order",
+    )
     duration_hours: Hours = Field(default=24, validate_default=True)
     mint_pkp: bool = False
     await_consent: bool = Field(
@@ -71,6 +76,12 @@ class CreateSession(Body):
     type: Literal["agent", "app"] = "agent"
     label: Annotated[str, printable(100)] | None = None
     metadata: JsonObject | None = None
+
+
+class Restrict(Body):
+    """Conditions that narrow a session's grant, in place of those that did so before."""
+
+    restrictions: Sentences
 
 
 class Consent(Body):

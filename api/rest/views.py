@@ -5,10 +5,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from api.rest.answers import DeniedPayment, PaymentAnswer, SessionAnswer, SmartPaymentAnswer
+from api.rest.answers import (
+    ConditionLeft,
+    DeniedPayment,
+    PaymentAnswer,
+    SessionAnswer,
+    SmartPaymentAnswer,
+)
 from api.rest.errors import error_body
 from engine.engine import Engine
 from engine.ledger.payment import Payment, State
+from engine.policy.conditions import Cap
+from engine.policy.decide import Left
 from engine.policy.decision import Remaining
 from engine.policy.money import usd_number
 from engine.sessions.session import SessionView
@@ -25,9 +33,9 @@ def usd(micro: int | None) -> int | float | None:
     return None if micro is None else usd_number(micro)
 
 
-def session_json(engine: Engine, view: SessionView, remaining: Remaining) -> SessionAnswer:
+def session_json(engine: Engine, view: SessionView, left: Left) -> SessionAnswer:
     """A session in the shape that agent-session clients read, and what is ours beside it."""
-    limits = view.grant.limits
+    limits, remaining = view.grant.limits, left.remaining
     body: SessionAnswer = {
         "id": view.id,
         "type": view.type,
@@ -46,6 +54,9 @@ def session_json(engine: Engine, view: SessionView, remaining: Remaining) -> Ses
         "allowed_tokens": list(view.grant.tokens) or None,
         "allowed_chains": list(view.grant.chains) or None,
         "permissions": list(view.grant.permissions),
+        "conditions": list(view.grant.conditions),
+        "restrictions": list(view.restrictions),
+        "policy_version": view.policy_version,
         "status": view.state,
         "is_active": view.state == "active" and engine.clock() < view.expires_ms,
         "created_at": time_text(view.created_ms),
@@ -54,6 +65,7 @@ def session_json(engine: Engine, view: SessionView, remaining: Remaining) -> Ses
         "remaining_today": usd(remaining.per_day),
         "remaining_this_week": usd(remaining.per_week),
         "remaining_this_month": usd(remaining.per_month),
+        "remaining_by_condition": [_condition_left(cap, amount) for cap, amount in left.caps],
         "mint_pkp": view.mint_pkp,
         "consent": view.consent,
         "grant_hash": "0x" + view.grant_hash.hex(),
@@ -65,6 +77,12 @@ def session_json(engine: Engine, view: SessionView, remaining: Remaining) -> Ses
     if view.state == "awaiting_consent":
         body["typed_data"] = _typed_data(engine, view)
     return body
+
+
+def _condition_left(cap: Cap, left: int) -> ConditionLeft:
+    if cap.of == "payments":
+        return {"condition": str(cap), "remaining": left, "unit": "payments"}
+    return {"condition": str(cap), "remaining": usd_number(left), "unit": "USD"}
 
 
 _PAYMENT_STATUS: dict[State, Literal["pending", "confirmed", "failed", "expired"]] = {

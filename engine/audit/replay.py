@@ -10,6 +10,7 @@ operator's word.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from engine.audit import canonical
@@ -28,6 +29,11 @@ from engine.policy.windows import Entry
 
 HOLD_TTL_MAX_MS = 7 * 86_400_000
 """The longest life of a hold; a longer one could keep the end of a payment out of the records."""
+
+LIVE_STATES = ("awaiting_consent", "registering", "active", "paused")
+"""The states of a session that is not over."""
+POLICY_VERSION_MAX = 1_000
+"""Each change of the restrictions counts all payments again, so there is an end to them."""
 
 _STATES_AFTER = {
     "session.created": ("awaiting_consent", "registering", "active"),
@@ -49,10 +55,14 @@ class Replay:
     """One session's budget as its records tell it; feed the records in order."""
 
     def __init__(self, grant: Grant, grant_hash: bytes) -> None:
+        self._grant = grant
         self._grant_hash = grant_hash.hex()
         self._policy = grant.policy()
+        self.policy_version = 1
         self._spending = Spending(self._policy)
         self._holds: dict[str, tuple[Entry, int]] = {}
+        self._counted: dict[str, tuple[int, PaymentRequest]] = {}
+        """What counts of each payment, and when it was decided; in that order."""
         self.state = ""
         self.registration: Mapping[str, Any] | None = None
         """The body of the last record of a registration on the chain."""
@@ -89,6 +99,8 @@ class Replay:
     def _apply(self, record: Record) -> None:
         if record.kind in _STATES_AFTER:
             self._lived(record, record.body)
+        elif record.kind == "session.restricted":
+            self._restricted(record.body)
         elif record.kind == "payment.decided":
             self._decided(record, record.body)
         elif record.kind in ("payment.captured", "payment.voided", "payment.expired"):
@@ -107,6 +119,23 @@ class Replay:
         if record.kind == "session.registered":
             self.registration = body
             self.allowed_before_registration = len(self.allowed_ms)
+
+    def _restricted(self, body: Mapping[str, Any]) -> None:
+        if self.state not in LIVE_STATES or body["state"] != self.state:
+            raise ValueError(f"the session was {self.state}")
+        version = _integer(body["policy_version"])
+        if version != self.policy_version + 1 or version > POLICY_VERSION_MAX:
+            raise ValueError(f"version {version} of the policy follows {self.policy_version}")
+        self.policy_version = version
+        if not isinstance(body["restrictions"], list):
+            raise TypeError("restrictions are a list")
+        self._policy = self._grant.policy(body["restrictions"])
+        # A new cap counts what was paid before it, too.
+        self._spending = Spending(self._policy)
+        for payment, (decided_ms, request) in self._counted.items():
+            entry = self._spending.add(decided_ms, request)
+            if payment in self._holds:
+                self._holds[payment] = entry, self._holds[payment][1]
 
     def _decided(self, record: Record, body: Mapping[str, Any]) -> None:
         payment = f"pay_{record.stream.removeprefix('sess_')}_{self.decisions}"
@@ -136,6 +165,7 @@ class Replay:
         if not 0 < expires_ms - record.time_ms <= HOLD_TTL_MAX_MS:
             raise ValueError("the life of its hold is not one that a hold can have")
         self._holds[payment] = (self._spending.add(record.time_ms, request), expires_ms)
+        self._counted[payment] = record.time_ms, request
         self.allowed_ms.append(record.time_ms)
         self.allowed_chain_ms.append(chain_time_ms)
         self.allowed_tokens.add(request.token)
@@ -178,6 +208,11 @@ class Replay:
             raise ValueError("the hold was over, or was not over yet")
         self._spending.windows.advance(record.time_ms)
         self._spending.reduce(entry, captured)
+        if captured:
+            decided_ms, request = self._counted[body["payment"]]
+            self._counted[body["payment"]] = decided_ms, replace(request, amount=captured)
+        else:
+            del self._counted[body["payment"]]
         self.captured_micro_usd += captured
 
 

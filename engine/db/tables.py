@@ -79,7 +79,10 @@ class Agent(SQLModel, table=True):
 
 
 class Session(SQLModel, table=True):
-    """A spending session. Its parameters are in `grant_json` alone, so they cannot disagree."""
+    """A spending session. Its parameters are in `grant_json` alone, so they cannot disagree.
+
+    `restrictions_json` is the list that an operator set last, `policy_version` its number.
+    """
 
     __tablename__ = "sessions"
     __table_args__ = (Index("sessions_by_workspace", "workspace_id", "created_ms", "id"),)
@@ -95,6 +98,8 @@ class Session(SQLModel, table=True):
     consent: str = _text()
     grant_json: str = _text()
     grant_hash: bytes = _bytes()
+    restrictions_json: str = _text()
+    policy_version: int = _big()
     owner_signature: bytes | None = _bytes(nullable=True)
     public_key: bytes = _bytes()
     token_id: bytes = _bytes(unique=True)

@@ -44,6 +44,8 @@ class Account:
     """See the module. `decisions` counts every decision ever made; `holds` is by its number.
 
     `keys` has the number for each idempotency key that was used, `captured` is micro-USD in all.
+    `restrictions` are what the records tell of them; those in force are in `policy`, from the
+    beginning, so that a cap that was set later counts all payments.
     """
 
     stream: Stream
@@ -61,6 +63,8 @@ class Account:
     holds: dict[int, Hold] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     limit_reached: bool = False
+    restrictions: tuple[str, ...] = ()
+    policy_version: int = 1
     _expiries: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -116,6 +120,9 @@ class Account:
             self.ended(int(body["payment"].rpartition("_")[2]), body["captured_micro_usd"])
         else:
             self.standing = STANDING_OF_STATE[body["state"]]
+            if kind == "session.restricted":
+                self.restrictions = tuple(body["restrictions"])
+                self.policy_version = body["policy_version"]
 
 
 def _request(asked: Mapping[str, Any]) -> PaymentRequest:
@@ -146,20 +153,21 @@ def load_account(batch: Batch, session_id: str) -> Account:
     bodies = sa.select(_records.c.body).where(_records.c.stream == session_id)
     try:
         grant = Grant.from_json(decode_object(row.grant_json.encode()))
-        account = Account(stream, row.mint_pkp, "", grant.policy(), Standing.MISMATCH)
+        policy = grant.policy(_decode(row.restrictions_json))
+        account = Account(stream, row.mint_pkp, "", policy, Standing.MISMATCH)
         for body in batch.read(bodies.order_by(_records.c.seq)).scalars():
             record = _decode(body)
             account.grant_hash = account.grant_hash or record["body"]["grant_hash"]
             account.apply(record)
-        _compare(batch, account, row.state)
+        _compare(batch, account, row)
     except _DAMAGE as error:
         raise _damaged(session_id, error) from error
     account.genuine = grant.hash().hex() == row.grant_hash.hex() == account.grant_hash
     return account
 
 
-def follow_account(batch: Batch, account: Account) -> None:
-    """Let an account follow what was recorded of its session since, by whomever.
+def follow_account(batch: Batch, account: Account) -> Account:
+    """The account after what was recorded of its session since, by whomever.
 
     Raises:
         Unavailable: the records cannot be followed.
@@ -175,11 +183,15 @@ def follow_account(batch: Batch, account: Account) -> None:
     )
     try:
         for body in batch.read(later.order_by(_records.c.seq)).scalars().all():
-            account.apply(_decode(body))
+            record = _decode(body)
+            if record["kind"] == "session.restricted":
+                return load_account(batch, session_id)  # what is newly capped counts from the start
+            account.apply(record)
     except _DAMAGE as error:
         raise _damaged(session_id, error) from error
     if account.decisions > known:
         account.keys.update((row.idempotency_key, row.number) for row in batch.read(keyed))
+    return account
 
 
 def _damaged(session_id: str, error: Exception) -> Unavailable:
@@ -188,10 +200,13 @@ def _damaged(session_id: str, error: Exception) -> Unavailable:
     )
 
 
-def _compare(batch: Batch, account: Account, state: str) -> None:
+def _compare(batch: Batch, account: Account, row: Any) -> None:
     """Refuse rows that tell of another session than its records do."""
-    if STANDING_OF_STATE[state] != account.standing:
-        raise ValueError(f"its row says {state}, its records say {account.standing.value}")
+    if STANDING_OF_STATE[row.state] != account.standing:
+        raise ValueError(f"its row says {row.state}, its records say {account.standing.value}")
+    told = (account.restrictions, account.policy_version)
+    if (tuple(_decode(row.restrictions_json)), row.policy_version) != told:
+        raise ValueError("its row and its records tell of other restrictions")
     columns = _decisions.c
     ours = columns.session_id == account.stream.id
     rows = batch.read(
@@ -200,14 +215,14 @@ def _compare(batch: Batch, account: Account, state: str) -> None:
         .order_by(columns.number)
     )
     held, captured, count = set(), 0, 0
-    for row in rows:
-        if row.number != count:
+    for decision in rows:
+        if decision.number != count:
             raise ValueError(f"the row of decision {count} is missing")
         count += 1
-        captured += row.captured
-        if row.idempotency_key is not None:
-            account.keys[row.idempotency_key] = row.number
-        if row.state == "held":
-            held.add(row.number)
+        captured += decision.captured
+        if decision.idempotency_key is not None:
+            account.keys[decision.idempotency_key] = decision.number
+        if decision.state == "held":
+            held.add(decision.number)
     if (count, held, captured) != (account.decisions, set(account.holds), account.captured):
         raise ValueError("its rows and its records tell of other payments")

@@ -26,7 +26,7 @@ from engine.ledger.payment import (
     select_payments,
 )
 from engine.ledger.writer import Batch, Writer
-from engine.policy.decide import decide, remaining
+from engine.policy.decide import Left, decide, left, remaining
 from engine.policy.decision import PaymentRequest, Remaining, Standing
 from engine.policy.rules import WINDOW_RULES
 
@@ -121,6 +121,20 @@ class Ledger:
 
         return self._writer.submit(command, session_id)
 
+    def left(self, session_id: str) -> "Future[Left]":
+        """What is left at this moment of the session's limits and of its conditions.
+
+        Raises (in the future):
+            NotFound: no such session.
+        """
+
+        def command(batch: Batch) -> Left:
+            account = self._account(batch, session_id)
+            self._expire(batch, account)
+            return left(account.policy, account.spending, batch.now_ms)
+
+        return self._writer.submit(command, session_id)
+
     def expire_holds(self) -> int:
         """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
         return self._writer.call(self._expire_all)
@@ -134,7 +148,7 @@ class Ledger:
                 del self._accounts[next(iter(self._accounts))]
             self._accounts[session_id] = account
         elif account.records != head.seq:
-            follow_account(batch, account)
+            account = self._accounts[session_id] = follow_account(batch, account)
         return account
 
     def _authorise_or_refuse(self, batch: Batch, asked: Ask) -> Payment | TallystickError:

@@ -1,8 +1,10 @@
 """The decision: does this session's policy allow this payment now?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from engine.policy.budgets import Budget
+from engine.policy.conditions import Cap
 from engine.policy.decision import Decision, PaymentRequest, Policy, Remaining, Standing
 from engine.policy.facts import Facts
 from engine.policy.limits import Limits
@@ -11,6 +13,17 @@ from engine.policy.spending import Meter, Spending
 
 PLANS_MAX = 32
 """For so many kinds of payments a policy remembers which rules matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What the limits of a session leave, and beside it each cap of its conditions over time.
+
+    Caps leave micro-USD, or a number of payments.
+    """
+
+    remaining: Remaining
+    caps: tuple[tuple[Cap, int], ...]
 
 
 def decide(
@@ -64,6 +77,12 @@ def remaining(
     token, merchant = (None, None) if request is None else (request.token, request.merchant)
     used = spending.windows.used(now_ms)
     return _remaining(policy.limits, spending, used, now_ms, 0, token, merchant)
+
+
+def left(policy: Policy, spending: Spending, now_ms: int) -> Left:
+    """All that a session's limits and conditions leave, whatever is paid next."""
+    caps = tuple((gauge.cap, gauge.left) for gauge in spending.meters.gauges(now_ms))
+    return Left(remaining(policy, spending, now_ms), caps)
 
 
 def _remaining(

@@ -131,6 +131,11 @@ class Meters:
             if meter is not None:
                 yield meter
 
+    def gauges(self, now_ms: int) -> Iterator[Gauge]:
+        """Each cap at `now_ms`, before any payment."""
+        for meter in self._meters.values():
+            yield from meter.gauges(0, now_ms)
+
     def add(self, decided_ms: int, request: PaymentRequest) -> tuple[tuple[Counter, Entry], ...]:
         """Count a payment wherever it concerns a meter."""
         return tuple(

@@ -7,32 +7,30 @@
 revoked session stays revoked. Everything here is decided on the writer's thread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
-from eth_keys.datatypes import PrivateKey
-from eth_utils.crypto import keccak
 
 from engine.audit.canonical import encode
+from engine.audit.replay import LIVE_STATES, POLICY_VERSION_MAX
 from engine.db.database import Database
-from engine.db.tables import Session, SessionKey, table
+from engine.db.tables import Session, table
 from engine.errors import Conflict, InvalidInput
-from engine.grant import NO_PARENT, ZERO_ADDRESS, Domain, Grant
-from engine.identifiers import Identifiers, secret_hash
-from engine.ledger.stream import Stream
+from engine.grant import Domain
+from engine.identifiers import Identifiers
 from engine.ledger.writer import Batch, Writer
+from engine.sessions.creation import Identity, draw_identity, make_grant, write_session
+from engine.sessions.sentences import in_order
 from engine.sessions.session import NewSession, SessionView, session_from_row
 from engine.sessions.vault import Vault
-from engine.workspaces.access import SESSION_TOKEN_PREFIX
 from engine.workspaces.agents import check_agent_id, ensure_agent
 
 DURATION_MAX_MS = 168 * 3_600_000
-DEFAULT_PERMISSIONS = ("pay",)
 SWEEP_SESSIONS_MAX = 500
 
 _sessions = table(Session)
-_session_keys = table(SessionKey)
 
 
 class Sessions:
@@ -66,21 +64,14 @@ class Sessions:
             raise InvalidInput("duration_hours", "must be above 0 and at most 168")
         if new.await_consent and new.owner is None:
             raise InvalidInput("user_wallet", "must be an EVM address to consent by EIP-712")
-        secret = self._identifiers.random_bytes(32)
-        key = PrivateKey(secret)
-        session_id = self._identifiers.new("sess")
-        token = self._identifiers.secret(SESSION_TOKEN_PREFIX)
-        sealed = self._vault.seal(secret, session_id)
-        return (
-            self._writer.call(
-                lambda batch: self._create(
-                    batch, workspace_id, session_id, new, key, sealed, secret_hash(token)
-                ),
-                session_id,
-                workspace_id,
-            ),
-            token,
+        new = replace(new, conditions=in_order(new.conditions, "conditions"))
+        identity = draw_identity(self._identifiers, self._vault)
+        view = self._writer.call(
+            lambda batch: self._create(batch, workspace_id, new, identity),
+            identity.session_id,
+            workspace_id,
         )
+        return view, identity.token
 
     def get(self, workspace_id: str, session_id: str) -> SessionView:
         """One session of a workspace.
@@ -118,6 +109,22 @@ class Sessions:
         """
         return self._writer.call(
             lambda batch: self._consent(batch, workspace_id, session_id, signature), session_id
+        )
+
+    def restrict(
+        self, workspace_id: str, session_id: str, sentences: Sequence[str], *, by: str
+    ) -> SessionView:
+        """Replace the restrictions of a live session: conditions that narrow its grant for a while.
+
+        Each change is a new version of its policy. The same ones again change nothing.
+
+        Raises:
+            InvalidInput: naming the restriction, as `restrictions[2]`.
+            Conflict: the session is over, or they were changed too often.
+        """
+        ordered = in_order(sentences, "restrictions")
+        return self._writer.call(
+            lambda batch: self._restrict(batch, workspace_id, session_id, ordered, by), session_id
         )
 
     def revoke(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
@@ -171,89 +178,53 @@ class Sessions:
         return self.read(batch, view.id)
 
     def _create(
-        self,
-        batch: Batch,
-        workspace_id: str,
-        session_id: str,
-        new: NewSession,
-        key: PrivateKey,
-        sealed: bytes,
-        token_hash: bytes,
+        self, batch: Batch, workspace_id: str, new: NewSession, identity: Identity
     ) -> SessionView:
-        point = key.public_key.to_bytes()
-        grant = self._grant(workspace_id, new, key, batch.now_ms)
-        state = "awaiting_consent" if new.await_consent else _after_consent(new.mint_pkp)
+        grant = make_grant(
+            new,
+            identity,
+            workspace_id=workspace_id,
+            audit_log=self._audit_log,
+            now_ms=batch.now_ms,
+        )
         ensure_agent(batch, workspace_id, new.agent_id, new.agent_name)
-        batch.insert(
-            _sessions,
-            {
-                "workspace_id": workspace_id,
-                "id": session_id,
-                "type": new.type,
-                "label": new.label,
-                "agent_id": new.agent_id,
-                "agent_name": new.agent_name,
-                "user_wallet": new.user_wallet,
-                "metadata_json": new.metadata_json,
-                "state": state,
-                "consent": "none",
-                "grant_json": encode(grant.to_json()).decode(),
-                "grant_hash": grant.hash(),
-                "owner_signature": None,
-                "public_key": b"\x04" + point,
-                "token_id": keccak(point),
-                "mint_pkp": new.mint_pkp,
-                "secret_hash": token_hash,
-                "created_ms": batch.now_ms,
-                "expires_ms": grant.valid_until_s * 1000,
-                "ended_ms": None,
-            },
-        )
-        stream = Stream(workspace_id, session_id, new.type, new.label)
-        batch.insert(
-            _session_keys,
-            {
-                **stream.columns(),
-                "session_id": session_id,
-                "address": grant.session_key,
-                "sealed": sealed,
-            },
-        )
-        batch.record(
-            stream,
-            "session.created",
-            {
-                "type": new.type,
-                "label": new.label,
-                "user_wallet": new.user_wallet,
-                "grant": grant.to_json(),
-                "grant_hash": grant.hash().hex(),
-                "mint_pkp": new.mint_pkp,
-                "state": state,
-            },
-        )
-        view = self.read(batch, session_id)
+        state = "awaiting_consent" if new.await_consent else _after_consent(new.mint_pkp)
+        write_session(batch, new, identity, grant, state=state)
+        view = self.read(batch, identity.session_id)
         self._tell(batch, view, "agent.session.created")
         return view
 
-    def _grant(self, workspace_id: str, new: NewSession, key: PrivateKey, now_ms: int) -> Grant:
-        return Grant(
-            owner=new.owner or ZERO_ADDRESS,
-            session_key=key.public_key.to_address(),
-            audit_log=self._audit_log,
-            parent=NO_PARENT,
-            workspace=workspace_id,
-            agent_id=new.agent_id,
-            permissions=new.permissions or DEFAULT_PERMISSIONS,
-            merchants=new.merchants,
-            tokens=new.tokens,
-            chains=new.chains,
-            limits=new.limits,
-            conditions=(),
-            valid_from_s=now_ms // 1000,
-            valid_until_s=-(-(now_ms + new.duration_ms) // 1000),
-            salt=self._identifiers.random_bytes(32),
+    def _restrict(
+        self, batch: Batch, workspace_id: str, session_id: str, sentences: tuple[str, ...], by: str
+    ) -> SessionView:
+        view = self.read(batch, session_id, workspace_id)
+        if view.state not in LIVE_STATES:
+            raise Conflict(f"the session is {view.state}", code="session_not_live")
+        if view.restrictions == sentences:
+            return view
+        version = view.policy_version + 1
+        if version > POLICY_VERSION_MAX:
+            raise Conflict(
+                f"the restrictions were changed {POLICY_VERSION_MAX - 1} times already",
+                code="too_many_restrictions",
+            )
+        restrictions = list(sentences)
+        batch.update(
+            sa.update(_sessions)
+            .where(_sessions.c.id == session_id)
+            .values(restrictions_json=encode(restrictions).decode(), policy_version=version)
         )
+        batch.record(
+            view.stream,
+            "session.restricted",
+            {
+                "by": by,
+                "restrictions": restrictions,
+                "policy_version": version,
+                "state": view.state,
+            },
+        )
+        return self.read(batch, session_id)
 
     def _consent(
         self, batch: Batch, workspace_id: str, session_id: str, signature: bytes
@@ -291,7 +262,7 @@ class Sessions:
             sa.select(_sessions)
             .where(
                 sa.or_(_sessions.c.expires_ms <= batch.now_ms, by_chain),
-                _sessions.c.state.in_(("awaiting_consent", "registering", "active", "paused")),
+                _sessions.c.state.in_(LIVE_STATES),
             )
             .limit(SWEEP_SESSIONS_MAX)
         )

@@ -1,5 +1,6 @@
 """A session as it is asked for and as it is stored."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +34,13 @@ class NewSession:
     mint_pkp: bool
     await_consent: bool
     metadata_json: str
+    conditions: tuple[str, ...] = ()
+    """Sentences in any order."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """A session as it is stored."""
+    """A session as it is stored. `policy_version` counts up with each change of `restrictions`."""
 
     id: str
     workspace_id: str
@@ -51,6 +54,8 @@ class SessionView:
     consent: str
     grant: Grant
     grant_hash: bytes
+    restrictions: tuple[str, ...]
+    policy_version: int
     owner_signature: bytes | None
     public_key: bytes
     token_id: bytes
@@ -83,8 +88,10 @@ def session_from_row(row: Mapping[Any, Any] | None) -> SessionView:
     del fields["secret_hash"]
     try:
         grant = Grant.from_json(decode_object(fields.pop("grant_json").encode()))
-    except ValueError as error:
+        restrictions = tuple(json.loads(fields.pop("restrictions_json")))
+        grant.policy(restrictions)
+    except (ValueError, TypeError) as error:
         raise Unavailable(
             f"session {row['id']} is damaged in the database: {error}", code="session_damaged"
         ) from error
-    return SessionView(grant=grant, **fields)
+    return SessionView(grant=grant, restrictions=restrictions, **fields)

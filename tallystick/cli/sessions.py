@@ -30,6 +30,10 @@ def create(
     token: Annotated[
         list[str] | None, typer.Option(help="An allowed token; may be repeated.")
     ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="What else bounds it: 'at most 10 payments per hour'; may be repeated."),
+    ] = None,
     duration: Annotated[str, typer.Option(help="Hours, at most 168.")] = "24",
     label: Annotated[str | None, typer.Option(help="What the session is for.")] = None,
     mint_pkp: Annotated[
@@ -66,6 +70,7 @@ def create(
             },
             allowed_merchants=merchant or None,
             allowed_tokens=token or None,
+            conditions=condition or [],
             duration_hours=int(duration) if duration.isdecimal() else duration,
             label=label,
             mint_pkp=mint_pkp,
@@ -123,6 +128,31 @@ def get(
 
 
 @app.command()
+def restrict(
+    session_id: SessionId,
+    restriction: Annotated[
+        list[str] | None,
+        typer.Option(help="A condition: 'never merchant casino'; may be repeated."),
+    ] = None,
+    lift: Annotated[bool, typer.Option("--lift", help="Lift all restrictions.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Narrow a live session by conditions, in place of all earlier restrictions."""
+    from engine.errors import InvalidInput
+
+    if lift == bool(restriction):
+        raise InvalidInput("--restriction", "give one or more, or --lift")
+    with as_operator(url, api_key) as client:
+        session = client.restrict_session(session_id, restriction or [])
+    if as_json:
+        print_json(session)
+    else:
+        _show(session)
+
+
+@app.command()
 def revoke(
     session_id: SessionId,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -155,6 +185,12 @@ def _show(session: dict[str, Any]) -> None:
         ("approval above", dollars(limits["require_approval_above"])),
         ("merchants", ", ".join(session["allowed_merchants"] or ["any"])),
     ]
+    rows += [("condition", sentence) for sentence in session["conditions"]]
+    rows += [("restriction", sentence) for sentence in session["restrictions"]]
+    rows += [
+        ("left", f"{_amount_left(left)} of {left['condition']}")
+        for left in session["remaining_by_condition"]
+    ]
     fields(rows)
 
 
@@ -167,6 +203,10 @@ def _left(remaining: float | None, limit: float | None) -> str:
     if limit is None:
         return "unlimited"
     return f"{dollars(remaining)} left of {dollars(limit)}"
+
+
+def _amount_left(left: dict[str, Any]) -> str:
+    return str(left["remaining"]) if left["unit"] == "payments" else dollars(left["remaining"])
 
 
 def _signer(key_file: Path, wallet: str) -> Callable[[dict[str, Any]], str]:

@@ -1,5 +1,6 @@
 """Replay agrees with the real ledger about everything it did, and with nothing else."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,9 +17,9 @@ from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay, ReplayError
 from engine.clock import ManualClock
 from engine.db import tables
-from engine.errors import TallystickError
+from engine.errors import Conflict, TallystickError
 from engine.grant import Grant
-from engine.policy.decide import remaining
+from engine.policy.decide import left as left_of
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions.session import SessionView
 from tests.evidence.story import Document, chained, read, story
@@ -55,9 +56,26 @@ ends = st.tuples(
 )
 waits = st.sampled_from([1, MINUTE_MS, 14 * MINUTE_MS, 15 * MINUTE_MS, DAY_MS, 6 * DAY_MS])
 few = st.tuples(st.just("pay"), refused) | st.just(("revoke",))
+sentences = st.lists(
+    st.sampled_from(
+        [
+            "at most 2 payments per hour",
+            "at most 4 payments per day",
+            "at most 9 payments per lifetime",
+            "lifetime at most 60 USD",
+            "merchant books at most 15 USD per transaction",
+            "merchant books at most 40 USD per week",
+            "never chain eip155:56",
+            "only 00:00-09:00 UTC on Mon Tue Wed Thu Fri",
+        ]
+    ),
+    unique=True,
+    max_size=3,
+).map(tuple)
+restrict = st.tuples(st.just("restrict"), sentences)
 steps = st.lists(
     st.sampled_from(
-        [pay] * 5 + [ends] * 4 + [st.tuples(st.just("wait"), waits)] * 3 + [few]
+        [pay] * 5 + [ends] * 4 + [st.tuples(st.just("wait"), waits)] * 3 + [few, restrict]
     ).flatmap(lambda kind: kind),
     min_size=6,
     max_size=24,
@@ -73,6 +91,9 @@ def take(world: World, view: SessionView, step: tuple[Any, ...]) -> None:
         world.pay(view, **{"dollars": 1, **arguments[0]})
     elif name == "wait":
         clock.advance(arguments[0])
+    elif name == "restrict":
+        with contextlib.suppress(Conflict):
+            world.engine.sessions.restrict(WORKSPACE, view.id, arguments[0], by="operator")
     elif name == "revoke":
         world.engine.sessions.revoke(WORKSPACE, view.id, by="operator")
     else:
@@ -91,14 +112,19 @@ def take(world: World, view: SessionView, step: tuple[Any, ...]) -> None:
 
 
 @settings(max_examples=80)
-@given(limits=limits, steps=steps)
+@given(limits=limits, conditions=sentences, steps=steps)
 def test_every_decision_of_the_ledger_comes_out_the_same(
-    slow_world: World, limits: Limits, steps: list[tuple[Any, ...]]
+    slow_world: World,
+    limits: Limits,
+    conditions: tuple[str, ...],
+    steps: list[tuple[Any, ...]],
 ) -> None:
-    view = slow_world.session(limits, merchants=("books",), duration_ms=7 * DAY_MS)
+    view = slow_world.session(
+        limits, merchants=("books",), conditions=conditions, duration_ms=7 * DAY_MS
+    )
     for step in steps:
         take(slow_world, view, step)
-    left = slow_world.engine.remaining(view)
+    left = slow_world.engine.ledger.left(view.id).result()
     records = records_of(slow_world, view)
     replay = Replay(view.grant, view.grant_hash)
     replay.feed(records)
@@ -112,7 +138,10 @@ def test_every_decision_of_the_ledger_comes_out_the_same(
     held = [payment.expires_ms for payment in payments if payment.state == "held"]
     assert replay.open_until_ms == min(held, default=None)
     assert replay.state == slow_world.engine.sessions.get(WORKSPACE, view.id).state
-    assert left == remaining(view.grant.policy(), replay._spending, slow_world.clock())
+    now = slow_world.engine.sessions.get(WORKSPACE, view.id)
+    policy = view.grant.policy(now.restrictions)
+    assert replay.policy_version == now.policy_version
+    assert left == left_of(policy, replay._spending, slow_world.clock())
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -29,7 +29,9 @@ RUNNING = {("serve",), ("chain",)}
 
 def test_no_command_is_left_out() -> None:
     names = ["serve", "chain", "deploy", "pay", "capture", "void", "anchor", "evidence", "verify"]
-    assert {("sessions", name) for name in ("create", "list", "get", "revoke")} <= set(ALL)
+    assert {("sessions", name) for name in ("create", "list", "get", "restrict", "revoke")} <= set(
+        ALL
+    )
     assert {(name,) for name in names} <= set(ALL)
     assert {("payments", name) for name in ("list", "get")} <= set(ALL)
 
@@ -56,6 +58,7 @@ anything = st.one_of(
 option = st.sampled_from(
     [
         *("--agent-id", "--wallet", "--label", "--merchant", "--token", "--duration", "--mint-pkp"),
+        *("--condition", "--restriction", "--lift"),
         *("--max-per-day", "--require-approval-above", "--owner-key-file", "--hold", "--key"),
         *("--json", "--yes", "--url", "--api-key", "--session-token", "--rpc", "--registry"),
         *("--help", "--test-usdc", "--nonsense"),

@@ -379,3 +379,34 @@ def test_an_ascii_terminal_hears_everything(shell: Shell, session: dict[str, Any
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert session["id"].encode() in done.stdout
+
+
+def test_conditions_and_restrictions_are_sentences(shell: Shell) -> None:
+    sentences = (
+        "--condition",
+        "never merchant casino",
+        "--condition",
+        "at most 2 payments per day",
+    )
+    created = create(shell, *sentences)
+    assert created["conditions"] == ["at most 2 payments per day", "never merchant casino"]
+    pay(shell, created, "1", "--merchant", "books")
+    done = shell("sessions", "restrict", created["id"], "--restriction", "lifetime at most 9.5 USD")
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "condition never merchant casino" in shown
+    assert "restriction lifetime at most 9.5 USD" in shown
+    assert "left $8.50 of lifetime at most 9.5 USD" in shown
+    assert "left 1 of at most 2 payments per day" in shown
+    lifted = json.loads(shell("sessions", "restrict", created["id"], "--lift", "--json").stdout)
+    assert (lifted["restrictions"], lifted["policy_version"]) == ([], 3)
+
+
+def test_a_condition_that_is_none_is_refused_by_its_place(shell: Shell) -> None:
+    wallet = ("--agent-id", "shopper", "--wallet", shell.owner.address)
+    done = shell("sessions", "create", *wallet, "--condition", "at most 1 payments per day")
+    assert done.returncode == 1
+    assert done.stderr == ("invalid_parameter: conditions[0]: write 'at most 1 payment per day'\n")
+    for options in ((), ("--lift", "--restriction", "never merchant x")):
+        done = shell("sessions", "restrict", "sess_x", *options)
+        assert (done.returncode, done.stderr.split(":")[0]) == (2, "invalid_parameter")

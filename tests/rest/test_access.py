@@ -41,6 +41,7 @@ for root in (SESSIONS, "/api/v1/sessions"):
         ("GET", root): Route("operator"),
         ("GET", root + "/{session_id}"): Route("operator"),
         ("POST", root + "/{session_id}/consent"): Route("operator", 409, SIGNATURE),
+        ("POST", root + "/{session_id}/restrict"): Route("operator", 200, {"restrictions": []}),
         ("POST", root + "/{session_id}/revoke"): Route("operator"),
         ("GET", root + "/{session_id}/evidence"): Route("operator", 409),
     }

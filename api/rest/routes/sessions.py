@@ -1,4 +1,4 @@
-"""Sessions: create, consent, list, get, revoke, evidence."""
+"""Sessions: create, consent, list, get, restrict, revoke, evidence."""
 
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from api.rest.answers import CreatedSession, Revoked, SessionAnswer
 from api.rest.auth import EngineOf, OperatorOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
-from api.rest.schemas import Consent, CreateSession, SessionsQuery
+from api.rest.schemas import Consent, CreateSession, Restrict, SessionsQuery
 from api.rest.views import session_json
 from engine.engine import Engine
 from engine.errors import InvalidInput
@@ -60,10 +60,9 @@ def list_sessions(
         caller.workspace_id, offset=wanted.offset, limit=wanted.limit
     )
     response.headers["X-Total-Count"] = str(total)
-    remaining = [engine.ledger.remaining(view.id) for view in views]
+    futures = [engine.ledger.left(view.id) for view in views]
     return [
-        session_json(engine, view, left.result())
-        for view, left in zip(views, remaining, strict=True)
+        session_json(engine, view, left.result()) for view, left in zip(views, futures, strict=True)
     ]
 
 
@@ -93,6 +92,23 @@ async def consent(
     return await to_thread.run_sync(wait, limiter=_WAITING)
 
 
+@router.post(
+    "/{session_id}/restrict",
+    summary="Narrow a session by conditions of the operator's",
+    responses=documented(404, 409, 415),
+)
+def restrict(
+    session_id: str, body: Restrict, engine: EngineOf, caller: OperatorOf
+) -> SessionAnswer:
+    """These restrictions take the place of all earlier ones; an empty list lifts them."""
+    return _shown(
+        engine,
+        engine.sessions.restrict(
+            caller.workspace_id, session_id, body.restrictions, by=caller.key_id
+        ),
+    )
+
+
 @router.post("/{session_id}/revoke", summary="End a session for good", responses=documented(404))
 def revoke(session_id: str, engine: EngineOf, caller: OperatorOf) -> Revoked:
     """In force when this answers; the chain is told in the background."""
@@ -116,7 +132,7 @@ def evidence(session_id: str, engine: EngineOf, caller: OperatorOf) -> Response:
 
 
 def _shown(engine: Engine, view: SessionView) -> SessionAnswer:
-    return session_json(engine, view, engine.remaining(view))
+    return session_json(engine, view, engine.ledger.left(view.id).result())
 
 
 def _new_session(engine: Engine, body: CreateSession) -> NewSession:
@@ -143,6 +159,7 @@ def _new_session(engine: Engine, body: CreateSession) -> NewSession:
         mint_pkp=body.mint_pkp,
         await_consent=body.await_consent,
         metadata_json=body.metadata or "{}",
+        conditions=tuple(body.conditions),
     )
 
 

@@ -193,6 +193,8 @@ def upgrade() -> None:
         sa.Column("consent", sa.Text(), nullable=False),
         sa.Column("grant_json", sa.Text(), nullable=False),
         sa.Column("grant_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("restrictions_json", sa.Text(), nullable=False),
+        sa.Column("policy_version", sa.BigInteger(), nullable=False),
         sa.Column("owner_signature", sa.LargeBinary(), nullable=True),
         sa.Column("public_key", sa.LargeBinary(), nullable=False),
         sa.Column("token_id", sa.LargeBinary(), nullable=False),
