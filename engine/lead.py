@@ -14,7 +14,7 @@ from engine.chain import contracts
 from engine.chain.gateway import BlockHeader, ChainError, ChainGateway
 from engine.chain.indexer import DeepReorg, Indexer
 from engine.db.database import Database, Turn
-from engine.db.tables import ChainWatchRow, table
+from engine.db.tables import Shared, table
 from engine.deployment import Deployment
 from engine.errors import Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
@@ -28,7 +28,7 @@ from engine.sessions.on_chain import Listener, Registrar
 ANCHOR_WAIT_S = 30
 """So long a process that does not lead waits for an anchor of the one that does."""
 
-_watch = table(ChainWatchRow)
+_shared = table(Shared)
 _log = structlog.get_logger(__name__)
 
 
@@ -193,7 +193,7 @@ class Lead:
     def _stop_all(self, batch: Batch, fault: str) -> None:
         self._writer.fault = fault
         if self._database.shared:
-            batch.update(sa.update(_watch).values(fault=fault))
+            batch.update(sa.update(_shared).values(fault=fault))
 
     def _read_chain(self) -> None:
         while True:
@@ -209,7 +209,7 @@ class Lead:
     def _tell(self, batch: Batch) -> None:
         ago_ms = self._chain_watch.read_ago_ms
         batch.update(
-            sa.update(_watch).values(
+            sa.update(_shared).values(
                 time_ms=self._chain_watch.time_ms,
                 read_ms=None if ago_ms is None else batch.now_ms - ago_ms,
             )
@@ -231,11 +231,11 @@ class Lead:
             return False
         latest = self.anchorer.latest()
         with self._database.reading() as connection:
-            wanted: int = connection.execute(sa.select(_watch.c.wanted_size)).scalar_one()
+            wanted: int = connection.execute(sa.select(_shared.c.wanted_size)).scalar_one()
         return wanted > (latest.size if latest else 0)
 
     def _wait_for_anchor(self, wanted: int) -> None:
-        higher = sa.update(_watch).where(_watch.c.wanted_size < wanted).values(wanted_size=wanted)
+        higher = sa.update(_shared).where(_shared.c.wanted_size < wanted).values(wanted_size=wanted)
         self._writer.call(lambda batch: batch.update(higher))
         deadline = time.monotonic() + ANCHOR_WAIT_S
         while time.monotonic() < deadline:

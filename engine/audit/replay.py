@@ -17,7 +17,7 @@ from engine.audit import canonical
 from engine.audit.record import Record
 from engine.grant import Grant
 from engine.policy.budgets import BUDGET_LIMITS, budget_rule
-from engine.policy.conditions import Cap
+from engine.policy.conditions import Cap, parse_condition
 from engine.policy.decide import decide, remaining
 from engine.policy.decision import STANDING_OF_STATE, Decision, PaymentRequest, Standing
 from engine.policy.facts import Finding
@@ -221,15 +221,28 @@ def _budget_finding(rule: str, told: Mapping[str, Any], request: PaymentRequest)
     budget, used, limit = told["budget"], _integer(told["used"]), _integer(told["limit"])
     if budget_rule(budget) != rule:
         raise ValueError(f"{rule} is not about budget {budget}")
-    of, per = BUDGET_LIMITS[told["name"]]
-    requested = 1 if of == "payments" else request.amount
+    cap = _named_cap(told["name"], limit)
+    if cap.name not in (None, request.token if cap.of == "token" else request.merchant):
+        raise ValueError(f"the payment is not under {cap}")
+    requested = 1 if cap.of == "payments" else request.amount
     if not 0 <= limit < used + requested:
         raise ValueError(f"the payment fits into budget {budget}")
     retry_at_ms = told["retry_at_ms"]
     if retry_at_ms is not None:
         _integer(retry_at_ms)
     about = {"budget": budget, "name": told["name"]}
-    return over_finding(Cap(of, None, limit, per), used, requested, retry_at_ms, about)
+    return over_finding(cap, used, requested, retry_at_ms, about)
+
+
+def _named_cap(name: str, limit: int) -> Cap:
+    """The cap that the evidence names: by its limit, or by the sentence of a condition."""
+    if name in BUDGET_LIMITS:
+        of, per = BUDGET_LIMITS[name]
+        return Cap(of, None, limit, per)
+    cap = parse_condition(name)
+    if not isinstance(cap, Cap) or cap.name is None or cap.at_most != limit:
+        raise ValueError(f"{name} is not the limit of {limit}")
+    return cap
 
 
 def _request(asked: Mapping[str, Any]) -> PaymentRequest:

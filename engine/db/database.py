@@ -9,6 +9,9 @@ import sqlalchemy as sa
 
 from engine.audit.record import Head
 
+BUDGETS = "budgets"
+"""Whoever names this among the streams changes budgets, and does so while nobody else decides."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChainReading:
@@ -30,13 +33,15 @@ class Turn:
     `batch` numbers it; of two that hold the same stream, the later one has the higher number.
     `heads` are the ends of the streams that it holds, and `last_ms` is the latest time of a record
     in them; `heads` is None if nobody else writes, so that whoever asks may remember them.
-    `now_ms` is the database's clock, None where it has none of its own.
+    `now_ms` is the database's clock, None where it has none of its own; `budgets_version` changes
+    with the budgets.
     """
 
     batch: int
     heads: dict[str, Head] | None = None
     last_ms: int = 0
     now_ms: int | None = None
+    budgets_version: int | None = None
     chain: ChainReading | None = None
 
 

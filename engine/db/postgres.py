@@ -22,7 +22,7 @@ from alembic.util import CommandError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
-from engine.db.database import ChainReading, Turn
+from engine.db.database import BUDGETS, ChainReading, Turn
 from engine.errors import CannotStart
 
 VERSION_MIN = 140_000
@@ -34,7 +34,7 @@ STATEMENT_TIMEOUT_MS = 30_000
 
 # The keys of the advisory locks, "TLST" and what each is for.
 _LOCKS = 0x544C5354
-_STARTING, _SEQUENCING, _LEADING = 1, 2, 3
+_STARTING, _SEQUENCING, _LEADING, _BUDGETS = 1, 2, 3, 4
 
 _CONTENDED = ("40001", "40P01", "55P03", "23505")
 """Serialization failure, deadlock, lock timeout, and a row that somebody else made first."""
@@ -46,8 +46,8 @@ _HOLD = """
 """
 _NUMBER = """
     SELECT nextval('log_batch_ids'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-           time_ms, read_ms, fault
-    FROM chain_watch
+           budgets_version, time_ms, read_ms, fault
+    FROM shared
 """
 _ADVANCE = """
     INSERT INTO stream_heads (id, seq, prev, time_ms)
@@ -147,6 +147,10 @@ class PostgresDatabase:
         """Hold these streams; the clock is read and the batch numbered once that is so."""
         with self._driver() as driver, driver.pipeline():
             driver.execute("BEGIN")
+            # Whoever changes budgets is alone: a payment decided under the old ones that commits
+            # after the change would not be counted under the new.
+            alone = "" if BUDGETS in streams else "_shared"
+            driver.execute(f"SELECT pg_advisory_xact_lock{alone}(%s, %s)", (_LOCKS, _BUDGETS))
             held = driver.execute(_HOLD, (list(streams),))
             # Its own statement: what stands in one that waits for a lock is from before it waited.
             numbered = driver.execute(_NUMBER)
@@ -155,8 +159,8 @@ class PostgresDatabase:
         for stream, seq, prev, time_ms in held.fetchall():
             heads[stream] = Head(seq, prev)
             last_ms = max(last_ms, time_ms)
-        batch, now_ms, *chain = numbered.fetchall()[0]
-        return Turn(batch, heads, last_ms, now_ms, ChainReading(*chain))
+        batch, now_ms, budgets_version, *reading = numbered.fetchall()[0]
+        return Turn(batch, heads, last_ms, now_ms, budgets_version, ChainReading(*reading))
 
     def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:
         """Tell whoever holds these streams next where they end."""

@@ -259,18 +259,53 @@ class ChainBlock(SQLModel, table=True):
     timestamp_s: int = _big()
 
 
-class ChainWatchRow(SQLModel, table=True):
-    """What the process that leads tells the others of the chain, and they it. One row, `id` 1.
+class Shared(SQLModel, table=True):
+    """What the processes that share a database tell each other. One row, `id` 1.
 
-    `wanted_size` is the size of the log that somebody wants to see anchored.
+    The one that leads tells of the chain (`time_ms`, `read_ms`, `fault`). `wanted_size` is the size
+    of the log that somebody wants to see anchored, `budgets_version` counts changes of budgets.
     """
 
-    __tablename__ = "chain_watch"
+    __tablename__ = "shared"
     id: int = _key(Integer)
     time_ms: int = _big()
     read_ms: int | None = _big(nullable=True)
     fault: str | None = _text(nullable=True)
     wanted_size: int = _big()
+    budgets_version: int = _big()
+
+
+class Budget(SQLModel, table=True):
+    """What all sessions of a workspace (`id` is `workspace`), or of one agent of it (`agent:…`),
+    may spend together."""
+
+    __tablename__ = "budgets"
+    workspace_id: str = _key()
+    id: str = _key()
+    limits_json: str = _text()
+    updated_ms: int = _big()
+
+
+class BudgetEntry(SQLModel, table=True):
+    """How much of one payment counts under a budget, from this entry on: micro-USD, 0 if none.
+
+    A hold counts until `expires_ms` if no other entry follows. `budget` is as the ledger names it;
+    merchant and token are there where the budget has a cap on one.
+    """
+
+    __tablename__ = "budget_entries"
+    budget: str = _key()
+    seq: int = _key(BigInteger)
+    workspace_id: str = _text()
+    session_id: str = _text()
+    session_type: str = _text()
+    label: str | None = _text(nullable=True)
+    number: int = _big()
+    decided_ms: int = _big()
+    merchant: str | None = _text(nullable=True)
+    token: str | None = _text(nullable=True)
+    amount: int = _big()
+    expires_ms: int | None = _big(nullable=True)
 
 
 class ChainEvent(SQLModel, table=True):

@@ -49,6 +49,7 @@ class Account:
     """
 
     stream: Stream
+    agent_id: str
     on_chain: bool
     grant_hash: str
     policy: Policy
@@ -63,6 +64,10 @@ class Account:
     holds: dict[int, Hold] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     limit_reached: bool = False
+    delegators: tuple[tuple[str, Policy], ...] = ()
+    """The budgets `session:…` of the sessions that it descends from, the nearest first."""
+    delegates: bool = False
+    """Whether there are sessions beneath it."""
     restrictions: tuple[str, ...] = ()
     policy_version: int = 1
     _expiries: list[tuple[int, int]] = field(default_factory=list)
@@ -154,7 +159,7 @@ def load_account(batch: Batch, session_id: str) -> Account:
     try:
         grant = Grant.from_json(decode_object(row.grant_json.encode()))
         policy = grant.policy(_decode(row.restrictions_json))
-        account = Account(stream, row.mint_pkp, "", policy, Standing.MISMATCH)
+        account = Account(stream, row.agent_id, row.mint_pkp, "", policy, Standing.MISMATCH)
         for body in batch.read(bodies.order_by(_records.c.seq)).scalars():
             record = _decode(body)
             account.grant_hash = account.grant_hash or record["body"]["grant_hash"]

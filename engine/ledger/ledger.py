@@ -5,7 +5,7 @@ and its event are written together; memory is changed last.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
@@ -18,17 +18,20 @@ from engine.db.tables import table
 from engine.errors import Conflict, InvalidInput, NotFound, TallystickError, Unavailable
 from engine.ledger.account import Account, follow_account, load_account
 from engine.ledger.ask import Ask, ask
+from engine.ledger.budgets import Budgets, set_limits
 from engine.ledger.chain_watch import ChainWatch
+from engine.ledger.events import tell
 from engine.ledger.payment import (
     Payment,
     parse_payment_id,
     payment_from_row,
     select_payments,
+    session_of,
 )
 from engine.ledger.writer import Batch, Writer
+from engine.policy.budgets import BudgetLimits
 from engine.policy.decide import Left, decide, left, remaining
 from engine.policy.decision import PaymentRequest, Remaining, Standing
-from engine.policy.rules import WINDOW_RULES
 
 SWEEP_HOLDS_MAX = 500
 ACCOUNTS_MAX = 20_000
@@ -45,7 +48,10 @@ class Ledger:
         self._hold_ttl_ms = hold_ttl_ms
         self._chain = chain
         self._accounts: dict[str, Account] = {}
+        self._budgets = Budgets()
         writer.on_abandoned_batch(self._accounts.clear)
+        writer.on_abandoned_batch(self._budgets.forget)
+        writer.on_turn(self._budgets.learn)
 
     def authorise(
         self,
@@ -69,7 +75,9 @@ class Ledger:
             Unavailable: the chain has been silent for too long to trust what is known of it.
         """
         asked = ask(session_id, request, memo=memo, key=key, capture=capture)
-        return self._writer.submit(lambda batch: self._authorise(batch, asked), session_id)
+        return self._writer.submit(
+            lambda batch: self._authorise(batch, asked), *self._streams((session_id,))
+        )
 
     def authorise_many(self, asks: Sequence[Ask]) -> "Future[list[Payment | TallystickError]]":
         """Decide payments in their order, in one transaction; a refusal stands in its place."""
@@ -77,7 +85,7 @@ class Ledger:
         def command(batch: Batch) -> list[Payment | TallystickError]:
             return [self._authorise_or_refuse(batch, asked) for asked in asks]
 
-        return self._writer.submit(command, *{asked.session_id for asked in asks})
+        return self._writer.submit(command, *self._streams({asked.session_id for asked in asks}))
 
     def capture(
         self, workspace_id: str, payment: str, amount: int | None = None
@@ -139,6 +147,26 @@ class Ledger:
         """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
         return self._writer.call(self._expire_all)
 
+    def set_budget(
+        self, batch: Batch, workspace_id: str, budget_id: str, limits: BudgetLimits | None
+    ) -> None:
+        """Change or end (None) a budget above sessions, as part of a batch.
+
+        The command must name `engine.db.database.BUDGETS` among its streams.
+        """
+        set_limits(batch, workspace_id, budget_id, limits)
+        self.forget_budgets()
+
+    def forget_budgets(self) -> None:
+        """What bounds sessions from above was changed in this batch."""
+        self._accounts.clear()
+        self._budgets.forget()
+
+    def _streams(self, session_ids: Iterable[str]) -> set[str]:
+        """What has to be held to decide for these sessions, as far as it is known."""
+        known = {stream for each in session_ids for stream in self._budgets.streams(each)}
+        return known.union(session_ids)
+
     def _account(self, batch: Batch, session_id: str) -> Account:
         account = self._accounts.get(session_id)
         head = batch.head(session_id)
@@ -163,6 +191,7 @@ class Ledger:
             return self._replay(batch, asked, number)
         self._check_chain(account)
         self._expire(batch, account)
+        budgets = self._budgets.above(batch, account)
         chain_time_ms = self._chain.time_ms if account.on_chain else 0
         standing = account.standing if account.genuine else Standing.MISMATCH
         decision = decide(
@@ -172,6 +201,7 @@ class Ledger:
             asked.request,
             batch.now_ms,
             chain_time_ms=chain_time_ms,
+            budgets=[known.policy for known in budgets],
         )
         allowed = decision.allowed
         payment = Payment(
@@ -207,6 +237,8 @@ class Ledger:
             )
             self._record_end(batch, account, payment)
         self._keep(batch, account, payment, asked, seq)
+        if allowed:
+            self._budgets.count(batch, budgets, payment)
         return payment
 
     def _keep(
@@ -230,7 +262,7 @@ class Ledger:
                 "closed_ms": payment.closed_ms,
             },
         )
-        self._tell(batch, account, payment)
+        tell(batch, account, payment)
         if asked.key is not None:
             account.keys[asked.key] = payment.number
         account.decided(
@@ -286,26 +318,15 @@ class Ledger:
     def _submit_end(
         self, workspace_id: str, payment: str, state: Any, amount: int | None
     ) -> "Future[Payment]":
-        try:
-            session_id, number = parse_payment_id(payment)
-        except NotFound as error:
-            nowhere: Future[Payment] = Future()
-            nowhere.set_exception(error)
-            return nowhere
         return self._writer.submit(
-            lambda batch: self._end(batch, workspace_id, session_id, number, state, amount),
-            session_id,
+            lambda batch: self._end(batch, workspace_id, payment, state, amount),
+            *self._streams(session_of(payment)),
         )
 
     def _end(
-        self,
-        batch: Batch,
-        workspace_id: str,
-        session_id: str,
-        number: int,
-        state: Any,
-        amount: int | None,
+        self, batch: Batch, workspace_id: str, payment: str, state: Any, amount: int | None
     ) -> Payment:
+        session_id, number = parse_payment_id(payment)
         before = self._stored(batch, session_id, number, workspace_id)
         captured = before.amount if amount is None else amount
         if before.state == state and before.captured == captured:
@@ -329,8 +350,9 @@ class Ledger:
             .where(_decisions.c.session_id == after.session_id, _decisions.c.number == after.number)
             .values(state=state, captured=captured, closed_ms=batch.now_ms)
         )
-        self._tell(batch, account, after)
+        tell(batch, account, after)
         account.ended(after.number, captured)
+        self._budgets.count(batch, self._budgets.above(batch, account), after)
         return after
 
     def _expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
@@ -372,29 +394,3 @@ class Ledger:
         seq = batch.record(account.stream, kind, body)
         account.records = seq + 1
         return seq
-
-    def _tell(self, batch: Batch, account: Account, payment: Payment) -> None:
-        """Put into the outbox what a listener learns from this payment's new state."""
-        decision = payment.decision
-        if payment.state == "denied":
-            if decision["rule"] in WINDOW_RULES and not account.limit_reached:
-                self._event(batch, payment, "agent.session.limit_reached")
-            return
-        name = {"held": "created", "captured": "confirmed"}.get(payment.state, payment.state)
-        self._event(batch, payment, f"payment.{name}")
-
-    def _event(self, batch: Batch, payment: Payment, name: str) -> None:
-        batch.event(
-            payment.stream,
-            name,
-            {
-                "payment_id": payment.id,
-                "session_id": payment.session_id,
-                "type": payment.stream.session_type,
-                "label": payment.stream.label,
-                "state": payment.state,
-                "amount_micro_usd": payment.amount,
-                "captured_micro_usd": payment.captured,
-                "code": payment.decision["code"],
-            },
-        )

@@ -15,12 +15,14 @@ import sqlalchemy as sa
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note
 from engine.audit.merkle import HASH_BYTES, Tree, leaf_hash
 from engine.audit.record import Head
-from engine.db.tables import CheckpointRow, LogBatch, Record, table
+from engine.db.tables import BudgetEntry, CheckpointRow, LogBatch, Record, table
 from engine.errors import CannotStart
+from engine.ledger.stream import BUDGET_PREFIX
 
 Read = Callable[[sa.Select[Any]], sa.CursorResult[Any]]
 
 _batches = table(LogBatch)
+_entries = table(BudgetEntry)
 _records = table(Record)
 _places = _batches.c.first_leaf, _batches.c.leaf_hashes
 _bytes = sa.func.length(_batches.c.leaf_hashes).label("bytes")
@@ -138,7 +140,11 @@ def _placed(read: Read) -> int:
 
 
 def stored_head(read: Read, stream: str) -> Head:
-    """Where a stream ends, by its last record."""
+    """Where a stream ends by its last record, or a budget by its last entry."""
+    if stream.startswith(BUDGET_PREFIX):
+        latest = read(sa.select(sa.func.max(_entries.c.seq)).where(_entries.c.budget == stream))
+        seq = latest.scalar_one()
+        return Head() if seq is None else Head(seq + 1, b"")
     last = read(
         sa.select(_records.c.seq, _records.c.body)
         .where(_records.c.stream == stream)

@@ -66,6 +66,12 @@ def parse_payment_id(text: str) -> tuple[str, int]:
     return f"sess_{match[1]}", int(match[2])
 
 
+def session_of(text: str) -> tuple[str, ...]:
+    """The session that a payment id names, if it is one."""
+    match = _PAYMENT_ID.fullmatch(text)
+    return () if match is None else (f"sess_{match[1]}",)
+
+
 def select_payments() -> sa.Select[Any]:
     """Payments as `payment_from_row` reads them: each beside the record of its decision."""
     return sa.select(_decisions, _records.c.body).join(

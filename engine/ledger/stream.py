@@ -26,6 +26,15 @@ class Stream:
         }
 
 
+BUDGET_PREFIX = "budget/"
+"""What begins like this is no stream of records but a budget, whose entries count up like them."""
+
+
+def budget_stream(workspace_id: str, budget_id: str) -> str:
+    """How a budget is called where streams are: no workspace or session has a slash in its id."""
+    return f"{BUDGET_PREFIX}{workspace_id}/{budget_id}"
+
+
 def workspace_stream(workspace_id: str) -> Stream:
     """The records about a workspace itself: its keys and agents."""
     return Stream(workspace_id, workspace_id)

@@ -24,7 +24,7 @@ from engine.audit.merkle import leaf_hash
 from engine.audit.record import SALT_BYTES, Head, encode_record
 from engine.clock import Clock
 from engine.db.database import Database, Turn
-from engine.db.tables import LogBatch, OutboxEvent, Record, table
+from engine.db.tables import BudgetEntry, LogBatch, OutboxEvent, Record, table
 from engine.errors import TallystickError, Unavailable
 from engine.identifiers import Identifiers
 from engine.ledger.log import stored_head
@@ -43,6 +43,7 @@ _log = structlog.get_logger(__name__)
 _batches = table(LogBatch)
 _records = table(Record)
 _outbox = table(OutboxEvent)
+_entries = table(BudgetEntry)
 
 
 class Undeclared(Exception):
@@ -117,7 +118,7 @@ class Batch:
         self._database.sequencing()
 
     def head(self, stream: str) -> Head:
-        """Where a stream ends now. It stays there until this batch appends to it."""
+        """Where a stream, or a budget, ends now. It stays there until this batch appends to it."""
         head = self._heads.get(stream)
         if head is None:
             if self._turn.heads is not None:
@@ -154,6 +155,13 @@ class Batch:
         self._leaves.append(leaf)
         return head.seq
 
+    def enter(self, budget: str, row: dict[str, Any]) -> int:
+        """Append an entry to a budget, and return its number there."""
+        seq = self.head(budget).seq
+        self._heads[budget] = self._moved[budget] = Head(seq + 1, b"")
+        self.insert(_entries, {"budget": budget, "seq": seq, **row})
+        return seq
+
     def event(self, stream: Stream, name: str, payload: dict[str, Any]) -> None:
         """Put an event into the outbox beside the record of the stream that was just written."""
         self.insert(
@@ -189,6 +197,7 @@ class Batch:
                     "leaf_hashes": b"".join(self._leaves),
                 },
             )
+        if self._moved:
             self._database.advance(self._moved, self.now_ms)
         self.flush()
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.policy.conditions import Cap, Per
-from engine.policy.decision import PaymentRequest
+from engine.policy.decision import PaymentRequest, Policy
 from engine.policy.spending import Meters
 from engine.policy.windows import Entry
 
@@ -40,28 +40,31 @@ def budget_rule(budget_id: str) -> str:
     """The name of the rule that enforces a budget.
 
     Raises:
-        ValueError: `budget_id` is neither `workspace` nor `agent:` and an id.
+        ValueError: `budget_id` is neither `workspace` nor `agent:` or `session:` and an id.
     """
     if budget_id == "workspace":
         return "workspace_budget"
     if budget_id.startswith("agent:"):
         return "agent_budget"
+    if budget_id.startswith("session:"):
+        return "ancestor_budget"
     raise ValueError(f"{budget_id} is not the id of a budget")
 
 
 class Budget:
     """The payments of all sessions under one budget. Feed it and rebuild it as a `Spending`.
 
-    `id` is `workspace`, or `agent:` and the agent's id; `rule` is the name of the rule that
-    enforces it. When its limits change, make another.
+    `id` is `workspace`, or `agent:` and the agent's id, or `session:` and the id of a session that
+    delegates: then its limits are that session's. `rule` is the name of the rule that enforces it.
+    When its limits change, make another.
     """
 
     __slots__ = ("id", "meters", "rule")
 
-    def __init__(self, budget_id: str, limits: BudgetLimits) -> None:
+    def __init__(self, budget_id: str, limits: "BudgetLimits | Policy") -> None:
         self.id = budget_id
         self.rule = budget_rule(budget_id)
-        self.meters = Meters(limits.caps())
+        self.meters = Meters(limits.caps() if isinstance(limits, BudgetLimits) else _caps(limits))
 
     def add(self, decided_ms: int, request: PaymentRequest) -> Entry:
         """Count an allowed payment."""
@@ -75,3 +78,14 @@ class Budget:
         entry.amount = to_amount
         for meter, part in entry.parts:
             meter.reduce(part, to_amount)
+
+
+def _caps(policy: Policy) -> tuple[Cap, ...]:
+    """All that bounds a session over time."""
+    limits = BudgetLimits(
+        per_day=policy.limits.per_day,
+        per_week=policy.limits.per_week,
+        per_month=policy.limits.per_month,
+    )
+    over_time = [cap for cap in policy.in_force.caps if cap.per != "transaction"]
+    return tuple(sorted((*limits.caps(), *over_time), key=lambda cap: cap.of_what))

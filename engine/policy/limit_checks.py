@@ -98,7 +98,9 @@ def budget(rule: str) -> Callable[[Facts], Finding | None]:
     def check(facts: Facts) -> Finding | None:
         for id_, gauge in budget_gauges(facts, rule):
             if gauge.over:
-                return over(gauge, facts.now_ms, {"budget": id_, "name": gauge.cap.limit_name})
+                cap = gauge.cap
+                name = cap.limit_name if cap.name is None else str(cap)
+                return over(gauge, facts.now_ms, {"budget": id_, "name": name})
         return None
 
     return check

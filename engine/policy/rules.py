@@ -208,6 +208,14 @@ RULES = (
         waits=True,
     ),
     Rule(
+        "ancestor_budget",
+        "LIMIT_EXCEEDED",
+        "Over a limit of a session that delegates, in it and all beneath it together.",
+        budget("ancestor_budget"),
+        bounds=lambda facts: facts.budgets,
+        waits=True,
+    ),
+    Rule(
         "agent_budget",
         "LIMIT_EXCEEDED",
         "Over a limit of the agent, in all its sessions together.",
@@ -238,5 +246,5 @@ WINDOW_RULES = frozenset(
 )
 """The names of the rules whose denial says that a limit is used up."""
 
-BUDGET_RULES = ("agent_budget", "workspace_budget")
+BUDGET_RULES = ("ancestor_budget", "agent_budget", "workspace_budget")
 """The names of the rules that look beyond the session."""

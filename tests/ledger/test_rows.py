@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from engine.db.database import BUDGETS
+from engine.policy.budgets import BudgetLimits
 from tests.world import USD, WORKSPACE, World
 
 STORES = ("sqlite",)
@@ -15,6 +17,7 @@ ABOUT_SESSIONS = {
     "decisions": "session_id",
     "records": "stream",
     "outbox": "stream",
+    "budget_entries": "session_id",
     "chain_transactions": "session_id",
 }
 
@@ -28,6 +31,12 @@ def rows(world: World, sql: str, *values: Any) -> list[tuple[Any, ...]]:
 def test_workspace_type_and_label_stand_in_every_row(
     world: World, kind: str, label: str | None
 ) -> None:
+    world.engine.writer.call(
+        lambda batch: world.engine.ledger.set_budget(
+            batch, WORKSPACE, "workspace", BudgetLimits(per_day=USD)
+        ),
+        BUDGETS,
+    )
     view = world.session(mint_pkp=True, type=kind, label=label)
     held = world.pay(view, 1, hold=True)
     world.engine.ledger.capture(WORKSPACE, held.id, USD).result()

@@ -24,6 +24,7 @@ PRECEDENCE = [
     "lifetime",
     "token_cap",
     "merchant_cap",
+    "ancestor_budget",
     "agent_budget",
     "workspace_budget",
     "approval_above",

@@ -63,6 +63,7 @@ CONDITIONS: list[tuple[str, str, str, dict[str, Any]]] = [
         "m",
         {"says": "merchant books.example at most 19.999999 USD per month"},
     ),
+    ("LIMIT_EXCEEDED", "ancestor_budget", "ancestor", {"budget": "session:sess_1"}),
     ("LIMIT_EXCEEDED", "agent_budget", "agent", {"budget": "agent:bot"}),
     ("LIMIT_EXCEEDED", "workspace_budget", "workspace", {"budget": "workspace"}),
     ("APPROVAL_REQUIRED", "approval_above", "above", {"limits": {"approval_above": 10 * USD - 1}}),

@@ -44,6 +44,30 @@ def upgrade() -> None:
         sa.UniqueConstraint("secret_hash"),
     )
     op.create_table(
+        "budget_entries",
+        sa.Column("budget", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("workspace_id", sa.Text(), nullable=False),
+        sa.Column("session_id", sa.Text(), nullable=False),
+        sa.Column("session_type", sa.Text(), nullable=False),
+        sa.Column("label", sa.Text(), nullable=True),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("decided_ms", sa.BigInteger(), nullable=False),
+        sa.Column("merchant", sa.Text(), nullable=True),
+        sa.Column("token", sa.Text(), nullable=True),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("budget", "seq"),
+    )
+    op.create_table(
+        "budgets",
+        sa.Column("workspace_id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("limits_json", sa.Text(), nullable=False),
+        sa.Column("updated_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "id"),
+    )
+    op.create_table(
         "chain_blocks",
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
@@ -79,15 +103,6 @@ def upgrade() -> None:
         sa.Column("raw_tx", sa.LargeBinary(), nullable=False),
         sa.Column("sent_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("session_id", "action"),
-    )
-    op.create_table(
-        "chain_watch",
-        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("time_ms", sa.BigInteger(), nullable=False),
-        sa.Column("read_ms", sa.BigInteger(), nullable=True),
-        sa.Column("fault", sa.Text(), nullable=True),
-        sa.Column("wanted_size", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
         "checkpoints",
@@ -211,6 +226,16 @@ def upgrade() -> None:
         "sessions_by_workspace", "sessions", ["workspace_id", "created_ms", "id"], unique=False
     )
     op.create_table(
+        "shared",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("time_ms", sa.BigInteger(), nullable=False),
+        sa.Column("read_ms", sa.BigInteger(), nullable=True),
+        sa.Column("fault", sa.Text(), nullable=True),
+        sa.Column("wanted_size", sa.BigInteger(), nullable=False),
+        sa.Column("budgets_version", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "stream_heads",
         sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
@@ -227,8 +252,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.bulk_insert(
-        sa.table("chain_watch", sa.column("id"), sa.column("time_ms"), sa.column("wanted_size")),
-        [{"id": 1, "time_ms": 0, "wanted_size": 0}],
+        sa.table("shared", *map(sa.column, ("id", "time_ms", "wanted_size", "budgets_version"))),
+        [{"id": 1, "time_ms": 0, "wanted_size": 0, "budgets_version": 0}],
     )
     if op.get_bind().dialect.name == "postgresql":
         op.execute(sa.schema.CreateSequence(sa.Sequence("log_batch_ids")))

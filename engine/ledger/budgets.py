@@ -1,0 +1,220 @@
+"""Budgets above the session: what a workspace, an agent, or a session that delegates may spend with
+everything under it.
+
+Each has entries in the database, one for each payment under it and one more when less of it counts.
+Whoever decides a payment holds every budget that it is under, so what others added is known.
+"""
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from engine.db.database import Turn
+from engine.db.tables import Budget as BudgetRow
+from engine.db.tables import BudgetEntry, Decision, Session, Shared, table
+from engine.ledger.account import Account
+from engine.ledger.log import Read
+from engine.ledger.payment import Payment
+from engine.ledger.stream import budget_stream
+from engine.ledger.writer import Batch
+from engine.policy.budgets import Budget, BudgetLimits
+from engine.policy.decision import PaymentRequest
+from engine.policy.windows import Entry
+
+_budgets = table(BudgetRow)
+_decisions = table(Decision)
+_entries = table(BudgetEntry)
+_sessions = table(Session)
+_shared = table(Shared)
+_held = _decisions.c.state == "held"
+_UNKNOWN_TOKEN = "unknown:0/unknown:0"  # noqa: S105 (the id of an asset)
+
+
+@dataclass(slots=True)
+class Known:
+    """A budget as far as its entries were followed: `seq` of them, `open` with the holds."""
+
+    stream: str
+    policy: Budget
+    seq: int = 0
+    open: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    _expiries: list[tuple[int, tuple[str, int]]] = field(default_factory=list)
+
+    def follow(self, batch: Batch) -> None:
+        """Read the entries that were added since."""
+        later = sa.select(_entries).where(
+            _entries.c.budget == self.stream, _entries.c.seq >= self.seq
+        )
+        for row in batch.read(later.order_by(_entries.c.seq)).mappings():
+            self.enter(row["seq"], row)
+
+    def enter(self, seq: int, row: Mapping[Any, Any]) -> None:
+        """Take an entry into account, the next after those followed so far."""
+        self.seq = seq + 1
+        payment = row["session_id"], row["number"]
+        entry = self.open.pop(payment, None)
+        if entry is None:
+            entry = self.policy.add(row["decided_ms"], _request(row))
+        self.policy.reduce(entry, row["amount"])
+        if row["expires_ms"] is not None:
+            self.open[payment] = entry
+            heapq.heappush(self._expiries, (row["expires_ms"], payment))
+
+    def expire(self, now_ms: int) -> None:
+        """Count no hold that is over, though nobody may have entered its end yet."""
+        while self._expiries and self._expiries[0][0] <= now_ms:
+            _, payment = heapq.heappop(self._expiries)
+            if (entry := self.open.get(payment)) is not None:
+                self.policy.reduce(entry, 0)
+
+
+class Budgets:
+    """All budgets above sessions, as one process knows them. Belongs to the writer's thread."""
+
+    def __init__(self) -> None:
+        self._version: int | None = None
+        self._known: dict[str, Known] = {}
+        self._limits: dict[str, dict[str, BudgetLimits]] = {}
+        self._above: dict[str, tuple[str, ...]] = {}
+
+    def streams(self, session_id: str) -> tuple[str, ...]:
+        """What is held to decide for a session, as far as it is known. From any thread."""
+        return self._above.get(session_id, ())
+
+    def learn(self, turn: Turn, now_ms: int) -> None:
+        """Forget everything if budgets were changed by another process."""
+        del now_ms
+        if turn.budgets_version != self._version:
+            self.forget()
+            self._version = turn.budgets_version
+
+    def forget(self) -> None:
+        """Read everything again when it is next needed."""
+        self._known.clear()
+        self._limits.clear()
+        self._above.clear()
+
+    def above(self, batch: Batch, account: Account) -> Sequence[Known]:
+        """The budgets that a session's payments are under, the nearest first, and held."""
+        bounds = self._bounds(batch, account)
+        if not bounds:
+            return ()
+        streams = self._above[account.stream.id] = tuple(
+            budget_stream(account.stream.workspace_id, budget_id) for budget_id in bounds
+        )
+        batch.hold(streams)
+        found = []
+        for stream, (budget_id, limits) in zip(streams, bounds.items(), strict=True):
+            known = self._known.get(stream)
+            if known is None:
+                known = self._known[stream] = Known(stream, Budget(budget_id, limits))
+            if known.seq != batch.head(stream).seq:
+                known.follow(batch)
+            known.expire(batch.now_ms)
+            found.append(known)
+        return found
+
+    def count(self, batch: Batch, budgets: Iterable[Known], payment: Payment) -> None:
+        """An allowed payment, or the end of its hold, is entered wherever it counts."""
+        held = payment.state == "held"
+        for known in budgets:
+            row = {
+                **payment.stream.columns(),
+                "session_id": payment.session_id,
+                "number": payment.number,
+                "decided_ms": payment.decided_ms,
+                "merchant": payment.request["merchant"],
+                "token": payment.request["token"],
+                "amount": payment.amount if held else payment.captured,
+                "expires_ms": payment.expires_ms if held else None,
+            }
+            known.enter(batch.enter(known.stream, row), row)
+
+    def _bounds(self, batch: Batch, account: Account) -> dict[str, Any]:
+        bounds: dict[str, Any] = dict(account.delegators)
+        if account.delegates:
+            bounds = {f"session:{account.stream.id}": account.policy, **bounds}
+        limits = self._limits.get(account.stream.workspace_id)
+        if limits is None:
+            limits = self._limits[account.stream.workspace_id] = stored_limits(
+                batch.read, account.stream.workspace_id
+            )
+        for budget_id in (f"agent:{account.agent_id}", "workspace"):
+            if budget_id in limits:
+                bounds[budget_id] = limits[budget_id]
+        return bounds
+
+
+def set_limits(
+    batch: Batch, workspace_id: str, budget_id: str, limits: BudgetLimits | None
+) -> None:
+    """Change a budget; what was paid under it before counts. None: there is none any more.
+
+    The command must name `engine.db.database.BUDGETS` among its streams.
+    """
+    stream = budget_stream(workspace_id, budget_id)
+    batch.hold((stream,))
+    ours = _budgets.c.workspace_id == workspace_id, _budgets.c.id == budget_id
+    batch.update(sa.delete(_budgets).where(*ours))
+    if limits is not None:
+        batch.insert(
+            _budgets,
+            {
+                "workspace_id": workspace_id,
+                "id": budget_id,
+                "limits_json": msgspec.json.encode(limits, order="sorted").decode(),
+                "updated_ms": batch.now_ms,
+            },
+        )
+    batch.update(sa.delete(_entries).where(_entries.c.budget == stream))
+    if limits is not None:
+        _enter_past(batch, stream, workspace_id, budget_id)
+    changed(batch)
+
+
+def changed(batch: Batch) -> None:
+    """Let every process know that what bounds sessions from above is not what it was."""
+    batch.update(sa.update(_shared).values(budgets_version=_shared.c.budgets_version + 1))
+
+
+def stored_limits(read: Read, workspace_id: str) -> dict[str, BudgetLimits]:
+    """The budgets of a workspace and of its agents, by their ids."""
+    rows = read(sa.select(_budgets).where(_budgets.c.workspace_id == workspace_id))
+    return {row.id: msgspec.json.decode(row.limits_json, type=BudgetLimits) for row in rows}
+
+
+def _enter_past(batch: Batch, stream: str, workspace_id: str, budget_id: str) -> None:
+    """Enter what was paid before there was the budget, and is held or captured."""
+    of_whom = [_decisions.c.workspace_id == workspace_id]
+    if budget_id != "workspace":
+        of_whom.append(_sessions.c.agent_id == budget_id.removeprefix("agent:"))
+    past = (
+        sa.select(
+            *(_decisions.c[name] for name in ("workspace_id", "session_id", "session_type")),
+            *(_decisions.c[name] for name in ("label", "number", "decided_ms")),
+            sa.null().label("merchant"),
+            sa.null().label("token"),
+            sa.case((_held, _decisions.c.amount), else_=_decisions.c.captured).label("amount"),
+            sa.case((_held, _decisions.c.expires_ms)).label("expires_ms"),
+        )
+        .join(_sessions, _sessions.c.id == _decisions.c.session_id)
+        .where(*of_whom, _decisions.c.state.in_(("held", "captured")))
+        .order_by(_decisions.c.decided_ms, _decisions.c.session_id, _decisions.c.number)
+    )
+    for row in batch.read(past).mappings().all():
+        batch.enter(stream, dict(row))
+
+
+def _request(row: Mapping[Any, Any]) -> PaymentRequest:
+    token = row["token"] or _UNKNOWN_TOKEN
+    return PaymentRequest(
+        amount=row["amount"],
+        merchant=row["merchant"],
+        token=token,
+        chain=token.partition("/")[0],
+        token_priced=True,
+    )

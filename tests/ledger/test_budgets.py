@@ -1,0 +1,142 @@
+"""Budgets above the session: the sum over all sessions under one is never over it."""
+
+import random
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from engine.clock import ManualClock
+from engine.db.database import BUDGETS
+from engine.ledger.payment import Payment
+from engine.policy.budgets import BudgetLimits
+from engine.policy.limits import DAY_MS
+from tests.ledger.asking import START_MS, ask, at_once
+from tests.ledger.conftest import opened
+from tests.servers import PostgresServer
+from tests.world import USD, WORKSPACE, World
+
+
+def set_budget(world: World, budget: str, limits: BudgetLimits | None) -> None:
+    ledger = world.engine.ledger
+    world.engine.writer.call(
+        lambda batch: ledger.set_budget(batch, WORKSPACE, budget, limits), BUDGETS
+    )
+
+
+def test_an_agents_budget_binds_all_its_sessions_and_no_others(fresh: World) -> None:
+    set_budget(fresh, "agent:bot", BudgetLimits(per_day=100 * USD))
+    one, two = fresh.session(), fresh.session()
+    other = fresh.session(agent_id="another")
+    assert fresh.pay(one, 60).state == "captured"
+    denied = fresh.pay(two, 41)
+    assert (denied.decision["code"], denied.decision["rule"]) == ("LIMIT_EXCEEDED", "agent_budget")
+    assert denied.decision["evidence"]["budget"] == "agent:bot"
+    assert denied.decision["evidence"]["used"] == 60 * USD
+    assert fresh.pay(two, 40).state == "captured"
+    assert fresh.pay(other, 500).state == "captured"
+
+
+def test_what_was_paid_before_counts(fresh: World) -> None:
+    one, two = fresh.session(), fresh.session(agent_id="another")
+    fresh.pay(one, 30)
+    held = fresh.pay(two, 30, hold=True)
+    set_budget(fresh, "workspace", BudgetLimits(per_day=100 * USD))
+    assert fresh.pay(two, 41).decision["rule"] == "workspace_budget"
+    fresh.engine.ledger.void(WORKSPACE, held.id).result()
+    assert fresh.pay(two, 70).state == "captured"
+    assert fresh.pay(one, 1).state == "denied"
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running on", "after a restart"])
+def test_holds_captures_voids_and_expiries_are_followed(fresh: World, restart: bool) -> None:
+    set_budget(fresh, "workspace", BudgetLimits(payments_per_day=4, per_day=100 * USD))
+    views = [fresh.session(duration_ms=3 * DAY_MS) for _ in range(2)]
+    ledger = fresh.engine.ledger
+    part = fresh.pay(views[0], 50, hold=True)
+    ledger.capture(WORKSPACE, part.id, 10 * USD).result()
+    gone = fresh.pay(views[1], 50, hold=True)
+    ledger.void(WORKSPACE, gone.id).result()
+    over = fresh.pay(views[1], 40, hold=True)
+    if restart:
+        fresh.reopen()
+    fresh.clock.advance(over.expires_ms - fresh.clock())  # type: ignore[attr-defined, operator]
+    assert fresh.pay(views[0], 91).decision["rule"] == "workspace_budget"
+    assert fresh.pay(views[0], 90).state == "captured"
+    if restart:
+        fresh.reopen()
+    fresh.clock.advance(DAY_MS)  # type: ignore[attr-defined]
+    assert [fresh.pay(view, 1).state for view in views * 2] == ["captured"] * 4
+    denied = fresh.pay(views[0], 1)
+    assert denied.decision["evidence"]["name"] == "payments_per_day"
+
+
+def test_a_budget_that_is_changed_or_ended_is_so_at_once(fresh: World) -> None:
+    view = fresh.session()
+    set_budget(fresh, "workspace", BudgetLimits(lifetime=10 * USD))
+    assert fresh.pay(view, 11).state == "denied"
+    set_budget(fresh, "workspace", BudgetLimits(lifetime=20 * USD))
+    assert fresh.pay(view, 11).state == "captured"
+    assert fresh.pay(view, 11).state == "denied"
+    set_budget(fresh, "workspace", None)
+    assert fresh.pay(view, 11).state == "captured"
+    set_budget(fresh, "workspace", BudgetLimits(lifetime=23 * USD))
+    assert fresh.pay(view, 2).state == "denied"
+    assert fresh.pay(view, 1).state == "captured"
+
+
+def test_twenty_sessions_race_and_use_exactly_all_of_it(fresh: World) -> None:
+    set_budget(fresh, "agent:bot", BudgetLimits(per_day=200 * USD))
+    views = [fresh.session() for _ in range(20)]
+
+    def call(caller: int) -> list[Payment]:
+        asked: list[Future[Payment]] = [ask(fresh, views[caller], USD) for _ in range(20)]
+        return [future.result() for future in asked]
+
+    answers = [payment for answer in at_once(20, call) for payment in answer]  # type: ignore[union-attr]
+    assert sum(payment.captured for payment in answers) == 200 * USD
+    assert {p.decision["rule"] for p in answers if p.state == "denied"} == {"agent_budget"}
+
+
+def test_both_databases_decide_the_same(tmp_path: Path, postgres: PostgresServer) -> None:
+    """Byte for byte, for the same seed: answers, and what they rest on."""
+    streams = []
+    for store in ("sqlite", "postgresql"):
+        clock = ManualClock(START_MS)
+        for world in opened(tmp_path / store, store, clock, postgres):
+            rng = random.Random(20261121)
+            views = [world.session() for _ in range(4)]
+            place = {view.id: f"session {n}" for n, view in enumerate(views)}
+            set_budget(world, "workspace", BudgetLimits(per_day=300 * USD, payments_per_hour=60))
+            answers: list[object] = []
+            held: list[Payment] = []
+            for step in range(400):
+                clock.advance(rng.choice((0, 1, 999, 600_000)))
+                if held and rng.random() < 0.4:
+                    payment = held.pop(rng.randrange(len(held)))
+                    ledger = world.engine.ledger
+                    end = ledger.void if rng.random() < 0.5 else ledger.capture
+                    try:
+                        answers.append(end(WORKSPACE, payment.id).result().state)
+                    except Exception as error:  # noqa: BLE001 (it is the answer)
+                        answers.append(repr(error))
+                    continue
+                view = rng.choice(views)
+                hold = rng.random() < 0.5
+                payment = ask(
+                    world, view, rng.randrange(1, 40) * USD, hold=hold, key=f"{rng.randrange(300)}"
+                )  # type: ignore[assignment]
+                try:
+                    done = payment.result()  # type: ignore[attr-defined]
+                except Exception as error:  # noqa: BLE001
+                    answers.append(str(error))
+                    continue
+                answers.append(
+                    (step, place[done.session_id], done.number, done.state, done.replayed)
+                )
+                answers.append(done.decision)
+                if done.state == "held" and not done.replayed:
+                    held.append(done)
+            streams.append(repr(answers))
+    assert streams[0] == streams[1]
+    assert "workspace_budget" in streams[0]
