@@ -99,6 +99,10 @@ class Client:
         """Create a session; `fields` are those of `POST /api/v1/ai/sessions`."""
         return self._object("POST", "/api/v1/ai/sessions", fields)
 
+    def create_child(self, session_id: str, **fields: Any) -> dict[str, Any]:
+        """Create a session beneath another one; a holder of that one's token may, too."""
+        return self._object("POST", f"/api/v1/ai/sessions/{_part(session_id)}/children", fields)
+
     def consent(self, session_id: str, owner_signature: str) -> dict[str, Any]:
         """Hand in the owner's EIP-712 signature over the session's `typed_data`."""
         return self._object(

@@ -46,6 +46,7 @@ class SessionAnswer(TypedDict):
     """A session. `session_token` is in the answer that creates it and in no other."""
 
     id: str
+    parent_id: str | None
     type: str
     label: str | None
     agent_id: str

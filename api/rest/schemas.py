@@ -53,12 +53,11 @@ class LimitsBody(Body):
     require_approval_above: UsdLimit = dollars(DEFAULT_LIMITS.approval_above)
 
 
-class CreateSession(Body):
-    """A new session."""
+class SessionBody(Body):
+    """What every new session may have."""
 
     agent_id: AgentId
     agent_name: Annotated[str, printable(200)] | None = None
-    user_wallet: Wallet
     limits: LimitsBody = Field(default_factory=LimitsBody)
     allowed_merchants: Annotated[list[Merchant], Field(min_length=1, max_length=100)] | None = None
     allowed_tokens: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
@@ -69,13 +68,28 @@ class CreateSession(Body):
         description="What else bounds it, such as `at most 10 payments per hour`; in any order",
     )
     duration_hours: Hours = Field(default=24, validate_default=True)
-    mint_pkp: bool = False
     await_consent: bool = Field(
         default=False, description="Wait for the owner's EIP-712 signature before anything is paid"
     )
     type: Literal["agent", "app"] = "agent"
     label: Annotated[str, printable(100)] | None = None
     metadata: JsonObject | None = None
+
+
+class CreateSession(SessionBody):
+    """A new session."""
+
+    user_wallet: Wallet
+    mint_pkp: bool = False
+
+
+class CreateChild(SessionBody):
+    """A session beneath another one, which it may not exceed in anything."""
+
+    user_wallet: Wallet | None = Field(default=None, description="The parent's, and no other")
+    mint_pkp: bool | None = Field(
+        default=None, description="As the parent; children of a session on the chain are there too"
+    )
 
 
 class Restrict(Body):

@@ -38,6 +38,7 @@ def session_json(engine: Engine, view: SessionView, left: Left) -> SessionAnswer
     limits, remaining = view.grant.limits, left.remaining
     body: SessionAnswer = {
         "id": view.id,
+        "parent_id": view.parent_id,
         "type": view.type,
         "label": view.label,
         "agent_id": view.agent_id,

@@ -1,6 +1,6 @@
 """What the engine asks of a database, whichever it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from engine.audit.record import Head
+
+Read = Callable[[sa.Select[Any]], sa.CursorResult[Any]]
+"""What reads rows: `execute` of a connection, or `read` of the writer's batch."""
 
 BUDGETS = "budgets"
 """Whoever names this among the streams changes budgets, and does so while nobody else decides."""

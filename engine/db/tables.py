@@ -85,9 +85,13 @@ class Session(SQLModel, table=True):
     """
 
     __tablename__ = "sessions"
-    __table_args__ = (Index("sessions_by_workspace", "workspace_id", "created_ms", "id"),)
+    __table_args__ = (
+        Index("sessions_by_workspace", "workspace_id", "created_ms", "id"),
+        Index("sessions_by_parent", "parent_id"),
+    )
     workspace_id: str = _text()
     id: str = _key()
+    parent_id: str | None = _text(nullable=True)
     type: str = _text()
     label: str | None = _text(nullable=True)
     agent_id: str = _text()

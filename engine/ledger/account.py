@@ -16,6 +16,7 @@ from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import Record, Session, table
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
+from engine.ledger.lineage import line_above
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
@@ -160,6 +161,12 @@ def load_account(batch: Batch, session_id: str) -> Account:
         grant = Grant.from_json(decode_object(row.grant_json.encode()))
         policy = grant.policy(_decode(row.restrictions_json))
         account = Account(stream, row.agent_id, row.mint_pkp, "", policy, Standing.MISMATCH)
+        account.delegators = tuple(
+            (f"session:{above['id']}", its.policy(_decode(above["restrictions_json"])))
+            for above, its in line_above(batch.read, row.parent_id, grant)
+        )
+        beneath = sa.select(_sessions.c.id).where(_sessions.c.parent_id == session_id)
+        account.delegates = batch.read(beneath.limit(1)).first() is not None
         for body in batch.read(bodies.order_by(_records.c.seq)).scalars():
             record = _decode(body)
             account.grant_hash = account.grant_hash or record["body"]["grant_hash"]

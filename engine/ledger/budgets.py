@@ -13,12 +13,11 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from engine.db.database import Turn
+from engine.db.database import Read, Turn
 from engine.db.tables import Budget as BudgetRow
 from engine.db.tables import BudgetEntry, Decision, Session, Shared, table
 from engine.ledger.account import Account
-from engine.ledger.log import Read
-from engine.ledger.payment import Payment
+from engine.ledger.payment import Payment, payment_from_row, select_payments
 from engine.ledger.stream import budget_stream
 from engine.ledger.writer import Batch
 from engine.policy.budgets import Budget, BudgetLimits
@@ -120,18 +119,8 @@ class Budgets:
 
     def count(self, batch: Batch, budgets: Iterable[Known], payment: Payment) -> None:
         """An allowed payment, or the end of its hold, is entered wherever it counts."""
-        held = payment.state == "held"
+        row = _entry(payment)
         for known in budgets:
-            row = {
-                **payment.stream.columns(),
-                "session_id": payment.session_id,
-                "number": payment.number,
-                "decided_ms": payment.decided_ms,
-                "merchant": payment.request["merchant"],
-                "token": payment.request["token"],
-                "amount": payment.amount if held else payment.captured,
-                "expires_ms": payment.expires_ms if held else None,
-            }
             known.enter(batch.enter(known.stream, row), row)
 
     def _bounds(self, batch: Batch, account: Account) -> dict[str, Any]:
@@ -178,7 +167,23 @@ def set_limits(
 
 def changed(batch: Batch) -> None:
     """Let every process know that what bounds sessions from above is not what it was."""
+    batch.forget()
     batch.update(sa.update(_shared).values(budgets_version=_shared.c.budgets_version + 1))
+
+
+def delegated(batch: Batch, workspace_id: str, session_id: str) -> None:
+    """A session has its first session beneath it: what it paid itself counts with what they pay.
+
+    The command must name `engine.db.database.BUDGETS` among its streams.
+    """
+    stream = budget_stream(workspace_id, f"session:{session_id}")
+    batch.hold((stream,))
+    own = select_payments().where(
+        _decisions.c.session_id == session_id, _decisions.c.state.in_(("held", "captured"))
+    )
+    for row in batch.read(own.order_by(_decisions.c.number)).all():
+        batch.enter(stream, _entry(payment_from_row(row)))
+    changed(batch)
 
 
 def stored_limits(read: Read, workspace_id: str) -> dict[str, BudgetLimits]:
@@ -207,6 +212,20 @@ def _enter_past(batch: Batch, stream: str, workspace_id: str, budget_id: str) ->
     )
     for row in batch.read(past).mappings().all():
         batch.enter(stream, dict(row))
+
+
+def _entry(payment: Payment) -> dict[str, Any]:
+    held = payment.state == "held"
+    return {
+        **payment.stream.columns(),
+        "session_id": payment.session_id,
+        "number": payment.number,
+        "decided_ms": payment.decided_ms,
+        "merchant": payment.request["merchant"],
+        "token": payment.request["token"],
+        "amount": payment.amount if held else payment.captured,
+        "expires_ms": payment.expires_ms if held else None,
+    }
 
 
 def _request(row: Mapping[Any, Any]) -> PaymentRequest:

@@ -18,7 +18,7 @@ from engine.db.tables import table
 from engine.errors import Conflict, InvalidInput, NotFound, TallystickError, Unavailable
 from engine.ledger.account import Account, follow_account, load_account
 from engine.ledger.ask import Ask, ask
-from engine.ledger.budgets import Budgets, set_limits
+from engine.ledger.budgets import Budgets
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.events import tell
 from engine.ledger.payment import (
@@ -29,7 +29,6 @@ from engine.ledger.payment import (
     session_of,
 )
 from engine.ledger.writer import Batch, Writer
-from engine.policy.budgets import BudgetLimits
 from engine.policy.decide import Left, decide, left, remaining
 from engine.policy.decision import PaymentRequest, Remaining, Standing
 
@@ -146,21 +145,6 @@ class Ledger:
     def expire_holds(self) -> int:
         """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
         return self._writer.call(self._expire_all)
-
-    def set_budget(
-        self, batch: Batch, workspace_id: str, budget_id: str, limits: BudgetLimits | None
-    ) -> None:
-        """Change or end (None) a budget above sessions, as part of a batch.
-
-        The command must name `engine.db.database.BUDGETS` among its streams.
-        """
-        set_limits(batch, workspace_id, budget_id, limits)
-        self.forget_budgets()
-
-    def forget_budgets(self) -> None:
-        """What bounds sessions from above was changed in this batch."""
-        self._accounts.clear()
-        self._budgets.forget()
 
     def _streams(self, session_ids: Iterable[str]) -> set[str]:
         """What has to be held to decide for these sessions, as far as it is known."""

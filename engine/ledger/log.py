@@ -8,18 +8,16 @@ because the second could only be numbered when the first was committed.
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import sqlalchemy as sa
 
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note
 from engine.audit.merkle import HASH_BYTES, Tree, leaf_hash
 from engine.audit.record import Head
+from engine.db.database import Read
 from engine.db.tables import BudgetEntry, CheckpointRow, LogBatch, Record, table
 from engine.errors import CannotStart
 from engine.ledger.stream import BUDGET_PREFIX
-
-Read = Callable[[sa.Select[Any]], sa.CursorResult[Any]]
 
 _batches = table(LogBatch)
 _entries = table(BudgetEntry)

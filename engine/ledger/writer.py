@@ -74,8 +74,17 @@ class Scribe:
 class Batch:
     """What a command sees: one transaction, one decision time, and the ways to write in it."""
 
-    def __init__(self, database: Database, scribe: Scribe, turn: Turn, now_ms: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        scribe: Scribe,
+        turn: Turn,
+        now_ms: int,
+        forget: Callable[[], None],
+    ) -> None:
         self.now_ms = now_ms
+        self.forget = forget
+        """Have whatever memory holds of sessions read again when it is next needed."""
         self.identifiers = scribe.identifiers
         self.writes = 0
         self._database = database
@@ -323,7 +332,7 @@ class Writer:
                     now_ms = self._time(turn)
                     for learn in self._learn:
                         learn(turn, now_ms)
-                    batch = Batch(self._database, self._scribe, turn, now_ms)
+                    batch = Batch(self._database, self._scribe, turn, now_ms, self._forget_all)
                     answers = [self._answer(order.command, batch) for order in orders]
                     batch.close()
             except Undeclared as needed:

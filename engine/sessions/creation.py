@@ -7,7 +7,7 @@ from eth_utils.crypto import keccak
 
 from engine.audit.canonical import encode
 from engine.db.tables import Session, SessionKey, table
-from engine.grant import NO_PARENT, ZERO_ADDRESS, Grant
+from engine.grant import ZERO_ADDRESS, Grant
 from engine.identifiers import Identifiers, secret_hash
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
@@ -50,14 +50,20 @@ def draw_identity(identifiers: Identifiers, vault: Vault) -> Identity:
 
 
 def make_grant(
-    new: NewSession, identity: Identity, *, workspace_id: str, audit_log: bytes, now_ms: int
+    new: NewSession,
+    identity: Identity,
+    *,
+    workspace_id: str,
+    audit_log: bytes,
+    parent: bytes,
+    now_ms: int,
 ) -> Grant:
     """The parameters of a session that begins at `now_ms`; it lasts to the end of a second."""
     return Grant(
         owner=new.owner or ZERO_ADDRESS,
         session_key=identity.address,
         audit_log=audit_log,
-        parent=NO_PARENT,
+        parent=parent,
         workspace=workspace_id,
         agent_id=new.agent_id,
         permissions=new.permissions or DEFAULT_PERMISSIONS,
@@ -73,15 +79,25 @@ def make_grant(
 
 
 def write_session(
-    batch: Batch, new: NewSession, identity: Identity, grant: Grant, *, state: str
+    batch: Batch,
+    new: NewSession,
+    identity: Identity,
+    grant: Grant,
+    *,
+    state: str,
 ) -> None:
-    """Insert the session, its sealed key and its first record."""
+    """Insert the session, its sealed key and its first record.
+
+    A child whose owner is not asked has the authority of its parent: its consent is `delegated`.
+    """
+    consent = "none" if new.parent_id is None or new.await_consent else "delegated"
     stream = Stream(grant.workspace, identity.session_id, new.type, new.label)
     batch.insert(
         _sessions,
         {
             "workspace_id": stream.workspace_id,
             "id": stream.id,
+            "parent_id": new.parent_id,
             "type": new.type,
             "label": new.label,
             "agent_id": new.agent_id,
@@ -89,7 +105,7 @@ def write_session(
             "user_wallet": new.user_wallet,
             "metadata_json": new.metadata_json,
             "state": state,
-            "consent": "none",
+            "consent": consent,
             "grant_json": encode(grant.to_json()).decode(),
             "grant_hash": grant.hash(),
             "restrictions_json": "[]",
@@ -123,6 +139,8 @@ def write_session(
             "grant": grant.to_json(),
             "grant_hash": grant.hash().hex(),
             "mint_pkp": new.mint_pkp,
+            "parent_id": new.parent_id,
+            "consent": consent,
             "state": state,
         },
     )

@@ -15,13 +15,21 @@ import sqlalchemy as sa
 
 from engine.audit.canonical import encode
 from engine.audit.replay import LIVE_STATES, POLICY_VERSION_MAX
-from engine.db.database import Database
+from engine.db.database import BUDGETS, Database
 from engine.db.tables import Session, table
 from engine.errors import Conflict, InvalidInput
-from engine.grant import Domain
+from engine.grant import NO_PARENT, Domain
 from engine.identifiers import Identifiers
+from engine.ledger.budgets import changed, delegated
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.creation import Identity, draw_identity, make_grant, write_session
+from engine.sessions.delegation import (
+    ancestors,
+    as_child,
+    check_narrower,
+    descendants,
+    has_children,
+)
 from engine.sessions.sentences import in_order
 from engine.sessions.session import NewSession, SessionView, session_from_row
 from engine.sessions.vault import Vault
@@ -58,6 +66,8 @@ class Sessions:
 
         Raises:
             InvalidInput: naming the field.
+            NotFound: there is no such parent in the workspace.
+            Conflict: the parent cannot delegate.
         """
         check_agent_id(new.agent_id)
         if not 0 < new.duration_ms <= DURATION_MAX_MS:
@@ -70,6 +80,7 @@ class Sessions:
             lambda batch: self._create(batch, workspace_id, new, identity),
             identity.session_id,
             workspace_id,
+            *(() if new.parent_id is None else (new.parent_id, BUDGETS)),
         )
         return view, identity.token
 
@@ -124,11 +135,13 @@ class Sessions:
         """
         ordered = in_order(sentences, "restrictions")
         return self._writer.call(
-            lambda batch: self._restrict(batch, workspace_id, session_id, ordered, by), session_id
+            lambda batch: self._restrict(batch, workspace_id, session_id, ordered, by),
+            session_id,
+            BUDGETS,
         )
 
     def revoke(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
-        """End a session for good; ending it again changes nothing."""
+        """End a session and all beneath it for good; ending it again changes nothing."""
 
         def command(batch: Batch) -> SessionView:
             view = self.read(batch, session_id, workspace_id)
@@ -171,28 +184,46 @@ class Sessions:
         self._move(batch, view, "mismatch", "session.mismatched", evidence)
 
     def revoked(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> SessionView:
-        """Revoke, by whomever `evidence` says."""
+        """Revoke, by whomever `evidence` says, and with it every session beneath it."""
         if view.state != "revoked":
-            self._move(batch, view, "revoked", "session.revoked", evidence, ended=True)
-            self._tell(batch, view, "agent.session.revoked")
+            beneath = descendants(batch.read, view.id)
+            batch.hold(each.id for each in (view, *beneath))
+            self._revoke(batch, view, evidence)
+            for child in beneath:
+                if child.state != "revoked":
+                    self._revoke(batch, child, {"by": "ancestor", "ancestor_id": view.id})
         return self.read(batch, view.id)
 
     def _create(
         self, batch: Batch, workspace_id: str, new: NewSession, identity: Identity
     ) -> SessionView:
+        line: list[SessionView] = []
+        if new.parent_id is not None:
+            parent = self.read(batch, new.parent_id, workspace_id)
+            line = [parent, *ancestors(batch.read, parent)]
+            batch.hold(above.id for above in line)
+            new = as_child(batch.read, new, line, batch.now_ms)
         grant = make_grant(
             new,
             identity,
             workspace_id=workspace_id,
             audit_log=self._audit_log,
+            parent=line[0].grant_hash if line else NO_PARENT,
             now_ms=batch.now_ms,
         )
+        check_narrower(grant, line)
         ensure_agent(batch, workspace_id, new.agent_id, new.agent_name)
         state = "awaiting_consent" if new.await_consent else _after_consent(new.mint_pkp)
+        if line and not has_children(batch.read, line[0].id):
+            delegated(batch, workspace_id, line[0].id)
         write_session(batch, new, identity, grant, state=state)
         view = self.read(batch, identity.session_id)
         self._tell(batch, view, "agent.session.created")
         return view
+
+    def _revoke(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
+        self._move(batch, view, "revoked", "session.revoked", evidence, ended=True)
+        self._tell(batch, view, "agent.session.revoked")
 
     def _restrict(
         self, batch: Batch, workspace_id: str, session_id: str, sentences: tuple[str, ...], by: str
@@ -224,6 +255,8 @@ class Sessions:
                 "state": view.state,
             },
         )
+        if has_children(batch.read, session_id):  # they are bound by it, too
+            changed(batch)
         return self.read(batch, session_id)
 
     def _consent(

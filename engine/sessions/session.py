@@ -9,6 +9,7 @@ from engine.audit.canonical import decode_object
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.stream import Stream
+from engine.policy.decision import Policy
 from engine.policy.limits import Limits
 
 
@@ -36,6 +37,8 @@ class NewSession:
     metadata_json: str
     conditions: tuple[str, ...] = ()
     """Sentences in any order."""
+    parent_id: str | None = None
+    """The session that delegates; see `engine.sessions.delegation`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class SessionView:
 
     id: str
     workspace_id: str
+    parent_id: str | None
     type: str
     label: str | None
     agent_id: str
@@ -68,6 +72,11 @@ class SessionView:
     def stream(self) -> Stream:
         """Where its records go."""
         return Stream(self.workspace_id, self.id, self.type, self.label)
+
+    @property
+    def policy(self) -> Policy:
+        """What its grant and its restrictions allow."""
+        return self.grant.policy(self.restrictions)
 
     @property
     def pkp_address(self) -> str | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from engine.db.database import Database
+from engine.db.database import Database, Read
 from engine.db.tables import Agent, table
 from engine.errors import InvalidInput
 from engine.ledger.stream import workspace_stream
@@ -38,14 +38,17 @@ def check_agent_id(agent_id: str, field: str = "agent_id") -> None:
         )
 
 
+def is_registered(read: Read, workspace_id: str, agent_id: str) -> bool:
+    """Whether the workspace has an agent of this id."""
+    known = sa.select(_agents.c.id).where(
+        _agents.c.workspace_id == workspace_id, _agents.c.id == agent_id
+    )
+    return read(known).first() is not None
+
+
 def ensure_agent(batch: Batch, workspace_id: str, agent_id: str, name: str | None) -> bool:
     """Register an agent unless it is registered; says whether it was new."""
-    known = batch.read(
-        sa.select(_agents.c.id).where(
-            _agents.c.workspace_id == workspace_id, _agents.c.id == agent_id
-        )
-    ).first()
-    if known:
+    if is_registered(batch.read, workspace_id, agent_id):
         return False
     batch.insert(
         _agents,

@@ -1,12 +1,21 @@
 """`tallystick sessions …`"""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
+from tallystick.cli.connection import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    SessionToken,
+    Url,
+    as_operator,
+    as_party,
+)
 from tallystick.cli.output import console, dollars, fields, minute, print_json, table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -39,6 +48,10 @@ def create(
     mint_pkp: Annotated[
         bool, typer.Option("--mint-pkp", help="Register the session on the chain.")
     ] = False,
+    parent: Annotated[
+        str | None,
+        typer.Option(help="A session to delegate from; its token will do instead of a key."),
+    ] = None,
     owner_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -48,6 +61,7 @@ def create(
     ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    session_token: SessionToken = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a session and print its token, which is not shown again."""
@@ -59,8 +73,9 @@ def create(
         "require_approval_above": require_approval_above,
     }
     sign = None if owner_key_file is None else _signer(owner_key_file, wallet)
-    with as_operator(url, api_key) as client:
-        session = client.create_session(
+    with as_party(url, api_key, session_token if parent else None) as client:
+        make = client.create_session if parent is None else partial(client.create_child, parent)
+        session = make(
             agent_id=agent_id,
             user_wallet=wallet,
             limits={
@@ -73,7 +88,7 @@ def create(
             conditions=condition or [],
             duration_hours=int(duration) if duration.isdecimal() else duration,
             label=label,
-            mint_pkp=mint_pkp,
+            mint_pkp=mint_pkp or (None if parent else False),
             await_consent=sign is not None,
         )
         secret = session["session_token"]
@@ -175,6 +190,7 @@ def _show(session: dict[str, Any]) -> None:
         ("agent", session["agent_id"]),
         ("label", session["label"] or ""),
         ("owner", session["user_wallet"]),
+        ("parent", session["parent_id"] or "none"),
         ("consent", session["consent"]),
         ("on-chain identity", session.get("pkp_address", "none")),
         ("expires", session["expires_at"]),

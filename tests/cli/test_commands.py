@@ -410,3 +410,20 @@ def test_a_condition_that_is_none_is_refused_by_its_place(shell: Shell) -> None:
     for options in ((), ("--lift", "--restriction", "never merchant x")):
         done = shell("sessions", "restrict", "sess_x", *options)
         assert (done.returncode, done.stderr.split(":")[0]) == (2, "invalid_parameter")
+
+
+def test_a_session_token_opens_a_session_beneath_its_own(shell: Shell) -> None:
+    parent = create(shell, "--max-per-day", "100")
+    wallet = ("--agent-id", "shopper", "--wallet", shell.owner.address)
+    asked = ("sessions", "create", *wallet, "--parent", parent["id"], "--duration", "1")
+    secret = parent["session_token"]
+    done = shell(*asked, "--max-per-day", "101", "--json", api_key="", session_token=secret)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "invalid_parameter: limits.max_per_day: is above the parent's\n",
+    )
+    done = shell(*asked, "--max-per-day", "9", "--json", api_key="", session_token=secret)
+    assert (done.returncode, done.stderr) == (0, "")
+    child = json.loads(done.stdout)
+    assert (child["parent_id"], child["consent"]) == (parent["id"], "delegated")
+    assert create(shell, "--parent", parent["id"], "--duration", "1", "--max-per-day", "9")

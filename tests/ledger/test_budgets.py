@@ -3,14 +3,17 @@
 import random
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.clock import ManualClock
 from engine.db.database import BUDGETS
+from engine.ledger.budgets import set_limits
 from engine.ledger.payment import Payment
 from engine.policy.budgets import BudgetLimits
-from engine.policy.limits import DAY_MS
+from engine.policy.limits import DAY_MS, Limits
+from engine.sessions.session import SessionView
 from tests.ledger.asking import START_MS, ask, at_once
 from tests.ledger.conftest import opened
 from tests.servers import PostgresServer
@@ -18,10 +21,7 @@ from tests.world import USD, WORKSPACE, World
 
 
 def set_budget(world: World, budget: str, limits: BudgetLimits | None) -> None:
-    ledger = world.engine.ledger
-    world.engine.writer.call(
-        lambda batch: ledger.set_budget(batch, WORKSPACE, budget, limits), BUDGETS
-    )
+    world.engine.writer.call(lambda batch: set_limits(batch, WORKSPACE, budget, limits), BUDGETS)
 
 
 def test_an_agents_budget_binds_all_its_sessions_and_no_others(fresh: World) -> None:
@@ -140,3 +140,56 @@ def test_both_databases_decide_the_same(tmp_path: Path, postgres: PostgresServer
             streams.append(repr(answers))
     assert streams[0] == streams[1]
     assert "workspace_budget" in streams[0]
+
+
+def test_what_is_spent_beneath_a_session_counts_against_it(fresh: World) -> None:
+    root = fresh.session(limits(100), merchants=("books", "films"))
+    assert fresh.pay(root, 10).state == "captured"
+    first = child(fresh, root)
+    second = child(fresh, root)
+    grandchild = child(fresh, first)
+    assert fresh.pay(grandchild, 40).state == "captured"
+    hold = fresh.pay(second, 50, hold=True)
+    for view in (root, first, second, grandchild):
+        denied = fresh.pay(view, 1).decision
+        assert (denied["code"], denied["rule"]) == ("LIMIT_EXCEEDED", "ancestor_budget"), view
+        assert denied["evidence"]["budget"] == f"session:{root.id}"
+        assert denied["evidence"]["used"] == 100 * USD
+    fresh.engine.ledger.capture(WORKSPACE, hold.id, 20 * USD).result()
+    fresh.reopen()
+    assert fresh.pay(root, 31).state == "denied"
+    assert fresh.pay(first, 30).state == "captured"
+    assert fresh.pay(second, 1).state == "denied"
+
+
+def test_a_condition_of_a_session_binds_what_is_beneath_it(fresh: World) -> None:
+    said = "merchant books at most 30 USD per day"
+    root = fresh.session(limits(100), conditions=(said,))
+    beneath = [child(fresh, root, conditions=(said,)) for _ in range(2)]
+    assert fresh.pay(beneath[0], 20).state == "captured"
+    denied = fresh.pay(beneath[1], 11).decision
+    assert (denied["rule"], denied["evidence"]["name"]) == ("ancestor_budget", said)
+    assert fresh.pay(beneath[1], 50, merchant="films").state == "captured"
+    assert fresh.pay(root, 10).state == "captured"
+    assert fresh.pay(root, 1).state == "denied"
+
+
+def test_a_restriction_of_a_session_binds_what_is_beneath_it_at_once(fresh: World) -> None:
+    root = fresh.session(limits(100))
+    beneath = child(fresh, root)
+    assert fresh.pay(beneath, 10).state == "captured"
+    fresh.engine.sessions.restrict(WORKSPACE, root.id, ["lifetime at most 15 USD"], by="test")
+    assert fresh.pay(beneath, 6).decision["rule"] == "ancestor_budget"
+    assert fresh.pay(beneath, 5).state == "captured"
+
+
+def limits(per_day: int) -> Limits:
+    return Limits(None, per_day * USD, None, None, None)
+
+
+def child(world: World, parent: SessionView, **changes: Any) -> SessionView:
+    return world.session(
+        limits(100),
+        parent_id=parent.id,
+        **{"merchants": parent.grant.merchants, "duration_ms": 3_600_000, **changes},
+    )

@@ -17,7 +17,7 @@ from engine.errors import CannotStart, Unavailable
 from engine.ledger.payment import Payment
 from engine.ledger.writer import Batch
 from engine.policy.limits import Limits
-from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until
+from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
 from tests.ledger.asking import ask, at_once
 from tests.ledger.oracle import Records, query, read_records
 from tests.servers import PostgresServer
@@ -171,7 +171,7 @@ def test_a_leader_that_lost_its_connection_does_not_lead(pair: tuple[World, Worl
         "WHERE locktype = 'advisory' AND objid = 3 AND granted "
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
     )
-    assert second.engine.database.leads()
+    wait_until(second.engine.database.leads)
     assert not first.engine.database.leads()
     first.engine.tick()
     assert first.engine.writer.fault is None

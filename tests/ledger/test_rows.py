@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from engine.db.database import BUDGETS
+from engine.ledger.budgets import set_limits
 from engine.policy.budgets import BudgetLimits
 from tests.world import USD, WORKSPACE, World
 
@@ -32,9 +33,7 @@ def test_workspace_type_and_label_stand_in_every_row(
     world: World, kind: str, label: str | None
 ) -> None:
     world.engine.writer.call(
-        lambda batch: world.engine.ledger.set_budget(
-            batch, WORKSPACE, "workspace", BudgetLimits(per_day=USD)
-        ),
+        lambda batch: set_limits(batch, WORKSPACE, "workspace", BudgetLimits(per_day=1000 * USD)),
         BUDGETS,
     )
     view = world.session(mint_pkp=True, type=kind, label=label)

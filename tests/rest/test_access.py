@@ -40,6 +40,9 @@ for root in (SESSIONS, "/api/v1/sessions"):
         ("POST", root): Route("operator", 201, {"agent_id": "bot", "user_wallet": "wallet"}),
         ("GET", root): Route("operator"),
         ("GET", root + "/{session_id}"): Route("operator"),
+        ("POST", root + "/{session_id}/children"): Route(
+            "party", 201, {"agent_id": "bot", "duration_hours": 1}
+        ),
         ("POST", root + "/{session_id}/consent"): Route("operator", 409, SIGNATURE),
         ("POST", root + "/{session_id}/restrict"): Route("operator", 200, {"restrictions": []}),
         ("POST", root + "/{session_id}/revoke"): Route("operator"),

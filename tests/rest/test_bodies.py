@@ -14,12 +14,30 @@ import pytest
 from tests.rest.served import PAYMENTS, SESSIONS, SMART, Served, refused
 
 CONSENT = SESSIONS + "/{session_id}/consent"
+CHILDREN = SESSIONS + "/{session_id}/children"
 RESTRICT = SESSIONS + "/{session_id}/restrict"
 CAPTURE = PAYMENTS + "/{payment_id}/capture"
 
 # A good request for every route that takes a body; text is where text may be.
 GOOD: dict[str, dict[str, Any]] = {
     SESSIONS: {
+        "agent_id": "bot",
+        "agent_name": "Bot",
+        "user_wallet": "wallet",
+        "limits": {"max_per_day": 5},
+        "allowed_merchants": ["books"],
+        "allowed_tokens": ["USDC"],
+        "allowed_chains": ["eip155:1"],
+        "permissions": ["pay"],
+        "conditions": ["never merchant casino"],
+        "duration_hours": 1,
+        "mint_pkp": False,
+        "await_consent": False,
+        "type": "agent",
+        "label": "daily",
+        "metadata": {"a": 1},
+    },
+    CHILDREN: {
         "agent_id": "bot",
         "agent_name": "Bot",
         "user_wallet": "wallet",

@@ -6,22 +6,33 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Response
 
 from api.rest.answers import CreatedSession, Revoked, SessionAnswer
-from api.rest.auth import EngineOf, OperatorOf
+from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
-from api.rest.schemas import Consent, CreateSession, Restrict, SessionsQuery
+from api.rest.schemas import (
+    Consent,
+    CreateChild,
+    CreateSession,
+    Restrict,
+    SessionBody,
+    SessionsQuery,
+)
 from api.rest.views import session_json
 from engine.engine import Engine
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, NotFound
 from engine.policy.identifiers import IdentifierError, normalise_asset
 from engine.policy.limits import Limits
 from engine.sessions.session import NewSession, SessionView
+from engine.workspaces.access import SessionHolder
 
 REGISTRATION_WAIT_S = 10.0
 """How long a create request waits for the chain before it answers with a pending session."""
 
 _WAITING = CapacityLimiter(64)
 """Threads that may wait for the chain. They are not those that revoke: that must never wait."""
+
+_HOLDERS_WAITING = CapacityLimiter(64)
+"""The same for those who hold a session's token: operators never wait behind them."""
 
 _EVIDENCE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -39,13 +50,8 @@ router = APIRouter(
 async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> CreatedSession:
     """The token in the answer is not shown again."""
 
-    def wait() -> CreatedSession:
-        view, secret = engine.create_session(
-            caller.workspace_id, _new_session(engine, body), wait_s=REGISTRATION_WAIT_S
-        )
-        return {**_shown(engine, view), "session_token": secret, "token": secret}
-
-    return await to_thread.run_sync(wait, limiter=_WAITING)
+    new = _new_session(engine, body, body.user_wallet, mint_pkp=body.mint_pkp)
+    return await to_thread.run_sync(_created, engine, caller.workspace_id, new, limiter=_WAITING)
 
 
 @router.get("", summary="List sessions, the newest first")
@@ -70,6 +76,32 @@ def list_sessions(
 def get(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
     """With what is left of its limits at this moment."""
     return _shown(engine, engine.sessions.get(caller.workspace_id, session_id))
+
+
+@router.post(
+    "/{session_id}/children",
+    status_code=201,
+    summary="Create a session beneath another one",
+    responses=documented(404, 409, 415),
+)
+async def create_child(
+    session_id: str, body: CreateChild, engine: EngineOf, party: PaymentPartyOf
+) -> CreatedSession:
+    """Who holds the parent's token may delegate from it, or an operator; what the child spends
+    counts against the parent too. The token in the answer is not shown again."""
+    holder = isinstance(party, SessionHolder)
+    if isinstance(party, SessionHolder) and party.session_id != session_id:
+        raise NotFound("no such session", code="session_not_found")
+    parent = await to_thread.run_sync(engine.sessions.get, party.workspace_id, session_id)
+    new = _new_session(
+        engine,
+        body,
+        body.user_wallet or parent.user_wallet,
+        mint_pkp=parent.mint_pkp if body.mint_pkp is None else body.mint_pkp,
+        parent_id=session_id,
+    )
+    limiter = _HOLDERS_WAITING if holder else _WAITING
+    return await to_thread.run_sync(_created, engine, party.workspace_id, new, limiter=limiter)
 
 
 @router.post(
@@ -135,8 +167,20 @@ def _shown(engine: Engine, view: SessionView) -> SessionAnswer:
     return session_json(engine, view, engine.ledger.left(view.id).result())
 
 
-def _new_session(engine: Engine, body: CreateSession) -> NewSession:
-    wallet, limits = body.user_wallet, body.limits
+def _created(engine: Engine, workspace_id: str, new: NewSession) -> CreatedSession:
+    view, secret = engine.create_session(workspace_id, new, wait_s=REGISTRATION_WAIT_S)
+    return {**_shown(engine, view), "session_token": secret, "token": secret}
+
+
+def _new_session(
+    engine: Engine,
+    body: SessionBody,
+    wallet: str,
+    *,
+    mint_pkp: bool,
+    parent_id: str | None = None,
+) -> NewSession:
+    limits = body.limits
     return NewSession(
         type=body.type,
         label=body.label,
@@ -156,10 +200,11 @@ def _new_session(engine: Engine, body: CreateSession) -> NewSession:
         tokens=tuple(dict.fromkeys(_asset(engine, name) for name in body.allowed_tokens or ())),
         chains=tuple(dict.fromkeys(body.allowed_chains or ())),
         duration_ms=body.duration_hours,
-        mint_pkp=body.mint_pkp,
+        mint_pkp=mint_pkp,
         await_consent=body.await_consent,
         metadata_json=body.metadata or "{}",
         conditions=tuple(body.conditions),
+        parent_id=parent_id,
     )
 
 

@@ -198,6 +198,7 @@ def upgrade() -> None:
         "sessions",
         sa.Column("workspace_id", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("parent_id", sa.Text(), nullable=True),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("label", sa.Text(), nullable=True),
         sa.Column("agent_id", sa.Text(), nullable=False),
@@ -222,6 +223,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("secret_hash"),
         sa.UniqueConstraint("token_id"),
     )
+    op.create_index("sessions_by_parent", "sessions", ["parent_id"], unique=False)
     op.create_index(
         "sessions_by_workspace", "sessions", ["workspace_id", "created_ms", "id"], unique=False
     )

@@ -1,0 +1,74 @@
+"""The line of grants that a delegated grant comes from, as an evidence file shows it.
+
+What the line shows of a session: each grant names the next by its hash and is owned by the same
+wallet in the same workspace, and none allows less than the session's own. What the sessions of a
+line spent together is in their own files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.audit.chain import ChainView
+from engine.audit.report import tampered
+from engine.grant import NO_PARENT, Domain, Grant
+from engine.policy.narrower import narrower
+
+DEPTH_MAX = 4
+"""Sessions in a line, the first included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A session of the line. Where it is not on the chain, nothing has its token id."""
+
+    grant: Grant
+    token_id: bytes
+    owner_signature: bytes | None
+
+
+def check_line(grant: Grant, line: Sequence[Ancestor], chain: ChainView, domain: Domain) -> str:
+    """Follow a grant to the first of its line; returns who consented to the nearest signed one.
+
+    `line` has the parent first; it is empty where nobody delegated. Raises `Finding` for what does
+    not fit, and `ChainSilent` as its chain does.
+    """
+    signer, child, policy = "", grant, grant.policy()
+    for ancestor in line:
+        above = ancestor.grant
+        if above.hash() != child.parent:
+            raise tampered("the file shows another grant than the one delegated from")
+        if (above.owner, above.workspace) != (grant.owner, grant.workspace):
+            raise tampered("a grant that it is delegated from is of another owner or workspace")
+        if (wider := narrower(policy, above.policy())) is not None:
+            raise tampered(f"it allows more than a grant that it is delegated from: {wider}")
+        _check_registered(ancestor, chain, domain.registry)
+        if ancestor.owner_signature is not None:
+            signer = signer or _signer(above, ancestor.owner_signature, domain)
+        child = above
+    if child.parent != NO_PARENT or len(line) >= DEPTH_MAX:
+        raise tampered("the line of grants that it is delegated from has no beginning")
+    if signer:
+        return f"delegated from a grant that {signer} signed (EIP-712)"
+    return "delegated from a session that nobody signed for"
+
+
+def _check_registered(ancestor: Ancestor, chain: ChainView, registry: str) -> None:
+    if "0x" + ancestor.token_id[-20:].hex() != ancestor.grant.session_key:
+        raise tampered("the token id of a session above is not that of its key")
+    found = chain.registration(registry, ancestor.token_id)
+    if found is None:
+        return
+    if found.grant_hash != ancestor.grant.hash():
+        raise tampered("the registry holds other parameters for a session above")
+    if (found.consent == "none") != (ancestor.owner_signature is None):
+        raise tampered("the chain records another consent for a session above")
+
+
+def _signer(grant: Grant, signature: bytes, domain: Domain) -> str:
+    try:
+        signer = grant.signer(signature, domain)
+    except ValueError as error:
+        raise tampered(f"a grant that it is delegated from: {error}") from error
+    if signer != grant.owner:
+        raise tampered(f"a grant that it is delegated from was signed by {signer}")
+    return signer

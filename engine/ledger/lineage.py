@@ -1,0 +1,38 @@
+"""From which sessions a session descends, as their grants tell it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine.audit.canonical import decode_object
+from engine.audit.delegation import DEPTH_MAX
+from engine.db.database import Read
+from engine.db.tables import Session, table
+from engine.grant import NO_PARENT, Grant
+
+_sessions = table(Session)
+
+
+def line_above(
+    read: Read, parent_id: str | None, grant: Grant
+) -> list[tuple[Mapping[Any, Any], Grant]]:
+    """The rows and the grants of the sessions above the one with `grant`, its parent first.
+
+    Raises:
+        ValueError: they are not of a line of grants that name each other.
+    """
+    line: list[tuple[Mapping[Any, Any], Grant]] = []
+    below = grant
+    while parent_id is not None and len(line) < DEPTH_MAX:
+        row = read(sa.select(_sessions).where(_sessions.c.id == parent_id)).mappings().first()
+        if row is None or row["workspace_id"] != grant.workspace:
+            raise ValueError("its parent is missing")
+        above = Grant.from_json(decode_object(row["grant_json"].encode()))
+        if above.hash() != below.parent:
+            raise ValueError("its parents are not those of its grant")
+        line.append((row, above))
+        below, parent_id = above, row["parent_id"]
+    if below.parent != NO_PARENT or len(line) >= DEPTH_MAX:
+        raise ValueError("its parents are not those of its grant")
+    return line
