@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from engine.audit import canonical
+from engine.audit.delegation import Ancestor
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 from engine.grant import Grant
@@ -31,6 +32,7 @@ NOT_PROVEN = (
     "Any contract can claim that the key moved its tokens: whether they are real is not shown.",
     "An RPC endpoint can leave out events, or invent them: ask a second one.",
     "Where consent is none, nobody but the operator vouches for the parameters.",
+    "What a session and those delegated from it spent together is not added up.",
 )
 """What a verified file does not show. It stands in every file and is a part of the format."""
 
@@ -71,6 +73,8 @@ class Evidence:
     grant: Grant
     grant_hash: bytes
     consent: str
+    ancestors: Sequence[Ancestor]
+    """The sessions that it is delegated from, its parent first."""
     owner_signature: bytes | None
     public_key: bytes
     token_id: bytes
@@ -130,7 +134,8 @@ def _read(document: dict[str, Any]) -> Evidence:
     log = _fields(document["log"], "id origin verifier_key")
     session = _fields(
         document["session"],
-        "id workspace type label grant grant_hash consent owner_signature public_key token_id",
+        "id workspace type label grant grant_hash consent ancestors owner_signature public_key "
+        "token_id",
     )
     if type(document["made_ms"]) is not int or document["made_ms"] < 0:
         raise ValueError("made_ms is not a time")
@@ -138,7 +143,6 @@ def _read(document: dict[str, Any]) -> Evidence:
         raise ValueError("the file does not say what it does not prove")
     if not _DECIMAL.fullmatch(chain["chain_id"]):
         raise ValueError("the chain id is not a decimal number")
-    signature = session["owner_signature"]
     return Evidence(
         content={name: value for name, value in document.items() if name != "signature"},
         signature=read_hex(document["signature"], 64),
@@ -155,7 +159,8 @@ def _read(document: dict[str, Any]) -> Evidence:
         grant=_grant(session["grant"]),
         grant_hash=read_hex(session["grant_hash"], HASH_BYTES),
         consent=_text(session["consent"]),
-        owner_signature=None if signature is None else read_hex(signature, 65),
+        ancestors=tuple(_ancestor(item) for item in _list(session["ancestors"])),
+        owner_signature=_signature(session["owner_signature"]),
         public_key=read_hex(session["public_key"], 65),
         token_id=read_hex(session["token_id"], 32),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
@@ -163,6 +168,16 @@ def _read(document: dict[str, Any]) -> Evidence:
         records=tuple(_entry(item, proven=True) for item in _list(document["records"])),
         tail=tuple(_entry(item, proven=False) for item in _list(document["tail"])),
     )
+
+
+def _ancestor(item: Any) -> Ancestor:
+    _fields(item, "grant token_id owner_signature")
+    token_id = read_hex(item["token_id"], 32)
+    return Ancestor(_grant(item["grant"]), token_id, _signature(item["owner_signature"]))
+
+
+def _signature(value: Any) -> bytes | None:
+    return None if value is None else read_hex(value, 65)
 
 
 def _entry(item: Any, *, proven: bool) -> Entry:

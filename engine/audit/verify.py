@@ -4,7 +4,8 @@
  2  seal          the log's key signed the whole file
  3  chain         the file speaks of the chain and the registry that the auditor named
  4  registration  the registry holds this session key, with the hash of exactly this grant
- 5  consent       the owner signed the grant (EIP-712), or the file says openly that nobody did
+ 5  consent       the owner signed the grant (EIP-712) or one that it is delegated from and that
+                  allows no less, or the file says openly that nobody did
  6  log           the grant names this log, and the chain names this log's key
  7  anchor        the checkpoint is signed, the chain holds its size and root, and every anchor
                   since the registration is the beginning of the next (RFC 9162 section 2.1.4.2)
@@ -30,6 +31,7 @@ from cryptography.exceptions import InvalidSignature
 from engine.audit import canonical
 from engine.audit.chain import Anchoring, ChainSilent, ChainView, Registration
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note, public_key_of
+from engine.audit.delegation import check_line
 from engine.audit.evidence import Evidence, EvidenceError, log_salt, parse_evidence, seal_message
 from engine.audit.life import Life
 from engine.audit.merkle import leaf_hash
@@ -158,12 +160,16 @@ class _Run:
     def consent(self) -> str:
         evidence = self.evidence
         found = self._registration
+        domain = Domain(evidence.chain_id, self.registry)
+        delegated = check_line(evidence.grant, evidence.ancestors, self.chain, domain)
         if evidence.owner_signature is None:
-            if found.consent != "none" or evidence.consent != "none":
+            consent = "delegated" if evidence.ancestors else "none"
+            if (found.consent, evidence.consent) != ("none", consent):
                 raise tampered("the chain records a consent that the file does not show")
+            if evidence.ancestors:
+                return delegated
             return "none: an operator registered the session without the owner's signature"
         try:
-            domain = Domain(evidence.chain_id, self.registry)
             signer = evidence.grant.signer(evidence.owner_signature, domain)
         except ValueError as error:
             raise tampered(str(error)) from error
@@ -269,6 +275,8 @@ class _Run:
         life.check_dates(zip(self.records, indexes, strict=False), self._anchorings)
         revocation = self.chain.revocation(self.registry, evidence.token_id)
         said = life.check_revoked(revocation)
+        for ancestor in evidence.ancestors:  # it ends with any of them
+            life.check_revoked(self.chain.revocation(self.registry, ancestor.token_id))
         if evidence.checkpoint is not None:
             over_s = evidence.grant.valid_until_s
             if revocation is not None:

@@ -14,6 +14,7 @@ from engine.db.tables import Anchor, ChainBlock, ChainEvent, CheckpointRow, LogB
 from engine.deployment import Deployment
 from engine.errors import Conflict
 from engine.ledger.log import Log
+from engine.sessions.delegation import ancestors
 from engine.sessions.on_chain import chain_facts
 from engine.sessions.session import SessionView
 
@@ -61,6 +62,7 @@ class Exporter:
             sizes = self._anchored_sizes(connection, registration["block_number"], size)
             rows = _records_of(connection, view)
             self.log.follow(connection.execute)
+            line = ancestors(connection.execute, view)
         deployment = self.deployment
         content = {
             "format": FORMAT,
@@ -75,18 +77,7 @@ class Exporter:
                 "origin": deployment.origin,
                 "verifier_key": deployment.log_verifier_key,
             },
-            "session": {
-                "id": view.id,
-                "workspace": view.workspace_id,
-                "type": view.type,
-                "label": view.label,
-                "grant": view.grant.to_json(),
-                "grant_hash": view.grant_hash.hex(),
-                "consent": view.consent,
-                "owner_signature": view.owner_signature and view.owner_signature.hex(),
-                "public_key": view.public_key.hex(),
-                "token_id": view.token_id.hex(),
-            },
+            "session": _session(view, line),
             "checkpoint": anchor.note if anchor is not None else None,
             "consistency": [
                 [node.hex() for node in self.log.tree.consistency_proof(older, newer)]
@@ -142,3 +133,31 @@ def _records_of(connection: sa.Connection, view: SessionView) -> Sequence[Any]:
         .order_by(_records.c.seq)
     )
     return connection.execute(query).all()
+
+
+def _session(view: SessionView, line: Sequence[SessionView]) -> dict[str, Any]:
+    """The session, and those that it is delegated from: the parent first."""
+    return {
+        "id": view.id,
+        "workspace": view.workspace_id,
+        "type": view.type,
+        "label": view.label,
+        "grant": view.grant.to_json(),
+        "grant_hash": view.grant_hash.hex(),
+        "consent": view.consent,
+        "ancestors": [
+            {
+                "grant": above.grant.to_json(),
+                "token_id": above.token_id.hex(),
+                "owner_signature": _hex(above.owner_signature),
+            }
+            for above in line
+        ],
+        "owner_signature": _hex(view.owner_signature),
+        "public_key": view.public_key.hex(),
+        "token_id": view.token_id.hex(),
+    }
+
+
+def _hex(signature: bytes | None) -> str | None:
+    return None if signature is None else signature.hex()

@@ -319,7 +319,7 @@ def test_the_owners_revocation_on_the_chain_ends_them_and_the_chain_hears_of_eac
     world.engine.lead._read_chain()
     assert [state(world, members[name]) for name in ("top", "below")] == ["revoked", "revoked"]
     assert records_of(world, members["below"])[-1].body["ancestor_id"] == top.id
-    while world.engine._registrar.tick():
+    while world.engine.lead.registrar.tick():
         world.engine.tick()
     for name in ("top", "one", "two", "below"):
         assert len(events(world.engine, "SessionRevoked", members[name])) == 1
