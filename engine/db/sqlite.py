@@ -25,7 +25,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
 from engine.db.database import Turn
-from engine.db.tables import LogBatch, table
+from engine.db.tables import BATCH_RECORDS_MAX, LogBatch, table
 from engine.errors import CannotStart
 
 _PASSING_FAULTS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_CONSTRAINT")
@@ -132,7 +132,7 @@ class SqliteDatabase:
     def begin(self, streams: Sequence[str]) -> Turn:
         """Nobody else writes, so nothing needs to be held."""
         del streams
-        self._batch += 1
+        self._batch += BATCH_RECORDS_MAX
         return Turn(batch=self._batch, last_ms=self._last_ms)
 
     def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:

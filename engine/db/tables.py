@@ -34,6 +34,11 @@ def _key(kind: Any = Text) -> Any:
     return Field(sa_column=Column(kind, primary_key=True, autoincrement=False))
 
 
+def _place() -> Any:
+    # SQLite keeps rows by such a key, and by it alone if the column is an INTEGER and no BIGINT.
+    return _key(BigInteger().with_variant(Integer(), "sqlite"))
+
+
 def _text(*, nullable: bool = False) -> Any:
     return Field(sa_column=Column(Text, nullable=nullable))
 
@@ -138,6 +143,7 @@ class Decision(SQLModel, table=True):
     __table_args__ = (
         Index("decisions_by_workspace", "workspace_id", "decided_ms"),
         Index("decisions_held", "expires_ms", sqlite_where=_HELD, postgresql_where=_HELD),
+        {"sqlite_with_rowid": False},
     )
     session_id: str = _key()
     number: int = _key(BigInteger)
@@ -155,6 +161,10 @@ class Decision(SQLModel, table=True):
     closed_ms: int | None = _big(nullable=True)
 
 
+BATCH_RECORDS_MAX = 1 << 20
+"""So far apart are the ids of batches: the ids from one to the next are those of its records."""
+
+
 class LogBatch(SQLModel, table=True):
     """Records that were committed together, all of the time `time_ms`.
 
@@ -163,19 +173,21 @@ class LogBatch(SQLModel, table=True):
     """
 
     __tablename__ = "log_batches"
-    id: int = _key(BigInteger)
+    id: int = _place()
     first_leaf: int | None = Field(sa_column=Column(BigInteger, nullable=True, unique=True))
     time_ms: int = _big()
     leaf_hashes: bytes = _bytes()
 
 
 class Record(SQLModel, table=True):
-    """One entry of the audit log: the exact bytes that are hashed."""
+    """One entry of the audit log: the exact bytes that are hashed.
+
+    Its id is that of its batch and its position in it, added.
+    """
 
     __tablename__ = "records"
     __table_args__ = (UniqueConstraint("stream", "seq"),)
-    batch: int = _key(BigInteger)
-    position: int = _key(Integer)
+    id: int = _place()
     workspace_id: str = _text()
     session_type: str | None = _text(nullable=True)
     label: str | None = _text(nullable=True)
@@ -198,12 +210,11 @@ class StreamHead(SQLModel, table=True):
 class OutboxEvent(SQLModel, table=True):
     """An event that was committed with the change it tells of and waits for delivery.
 
-    It is named by the record it was written beside.
+    Its id is that of the record it was written beside.
     """
 
     __tablename__ = "outbox"
-    batch: int = _key(BigInteger)
-    position: int = _key(Integer)
+    id: int = _place()
     workspace_id: str = _text()
     session_type: str | None = _text(nullable=True)
     label: str | None = _text(nullable=True)

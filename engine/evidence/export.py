@@ -10,7 +10,16 @@ import sqlalchemy as sa
 
 from engine.audit.evidence import FORMAT, NOT_PROVEN, render_evidence, seal_message
 from engine.db.database import Database
-from engine.db.tables import Anchor, ChainBlock, ChainEvent, CheckpointRow, LogBatch, Record, table
+from engine.db.tables import (
+    BATCH_RECORDS_MAX,
+    Anchor,
+    ChainBlock,
+    ChainEvent,
+    CheckpointRow,
+    LogBatch,
+    Record,
+    table,
+)
 from engine.deployment import Deployment
 from engine.errors import Conflict
 from engine.ledger.log import Log
@@ -24,7 +33,8 @@ _blocks = table(ChainBlock)
 _checkpoints = table(CheckpointRow)
 _events = table(ChainEvent)
 _records = table(Record)
-_leaf = _batches.c.first_leaf + _records.c.position
+_position = _records.c.id % BATCH_RECORDS_MAX
+_leaf = _batches.c.first_leaf + _position
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +138,7 @@ def _records_of(connection: sa.Connection, view: SessionView) -> Sequence[Any]:
     """The records of a session that have their place in the log, each with it."""
     query = (
         sa.select(_leaf.label("leaf_index"), _records.c.body)
-        .join(_batches, _batches.c.id == _records.c.batch)
+        .join(_batches, _batches.c.id == _records.c.id - _position)
         .where(_records.c.stream == view.id, _batches.c.first_leaf.is_not(None))
         .order_by(_records.c.seq)
     )

@@ -15,7 +15,7 @@ from engine.audit.checkpoint import Checkpoint, NoteError, open_note
 from engine.audit.merkle import HASH_BYTES, Tree, leaf_hash
 from engine.audit.record import Head
 from engine.db.database import Read
-from engine.db.tables import BudgetEntry, CheckpointRow, LogBatch, Record, table
+from engine.db.tables import BATCH_RECORDS_MAX, BudgetEntry, CheckpointRow, LogBatch, Record, table
 from engine.errors import CannotStart
 from engine.ledger.stream import BUDGET_PREFIX
 
@@ -93,9 +93,13 @@ class Log:
         """Every record must be there and have the hash that was written down with it."""
         ordered = _batches.c.first_leaf.asc().nulls_last(), _batches.c.id
         query = (
-            sa.select(_batches.c.id, *_places, _records.c.position, _records.c.body)
-            .outerjoin_from(_batches, _records, _records.c.batch == _batches.c.id)
-            .order_by(*ordered, _records.c.position)
+            sa.select(_batches.c.id, *_places, _records.c.id.label("record"), _records.c.body)
+            .outerjoin_from(
+                _batches,
+                _records,
+                _records.c.id.between(_batches.c.id, _batches.c.id + BATCH_RECORDS_MAX - 1),
+            )
+            .order_by(*ordered, _records.c.id)
             .execution_options(yield_per=4096)
         )
         size, position, batch = 0, 0, None
@@ -105,7 +109,7 @@ class Log:
                 _no_more(expected, size + position)
                 size += position
                 batch, expected, position = row.id, iter(_split(row.leaf_hashes)), 0
-            if row.position != position or leaf_hash(row.body) != next(expected, None):
+            if row.record != row.id + position or leaf_hash(row.body) != next(expected, None):
                 raise CannotStart(f"audit log: record {size + position} is missing or was changed")
             position += 1
         _no_more(expected, size + position)

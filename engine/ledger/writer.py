@@ -24,7 +24,7 @@ from engine.audit.merkle import leaf_hash
 from engine.audit.record import SALT_BYTES, Head, encode_record
 from engine.clock import Clock
 from engine.db.database import Database, Turn
-from engine.db.tables import BudgetEntry, LogBatch, OutboxEvent, Record, table
+from engine.db.tables import BATCH_RECORDS_MAX, BudgetEntry, LogBatch, OutboxEvent, Record, table
 from engine.errors import TallystickError, Unavailable
 from engine.identifiers import Identifiers
 from engine.ledger.log import stored_head
@@ -153,8 +153,7 @@ class Batch:
         self.insert(
             _records,
             {
-                "batch": self._turn.batch,
-                "position": len(self._leaves),
+                "id": self._turn.batch + len(self._leaves),
                 **stream.columns(),
                 "stream": stream.id,
                 "seq": head.seq,
@@ -162,6 +161,7 @@ class Batch:
             },
         )
         self._leaves.append(leaf)
+        assert len(self._leaves) <= BATCH_RECORDS_MAX
         return head.seq
 
     def enter(self, budget: str, row: dict[str, Any]) -> int:
@@ -176,8 +176,7 @@ class Batch:
         self.insert(
             _outbox,
             {
-                "batch": self._turn.batch,
-                "position": len(self._leaves) - 1,
+                "id": self._turn.batch + len(self._leaves) - 1,
                 **stream.columns(),
                 "stream": stream.id,
                 "seq": self.head(stream.id).seq - 1,

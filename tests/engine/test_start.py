@@ -320,8 +320,8 @@ def test_a_record_that_was_changed_is_noticed(copy: Path) -> None:
     with contextlib.closing(sqlite3.connect(copy / "ledger.sqlite3")) as raw:
         raw.execute(
             "UPDATE records SET body = CAST(replace(CAST(body AS TEXT), ?, ?) AS BLOB) "
-            "WHERE (batch, position) = (SELECT batch, position FROM records "
-            "WHERE CAST(body AS TEXT) LIKE '%payment.decided%' ORDER BY batch DESC LIMIT 1)",
+            "WHERE id = (SELECT id FROM records "
+            "WHERE CAST(body AS TEXT) LIKE '%payment.decided%' ORDER BY id DESC LIMIT 1)",
             ('"amount_micro_usd":1', '"amount_micro_usd":2'),
         )
         assert raw.total_changes == 1

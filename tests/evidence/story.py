@@ -240,9 +240,7 @@ def _keep(world: World, full: SessionView, small: SessionView, unsigned: Session
     tokens = [session.token_id for session in (full, small, unsigned)]
     records = table(Record)
     with world.engine.database.reading() as connection:
-        log = connection.execute(
-            sa.select(records.c.body).order_by(records.c.batch, records.c.position)
-        ).scalars()
+        log = connection.execute(sa.select(records.c.body).order_by(records.c.id)).scalars()
         raws = tuple(bytes(raw) for raw in log)
     chain = Snapshot(
         chain_id=view.chain_id,

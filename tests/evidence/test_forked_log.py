@@ -47,7 +47,7 @@ class Forger:
 
     def log(self) -> list[bytes]:
         records = table(Record)
-        query = sa.select(records.c.body).order_by(records.c.batch, records.c.position)
+        query = sa.select(records.c.body).order_by(records.c.id)
         with self.world.engine.database.reading() as connection:
             return [bytes(raw) for raw in connection.execute(query).scalars()]
 

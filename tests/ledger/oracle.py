@@ -148,8 +148,8 @@ def read_records(store: Path | str, start: int = 0) -> list[tuple[int, bytes]]:
     """The (index, bytes) of the stored records from index `start` on."""
     return query(
         store,
-        "SELECT row_number() OVER (ORDER BY batch, position) - 1, body FROM records "
-        "ORDER BY batch, position LIMIT 1000000000 OFFSET ?",
+        "SELECT row_number() OVER (ORDER BY id) - 1, body FROM records "
+        "ORDER BY id LIMIT 1000000000 OFFSET ?",
         start,
     )
 

@@ -32,7 +32,7 @@ DAY = Limits(None, 100 * USD, None, None, None)
 def dump(world: World) -> list[list[Any]]:
     data_file = world.store
     tables = ("sessions", "decisions", "records", "outbox", "checkpoints", "meta")
-    return [query(data_file, f"SELECT * FROM {name} ORDER BY rowid") for name in tables]
+    return [query(data_file, f"SELECT * FROM {name} ORDER BY 1, 2") for name in tables]
 
 
 class Scene:

@@ -40,7 +40,7 @@ def endings(world: World, payment: Payment) -> list[str]:
     """The kinds of the records that end a payment."""
     rows = query(
         world.store,
-        "SELECT body FROM records WHERE stream = ? ORDER BY batch, position",
+        "SELECT body FROM records WHERE stream = ? ORDER BY id",
         payment.session_id,
     )
     records = [json.loads(bytes(body)) for (body,) in rows]

@@ -20,7 +20,7 @@ from tests.world import World, settings_for
 STORES = ("sqlite",)
 
 FIRST, SIZE = 11, 17
-AT = "(batch, position) = (SELECT batch, position FROM records ORDER BY 1, 2 LIMIT 1 OFFSET ?)"
+AT = "id = (SELECT id FROM records ORDER BY id LIMIT 1 OFFSET ?)"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,9 @@ def rehash(data_file: Path) -> None:
     """Write down the hashes that the records have now."""
     for batch, first in query(data_file, "SELECT id, first_leaf FROM log_batches"):
         bodies = query(
-            data_file, "SELECT body FROM records WHERE batch = ? ORDER BY position", batch
+            data_file,
+            "SELECT body FROM records WHERE id / 1048576 = ? / 1048576 ORDER BY id",
+            batch,
         )
         hashes = b"".join(hashlib.sha256(b"\x00" + body).digest() for (body,) in bodies)
         change = "UPDATE log_batches SET leaf_hashes = ? WHERE id = ? AND first_leaf IS ?"
@@ -109,12 +111,11 @@ def delete_with_its_hash(index: int) -> Callable[[Path], object]:
     """A record that is gone, and whose batch never had it."""
 
     def change(data_file: Path) -> None:
-        [(batch, position)] = query(
-            data_file, f"SELECT batch, position FROM records WHERE {AT}", index
-        )
+        [(record,)] = query(data_file, f"SELECT id FROM records WHERE {AT}", index)
+        batch = record - record % 1048576
         assert alter(data_file, f"DELETE FROM records WHERE {AT}", index) == 1
-        move = "UPDATE records SET position = position - 1 WHERE batch = ? AND position > ?"
-        alter(data_file, move, batch, position)
+        move = "UPDATE records SET id = id - 1 WHERE id > ? AND id < ?"
+        alter(data_file, move, record, batch + 1048576)
         alter(data_file, "DELETE FROM log_batches WHERE id = ? AND length(leaf_hashes) = 32", batch)
         later = "UPDATE log_batches SET first_leaf = first_leaf - 1 WHERE first_leaf > ?"
         alter(data_file, later, index)
@@ -124,7 +125,7 @@ def delete_with_its_hash(index: int) -> Callable[[Path], object]:
 
 
 def deleted(which: str, index: int) -> Callable[[Path], object]:
-    at = AT.replace(") = (", f") {which} (")
+    at = AT.replace("id = (", f"id {which} (")
     return lambda data_file: alter(data_file, f"DELETE FROM records WHERE {at}", index)
 
 
@@ -149,7 +150,7 @@ def swapped(data_file: Path) -> None:
         (delete_with_its_hash(3), f"differ from the checkpoint at size {FIRST}"),
         (delete_with_its_hash(SIZE - 1), f"differ from the checkpoint at size {SIZE}"),
         (
-            statements("DELETE FROM log_batches WHERE id = (SELECT batch FROM records LIMIT 1)"),
+            statements("DELETE FROM log_batches WHERE id = (SELECT id FROM log_batches LIMIT 1)"),
             "outside every batch",
         ),
         (statements("DELETE FROM log_batches WHERE first_leaf IS NULL"), "outside every batch"),

@@ -22,7 +22,7 @@ def events(world: World, view: SessionView) -> list[tuple[Any, ...]]:
     rows = query(
         world.store,
         "SELECT event, payload_json, seq, created_ms, workspace_id, delivered_ms FROM outbox "
-        "WHERE stream = ? ORDER BY batch, position",
+        "WHERE stream = ? ORDER BY id",
         view.id,
     )
     assert rows.pop(0)[0] == "agent.session.created"
@@ -120,7 +120,7 @@ def test_no_two_events_stand_beside_one_record(world: World, restart: bool) -> N
             world.reopen()
     data_file = world.store
     beside = "SELECT count(*), count(DISTINCT stream || seq), count(r.seq) FROM outbox "
-    where = "LEFT JOIN records r USING (batch, position, stream, seq)"
+    where = "LEFT JOIN records r USING (id, stream, seq)"
     [(count, different, known)] = query(data_file, beside + where)
     assert count == different == known > 5
 

@@ -129,6 +129,7 @@ def upgrade() -> None:
         sa.Column("expires_ms", sa.BigInteger(), nullable=True),
         sa.Column("closed_ms", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("session_id", "number"),
+        sqlite_with_rowid=False,
     )
     op.create_index(
         "decisions_by_workspace", "decisions", ["workspace_id", "decided_ms"], unique=False
@@ -143,7 +144,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "log_batches",
-        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
         sa.Column("first_leaf", sa.BigInteger(), nullable=True),
         sa.Column("time_ms", sa.BigInteger(), nullable=False),
         sa.Column("leaf_hashes", sa.LargeBinary(), nullable=False),
@@ -158,8 +164,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column("batch", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
         sa.Column("workspace_id", sa.Text(), nullable=False),
         sa.Column("session_type", sa.Text(), nullable=True),
         sa.Column("label", sa.Text(), nullable=True),
@@ -169,19 +179,23 @@ def upgrade() -> None:
         sa.Column("payload_json", sa.Text(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("delivered_ms", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("batch", "position"),
+        sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
         "records",
-        sa.Column("batch", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
         sa.Column("workspace_id", sa.Text(), nullable=False),
         sa.Column("session_type", sa.Text(), nullable=True),
         sa.Column("label", sa.Text(), nullable=True),
         sa.Column("stream", sa.Text(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("batch", "position"),
+        sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("stream", "seq"),
     )
     op.create_table(
@@ -258,4 +272,6 @@ def upgrade() -> None:
         [{"id": 1, "time_ms": 0, "wanted_size": 0, "budgets_version": 0}],
     )
     if op.get_bind().dialect.name == "postgresql":
-        op.execute(sa.schema.CreateSequence(sa.Sequence("log_batch_ids")))
+        op.execute(
+            sa.schema.CreateSequence(sa.Sequence("log_batch_ids", start=1 << 20, increment=1 << 20))
+        )
