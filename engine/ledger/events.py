@@ -20,17 +20,4 @@ def tell(batch: Batch, account: Account, payment: Payment) -> None:
 
 
 def _event(batch: Batch, payment: Payment, name: str) -> None:
-    batch.event(
-        payment.stream,
-        name,
-        {
-            "payment_id": payment.id,
-            "session_id": payment.session_id,
-            "type": payment.stream.session_type,
-            "label": payment.stream.label,
-            "state": payment.state,
-            "amount_micro_usd": payment.amount,
-            "captured_micro_usd": payment.captured,
-            "code": payment.decision["code"],
-        },
-    )
+    batch.event(payment.stream, name, payment.told())

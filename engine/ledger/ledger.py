@@ -5,7 +5,7 @@ and its event are written together; memory is changed last.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
@@ -20,6 +20,7 @@ from engine.ledger.account import Account, follow_account, load_account
 from engine.ledger.ask import Ask, ask
 from engine.ledger.budgets import Budgets
 from engine.ledger.chain_watch import ChainWatch
+from engine.ledger.dry_run import dry_run
 from engine.ledger.events import tell
 from engine.ledger.payment import (
     Payment,
@@ -28,9 +29,11 @@ from engine.ledger.payment import (
     select_payments,
     session_of,
 )
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Answer, Batch, Writer
 from engine.policy.decide import Left, decide, left, remaining
-from engine.policy.decision import PaymentRequest, Remaining, Standing
+from engine.policy.decision import PaymentRequest, Policy, Remaining, Standing
+from engine.policy.explain import Explanation
+from engine.policy.spending import Spending
 
 SWEEP_HOLDS_MAX = 500
 ACCOUNTS_MAX = 20_000
@@ -120,27 +123,22 @@ class Ledger:
         Raises (in the future):
             NotFound: no such session.
         """
-
-        def command(batch: Batch) -> Remaining:
-            account = self._account(batch, session_id)
-            self._expire(batch, account)
-            return remaining(account.policy, account.spending, batch.now_ms)
-
-        return self._writer.submit(command, session_id)
+        return self._at_this_moment(session_id, remaining)
 
     def left(self, session_id: str) -> "Future[Left]":
-        """What is left at this moment of the session's limits and of its conditions.
+        """The same, and what is left of the session's conditions."""
+        return self._at_this_moment(session_id, left)
 
-        Raises (in the future):
-            NotFound: no such session.
-        """
+    def simulate(self, session_id: str, request: PaymentRequest) -> "Future[Explanation]":
+        """What `authorise` would decide now, and why, or raise; nothing is changed."""
 
-        def command(batch: Batch) -> Left:
+        def command(batch: Batch) -> Explanation:
             account = self._account(batch, session_id)
-            self._expire(batch, account)
-            return left(account.policy, account.spending, batch.now_ms)
+            self._check_chain(account)
+            budgets = [known.policy for known in self._budgets.above(batch, account)]
+            return dry_run(account, request, batch.now_ms, self._chain.time_ms, budgets)
 
-        return self._writer.submit(command, session_id)
+        return self._writer.submit(command, *self._streams((session_id,)))
 
     def expire_holds(self) -> int:
         """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
@@ -150,6 +148,16 @@ class Ledger:
         """What has to be held to decide for these sessions, as far as it is known."""
         known = {stream for each in session_ids for stream in self._budgets.streams(each)}
         return known.union(session_ids)
+
+    def _at_this_moment(
+        self, session_id: str, told: Callable[[Policy, Spending, int], Answer]
+    ) -> "Future[Answer]":
+        def command(batch: Batch) -> Answer:
+            account = self._account(batch, session_id)
+            self._expire(batch, account)
+            return told(account.policy, account.spending, batch.now_ms)
+
+        return self._writer.submit(command, *self._streams((session_id,)))
 
     def _account(self, batch: Batch, session_id: str) -> Account:
         account = self._accounts.get(session_id)

@@ -48,6 +48,19 @@ class Payment:
         """The public id; it names the session and the number of the decision in it."""
         return payment_id(self.session_id, self.number)
 
+    def told(self) -> dict[str, Any]:
+        """What an event says of it."""
+        return {
+            "payment_id": self.id,
+            "session_id": self.session_id,
+            "type": self.stream.session_type,
+            "label": self.stream.label,
+            "state": self.state,
+            "amount_micro_usd": self.amount,
+            "captured_micro_usd": self.captured,
+            "code": self.decision["code"],
+        }
+
 
 def payment_id(session_id: str, number: int) -> str:
     """The id of a session's decision number `number`."""

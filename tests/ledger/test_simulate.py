@@ -1,0 +1,208 @@
+"""A dry run says what the ledger would decide, and when it would allow, and changes nothing."""
+
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.clock import ManualClock
+from engine.errors import NotFound, Unavailable
+from engine.ledger.account import Account
+from engine.ledger.dry_run import dry_run
+from engine.ledger.stream import Stream
+from engine.policy.decision import Standing
+from engine.policy.explain import Explanation, explain
+from engine.policy.limits import DAY_MS, Limits
+from engine.sessions.session import SessionView
+from tests.ledger.asking import START_MS, ask
+from tests.policy.samples import NOW_MS, conditions, limits, policy, request
+from tests.world import NO_LIMITS, USD, WORKSPACE, World
+
+TTL_MS = 900_000
+DAY = Limits(None, 100 * USD, None, None, None)
+WEEK_LONG = {"duration_ms": 7 * DAY_MS}
+
+
+def simulate(world: World, view: SessionView, micro_usd: int, **changes: Any) -> Explanation:
+    request = world.request(amount=micro_usd, **changes)
+    return world.engine.ledger.simulate(view.id, request).result()
+
+
+def dump(world: World) -> list[str]:
+    """All that the data file holds, read by a connection of its own."""
+    path = world.settings.data_dir / "ledger.sqlite3"
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        return list(connection.iterdump())
+
+
+def clock_of(world: World) -> ManualClock:
+    assert isinstance(world.clock, ManualClock)
+    return world.clock
+
+
+def decided(world: World, view: SessionView, micro_usd: int, **changes: Any) -> dict[str, Any]:
+    return dict(ask(world, view, micro_usd, **changes).result().decision)
+
+
+@pytest.mark.parametrize(
+    ("micro_usd", "changes"),
+    [
+        (60 * USD, {}),
+        (60 * USD + 1, {}),
+        (100 * USD + 1, {}),
+        (1, {"merchant": "casino"}),
+        (1, {"permission": "trade"}),
+        (1, {"token_priced": False}),
+    ],
+    ids=["fits", "too much", "never fits", "merchant", "permission", "price"],
+)
+def test_it_says_what_is_then_decided(
+    world: World, micro_usd: int, changes: dict[str, Any]
+) -> None:
+    view = world.session(DAY, merchants=("books",))
+    world.pay(view, 40)
+    found = simulate(world, view, micro_usd, **changes)
+    assert found.decision.to_json() == decided(world, view, micro_usd, **changes)
+
+
+def test_nothing_at_all_is_changed(fresh: World) -> None:
+    """An open hold, one that is over and not yet expired, a denial, and a key."""
+    clock = clock_of(fresh)
+    view = fresh.session(DAY, **WEEK_LONG)
+    fresh.pay(view, 30, hold=True)
+    clock.advance(TTL_MS - 1)
+    fresh.pay(view, 20, hold=True)
+    fresh.pay(view, 90, key="denied")
+    clock.advance(1)
+    before, account = dump(fresh), fresh.engine.ledger._accounts[view.id]
+    held = dict(account.holds)
+    for amount in (1, 80 * USD, 80 * USD + 1, 10**15 - 1):
+        simulate(fresh, view, amount)
+    assert dump(fresh) == before
+    assert account.holds == held
+    assert fresh.pay(view, 80, hold=True).state == "held"
+    assert fresh.pay(view, 90, key="denied").replayed
+    assert len(dump(fresh)) > len(before)
+
+
+def test_a_hold_that_is_over_takes_no_budget_though_nobody_has_expired_it(fresh: World) -> None:
+    clock = clock_of(fresh)
+    view = fresh.session(DAY)
+    fresh.pay(view, 70, hold=True)
+    fresh.pay(view, 10)
+    clock.advance(TTL_MS - 1)
+    assert not simulate(fresh, view, 90 * USD).decision.allowed
+    clock.advance(1)
+    found = simulate(fresh, view, 90 * USD)
+    assert (found.decision.allowed, found.limits[0].used) == (True, 10 * USD)
+    assert found.decision.to_json() == decided(fresh, view, 90 * USD)
+
+
+def test_a_hold_that_is_over_takes_none_of_what_conditions_cap(world: World) -> None:
+    bounded = policy(
+        limits=limits(per_week=50 * USD),
+        merchants=None,
+        conditions=conditions(
+            "at most 2 payments per hour",
+            "lifetime at most 25 USD",
+            "merchant books.example at most 20 USD per day",
+        ),
+    )
+    account, expected = (
+        Account(Stream("w", "s"), True, "", bounded, Standing.ACTIVE, genuine=True)
+        for _ in range(2)
+    )
+    for number, expires_ms in enumerate((NOW_MS, NOW_MS + 1)):
+        for each in (account, expected):
+            each.decided(
+                NOW_MS - 9 + number,
+                request(),
+                allowed=True,
+                rule="all",
+                expires_ms=expires_ms,
+            )
+    for number in expected.due(NOW_MS):
+        expected.spending.windows.advance(NOW_MS)
+        expected.ended(number, 0)
+    tried = dry_run(account, request(), NOW_MS, 0)
+    assert tried == explain(bounded, Standing.ACTIVE, expected.spending, request(), NOW_MS)
+    assert [limit.used for limit in tried.limits] == [10 * USD, 1, 10 * USD, 10 * USD]
+    assert account.holds.keys() == {0, 1}
+    open_still = explain(bounded, Standing.ACTIVE, account.spending, request(), NOW_MS)
+    assert [limit.used for limit in open_still.limits] == [20 * USD, 2, 20 * USD, 20 * USD]
+
+
+def test_a_dry_run_is_no_payment_for_the_next_one(world: World) -> None:
+    view = world.session(DAY)
+    for _ in range(3):
+        assert simulate(world, view, 100 * USD).decision.allowed
+    assert world.engine.remaining(view).per_day == 100 * USD
+
+
+def test_every_rule_and_every_limit_is_told(world: World) -> None:
+    view = world.session(Limits(10 * USD, 50 * USD, None, 60 * USD, 5 * USD), merchants=("books",))
+    world.pay(view, 5)
+    found = simulate(world, view, 58 * USD, merchant="casino")
+    against = [verdict.rule.name for verdict in found.verdicts if verdict.finding]
+    assert against == ["merchants", "per_transaction", "per_day", "per_month", "approval_above"]
+    limits = [(limit.name, limit.used, limit.left) for limit in found.limits]
+    assert limits == [("per_day", 5 * USD, 45 * USD), ("per_month", 5 * USD, 55 * USD)]
+    assert found.allowed_at_ms is None
+
+
+@settings(max_examples=60)
+@given(
+    payments=st.lists(
+        st.tuples(st.integers(0, DAY_MS // 2), st.integers(1, 60)), min_size=1, max_size=6
+    ),
+    amount=st.integers(1, 100),
+    wait_ms=st.integers(0, DAY_MS),
+)
+def test_allowed_at_is_the_very_millisecond(
+    world: World, clock: ManualClock, payments: list[tuple[int, int]], amount: int, wait_ms: int
+) -> None:
+    view = world.session(DAY, **WEEK_LONG)
+    for gap_ms, dollars in payments:
+        clock.advance(gap_ms)
+        world.pay(view, dollars)
+    clock.advance(wait_ms)
+    found = simulate(world, view, amount * USD)
+    at_ms = found.allowed_at_ms
+    assert at_ms is not None
+    if at_ms == clock():
+        assert found.decision.allowed
+    else:
+        clock.advance(at_ms - clock() - 1)
+        assert decided(world, view, amount * USD)["code"] == "LIMIT_EXCEEDED"
+        clock.advance(1)
+    assert decided(world, view, amount * USD)["allowed"]
+
+
+def test_allowed_at_is_never_when_the_session_ends_first(fresh: World) -> None:
+    for hours, allowed_at_ms in ((23, None), (25, START_MS + DAY_MS)):
+        view = fresh.session(DAY, duration_ms=hours * 3_600_000)
+        decided_ms = fresh.pay(view, 100).decided_ms
+        assert decided_ms == START_MS
+        assert simulate(fresh, view, USD).allowed_at_ms == allowed_at_ms
+
+
+def test_it_refuses_what_a_payment_refuses(world: World) -> None:
+    with pytest.raises(NotFound):
+        world.engine.ledger.simulate("sess_" + "0" * 26, world.request(1)).result()
+    on_chain = world.create(NO_LIMITS, wait_s=0)
+    world.engine.chain_watch.lost()
+    try:
+        with pytest.raises(Unavailable):
+            simulate(world, on_chain, 1)
+    finally:
+        world.engine.tick()
+
+
+def test_an_ended_session_is_explained_too(world: World) -> None:
+    view = world.session(NO_LIMITS)
+    world.engine.sessions.revoke(WORKSPACE, view.id, by="operator")
+    found = simulate(world, view, 1)
+    assert (found.decision.code, found.allowed_at_ms) == ("SESSION_REVOKED", None)
