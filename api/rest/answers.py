@@ -101,6 +101,50 @@ class DecisionAnswer(TypedDict):
     evidence: dict[str, Any]
 
 
+class RuleAnswer(TypedDict):
+    """What one rule says to a payment, whatever the others say.
+
+    Amounts in `evidence` are micro-USD.
+    """
+
+    rule: str
+    code: str
+    meaning: str
+    passes: bool
+    reason: str | None
+    evidence: dict[str, Any] | None
+
+
+class LimitAnswer(TypedDict):
+    """A limit over time that the payment would use, without it: dollars, or a number of payments.
+
+    `name` is a limit's, or the sentence of a condition; `budget` is above the session or null.
+    `window_ms` is null for what never frees.
+    """
+
+    name: str
+    budget: str | None
+    unit: Literal["USD", "payments"]
+    limit: Dollars
+    used: Dollars
+    remaining: Dollars
+    window_ms: int | None
+
+
+class SimulatedPayment(TypedDict):
+    """What would be decided now. Nothing was held, logged or remembered.
+
+    `allowed_at` is the first instant at which the same would be allowed if nothing else happened
+    until then, open holds included; null: never.
+    """
+
+    session_id: str
+    decision: DecisionAnswer
+    rules: list[RuleAnswer]
+    limits: list[LimitAnswer]
+    allowed_at: str | None
+
+
 class PaymentAnswer(TypedDict):
     """A payment: what was asked, what was decided, and what became of the hold."""
 

@@ -7,7 +7,7 @@ from fastapi_offline import FastAPIOffline
 from api.rest import errors
 from api.rest.answers import Health, Readiness
 from api.rest.body_limit import BodyLimit
-from api.rest.routes import log, payments, sessions, workspaces
+from api.rest.routes import explanations, log, payments, sessions, workspaces
 from engine.engine import Engine
 
 
@@ -27,6 +27,7 @@ def create_app(engine: Engine) -> FastAPI:
     # Clients of the agent-session API use the first root; the second is the shorter one.
     for prefix in ("/api/v1/ai/sessions", "/api/v1/sessions"):
         app.include_router(sessions.router, prefix=prefix)
+        app.include_router(explanations.of_sessions, prefix=prefix)
     app.include_router(payments.router)
     app.include_router(workspaces.router)
     app.include_router(log.router)

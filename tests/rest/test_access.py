@@ -47,6 +47,7 @@ for root in (SESSIONS, "/api/v1/sessions"):
         ("POST", root + "/{session_id}/restrict"): Route("operator", 200, {"restrictions": []}),
         ("POST", root + "/{session_id}/revoke"): Route("operator"),
         ("GET", root + "/{session_id}/evidence"): Route("operator", 409),
+        ("POST", root + "/{session_id}/simulate"): Route("party", 200, {"amount": 1}),
     }
 
 CALLERS = (

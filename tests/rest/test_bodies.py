@@ -13,6 +13,7 @@ import pytest
 
 from tests.rest.served import PAYMENTS, SESSIONS, SMART, Served, refused
 
+SIMULATE = SESSIONS + "/{session_id}/simulate"
 CONSENT = SESSIONS + "/{session_id}/consent"
 CHILDREN = SESSIONS + "/{session_id}/children"
 RESTRICT = SESSIONS + "/{session_id}/restrict"
@@ -88,6 +89,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "/api/v1/agents": {"agent_id": "bot", "name": "Bot"},
     "/api/v1/workspaces": {"id": "acme", "name": "Acme"},
 }
+GOOD[SIMULATE] = GOOD[PAYMENTS]
 ROUTES = tuple(GOOD)
 
 

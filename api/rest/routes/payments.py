@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
 from api.rest.answers import DeniedPayment, PaymentAnswer, PaymentsPage, SmartPaymentAnswer
+from api.rest.asked import payee, payment_request
 from api.rest.auth import (
     Bearer,
     EngineOf,
@@ -22,12 +23,9 @@ from api.rest.idempotency import REPLAYED, IdempotencyKey, in_callers_words
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, PaymentsQuery, SmartPayment
 from api.rest.views import denied_json, payment_json, smart_payment_json
 from engine.engine import Engine
-from engine.errors import Conflict, InvalidInput, NotFound
+from engine.errors import Conflict, NotFound
 from engine.ledger.payment import Payment, parse_payment_id
-from engine.policy.decision import PaymentRequest
 from engine.workspaces.access import Operator, SessionHolder
-
-DEFAULT_SYMBOL = "USDC"
 
 _DENIED: dict[int | str, dict[str, Any]] = {
     POLICY_DENIAL_STATUS: {"model": DeniedPayment, "description": "The policy denies the payment"}
@@ -68,13 +66,10 @@ async def create_payment(
     body: CreatePayment, engine: EngineOf, holder: SessionHolderOf, key: IdempotencyKey
 ) -> Response:
     """With `capture_method: automatic` the amount is spent at once."""
-    if body.merchant_id and body.recipient_wallet and body.merchant_id != body.recipient_wallet:
-        raise InvalidInput("recipient_wallet", "names another payee than merchant_id")
-    merchant = body.merchant_id or body.recipient_wallet
     capture = body.capture_method == "automatic"
     sent = {"customer_email": body.customer_email, "redirect_url": body.redirect_url}
     memo = {name: value for name, value in sent.items() if value is not None}
-    payment = await _authorise(engine, holder, body, merchant, key, capture=capture, **memo)
+    payment = await _authorise(engine, holder, body, payee(body), key, capture=capture, **memo)
     return _answer(payment, payment_json(payment), 201)
 
 
@@ -165,20 +160,9 @@ async def _authorise(
     capture: bool,
     **memo: str,
 ) -> Payment:
-    symbol = (body.token or DEFAULT_SYMBOL).upper()
-    token = engine.token(symbol, body.chain)
-    chain = body.chain or engine.deployment.chain
-    request = PaymentRequest(
-        amount=body.amount,
-        merchant=merchant,
-        # A symbol nobody configured is still asked for and refused by the policy, in its words.
-        token=token.asset if token is not None else f"{chain}/symbol:{symbol}",
-        chain=chain,
-        token_priced=token is not None and token.usd_price is not None,
-    )
     future = engine.ledger.authorise(
         holder.session_id,
-        request,
+        payment_request(engine, body, merchant),
         memo={"description": body.description, "metadata_json": body.metadata or "{}", **memo},
         key=key,
         capture=capture,
