@@ -9,23 +9,19 @@ them it follows that every other rule before it allowed the payment; what the bu
 operator's word.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from engine.audit import canonical
 from engine.audit.record import Record
+from engine.audit.usage import Usage, decide_again, integer, read_asked
 from engine.grant import Grant
-from engine.policy.budgets import BUDGET_LIMITS, budget_rule
-from engine.policy.conditions import Cap, parse_condition
-from engine.policy.decide import decide, remaining
-from engine.policy.decision import STANDING_OF_STATE, Decision, PaymentRequest, Standing
+from engine.policy.decision import STANDING_OF_STATE, Standing
+from engine.policy.explain import Explanation, explain
 from engine.policy.facts import Finding
-from engine.policy.limit_checks import over_finding
-from engine.policy.money import AMOUNT_MAX_MICRO_USD
 from engine.policy.rules import BUDGET_RULES
-from engine.policy.spending import Spending
-from engine.policy.windows import Entry
 
 HOLD_TTL_MAX_MS = 7 * 86_400_000
 """The longest life of a hold; a longer one could keep the end of a payment out of the records."""
@@ -57,12 +53,10 @@ class Replay:
     def __init__(self, grant: Grant, grant_hash: bytes) -> None:
         self._grant = grant
         self._grant_hash = grant_hash.hex()
-        self._policy = grant.policy()
+        self.usage = Usage(grant.policy())
         self.policy_version = 1
-        self._spending = Spending(self._policy)
-        self._holds: dict[str, tuple[Entry, int]] = {}
-        self._counted: dict[str, tuple[int, PaymentRequest]] = {}
-        """What counts of each payment, and when it was decided; in that order."""
+        self._expires_ms: dict[str, int] = {}
+        """When each hold that is open is over."""
         self.state = ""
         self.registration: Mapping[str, Any] | None = None
         """The body of the last record of a registration on the chain."""
@@ -82,7 +76,7 @@ class Replay:
     @property
     def open_until_ms(self) -> int | None:
         """When the first of the holds that are still open is over; None if there is none."""
-        return min((expires_ms for _, expires_ms in self._holds.values()), default=None)
+        return min(self._expires_ms.values(), default=None)
 
     def feed(self, records: Iterable[Record]) -> None:
         """Apply records.
@@ -91,10 +85,37 @@ class Replay:
             ReplayError: naming the first record that does not follow from those before it.
         """
         for record in records:
-            try:
+            with _naming(record):
                 self._apply(record)
-            except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
-                raise ReplayError(f"record {record.seq} ({record.kind}): {error}") from error
+
+    def explain(self, record: Record) -> Explanation:
+        """What every rule says to the payment of the next record, a decision; it is not applied.
+
+        What a budget above the session holds is the operator's word: it is told where the recorded
+        decision rests on it, and then nobody knows when the payment would be allowed.
+
+        Raises:
+            ReplayError: the record is none that could follow.
+        """
+        with _naming(record):
+            asked = read_asked(record)
+            found = explain(
+                self.usage.policy,
+                asked.standing,
+                self.usage.spending,
+                asked.request,
+                asked.now_ms,
+                chain_time_ms=asked.chain_time_ms,
+            )
+            decision = decide_again(self.usage, asked)
+        if decision.rule not in BUDGET_RULES:
+            return replace(found, decision=decision)
+        told = Finding(decision.reason, decision.evidence)
+        verdicts = tuple(
+            replace(verdict, finding=told) if verdict.rule.name == decision.rule else verdict
+            for verdict in found.verdicts
+        )
+        return replace(found, decision=decision, verdicts=verdicts, allowed_at_ms=None)
 
     def _apply(self, record: Record) -> None:
         if record.kind in _STATES_AFTER:
@@ -123,19 +144,13 @@ class Replay:
     def _restricted(self, body: Mapping[str, Any]) -> None:
         if self.state not in LIVE_STATES or body["state"] != self.state:
             raise ValueError(f"the session was {self.state}")
-        version = _integer(body["policy_version"])
+        version = integer(body["policy_version"])
         if version != self.policy_version + 1 or version > POLICY_VERSION_MAX:
             raise ValueError(f"version {version} of the policy follows {self.policy_version}")
         self.policy_version = version
         if not isinstance(body["restrictions"], list):
             raise TypeError("restrictions are a list")
-        self._policy = self._grant.policy(body["restrictions"])
-        # A new cap counts what was paid before it, too.
-        self._spending = Spending(self._policy)
-        for payment, (decided_ms, request) in self._counted.items():
-            entry = self._spending.add(decided_ms, request)
-            if payment in self._holds:
-                self._holds[payment] = entry, self._holds[payment][1]
+        self.usage.enforce(self._grant.policy(body["restrictions"]))
 
     def _decided(self, record: Record, body: Mapping[str, Any]) -> None:
         payment = f"pay_{record.stream.removeprefix('sess_')}_{self.decisions}"
@@ -143,13 +158,11 @@ class Replay:
             raise ValueError(f"the next payment is {payment}, not {body['payment']}")
         if body["grant_hash"] != self._grant_hash:
             raise ValueError("it was decided under another grant")
-        standing = Standing(body["standing"])
-        if standing not in (STANDING_OF_STATE[self.state], Standing.MISMATCH):
-            raise ValueError(f"the session was {self.state}, not {standing.value}")
-        request = _request(body["request"])
-        chain_time_ms = _integer(body["chain_time_ms"])
-        recorded = body["decision"]
-        decision = self._decide_again(standing, request, record.time_ms, chain_time_ms, recorded)
+        asked = read_asked(record)
+        if asked.standing not in (STANDING_OF_STATE[self.state], Standing.MISMATCH):
+            raise ValueError(f"the session was {self.state}, not {asked.standing.value}")
+        recorded = asked.recorded
+        decision = decide_again(self.usage, asked)
         # As bytes, because to Python 1 equals True.
         if canonical.encode(decision.to_json()) != canonical.encode(recorded):
             raise ValueError(
@@ -161,107 +174,35 @@ class Replay:
             if body["hold_expires_ms"] is not None:
                 raise ValueError("a denied payment holds nothing")
             return
-        expires_ms = _integer(body["hold_expires_ms"])
+        expires_ms = integer(body["hold_expires_ms"])
         if not 0 < expires_ms - record.time_ms <= HOLD_TTL_MAX_MS:
             raise ValueError("the life of its hold is not one that a hold can have")
-        self._holds[payment] = (self._spending.add(record.time_ms, request), expires_ms)
-        self._counted[payment] = record.time_ms, request
+        self.usage.hold(payment, record.time_ms, asked.request)
+        self._expires_ms[payment] = expires_ms
         self.allowed_ms.append(record.time_ms)
-        self.allowed_chain_ms.append(chain_time_ms)
-        self.allowed_tokens.add(request.token)
+        self.allowed_chain_ms.append(asked.chain_time_ms)
+        self.allowed_tokens.add(asked.request.token)
         self.allowed_unregistered |= self.registration is None
 
-    def _decide_again(
-        self,
-        standing: Standing,
-        request: PaymentRequest,
-        now_ms: int,
-        chain_time_ms: int,
-        recorded: Mapping[str, Any],
-    ) -> Decision:
-        by_budget = recorded["rule"] in BUDGET_RULES
-        decision = decide(
-            self._policy,
-            standing,
-            self._spending,
-            request,
-            now_ms,
-            chain_time_ms=chain_time_ms,
-            # No record tells of an approval. Budgets come before it, so it cannot matter to them.
-            approved=by_budget,
-        )
-        if not by_budget or not decision.allowed:
-            return decision
-        finding = _budget_finding(recorded["rule"], recorded["evidence"], request)
-        left = remaining(self._policy, self._spending, now_ms, request)
-        return Decision(False, "LIMIT_EXCEEDED", recorded["rule"], *finding, left)
-
     def _ended(self, record: Record, body: Mapping[str, Any]) -> None:
-        if body["payment"] not in self._holds:
+        if body["payment"] not in self._expires_ms:
             raise ValueError("it ends a hold that is not open")
-        entry, expires_ms = self._holds.pop(body["payment"])
-        held, captured = _integer(body["held_micro_usd"]), _integer(body["captured_micro_usd"])
-        most = entry.amount if record.kind == "payment.captured" else 0
-        if held != entry.amount or not 0 <= captured <= most:
+        expires_ms = self._expires_ms.pop(body["payment"])
+        amount = self.usage.held(body["payment"])
+        held, captured = integer(body["held_micro_usd"]), integer(body["captured_micro_usd"])
+        most = amount if record.kind == "payment.captured" else 0
+        if held != amount or not 0 <= captured <= most:
             raise ValueError("its amounts are not those of the hold")
         if (record.time_ms >= expires_ms) != (record.kind == "payment.expired"):
             raise ValueError("the hold was over, or was not over yet")
-        self._spending.windows.advance(record.time_ms)
-        self._spending.reduce(entry, captured)
-        if captured:
-            decided_ms, request = self._counted[body["payment"]]
-            self._counted[body["payment"]] = decided_ms, replace(request, amount=captured)
-        else:
-            del self._counted[body["payment"]]
+        self.usage.end(body["payment"], record.time_ms, captured)
         self.captured_micro_usd += captured
 
 
-def _budget_finding(rule: str, told: Mapping[str, Any], request: PaymentRequest) -> Finding:
-    """What a budget that holds as much as the evidence tells has against a payment."""
-    budget, used, limit = told["budget"], _integer(told["used"]), _integer(told["limit"])
-    if budget_rule(budget) != rule:
-        raise ValueError(f"{rule} is not about budget {budget}")
-    cap = _named_cap(told["name"], limit)
-    if cap.name not in (None, request.token if cap.of == "token" else request.merchant):
-        raise ValueError(f"the payment is not under {cap}")
-    requested = 1 if cap.of == "payments" else request.amount
-    if not 0 <= limit < used + requested:
-        raise ValueError(f"the payment fits into budget {budget}")
-    retry_at_ms = told["retry_at_ms"]
-    if retry_at_ms is not None:
-        _integer(retry_at_ms)
-    about = {"budget": budget, "name": told["name"]}
-    return over_finding(cap, used, requested, retry_at_ms, about)
-
-
-def _named_cap(name: str, limit: int) -> Cap:
-    """The cap that the evidence names: by its limit, or by the sentence of a condition."""
-    if name in BUDGET_LIMITS:
-        of, per = BUDGET_LIMITS[name]
-        return Cap(of, None, limit, per)
-    cap = parse_condition(name)
-    if not isinstance(cap, Cap) or cap.name is None or cap.at_most != limit:
-        raise ValueError(f"{name} is not the limit of {limit}")
-    return cap
-
-
-def _request(asked: Mapping[str, Any]) -> PaymentRequest:
-    amount = _integer(asked["amount_micro_usd"])
-    if not 0 < amount <= AMOUNT_MAX_MICRO_USD:
-        raise ValueError("the amount is not one that can be paid")
-    if type(asked["token_priced"]) is not bool:
-        raise ValueError("token_priced is not true or false")
-    return PaymentRequest(
-        amount=amount,
-        merchant=asked["merchant"],
-        token=asked["token"],
-        chain=asked["chain"],
-        permission=asked["permission"],
-        token_priced=asked["token_priced"],
-    )
-
-
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is not an integer")
-    return value
+@contextmanager
+def _naming(record: Record) -> Iterator[None]:
+    """Whatever is wrong is wrong with this record."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise ReplayError(f"record {record.seq} ({record.kind}): {error}") from error

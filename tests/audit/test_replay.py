@@ -141,7 +141,7 @@ def test_every_decision_of_the_ledger_comes_out_the_same(
     now = slow_world.engine.sessions.get(WORKSPACE, view.id)
     policy = view.grant.policy(now.restrictions)
     assert replay.policy_version == now.policy_version
-    assert left == left_of(policy, replay._spending, slow_world.clock())
+    assert left == left_of(policy, replay.usage.spending, slow_world.clock())
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

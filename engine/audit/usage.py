@@ -1,0 +1,167 @@
+"""What a session has used, payment by payment, and a recorded payment decided on it again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.audit.record import Record
+from engine.policy.budgets import BUDGET_LIMITS, budget_rule
+from engine.policy.conditions import Cap, parse_condition
+from engine.policy.decide import decide, remaining
+from engine.policy.decision import Decision, PaymentRequest, Policy, Standing
+from engine.policy.facts import Finding
+from engine.policy.limit_checks import over_finding
+from engine.policy.money import AMOUNT_MAX_MICRO_USD
+from engine.policy.rules import BUDGET_RULES
+from engine.policy.spending import Spending
+from engine.policy.windows import Entry
+
+
+class Usage:
+    """The budget of one session under a policy that can change; payments are known by their ids.
+
+    Amounts are micro-USD; time never runs backwards.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.spending = Spending(policy)
+        self._holds: dict[str, Entry] = {}
+        self._counted: dict[str, tuple[int, PaymentRequest]] = {}
+        """What counts of each payment, and when it was decided; in that order."""
+
+    def enforce(self, policy: Policy) -> None:
+        """From now on this policy holds. A new cap counts what was paid before it, too."""
+        self.policy = policy
+        self.spending = Spending(policy)
+        for payment, (decided_ms, request) in self._counted.items():
+            entry = self.spending.add(decided_ms, request)
+            if payment in self._holds:
+                self._holds[payment] = entry
+
+    def hold(self, payment: str, now_ms: int, request: PaymentRequest) -> None:
+        """Count a payment that was allowed."""
+        self._holds[payment] = self.spending.add(now_ms, request)
+        self._counted[payment] = now_ms, request
+
+    def held(self, payment: str) -> int:
+        """What an open hold holds."""
+        return self._holds[payment].amount
+
+    def end(self, payment: str, now_ms: int, captured: int) -> None:
+        """End an open hold with so much of it captured."""
+        self.spending.windows.advance(now_ms)
+        self.spending.reduce(self._holds.pop(payment), captured)
+        if captured:
+            decided_ms, request = self._counted[payment]
+            self._counted[payment] = decided_ms, replace(request, amount=captured)
+        else:
+            del self._counted[payment]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked and known when a decision was recorded; `recorded` is the decision."""
+
+    standing: Standing
+    request: PaymentRequest
+    now_ms: int
+    chain_time_ms: int
+    recorded: Mapping[str, Any]
+
+
+def read_asked(record: Record) -> Asked:
+    """Read the record of a decision.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is not of the form of one.
+    """
+    body = record.body
+    return Asked(
+        Standing(body["standing"]),
+        _request(body["request"]),
+        record.time_ms,
+        integer(body["chain_time_ms"]),
+        body["decision"],
+    )
+
+
+def decide_again(usage: Usage, asked: Asked) -> Decision:
+    """What is decided on this usage; what a budget above the session held is as it is recorded.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: what is recorded of a budget cannot be.
+    """
+    rule = asked.recorded["rule"]
+    by_budget = rule in BUDGET_RULES
+    decision = decide(
+        usage.policy,
+        asked.standing,
+        usage.spending,
+        asked.request,
+        asked.now_ms,
+        chain_time_ms=asked.chain_time_ms,
+        # No record tells of an approval. Budgets come before it, so it cannot matter to them.
+        approved=by_budget,
+    )
+    if not by_budget or not decision.allowed:
+        return decision
+    finding = _budget_finding(rule, asked.recorded["evidence"], asked.request)
+    left = remaining(usage.policy, usage.spending, asked.now_ms, asked.request)
+    return Decision(False, "LIMIT_EXCEEDED", rule, *finding, left)
+
+
+def integer(value: Any) -> int:
+    """An integer that is one, and not what Python takes for one.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is not an integer")
+    return value
+
+
+def _budget_finding(rule: str, told: Mapping[str, Any], request: PaymentRequest) -> Finding:
+    """What a budget that holds as much as the evidence tells has against a payment."""
+    budget, used, limit = told["budget"], integer(told["used"]), integer(told["limit"])
+    if budget_rule(budget) != rule:
+        raise ValueError(f"{rule} is not about budget {budget}")
+    cap = _named_cap(told["name"], limit)
+    if cap.name not in (None, request.token if cap.of == "token" else request.merchant):
+        raise ValueError(f"the payment is not under {cap}")
+    requested = 1 if cap.of == "payments" else request.amount
+    if not 0 <= limit < used + requested:
+        raise ValueError(f"the payment fits into budget {budget}")
+    retry_at_ms = told["retry_at_ms"]
+    if retry_at_ms is not None:
+        integer(retry_at_ms)
+    about = {"budget": budget, "name": told["name"]}
+    return over_finding(cap, used, requested, retry_at_ms, about)
+
+
+def _named_cap(name: str, limit: int) -> Cap:
+    """The cap that the evidence names: by its limit, or by the sentence of a condition."""
+    if name in BUDGET_LIMITS:
+        of, per = BUDGET_LIMITS[name]
+        return Cap(of, None, limit, per)
+    cap = parse_condition(name)
+    if not isinstance(cap, Cap) or cap.name is None or cap.at_most != limit:
+        raise ValueError(f"{name} is not the limit of {limit}")
+    return cap
+
+
+def _request(asked: Mapping[str, Any]) -> PaymentRequest:
+    amount = integer(asked["amount_micro_usd"])
+    if not 0 < amount <= AMOUNT_MAX_MICRO_USD:
+        raise ValueError("the amount is not one that can be paid")
+    if type(asked["token_priced"]) is not bool:
+        raise ValueError("token_priced is not true or false")
+    return PaymentRequest(
+        amount=amount,
+        merchant=asked["merchant"],
+        token=asked["token"],
+        chain=asked["chain"],
+        permission=asked["permission"],
+        token_priced=asked["token_priced"],
+    )
