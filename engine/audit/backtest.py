@@ -1,0 +1,104 @@
+"""Backtest: what a draft of a session's policy would have decided on the session's real log.
+
+The same payments are asked at the same times; what the draft had already let through counts.
+
+- What both allow is held, and captured, voided or expired, as it really was.
+- What only the log allows, the draft denies: it counts for nothing, and nor does its capture.
+- What only the draft allows was never captured, so nobody knows how much would have been: it counts
+  as held and captured in full. An agent that was let through might also have asked for other things
+  afterwards; that is not guessed.
+
+Whatever a budget above the session denied stays denied by it, unless the draft denies it earlier.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from engine.audit.record import Record
+from engine.audit.replay import Replay
+from engine.audit.usage import Usage, decide_again, read_asked
+from engine.grant import Grant
+from engine.policy.decision import Policy
+
+Draft = Callable[[Policy], Policy]
+"""What would have been in force in place of a policy that was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a decision came to."""
+
+    code: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A payment on which log and draft differ; `amount` is micro-USD."""
+
+    payment: str
+    decided_ms: int
+    amount: int
+    recorded: Outcome
+    drafted: Outcome
+
+
+@dataclass(slots=True)
+class Total:
+    """How many payments were allowed, and the micro-USD of them that were captured or are held."""
+
+    allowed: int = 0
+    micro_usd: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """How a draft compares with the log of a session; the differences are in order."""
+
+    decisions: int
+    differences: tuple[Difference, ...]
+    recorded: Total
+    drafted: Total
+
+
+def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
+    """Decide all payments of a session's records under a draft.
+
+    `draft` is given the policy of the grant, and then each that came from a change of restrictions.
+
+    Raises:
+        ReplayError: the records do not follow from the grant, so they can tell nothing of a draft.
+    """
+    real = Replay(grant, grant.hash())
+    usage = Usage(draft(real.usage.policy))
+    recorded, drafted = Total(), Total()
+    differences: list[Difference] = []
+    allowed_by_both: set[str] = set()
+    for record in records:
+        real.feed((record,))
+        body = record.body
+        if record.kind == "session.restricted":
+            usage.enforce(draft(real.usage.policy))
+        elif record.kind == "payment.decided":
+            asked, payment = read_asked(record), body["payment"]
+            amount = asked.request.amount
+            before, after = asked.recorded, decide_again(usage, asked)
+            outcomes = Outcome(before["code"], before["rule"]), Outcome(after.code, after.rule)
+            if outcomes[0] != outcomes[1]:
+                differences.append(Difference(payment, asked.now_ms, amount, *outcomes))
+            if before["allowed"]:
+                recorded.allowed += 1
+                recorded.micro_usd += amount
+            if after.allowed:
+                drafted.allowed += 1
+                drafted.micro_usd += amount
+                usage.hold(payment, asked.now_ms, asked.request)
+                if before["allowed"]:
+                    allowed_by_both.add(payment)
+        elif record.kind.startswith("payment."):
+            freed = body["held_micro_usd"] - body["captured_micro_usd"]
+            recorded.micro_usd -= freed
+            if body["payment"] in allowed_by_both:
+                drafted.micro_usd -= freed
+                usage.end(body["payment"], record.time_ms, body["captured_micro_usd"])
+    return Backtest(real.decisions, tuple(differences), recorded, drafted)
