@@ -30,6 +30,7 @@ from engine.grant import Domain
 from engine.identifiers import Identifiers
 from engine.lead import Lead
 from engine.ledger.chain_watch import ChainWatch
+from engine.ledger.explanations import Explanations
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, committed
 from engine.ledger.payments import Payments
@@ -80,6 +81,7 @@ class Engine:
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
         self.ledger = Ledger(self.writer, self.chain_watch, hold_ttl_ms=settings.hold_ttl_s * 1000)
         self.payments = Payments(database)
+        self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)
         self.sessions = Sessions(

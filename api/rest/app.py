@@ -29,6 +29,7 @@ def create_app(engine: Engine) -> FastAPI:
         app.include_router(sessions.router, prefix=prefix)
         app.include_router(explanations.of_sessions, prefix=prefix)
     app.include_router(payments.router)
+    app.include_router(explanations.of_payments)
     app.include_router(workspaces.router)
     app.include_router(log.router)
 

@@ -2,8 +2,20 @@
 
 from typing import Any, Literal
 
-from api.rest.answers import DecisionAnswer, LimitAnswer, RuleAnswer, SimulatedPayment
+from api.rest.answers import (
+    BacktestAnswer,
+    DecisionAnswer,
+    DifferenceAnswer,
+    ExplainedPayment,
+    LimitAnswer,
+    RuleAnswer,
+    SimulatedPayment,
+    TotalAnswer,
+)
 from api.rest.views import time_text
+from engine.audit.backtest import Backtest, Difference, Total
+from engine.ledger.explanations import Explained
+from engine.ledger.payment import Payment
 from engine.policy.explain import Explanation, Limit, Verdict
 from engine.policy.money import usd_number
 
@@ -17,6 +29,54 @@ def simulated_json(session_id: str, found: Explanation) -> SimulatedPayment:
         "limits": limits_json(found),
         "allowed_at": perhaps(found.allowed_at_ms),
     }
+
+
+def explained_json(payment: Payment, why: Explained) -> ExplainedPayment:
+    """A recorded payment."""
+    found = why.found
+    return {
+        "payment_id": payment.id,
+        "session_id": payment.session_id,
+        "created_at": time_text(payment.decided_ms),
+        "amount_usd": usd_number(payment.amount),
+        "merchant_id": payment.request["merchant"],
+        "payment_token": payment.request["token"],
+        "matches": why.differs is None,
+        "differs": why.differs,
+        "recorded": decision_json(why.recorded),
+        "decision": None if found is None else decision_json(found.decision.to_json()),
+        "rules": [] if found is None else rules_json(found),
+        "limits": [] if found is None else limits_json(found),
+        "allowed_at": None if found is None else perhaps(found.allowed_at_ms),
+    }
+
+
+def backtest_json(session_id: str, found: Backtest) -> BacktestAnswer:
+    """A draft that was tried on a session's log."""
+    differences = [_difference(difference) for difference in found.differences]
+    return {
+        "session_id": session_id,
+        "decisions": found.decisions,
+        "recorded": _total(found.recorded),
+        "drafted": _total(found.drafted),
+        "first_difference": differences[0] if differences else None,
+        "differences": differences,
+    }
+
+
+def _difference(difference: Difference) -> DifferenceAnswer:
+    recorded, drafted = difference.recorded, difference.drafted
+    return {
+        "payment_id": difference.payment,
+        "created_at": time_text(difference.decided_ms),
+        "amount_usd": usd_number(difference.amount),
+        "recorded": {"code": recorded.code, "rule": recorded.rule},
+        "drafted": {"code": drafted.code, "rule": drafted.rule},
+    }
+
+
+def _total(total: Total) -> TotalAnswer:
+    return {"allowed": total.allowed, "amount_usd": usd_number(total.micro_usd)}
 
 
 def perhaps(milliseconds: int | None) -> str | None:

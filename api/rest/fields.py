@@ -128,3 +128,8 @@ PerhapsEmpty = Annotated[str, printable(200, length_min=0)]
 Sentences = Annotated[list[str], Field(max_length=CONDITIONS_MAX)]
 """Conditions; what is wrong with one is for the engine to say."""
 Permission = Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]
+Merchants = Annotated[list[Merchant], Field(min_length=1, max_length=100)]
+Tokens = Annotated[list[str], Field(min_length=1, max_length=50)]
+"""Symbols, or CAIP-19 ids; which of them exist is for the engine to say."""
+Chains = Annotated[list[Chain], Field(min_length=1, max_length=50)]
+Permissions = Annotated[list[Permission], Field(min_length=1, max_length=20)]

@@ -9,13 +9,16 @@ from api.rest.exact_json import Unreadable
 from api.rest.fields import (
     AgentId,
     Chain,
+    Chains,
     Hours,
     JsonObject,
     Merchant,
+    Merchants,
     PerhapsEmpty,
-    Permission,
+    Permissions,
     Sentences,
     Symbol,
+    Tokens,
     Usd,
     UsdLimit,
     Wallet,
@@ -59,10 +62,10 @@ class SessionBody(Body):
     agent_id: AgentId
     agent_name: Annotated[str, printable(200)] | None = None
     limits: LimitsBody = Field(default_factory=LimitsBody)
-    allowed_merchants: Annotated[list[Merchant], Field(min_length=1, max_length=100)] | None = None
-    allowed_tokens: Annotated[list[str], Field(min_length=1, max_length=50)] | None = None
-    allowed_chains: Annotated[list[Chain], Field(min_length=1, max_length=50)] | None = None
-    permissions: Annotated[list[Permission], Field(min_length=1, max_length=20)] | None = None
+    allowed_merchants: Merchants | None = None
+    allowed_tokens: Tokens | None = None
+    allowed_chains: Chains | None = None
+    permissions: Permissions | None = None
     conditions: Sentences = Field(
         default_factory=list,
         description="What else bounds it, such as `at most 10 payments per hour`; in any order",
@@ -170,6 +173,32 @@ class CreateWorkspace(Body):
         str, printable(64), WithJsonSchema({"type": "string", "pattern": "^[-_a-zA-Z0-9]{1,64}$"})
     ]
     name: Annotated[str, printable(200)]
+
+
+def _as_it_was(value: Any = None) -> Any:
+    return Field(default_factory=lambda: value, description="As it was unless given")
+
+
+class DraftLimits(Body):
+    """Limits in dollars. Left out: as it was. Null: unlimited."""
+
+    max_per_transaction: UsdLimit = _as_it_was()
+    max_per_day: UsdLimit = _as_it_was()
+    max_per_week: UsdLimit = _as_it_was()
+    max_per_month: UsdLimit = _as_it_was()
+    require_approval_above: UsdLimit = _as_it_was()
+
+
+class DraftPolicy(Body):
+    """What would bound a session. Left out: as it was. Null: as null in a new session."""
+
+    limits: DraftLimits = Field(default_factory=DraftLimits)
+    allowed_merchants: Merchants | None = _as_it_was()
+    allowed_tokens: Tokens | None = _as_it_was()
+    allowed_chains: Chains | None = _as_it_was()
+    permissions: Permissions | None = _as_it_was()
+    conditions: Sentences = _as_it_was([])
+    restrictions: Sentences = _as_it_was([])
 
 
 class Page(BaseModel):

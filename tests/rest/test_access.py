@@ -28,6 +28,7 @@ ROUTES = {
     ("POST", SMART): Route("session", 200, {"amount_usd": 1}),
     ("GET", PAYMENTS): Route("party"),
     ("GET", PAYMENTS + "/{payment_id}"): Route("party"),
+    ("GET", PAYMENTS + "/{payment_id}/explanation"): Route("party"),
     ("POST", PAYMENTS + "/{payment_id}/capture"): Route("party"),
     ("POST", PAYMENTS + "/{payment_id}/void"): Route("party"),
     ("POST", "/api/v1/workspaces"): Route("admin", 409, {"id": "acme", "name": "Acme"}),
@@ -48,6 +49,7 @@ for root in (SESSIONS, "/api/v1/sessions"):
         ("POST", root + "/{session_id}/revoke"): Route("operator"),
         ("GET", root + "/{session_id}/evidence"): Route("operator", 409),
         ("POST", root + "/{session_id}/simulate"): Route("party", 200, {"amount": 1}),
+        ("POST", root + "/{session_id}/backtest"): Route("operator", 200, {}),
     }
 
 CALLERS = (

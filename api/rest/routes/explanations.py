@@ -2,16 +2,17 @@
 
 import asyncio
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 
-from api.rest.answers import SimulatedPayment
-from api.rest.asked import payee, payment_request
-from api.rest.auth import EngineOf, PaymentPartyOf
+from api.rest.answers import BacktestAnswer, ExplainedPayment, SimulatedPayment
+from api.rest.asked import drafted, payee, payment_request
+from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
-from api.rest.explained import simulated_json
-from api.rest.schemas import CreatePayment
+from api.rest.explained import backtest_json, explained_json, simulated_json
+from api.rest.routes.payments import check_party
+from api.rest.schemas import CreatePayment, DraftPolicy
 from engine.engine import Engine
 from engine.errors import NotFound
 from engine.workspaces.access import Operator, SessionHolder
@@ -19,6 +20,13 @@ from engine.workspaces.access import Operator, SessionHolder
 of_sessions = APIRouter(
     route_class=ExactJsonRoute, tags=["explanations"], responses=documented(401, 422, 503)
 )
+of_payments = APIRouter(
+    route_class=ExactJsonRoute, tags=["explanations"], responses=documented(401, 422, 503)
+)
+
+_EXPLAINING = CapacityLimiter(2)
+_BACKTESTING = CapacityLimiter(1)
+"""Replays at a time: they take the processor from decisions."""
 
 
 @of_sessions.post(
@@ -34,6 +42,45 @@ async def simulate(
     await to_thread.run_sync(_check_party, engine, party, session_id)
     found = await asyncio.wrap_future(engine.ledger.simulate(session_id, request))
     return simulated_json(session_id, found)
+
+
+@of_sessions.post(
+    "/{session_id}/backtest",
+    summary="What a draft of the policy would have decided on the session's log",
+    responses=documented(404, 415),
+)
+async def backtest(
+    session_id: str, body: DraftPolicy, engine: EngineOf, caller: OperatorOf
+) -> BacktestAnswer:
+    """Nothing is changed; the draft is held against every payment that was ever decided.
+
+    A payment that both allow is captured as it was. One that only the draft allows counts as
+    captured in full, one that it denies for nothing.
+    """
+    draft = drafted(engine, body)
+
+    def replayed() -> BacktestAnswer:
+        engine.sessions.get(caller.workspace_id, session_id)
+        found = engine.explanations.backtest(caller.workspace_id, session_id, draft)
+        return backtest_json(session_id, found)
+
+    return await to_thread.run_sync(replayed, limiter=_BACKTESTING)
+
+
+@of_payments.get(
+    "/api/v1/payments/{payment_id}/explanation",
+    summary="Why a payment was decided as it was",
+    responses=documented(404),
+)
+async def explanation(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> ExplainedPayment:
+    """Takes longer the more records the session has: those before the payment are replayed."""
+    check_party(party, payment_id)
+
+    def replayed() -> ExplainedPayment:
+        payment = engine.payments.get(party.workspace_id, payment_id)
+        return explained_json(payment, engine.explanations.explain(payment))
+
+    return await to_thread.run_sync(replayed, limiter=_EXPLAINING)
 
 
 def _check_party(engine: Engine, party: Operator | SessionHolder, session_id: str) -> None:

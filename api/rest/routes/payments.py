@@ -107,7 +107,7 @@ def list_payments(
 @router.get("/api/v1/payments/{payment_id}", summary="One payment", responses=documented(404))
 async def get_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> PaymentAnswer:
     """The decision as it was made, and the state of its hold."""
-    _check_party(party, payment_id)
+    check_party(party, payment_id)
     return payment_json(engine.payments.get(party.workspace_id, payment_id))
 
 
@@ -120,7 +120,7 @@ async def capture_payment(
     payment_id: str, engine: EngineOf, party: PaymentPartyOf, body: Capture | None = None
 ) -> Response:
     """What is not captured is free at once. The same capture again is a replay."""
-    _check_party(party, payment_id)
+    check_party(party, payment_id)
     amount = body.amount if body is not None else None
     future = engine.ledger.capture(party.workspace_id, payment_id, amount)
     return await _ended(engine, await asyncio.wrap_future(future))
@@ -133,7 +133,7 @@ async def capture_payment(
 )
 async def void_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> Response:
     """The budget is free at once. Voiding again is a replay."""
-    _check_party(party, payment_id)
+    check_party(party, payment_id)
     future = engine.ledger.void(party.workspace_id, payment_id)
     return await _ended(engine, await asyncio.wrap_future(future))
 
@@ -144,7 +144,8 @@ async def _ended(engine: Engine, payment: Payment) -> Response:
     return _answer(payment, payment_json(payment, left), 200)
 
 
-def _check_party(party: Operator | SessionHolder, payment_id: str) -> None:
+def check_party(party: Operator | SessionHolder, payment_id: str) -> None:
+    """Raise `NotFound` if it is not the holder's own payment; an operator's is looked up."""
     session_id, _ = parse_payment_id(payment_id)
     if isinstance(party, SessionHolder) and party.session_id != session_id:
         raise NotFound("no such payment", code="payment_not_found")

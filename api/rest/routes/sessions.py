@@ -6,6 +6,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Response
 
 from api.rest.answers import CreatedSession, Revoked, SessionAnswer
+from api.rest.asked import asset
 from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
@@ -19,8 +20,7 @@ from api.rest.schemas import (
 )
 from api.rest.views import session_json
 from engine.engine import Engine
-from engine.errors import InvalidInput, NotFound
-from engine.policy.identifiers import IdentifierError, normalise_asset
+from engine.errors import NotFound
 from engine.policy.limits import Limits
 from engine.sessions.session import NewSession, SessionView
 from engine.workspaces.access import SessionHolder
@@ -197,7 +197,7 @@ def _new_session(
         ),
         permissions=tuple(dict.fromkeys(body.permissions or ())),
         merchants=tuple(dict.fromkeys(body.allowed_merchants or ())),
-        tokens=tuple(dict.fromkeys(_asset(engine, name) for name in body.allowed_tokens or ())),
+        tokens=tuple(dict.fromkeys(asset(engine, name) for name in body.allowed_tokens or ())),
         chains=tuple(dict.fromkeys(body.allowed_chains or ())),
         duration_ms=body.duration_hours,
         mint_pkp=mint_pkp,
@@ -206,15 +206,3 @@ def _new_session(
         conditions=tuple(body.conditions),
         parent_id=parent_id,
     )
-
-
-def _asset(engine: Engine, name: str) -> str:
-    """A token by its symbol on the main chain, or by its CAIP-19 id."""
-    if (token := engine.token(name.upper(), None)) is not None:
-        return token.asset
-    try:
-        return normalise_asset(name)
-    except IdentifierError as error:
-        raise InvalidInput(
-            "allowed_tokens", f"{name!r} is no configured symbol, and {error}"
-        ) from error
