@@ -1,7 +1,10 @@
 """Serve the application with uvicorn, in the foreground or on a thread of its own."""
 
+import gc
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +13,10 @@ import uvicorn
 from api.rest.app import create_app
 from engine.engine import Engine
 from engine.errors import CannotStart
+
+GC_ALLOCATIONS = 20_000
+"""So many objects more than were freed bring the garbage collector; Python's own 700 brings it
+several times in one batch of requests, to find nothing."""
 
 
 class Server:
@@ -48,7 +55,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM."""
-        self._server.run(sockets=[self._socket])
+        with _seldom_collecting():
+            self._server.run(sockets=[self._socket])
 
     def __enter__(self) -> Self:
         """Serve on a thread until the block ends."""
@@ -69,3 +77,21 @@ class Server:
         if self._thread is not None:
             self._thread.join()
         self._socket.close()
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Keep the garbage collector away from what was there before, which is to stay.
+
+    It would look through all of that again and again, and nobody is answered meanwhile. What a
+    payment leaves behind is freed without it: tests/rest/test_garbage.py.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

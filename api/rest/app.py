@@ -6,7 +6,9 @@ from fastapi_offline import FastAPIOffline
 
 from api.rest import errors
 from api.rest.answers import Health, Readiness
+from api.rest.auth import SessionTokens
 from api.rest.body_limit import BodyLimit
+from api.rest.commits import Commits
 from api.rest.routes import explanations, log, payments, sessions, workspaces
 from engine.engine import Engine
 
@@ -22,6 +24,8 @@ def create_app(engine: Engine) -> FastAPI:
         redirect_slashes=False,  # a redirect would repeat whatever host the request named
     )
     app.state.engine = engine
+    app.state.tokens = SessionTokens(engine)
+    app.state.commits = Commits()
     errors.install(app)
     app.add_middleware(BodyLimit)
     # Clients of the agent-session API use the first root; the second is the shorter one.

@@ -7,7 +7,11 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from engine.engine import Engine
 from engine.errors import Unauthenticated
+from engine.identifiers import secret_hash
 from engine.workspaces.access import SESSION_TOKEN_PREFIX, Operator, SessionHolder
+
+TOKENS_MAX = 65_536
+"""So many sessions' tokens are remembered; any other is looked up again."""
 
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="key", description="An operator key, or a session token"
@@ -20,13 +24,52 @@ _session_header = APIKeyHeader(
 )
 
 
-def get_engine(request: Request) -> Engine:
+class SessionTokens:
+    """Recognises session tokens, and remembers by their hashes those that it has recognised.
+
+    A session has one token for as long as it is kept, whatever its state, so what is remembered
+    stays true. Operator keys are revoked, and are always looked up.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._holders: dict[bytes, SessionHolder] = {}
+
+    def holder(self, secret: str | None) -> SessionHolder:
+        """Whose token this is.
+
+        Raises:
+            Unauthenticated: nobody's, or it is no session token at all.
+        """
+        if not _is_session_token(secret):
+            raise Unauthenticated("a session token is required", code="invalid_session_token")
+        wanted = secret_hash(secret)
+        holder = self._holders.get(wanted)
+        if holder is None:
+            holder = self._engine.access.session_holder(secret)
+            if len(self._holders) >= TOKENS_MAX:
+                del self._holders[next(iter(self._holders))]
+            self._holders[wanted] = holder
+        return holder
+
+
+# Dependencies are coroutine functions, also where they wait for nothing: FastAPI would run any
+# other on a thread, which costs more than the rest of a request.
+
+
+async def get_engine(request: Request) -> Engine:
     """The engine that this application serves."""
     engine: Engine = request.app.state.engine
     return engine
 
 
-def bearer(
+async def get_tokens(request: Request) -> SessionTokens:
+    """The session tokens that this application has recognised."""
+    tokens: SessionTokens = request.app.state.tokens
+    return tokens
+
+
+async def bearer(
     found: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> str | None:
     """What follows `Authorization: Bearer`."""
@@ -34,6 +77,7 @@ def bearer(
 
 
 EngineOf = Annotated[Engine, Depends(get_engine)]
+TokensOf = Annotated[SessionTokens, Depends(get_tokens)]
 Bearer = Annotated[str | None, Depends(bearer)]
 SessionToken = Annotated[str | None, Depends(_session_header)]
 
@@ -53,18 +97,18 @@ async def admin(caller: Annotated[Operator, Depends(operator)]) -> Operator:
 
 
 async def session_holder(
-    engine: EngineOf, secret: Bearer, session_token: SessionToken
+    tokens: TokensOf, secret: Bearer, session_token: SessionToken
 ) -> SessionHolder:
     """A session token in X-Session-Token or as the bearer, or 401."""
-    return _holder(engine, session_token or secret)
+    return tokens.holder(session_token or secret)
 
 
 async def payment_party(
-    engine: EngineOf, secret: Bearer, session_token: SessionToken
+    engine: EngineOf, tokens: TokensOf, secret: Bearer, session_token: SessionToken
 ) -> Operator | SessionHolder:
     """Whoever may see a payment: the operator of its workspace, or the holder of its session."""
     if session_token or _is_session_token(secret):
-        return _holder(engine, session_token or secret)
+        return tokens.holder(session_token or secret)
     if secret is None:
         raise Unauthenticated("an API key or a session token is required")
     return engine.access.operator(secret)
@@ -72,29 +116,32 @@ async def payment_party(
 
 async def key_holder(engine: EngineOf, secret: Bearer) -> Operator | None:
     """Whose operator key the bearer is; None without a bearer or if it is a session token."""
+    return find_key_holder(engine, secret)
+
+
+def find_key_holder(engine: Engine, secret: str | None) -> Operator | None:
+    """`key_holder`, for who is no dependency.
+
+    Raises:
+        Unauthenticated: it is nobody's key.
+    """
     if secret is None or _is_session_token(secret):
         return None
     return engine.access.operator(secret)
 
 
-def smart_payer(engine: Engine, caller: Operator | None, *tokens: str | None) -> SessionHolder:
-    """Whose session the first of `tokens` is that was sent.
+def smart_payer(tokens: SessionTokens, caller: Operator | None, *sent: str | None) -> SessionHolder:
+    """Whose session the first token is that was `sent`.
 
     Clients put the session token in the body and their API key in the header; both must hold.
 
     Raises:
         Unauthenticated: none was sent, or it is not valid, or not in the workspace of `caller`.
     """
-    holder = _holder(engine, next(filter(None, tokens), None))
+    holder = tokens.holder(next(filter(None, sent), None))
     if caller is not None and caller.workspace_id != holder.workspace_id:
         raise Unauthenticated("the session token is not valid", code="invalid_session_token")
     return holder
-
-
-def _holder(engine: Engine, secret: str | None) -> SessionHolder:
-    if not _is_session_token(secret):
-        raise Unauthenticated("a session token is required", code="invalid_session_token")
-    return engine.access.session_holder(secret)
 
 
 def _is_session_token(secret: str | None) -> TypeGuard[str]:

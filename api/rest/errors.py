@@ -67,16 +67,23 @@ def error_body(code: str, message: str, **details: Any) -> ErrorAnswer:
     }
 
 
+def answer(error: Exception) -> JSONResponse:
+    """What a caller hears of an engine error; of anything else no more than that it happened."""
+    for kind, status in STATUS.items():
+        if isinstance(error, kind):
+            body = error_body(error.code, error.message, **error.details)
+            return JSONResponse(body, status, _HEADERS.get(status))
+    # As text: a logger that is given the exception may show local variables, secrets too.
+    _log.error("unexpected_error", trace="".join(traceback.format_exception(error)))
+    return JSONResponse(error_body("internal_error", "something went wrong"), 500, _HEADERS[500])
+
+
 def install(app: FastAPI) -> None:
     """Answer every error in this shape."""
 
     @app.exception_handler(TallystickError)
-    async def known(request: Request, error: TallystickError) -> JSONResponse:
-        status = next((STATUS[kind] for kind in STATUS if isinstance(error, kind)), None)
-        if status is None:
-            return await unexpected(request, error)
-        body = error_body(error.code, error.message, **error.details)
-        return JSONResponse(body, status, _HEADERS.get(status))
+    async def known(_request: Request, error: TallystickError) -> JSONResponse:
+        return answer(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
@@ -94,7 +101,4 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
-        # As text: a logger that is given the exception may show local variables, secrets too.
-        _log.error("unexpected_error", trace="".join(traceback.format_exception(error)))
-        body = error_body("internal_error", "something went wrong")
-        return JSONResponse(body, 500, _HEADERS[500])
+        return answer(error)

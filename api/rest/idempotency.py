@@ -25,7 +25,7 @@ def _key(name: str) -> object:
     return Header(alias=name, min_length=1, max_length=IDEMPOTENCY_KEY_LENGTH_MAX)
 
 
-def idempotency_key(
+async def idempotency_key(
     key: Annotated[str | None, _key("Idempotency-Key")] = None,
     same_key: Annotated[str | None, _key("X-Idempotency-Key")] = None,
 ) -> str | None:

@@ -1,9 +1,7 @@
 """Bodies that are not what a route takes are refused by name and leave no trace."""
 
-import gzip
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,96 +9,21 @@ import httpx
 import jsonschema_rs
 import pytest
 
+from tests.rest.bodies import (
+    ASSIGNED,
+    BACKTEST,
+    CAPTURE,
+    ESCAPES,
+    EVERY_TYPE,
+    GOOD,
+    GOOD_BYTES,
+    NOT_JSON,
+    ROUTES,
+    SURROGATES,
+    TYPES,
+    texts,
+)
 from tests.rest.served import PAYMENTS, SESSIONS, SMART, Served, refused
-
-SIMULATE = SESSIONS + "/{session_id}/simulate"
-BACKTEST = SESSIONS + "/{session_id}/backtest"
-CONSENT = SESSIONS + "/{session_id}/consent"
-CHILDREN = SESSIONS + "/{session_id}/children"
-RESTRICT = SESSIONS + "/{session_id}/restrict"
-CAPTURE = PAYMENTS + "/{payment_id}/capture"
-
-# A good request for every route that takes a body; text is where text may be.
-GOOD: dict[str, dict[str, Any]] = {
-    SESSIONS: {
-        "agent_id": "bot",
-        "agent_name": "Bot",
-        "user_wallet": "wallet",
-        "limits": {"max_per_day": 5},
-        "allowed_merchants": ["books"],
-        "allowed_tokens": ["USDC"],
-        "allowed_chains": ["eip155:1"],
-        "permissions": ["pay"],
-        "conditions": ["never merchant casino"],
-        "duration_hours": 1,
-        "mint_pkp": False,
-        "await_consent": False,
-        "type": "agent",
-        "label": "daily",
-        "metadata": {"a": 1},
-    },
-    CHILDREN: {
-        "agent_id": "bot",
-        "agent_name": "Bot",
-        "user_wallet": "wallet",
-        "limits": {"max_per_day": 5},
-        "allowed_merchants": ["books"],
-        "allowed_tokens": ["USDC"],
-        "allowed_chains": ["eip155:1"],
-        "permissions": ["pay"],
-        "conditions": ["never merchant casino"],
-        "duration_hours": 1,
-        "mint_pkp": False,
-        "await_consent": False,
-        "type": "agent",
-        "label": "daily",
-        "metadata": {"a": 1},
-    },
-    RESTRICT: {"restrictions": ["never merchant casino"]},
-    CONSENT: {"owner_signature": "0x" + "11" * 65},
-    SMART: {
-        "amount_usd": 1,
-        "session_token": "",
-        "agent_id": "session",
-        "user_wallet": "",
-        "merchant_id": "books",
-        "token": "USDC",
-        "chain": "eip155:1",
-        "description": "Paper",
-        "metadata": {"a": 1},
-        "product_details": {"b": 2},
-        "auto_detect_gasless": True,
-        "instant_settlement": False,
-        "enable_escrow": False,
-    },
-    PAYMENTS: {
-        "amount": 1,
-        "currency": "USD",
-        "token": "USDC",
-        "chain": "eip155:1",
-        "merchant_id": "books",
-        "recipient_wallet": "books",
-        "customer_email": "buyer@example.org",
-        "redirect_url": "https://shop.example/done",
-        "capture_method": "manual",
-        "description": "Paper",
-        "metadata": {"a": 1},
-    },
-    CAPTURE: {"amount": 1},
-    BACKTEST: {
-        "limits": {"max_per_day": 5},
-        "allowed_merchants": ["books"],
-        "allowed_tokens": ["USDC"],
-        "allowed_chains": ["eip155:1"],
-        "permissions": ["pay"],
-        "conditions": ["never merchant casino"],
-        "restrictions": ["at most 2 payments per hour"],
-    },
-    "/api/v1/agents": {"agent_id": "bot", "name": "Bot"},
-    "/api/v1/workspaces": {"id": "acme", "name": "Acme"},
-}
-GOOD[SIMULATE] = GOOD[PAYMENTS]
-ROUTES = tuple(GOOD)
 
 
 @dataclass
@@ -169,22 +92,6 @@ def test_what_is_good_is_not_refused(send: Sender, path: str) -> None:
     assert answer.status_code in (200, 201, 402, 409), answer.text
 
 
-EVERY_TYPE: tuple[Any, ...] = (
-    None,
-    True,
-    1,
-    1.5,
-    "",
-    "text",
-    [],
-    ["text"],
-    [[]],
-    [None],
-    {},
-    {"a": 1},
-)
-
-
 @pytest.mark.parametrize("path", ROUTES)
 def test_a_field_of_a_type_that_is_not_documented_is_refused_by_name(
     send: Sender, path: str
@@ -211,32 +118,6 @@ def test_the_types_inside_limits_are_looked_at_too(send: Sender) -> None:
             "limits.max_per_week",
             body=GOOD[SESSIONS] | {"limits": limits},
         )
-
-
-ASSIGNED = (
-    "unknown",
-    "id",
-    "workspace_id",
-    "tenant_id",
-    "role",
-    "admin",
-    "state",
-    "status",
-    "is_active",
-    "consent",
-    "created_at",
-    "expires_at",
-    "remaining_today",
-    "session_key",
-    "pkp_address",
-    "token_priced",
-    "number",
-    "rate_limits",
-    "split_recipients",
-    "Amount",
-    "__proto__",
-    "",
-)
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -266,34 +147,7 @@ def test_a_field_that_is_required_is_asked_for_by_name(send: Sender, path: str) 
         assert path in (CAPTURE, BACKTEST)
 
 
-def texts(value: Any, field: str | None = None) -> Iterator[tuple[str, Any]]:
-    """Every place in a body where there is text: the field, and the body with a marker there."""
-    if isinstance(value, str):
-        yield field or "", "\N{BULLET}"
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            for found, changed in texts(item, field or key):
-                yield found, value | {key: changed}
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            for found, changed in texts(item, field):
-                yield found, [*value[:index], changed, *value[index + 1 :]]
-
-
-@pytest.mark.parametrize(
-    "escape",
-    [
-        r"\ud800",
-        r"\udc00",
-        r"a\udfff",
-        r"\ude00\ud83d",
-        r"\u0000",
-        r"a\u0000",
-        r"\u001b[31m",
-        r"a\nb",
-        r"\u007f",
-    ],
-)
+@pytest.mark.parametrize("escape", ESCAPES)
 @pytest.mark.parametrize("path", ROUTES)
 def test_text_that_nobody_could_show_is_refused_by_name(
     send: Sender, path: str, escape: str
@@ -306,9 +160,6 @@ def test_text_that_nobody_could_show_is_refused_by_name(
         assert re.split(r"[.\[]", answer.json()["details"]["field"])[0] == field
         tried += 1
     assert tried or path == CAPTURE
-
-
-SURROGATES = (r"\ud800", r"\udc00", r"\ud800a")
 
 
 @pytest.mark.parametrize("half", SURROGATES)
@@ -329,34 +180,6 @@ def test_a_whole_surrogate_pair_is_a_character_like_others(send: Sender) -> None
     raw = r'{"amount":1,"description":"\ud83d\ude00","metadata":{"\ud83d\ude00":"\u0000"}}'
     paid = send(PAYMENTS, raw=raw).json()
     assert (paid["description"], paid["metadata"]) == ("\U0001f600", {"\U0001f600": "\0"})
-
-
-GOOD_BYTES = b'{"amount":1}'
-NOT_JSON = {
-    "half an object": b'{"amount":',
-    "two objects": b'{"amount":1}{"amount":1}',
-    "trailing comma": b'{"amount":1,}',
-    "single quotes": b"{'amount':1}",
-    "comment": b'{"amount":1}//',
-    "bare word": b"amount",
-    "control character in text": b'{"amount":1,"description":"a\nb"}',
-    "byte order mark": b"\xef\xbb\xbf" + GOOD_BYTES,
-    "UTF-16": GOOD_BYTES.decode().encode("utf-16"),
-    "UTF-16 without a mark": GOOD_BYTES.decode().encode("utf-16-le"),
-    "UTF-32": GOOD_BYTES.decode().encode("utf-32"),
-    "Latin-1": '{"amount":1,"description":"é"}'.encode("latin-1"),
-    "overlong UTF-8": b'{"amount":1,"description":"\xc0\xaf"}',
-    "surrogate in UTF-8": b'{"amount":1,"description":"\xed\xa0\x80"}',
-    "gzip": gzip.compress(GOOD_BYTES),
-    "NUL": b"\0",
-    "space": b" ",
-    "deep arrays": b"[" * 60_000,
-    "deep objects": b'{"a":' * 12_000,
-    "a duplicate key": b'{"amount":1,"amount":2}',
-    "the same key twice": b'{"amount":1,"amount":1}',
-    "a duplicate key by escape": rb'{"amount":1,"\u0061mount":2}',
-    "a duplicate key deep inside": b'{"amount":1,"metadata":{"a":[{"b":1,"b":2}]}}',
-}
 
 
 @pytest.mark.parametrize("how", NOT_JSON)
@@ -385,17 +208,6 @@ def test_null_is_no_body(send: Sender, path: str) -> None:
     before = send.api.records()
     assert send(path, raw="null").status_code == 422
     assert send.api.records() == before
-
-
-TYPES = (
-    "text/plain",
-    "application/x-www-form-urlencoded",
-    "multipart/form-data; boundary=x",
-    "application/xml",
-    "application/jsonp",
-    "json",
-    "",
-)
 
 
 @pytest.mark.parametrize("content_type", TYPES)

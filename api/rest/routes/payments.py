@@ -1,10 +1,9 @@
 """Payments with a session token: decide, hold, capture, void."""
 
-import asyncio
+from concurrent.futures import Future
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import JSONResponse
 
 from api.rest.answers import DeniedPayment, PaymentAnswer, PaymentsPage, SmartPaymentAnswer
 from api.rest.asked import payee, payment_request
@@ -15,10 +14,12 @@ from api.rest.auth import (
     PaymentPartyOf,
     SessionHolderOf,
     SessionToken,
+    TokensOf,
     smart_payer,
 )
+from api.rest.commits import Commits, CommitsOf
 from api.rest.errors import POLICY_DENIAL_STATUS, documented
-from api.rest.exact_json import ExactJsonRoute
+from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.idempotency import REPLAYED, IdempotencyKey, in_callers_words
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, PaymentsQuery, SmartPayment
 from api.rest.views import denied_json, payment_json, smart_payment_json
@@ -44,16 +45,17 @@ router = APIRouter(
 async def smart_payment(
     body: SmartPayment,
     engine: EngineOf,
+    tokens: TokensOf,
+    commits: CommitsOf,
     caller: KeyHolderOf,
     secret: Bearer,
     session_token: SessionToken,
     key: IdempotencyKey,
 ) -> Response:
     """A policy denial is a 402 with its code. `agent_id` and `user_wallet` are the session's."""
-    holder = smart_payer(engine, caller, body.session_token, session_token, secret)
-    memo = {"product_details_json": body.product_details} if body.product_details else {}
-    payment = await _authorise(engine, holder, body, body.merchant_id, key, capture=True, **memo)
-    return _answer(payment, smart_payment_json(payment), 200)
+    holder = smart_payer(tokens, caller, body.session_token, session_token, secret)
+    payment = await _decided(commits, ask_smart_payment(engine, holder, body, key), body)
+    return smart_payment_answer(payment)
 
 
 @router.post(
@@ -63,14 +65,15 @@ async def smart_payment(
     responses={201: {"model": PaymentAnswer}, **_DENIED, **documented(409, 415)},
 )
 async def create_payment(
-    body: CreatePayment, engine: EngineOf, holder: SessionHolderOf, key: IdempotencyKey
+    body: CreatePayment,
+    engine: EngineOf,
+    commits: CommitsOf,
+    holder: SessionHolderOf,
+    key: IdempotencyKey,
 ) -> Response:
     """With `capture_method: automatic` the amount is spent at once."""
-    capture = body.capture_method == "automatic"
-    sent = {"customer_email": body.customer_email, "redirect_url": body.redirect_url}
-    memo = {name: value for name, value in sent.items() if value is not None}
-    payment = await _authorise(engine, holder, body, payee(body), key, capture=capture, **memo)
-    return _answer(payment, payment_json(payment), 201)
+    payment = await _decided(commits, ask_payment(engine, holder, body, key), body)
+    return payment_answer(payment)
 
 
 @router.get(
@@ -117,13 +120,17 @@ async def get_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) 
     responses={200: {"model": PaymentAnswer}, **documented(404, 409, 415)},
 )
 async def capture_payment(
-    payment_id: str, engine: EngineOf, party: PaymentPartyOf, body: Capture | None = None
+    payment_id: str,
+    engine: EngineOf,
+    commits: CommitsOf,
+    party: PaymentPartyOf,
+    body: Capture | None = None,
 ) -> Response:
     """What is not captured is free at once. The same capture again is a replay."""
     check_party(party, payment_id)
     amount = body.amount if body is not None else None
     future = engine.ledger.capture(party.workspace_id, payment_id, amount)
-    return await _ended(engine, await asyncio.wrap_future(future))
+    return await _ended(engine, commits, future)
 
 
 @router.post(
@@ -131,16 +138,62 @@ async def capture_payment(
     summary="Give a hold back",
     responses={200: {"model": PaymentAnswer}, **documented(404, 409)},
 )
-async def void_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> Response:
+async def void_payment(
+    payment_id: str, engine: EngineOf, commits: CommitsOf, party: PaymentPartyOf
+) -> Response:
     """The budget is free at once. Voiding again is a replay."""
     check_party(party, payment_id)
     future = engine.ledger.void(party.workspace_id, payment_id)
-    return await _ended(engine, await asyncio.wrap_future(future))
+    return await _ended(engine, commits, future)
 
 
-async def _ended(engine: Engine, payment: Payment) -> Response:
+def ask_smart_payment(
+    engine: Engine, holder: SessionHolder, body: SmartPayment, key: str | None
+) -> "Future[Payment]":
+    """Hand a smart payment to the ledger.
+
+    Raises:
+        InvalidInput: see `engine.ledger.ask.ask`.
+    """
+    memo = {"product_details_json": body.product_details} if body.product_details else {}
+    return _authorise(engine, holder, body, body.merchant_id, key, capture=True, **memo)
+
+
+def smart_payment_answer(payment: Payment) -> Response:
+    """What the caller of a smart payment hears of it."""
+    return _answer(payment, smart_payment_json(payment), 200)
+
+
+def ask_payment(
+    engine: Engine, holder: SessionHolder, body: CreatePayment, key: str | None
+) -> "Future[Payment]":
+    """Hand a payment to the ledger.
+
+    Raises:
+        InvalidInput: two payees, or see `engine.ledger.ask.ask`.
+    """
+    capture = body.capture_method == "automatic"
+    sent = {"customer_email": body.customer_email, "redirect_url": body.redirect_url}
+    memo = {name: value for name, value in sent.items() if value is not None}
+    return _authorise(engine, holder, body, payee(body), key, capture=capture, **memo)
+
+
+def payment_answer(payment: Payment) -> Response:
+    """What the caller of a payment hears of it."""
+    return _answer(payment, payment_json(payment), 201)
+
+
+async def _decided(commits: Commits, future: "Future[Payment]", body: PaymentBody) -> Payment:
+    try:
+        return await commits.wait(future)
+    except Conflict as conflict:
+        raise in_callers_words(conflict, body) from conflict
+
+
+async def _ended(engine: Engine, commits: Commits, future: "Future[Payment]") -> Response:
     """A payment whose hold ended, with what remains of the limits now."""
-    left = await asyncio.wrap_future(engine.ledger.remaining(payment.session_id))
+    payment = await commits.wait(future)
+    left = await commits.wait(engine.ledger.remaining(payment.session_id))
     return _answer(payment, payment_json(payment, left), 200)
 
 
@@ -151,7 +204,7 @@ def check_party(party: Operator | SessionHolder, payment_id: str) -> None:
         raise NotFound("no such payment", code="payment_not_found")
 
 
-async def _authorise(
+def _authorise(
     engine: Engine,
     holder: SessionHolder,
     body: PaymentBody,
@@ -160,22 +213,18 @@ async def _authorise(
     *,
     capture: bool,
     **memo: str,
-) -> Payment:
-    future = engine.ledger.authorise(
+) -> "Future[Payment]":
+    return engine.ledger.authorise(
         holder.session_id,
         payment_request(engine, body, merchant),
         memo={"description": body.description, "metadata_json": body.metadata or "{}", **memo},
         key=key,
         capture=capture,
     )
-    try:
-        return await asyncio.wrap_future(future)
-    except Conflict as conflict:
-        raise in_callers_words(conflict, body) from conflict
 
 
-def _answer(payment: Payment, body: PaymentAnswer, status: int) -> JSONResponse:
+def _answer(payment: Payment, body: PaymentAnswer, status: int) -> JsonAnswer:
     headers = REPLAYED if payment.replayed else None
     if payment.state == "denied":
-        return JSONResponse(denied_json(body), POLICY_DENIAL_STATUS, headers)
-    return JSONResponse(body, status, headers)
+        return JsonAnswer(denied_json(body), POLICY_DENIAL_STATUS, headers)
+    return JsonAnswer(body, status, headers)
