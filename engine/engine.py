@@ -42,6 +42,7 @@ from engine.sessions.vault import Vault, kept_salt
 from engine.settings import Settings, Token
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
+from engine.workspaces.budgets import Budgets
 
 CHAIN_SILENCE_MAX_MS = 300_000
 """After this long without reading the chain, sessions that live on it are not decided any more."""
@@ -84,6 +85,7 @@ class Engine:
         self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)
+        self.budgets = Budgets(database, self.writer)
         self.sessions = Sessions(
             database,
             self.writer,

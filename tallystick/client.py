@@ -95,6 +95,26 @@ class Client:
         """Register an agent; registering it again changes nothing."""
         return self._object("POST", "/api/v1/agents", {"agent_id": agent_id, "name": name})
 
+    def set_budget(self, agent_id: str | None = None, **limits: Any) -> dict[str, Any]:
+        """Limit what an agent, or the workspace, spends in all sessions; replaces all its limits.
+
+        `limits` are those of `PUT /api/v1/budgets/workspace`.
+        """
+        return self._object("PUT", _budget(agent_id), limits)
+
+    def budgets(self) -> list[dict[str, Any]]:
+        """The budgets of the workspace and of its agents."""
+        found: list[dict[str, Any]] = _json(self._call("GET", "/api/v1/budgets"), list)
+        return found
+
+    def budget(self, agent_id: str | None = None) -> dict[str, Any]:
+        """The budget of an agent or, without one, of the workspace."""
+        return self._object("GET", _budget(agent_id))
+
+    def clear_budget(self, agent_id: str | None = None) -> None:
+        """Lift a budget."""
+        self._call("DELETE", _budget(agent_id))
+
     def create_session(self, **fields: Any) -> dict[str, Any]:
         """Create a session; `fields` are those of `POST /api/v1/ai/sessions`."""
         return self._object("POST", "/api/v1/ai/sessions", fields)
@@ -237,6 +257,12 @@ class Client:
 def _part(identifier: str) -> str:
     """An identifier as one part of a path, whatever it contains."""
     return quote(identifier, safe="")
+
+
+def _budget(agent_id: str | None) -> str:
+    if agent_id is None:
+        return "/api/v1/budgets/workspace"
+    return f"/api/v1/agents/{_part(agent_id)}/budget"
 
 
 def _json(response: httpx.Response, kind: type) -> Any:

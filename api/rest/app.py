@@ -9,7 +9,7 @@ from api.rest.answers import Health, Readiness
 from api.rest.auth import SessionTokens
 from api.rest.body_limit import BodyLimit
 from api.rest.commits import Commits
-from api.rest.routes import explanations, log, payments, sessions, workspaces
+from api.rest.routes import budgets, explanations, log, payments, sessions, workspaces
 from engine.engine import Engine
 
 
@@ -35,6 +35,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(payments.router)
     app.include_router(explanations.of_payments)
     app.include_router(workspaces.router)
+    app.include_router(budgets.router)
     app.include_router(log.router)
 
     @app.get("/", include_in_schema=False)

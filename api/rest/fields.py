@@ -8,7 +8,7 @@ from eth_utils.address import is_checksum_address
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from api.rest.exact_json import Number, dumps
-from engine.policy.conditions import CONDITIONS_MAX
+from engine.policy.conditions import CONDITIONS_MAX, PAYMENTS_MAX
 from engine.policy.identifiers import IDENTIFIER_LENGTH_MAX, normalise_chain, normalise_merchant
 from engine.policy.money import parse_usd, usd_number
 from engine.sessions.lifecycle import DURATION_MAX_MS
@@ -94,6 +94,8 @@ UsdLimit = Annotated[
     int | None, BeforeValidator(_limit), _amount_schema({"minimum": 0}, {"type": "null"})
 ]
 """A limit in dollars, zero included; None means unlimited; the value is micro-USD."""
+PaymentCount = Annotated[int | None, Field(ge=0, le=PAYMENTS_MAX)]
+"""A number of payments, zero included; None means unlimited."""
 Hours = Annotated[
     int,
     BeforeValidator(_duration_ms),

@@ -14,6 +14,7 @@ from api.rest.fields import (
     JsonObject,
     Merchant,
     Merchants,
+    PaymentCount,
     PerhapsEmpty,
     Permissions,
     Sentences,
@@ -25,6 +26,7 @@ from api.rest.fields import (
     dollars,
     printable,
 )
+from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import DEFAULT_LIMITS
 
 
@@ -164,6 +166,30 @@ class RegisterAgent(Body):
 
     agent_id: AgentId
     name: Annotated[str, printable(200)] | None = None
+
+
+class SetBudget(Body):
+    """Limits of a budget over rolling windows, one at least. Left out or null: unlimited."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    max_payments_per_hour: PaymentCount = None
+    max_payments_per_day: PaymentCount = None
+    max_per_day: UsdLimit = dollars(None)
+    max_per_week: UsdLimit = dollars(None)
+    max_per_month: UsdLimit = dollars(None)
+    max_lifetime: UsdLimit = dollars(None)
+
+    def limits(self) -> BudgetLimits:
+        """In payments and micro-USD."""
+        return BudgetLimits(
+            payments_per_hour=self.max_payments_per_hour,
+            payments_per_day=self.max_payments_per_day,
+            per_day=self.max_per_day,
+            per_week=self.max_per_week,
+            per_month=self.max_per_month,
+            lifetime=self.max_lifetime,
+        )
 
 
 class CreateWorkspace(Body):

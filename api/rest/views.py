@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from api.rest.answers import (
+    BudgetAnswer,
     ConditionLeft,
     DeniedPayment,
     PaymentAnswer,
@@ -20,6 +21,7 @@ from engine.policy.decide import Left
 from engine.policy.decision import Remaining
 from engine.policy.money import usd_number
 from engine.sessions.session import SessionView
+from engine.workspaces.budgets import BudgetView
 
 
 def time_text(milliseconds: int) -> str:
@@ -84,6 +86,25 @@ def _condition_left(cap: Cap, left: int) -> ConditionLeft:
     if cap.of == "payments":
         return {"condition": str(cap), "remaining": left, "unit": "payments"}
     return {"condition": str(cap), "remaining": usd_number(left), "unit": "USD"}
+
+
+def budget_json(view: BudgetView) -> BudgetAnswer:
+    """A budget."""
+    limits = view.limits
+    return {
+        "id": view.id,
+        "agent_id": view.agent_id,
+        "limits": {
+            "max_payments_per_hour": limits.payments_per_hour,
+            "max_payments_per_day": limits.payments_per_day,
+            "max_per_day": usd(limits.per_day),
+            "max_per_week": usd(limits.per_week),
+            "max_per_month": usd(limits.per_month),
+            "max_lifetime": usd(limits.lifetime),
+        },
+        "version": view.version,
+        "updated_at": time_text(view.updated_ms),
+    }
 
 
 _PAYMENT_STATUS: dict[State, Literal["pending", "confirmed", "failed", "expired"]] = {

@@ -83,6 +83,20 @@ class Agent(SQLModel, table=True):
     created_ms: int = _big()
 
 
+class BudgetRow(SQLModel, table=True):
+    """What an agent (`agent:` and its id) or the workspace (`workspace`) may spend in all sessions.
+
+    `limits_json` is canonical JSON, null where the budget was cleared; `version` goes on counting.
+    """
+
+    __tablename__ = "budgets"
+    workspace_id: str = _key()
+    id: str = _key()
+    limits_json: str | None = _text(nullable=True)
+    version: int = _big()
+    updated_ms: int = _big()
+
+
 class Session(SQLModel, table=True):
     """A spending session. Its parameters are in `grant_json` alone, so they cannot disagree.
 
@@ -288,17 +302,6 @@ class Shared(SQLModel, table=True):
     fault: str | None = _text(nullable=True)
     wanted_size: int = _big()
     budgets_version: int = _big()
-
-
-class Budget(SQLModel, table=True):
-    """What all sessions of a workspace (`id` is `workspace`), or of one agent of it (`agent:…`),
-    may spend together."""
-
-    __tablename__ = "budgets"
-    workspace_id: str = _key()
-    id: str = _key()
-    limits_json: str = _text()
-    updated_ms: int = _big()
 
 
 class BudgetEntry(SQLModel, table=True):

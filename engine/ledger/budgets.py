@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
+from engine.audit.canonical import CanonicalError, decode_object
 from engine.db.database import Read, Turn
-from engine.db.tables import Budget as BudgetRow
-from engine.db.tables import BudgetEntry, Decision, Session, Shared, table
+from engine.db.tables import BudgetEntry, BudgetRow, Decision, Session, Shared, table
+from engine.errors import Unavailable
 from engine.ledger.account import Account
 from engine.ledger.payment import Payment, payment_from_row, select_payments
 from engine.ledger.stream import budget_stream
@@ -138,29 +138,15 @@ class Budgets:
         return bounds
 
 
-def set_limits(
-    batch: Batch, workspace_id: str, budget_id: str, limits: BudgetLimits | None
-) -> None:
-    """Change a budget; what was paid under it before counts. None: there is none any more.
+def refound(batch: Batch, workspace_id: str, budget_id: str, *, in_force: bool) -> None:
+    """A budget was set or cleared: what was paid before it counts, and nothing of it afterwards.
 
     The command must name `engine.db.database.BUDGETS` among its streams.
     """
     stream = budget_stream(workspace_id, budget_id)
     batch.hold((stream,))
-    ours = _budgets.c.workspace_id == workspace_id, _budgets.c.id == budget_id
-    batch.update(sa.delete(_budgets).where(*ours))
-    if limits is not None:
-        batch.insert(
-            _budgets,
-            {
-                "workspace_id": workspace_id,
-                "id": budget_id,
-                "limits_json": msgspec.json.encode(limits, order="sorted").decode(),
-                "updated_ms": batch.now_ms,
-            },
-        )
     batch.update(sa.delete(_entries).where(_entries.c.budget == stream))
-    if limits is not None:
+    if in_force:
         _enter_past(batch, stream, workspace_id, budget_id)
     changed(batch)
 
@@ -187,9 +173,33 @@ def delegated(batch: Batch, workspace_id: str, session_id: str) -> None:
 
 
 def stored_limits(read: Read, workspace_id: str) -> dict[str, BudgetLimits]:
-    """The budgets of a workspace and of its agents, by their ids."""
-    rows = read(sa.select(_budgets).where(_budgets.c.workspace_id == workspace_id))
-    return {row.id: msgspec.json.decode(row.limits_json, type=BudgetLimits) for row in rows}
+    """The budgets that are in force in a workspace, by their ids.
+
+    Raises:
+        Unavailable: a row does not hold a budget, so nobody knows what it would allow.
+    """
+    rows = read(
+        sa.select(_budgets).where(
+            _budgets.c.workspace_id == workspace_id, _budgets.c.limits_json.is_not(None)
+        )
+    )
+    return {row.id: read_limits(row.id, row.limits_json) for row in rows}
+
+
+def read_limits(budget_id: str, limits_json: str) -> BudgetLimits:
+    """The limits that a row holds.
+
+    Raises:
+        Unavailable: it does not hold limits.
+    """
+    try:
+        limits = BudgetLimits(**decode_object(limits_json.encode()))
+        limits.caps()  # refuses what is no amount
+    except (CanonicalError, TypeError, AssertionError) as error:
+        raise Unavailable(
+            f"budget {budget_id} is damaged in the database: {error!r}", code="budget_damaged"
+        ) from error
+    return limits
 
 
 def _enter_past(batch: Batch, stream: str, workspace_id: str, budget_id: str) -> None:

@@ -36,6 +36,8 @@ def check_agent_id(agent_id: str, field: str = "agent_id") -> None:
         raise InvalidInput(
             field, f"must have 1 to {AGENT_ID_LENGTH_MAX} printable ASCII characters, no spaces"
         )
+    if agent_id in (".", ".."):  # no client leaves them in the path that names a budget
+        raise InvalidInput(field, "must be neither . nor ..")
 
 
 def is_registered(read: Read, workspace_id: str, agent_id: str) -> bool:

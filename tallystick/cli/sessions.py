@@ -154,7 +154,7 @@ def restrict(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Narrow a live session by conditions, in place of all earlier restrictions."""
+    """Narrow a live session by conditions, in place of earlier ones."""
     from engine.errors import InvalidInput
 
     if lift == bool(restriction):

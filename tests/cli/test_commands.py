@@ -427,3 +427,27 @@ def test_a_session_token_opens_a_session_beneath_its_own(shell: Shell) -> None:
     child = json.loads(done.stdout)
     assert (child["parent_id"], child["consent"]) == (parent["id"], "delegated")
     assert create(shell, "--parent", parent["id"], "--duration", "1", "--max-per-day", "9")
+
+
+def test_budgets_are_set_listed_and_lifted(shell: Shell) -> None:
+    assert shell("budgets", "list").stdout == "no budgets yet\n"
+    create(shell)  # registers the agent
+    limits = ("--max-per-month", "99999.50", "--max-payments-per-hour", "10000")
+    done = shell("budgets", "set", "--agent", "shopper", *limits)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "agent:shopper: 10000 payments per hour, $99,999.50 per 30 days\n"
+    done = shell("budgets", "set", "--max-lifetime", "999999", "--json")
+    assert json.loads(done.stdout)["id"] == "workspace"
+    lines = shell("budgets", "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["BUDGET", "agent:shopper", "workspace"]
+    assert "$999,999.00 ever" in lines[2]
+    assert len(json.loads(shell("budgets", "list", "--json").stdout)) == 2
+    for whose, told in (((), "the workspace"), (("--agent", "shopper"), "agent shopper")):
+        done = shell("budgets", "clear", *whose)
+        assert (done.returncode, done.stdout) == (0, f"the budget of {told} is lifted\n")
+        assert one_line(shell("budgets", "clear", *whose), 1) == "budget_not_found: no such budget"
+    assert one_line(shell("budgets", "set"), 1).startswith(
+        "invalid_parameter: body: names no limit"
+    )
+    done = shell("budgets", "set", "--agent", "nobody", "--max-per-day", "1")
+    assert one_line(done, 1) == "agent_not_found: no such agent"

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from engine.clock import ManualClock
-from engine.db.database import BUDGETS
-from engine.ledger.budgets import set_limits
 from engine.ledger.payment import Payment
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import DAY_MS, Limits
@@ -21,7 +19,13 @@ from tests.world import USD, WORKSPACE, World
 
 
 def set_budget(world: World, budget: str, limits: BudgetLimits | None) -> None:
-    world.engine.writer.call(lambda batch: set_limits(batch, WORKSPACE, budget, limits), BUDGETS)
+    agent = budget.removeprefix("agent:") if budget != "workspace" else None
+    if agent is not None:
+        world.engine.agents.register(WORKSPACE, agent, None)
+    if limits is None:
+        world.engine.budgets.clear(WORKSPACE, agent, by="test")
+    else:
+        world.engine.budgets.set(WORKSPACE, agent, limits, by="test")
 
 
 def test_an_agents_budget_binds_all_its_sessions_and_no_others(fresh: World) -> None:

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from engine.db.database import BUDGETS
-from engine.ledger.budgets import set_limits
 from engine.policy.budgets import BudgetLimits
 from tests.world import USD, WORKSPACE, World
 
@@ -32,10 +30,7 @@ def rows(world: World, sql: str, *values: Any) -> list[tuple[Any, ...]]:
 def test_workspace_type_and_label_stand_in_every_row(
     world: World, kind: str, label: str | None
 ) -> None:
-    world.engine.writer.call(
-        lambda batch: set_limits(batch, WORKSPACE, "workspace", BudgetLimits(per_day=1000 * USD)),
-        BUDGETS,
-    )
+    world.engine.budgets.set(WORKSPACE, None, BudgetLimits(per_day=1000 * USD), by="test")
     view = world.session(mint_pkp=True, type=kind, label=label)
     held = world.pay(view, 1, hold=True)
     world.engine.ledger.capture(WORKSPACE, held.id, USD).result()

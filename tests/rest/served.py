@@ -37,7 +37,8 @@ class Served:
         self.openapi = create_app(self.world.engine).openapi()
         self.schema = schemathesis.openapi.from_dict(self.openapi)
         self._templates = [
-            (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), path) for path in self.openapi["paths"]
+            (re.compile(re.sub(r"\{\w+\}", "[^/]+", path.replace("{agent_id}", ".+"))), path)
+            for path in self.openapi["paths"]
         ]
         self.answers: list[httpx.Response] = []
         self._server = Server(self.world.engine, "127.0.0.1", 0)

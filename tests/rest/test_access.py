@@ -1,5 +1,6 @@
 """Who may do what: every route against every kind of caller, and ids that are not the caller's."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ class Route:
     body: Any = None
 
 
+WORKSPACE_BUDGET = "/api/v1/budgets/workspace"
+AGENT_BUDGET = "/api/v1/agents/{agent_id}/budget"
+AGENT = "an-agent-of-acme-and-of-nobody-else"
 SIGNATURE = {"owner_signature": "0x" + "11" * 65}
 ROUTES = {
     ("GET", "/healthz"): Route("anybody"),
@@ -35,7 +39,14 @@ ROUTES = {
     ("POST", "/api/v1/agents"): Route("operator", 201, {"agent_id": "bot"}),
     ("GET", "/api/v1/agents"): Route("operator"),
     ("POST", "/api/v1/log/anchor"): Route("operator"),
+    ("GET", "/api/v1/budgets"): Route("operator"),
 }
+for budget in (WORKSPACE_BUDGET, AGENT_BUDGET):
+    ROUTES |= {
+        ("PUT", budget): Route("operator", 200, {"max_per_day": 1}),
+        ("GET", budget): Route("operator"),
+        ("DELETE", budget): Route("operator"),
+    }
 for root in (SESSIONS, "/api/v1/sessions"):
     ROUTES |= {
         ("POST", root): Route("operator", 201, {"agent_id": "bot", "user_wallet": "wallet"}),
@@ -68,7 +79,7 @@ CALLERS = (
     "other session",
 )
 NAMED = [pair for pair in ROUTES if not pair[1].startswith("/api/v1/sessions")]  # once is enough
-WRITING = [pair for pair in NAMED if pair[0] == "POST" and pair != ("POST", SMART)]
+WRITING = [pair for pair in NAMED if pair[0] in ("POST", "PUT") and pair != ("POST", SMART)]
 STRANGERS = CALLERS[: CALLERS.index("operator")]
 
 
@@ -84,6 +95,8 @@ class Callers:
         self.api = api
         self.session = api.session(key=self.acme)
         self.token = self.session["session_token"]
+        api.post("/api/v1/agents", {"agent_id": AGENT}, key=self.acme)
+        self.operators = {self.acme, admin, other}
         foreign = api.session(key=self.acme)["session_token"]
         self.credentials: dict[str, dict[str, Any]] = {
             "nobody": {},
@@ -103,7 +116,11 @@ class Callers:
 
     def ask(self, caller: str, method: str, path: str, **changes: str) -> Any:
         """Ask for the session and for a new hold of `acme`, or for the ids given."""
-        ids = {"session_id": self.session["id"]} | changes
+        ids = {"session_id": self.session["id"], "agent_id": AGENT} | changes
+        if "budget" in path and method != "PUT":  # what was lifted before is there again
+            self.api.call("PUT", AGENT_BUDGET.format(**ids), {"max_per_day": 1}, key=self.acme)
+            for key in self.operators:
+                self.api.call("PUT", WORKSPACE_BUDGET, {"max_per_day": 1}, key=key)
         if "{payment_id}" in path and "payment_id" not in ids:
             ids["payment_id"] = self.api.hold(self.token)["id"]
         body = ROUTES[method, path].body
@@ -141,7 +158,11 @@ def test_every_route_has_a_row_here_and_every_row_a_route(api: Served) -> None:
     assert [route.path for route in routes if isinstance(route, Mount)] == ["/static-offline-docs"]
     for route in (route for route in routes if not isinstance(route, Mount)):
         contexts = getattr(route, "effective_route_contexts", lambda route=route: [route])()
-        served |= {(method, found.path) for found in contexts for method in found.methods}
+        served |= {
+            (method, found.path.replace(":path}", "}"))
+            for found in contexts
+            for method in found.methods
+        }
     framework = {(m, path) for path in FRAMEWORK_PATHS for m in ("GET", "HEAD")}
     assert served - framework == set(ROUTES)
     documented = {
@@ -173,7 +194,8 @@ def test_strangers_learn_nothing_from_what_they_send_and_leave_no_trace(
     callers: Callers, method: str, path: str, caller: str
 ) -> None:
     api = callers.api
-    ids = {"session_id": callers.session["id"], "payment_id": "pay_" + "0" * 26 + "_0"}
+    ids = {"session_id": callers.session["id"], "agent_id": AGENT}
+    ids["payment_id"] = "pay_" + "0" * 26 + "_0"
     before = api.records()
     for raw in ("{", "[]", '{"unknown":1}'):
         answer = api.call(method, path.format(**ids), raw=raw, **callers.credentials[caller])
@@ -197,7 +219,11 @@ def test_only_the_admin_hears_that_a_key_is_not_the_admins(callers: Callers) -> 
     refused(callers.ask("operator", "POST", "/api/v1/workspaces"), 401, "admin_key_required")
 
 
-ABSENT = {"session_id": "sess_" + "0" * 26, "payment_id": "pay_" + "0" * 26 + "_0"}
+ABSENT = {
+    "session_id": "sess_" + "0" * 26,
+    "payment_id": "pay_" + "0" * 26 + "_0",
+    "agent_id": "nobody",
+}
 NAMED_BY_ID = [pair for pair in NAMED if "{" in pair[1]]
 BY_ID = [pair for pair in ROUTES if "{" in pair[1]]
 
@@ -244,7 +270,7 @@ def test_the_lists_of_one_tenant_hold_nothing_of_another(callers: Callers) -> No
     assert theirs["payments"]["pagination"]["total"] == 0
     mine = {n: callers.api.get(path, key=callers.acme).json() for n, path in seen.items()}
     assert callers.session["id"] in [session["id"] for session in mine["sessions"]]
-    assert [agent["agent_id"] for agent in mine["agents"]] == ["bot"]
+    assert [agent["agent_id"] for agent in mine["agents"]] == [AGENT, "bot"]
     assert payment in [payment["id"] for payment in mine["payments"]["data"]]
 
 
@@ -284,8 +310,9 @@ def test_nothing_but_the_id_itself_names_a_thing(
 ) -> None:
     payment = callers.api.hold(callers.token)["id"]
     own = callers.session["id"] if "session_id" in path else payment
+    own = AGENT if "agent_id" in path else own
     text = TRICKS[trick].format(id=own, ID=own.upper(), half=own[:20])
-    target = path.replace("{session_id}", text).replace("{payment_id}", text)
+    target = re.sub(r"\{\w+\}", lambda _: text, path)
     body = ROUTES[method, path].body
     before = callers.api.records()
     answer = callers.api.http.request(

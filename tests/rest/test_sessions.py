@@ -183,6 +183,7 @@ def test_a_wallet_that_only_looks_like_an_address_is_refused(api: Served, wallet
         ("agent_id", "two words"),
         ("agent_id", "ágent"),
         ("agent_id", "a" * 129),
+        ("agent_id", ".."),
         ("allowed_merchants", []),
         ("allowed_merchants", ["books", " books"]),
         ("allowed_merchants", ["bo\u200boks"]),

@@ -63,7 +63,8 @@ def upgrade() -> None:
         "budgets",
         sa.Column("workspace_id", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
-        sa.Column("limits_json", sa.Text(), nullable=False),
+        sa.Column("limits_json", sa.Text(), nullable=True),
+        sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("updated_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "id"),
     )

@@ -1,0 +1,166 @@
+"""Budgets over HTTP: set, shown, lifted, each change on the record, and nothing for sessions."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import sqlalchemy as sa
+
+from engine.audit.record import decode_record
+from engine.db import tables
+from tests.rest.hostile import NOT_AMOUNTS
+from tests.rest.served import SESSIONS, Served, refused
+
+WORKSPACE = "/api/v1/budgets/workspace"
+NOTHING = {
+    "max_payments_per_hour": None,
+    "max_payments_per_day": None,
+    "max_per_day": None,
+    "max_per_week": None,
+    "max_per_month": None,
+    "max_lifetime": None,
+}
+ALL = {
+    "max_payments_per_hour": 7,
+    "max_payments_per_day": 0,
+    "max_per_day": 0,
+    "max_per_week": 12.5,
+    "max_per_month": 999_999_999.999999,
+    "max_lifetime": 1_000,
+}
+
+
+def of(agent_id: str) -> str:
+    return f"/api/v1/agents/{quote(agent_id, safe='')}/budget"
+
+
+def put(api: Served, path: str, body: Any, **how: Any) -> Any:
+    return api.call("PUT", path, body, **({"key": api.key} | how))
+
+
+def delete(api: Served, path: str) -> Any:
+    return api.call("DELETE", path, key=api.key)
+
+
+def changes(api: Served) -> list[dict[str, Any]]:
+    """The records of budgets in the workspace's stream."""
+    rows = tables.table(tables.Record)
+    query = sa.select(rows.c.body).where(rows.c.stream == "default").order_by(rows.c.seq)
+    with api.world.engine.database.reading() as connection:
+        records = [decode_record(raw) for raw in connection.execute(query).scalars()]
+    return [{"kind": r.kind, **r.body} for r in records if r.kind.startswith("budget.")]
+
+
+@pytest.mark.parametrize(
+    "agent", [None, "shopper", "workspace", "a/b", "agent:x", "100%?#&", "x/budget", ".../.."]
+)
+def test_a_budget_is_set_shown_replaced_and_lifted(own_api: Served, agent: str | None) -> None:
+    api, path = own_api, WORKSPACE if agent is None else of(agent)
+    name = "workspace" if agent is None else f"agent:{agent}"
+    if agent is not None:
+        api.post("/api/v1/agents", {"agent_id": agent})
+    refused(api.get(path), 404, "budget_not_found")
+    answer = put(api, path, ALL)
+    assert answer.status_code == 200, answer.text
+    budget = answer.json()
+    assert (budget["id"], budget["agent_id"], budget["version"]) == (name, agent, 1)
+    assert budget["limits"] == ALL
+    assert api.get(path).json() == budget == put(api, path, ALL).json()
+    assert api.get("/api/v1/budgets").json() == [budget]
+    replaced = put(api, path, {"max_per_day": "3.50"}).json()
+    assert (replaced["limits"], replaced["version"]) == (NOTHING | {"max_per_day": 3.5}, 2)
+    assert delete(api, path).json() == {"success": True}
+    for answer in (api.get(path), delete(api, path)):
+        refused(answer, 404, "budget_not_found")
+    assert api.get("/api/v1/budgets").json() == []
+    assert put(api, path, {"max_per_day": 1}).json()["version"] == 4
+    told = changes(api)
+    assert [(c["kind"], c["budget"], c["version"]) for c in told] == [
+        ("budget.set", name, 1),
+        ("budget.set", name, 2),
+        ("budget.cleared", name, 3),
+        ("budget.set", name, 4),
+    ]
+    assert told[1]["limits"]["per_day"] == 3_500_000
+    assert {change["by"][:4] for change in told} == {"key_"}
+
+
+def test_the_agent_called_workspace_is_not_the_workspace(own_api: Served) -> None:
+    own_api.post("/api/v1/agents", {"agent_id": "workspace"})
+    put(own_api, of("workspace"), {"max_per_day": 5})
+    refused(own_api.get(WORKSPACE), 404, "budget_not_found")
+    refused(delete(own_api, WORKSPACE), 404, "budget_not_found")
+    assert own_api.get(of("workspace")).json()["id"] == "agent:workspace"
+
+
+def test_only_registered_agents_have_budgets(own_api: Served) -> None:
+    before = own_api.records()
+    refused(put(own_api, of("nobody"), {"max_per_day": 5}), 404, "agent_not_found")
+    for answer in (own_api.get(of("nobody")), delete(own_api, of("nobody"))):
+        refused(answer, 404, "budget_not_found")
+    assert own_api.records() == before
+    own_api.session(agent_id="made-with-a-session")  # which only operators create
+    assert put(own_api, of("made-with-a-session"), {"max_per_day": 5}).status_code == 200
+
+
+def test_another_workspace_has_its_own(own_api: Served) -> None:
+    other = own_api.workspace("other")
+    put(own_api, WORKSPACE, {"max_per_day": 5})
+    refused(own_api.get(WORKSPACE, key=other), 404, "budget_not_found")
+    assert own_api.get("/api/v1/budgets", key=other).json() == []
+    assert put(own_api, WORKSPACE, {"max_per_day": 6}, key=other).json()["version"] == 1
+    assert own_api.get(WORKSPACE).json()["limits"]["max_per_day"] == 5
+
+
+@pytest.mark.parametrize("path", [WORKSPACE, of("bot"), "/api/v1/budgets"])
+def test_a_session_token_is_no_key_to_budgets(own_api: Served, path: str) -> None:
+    token = own_api.session()["session_token"]
+    put(own_api, WORKSPACE, ALL)
+    before = own_api.records()
+    for how in ({"token": token}, {"key": token}, {"key": token, "token": token}):
+        asked = [own_api.call("GET", path, **how)]
+        if path != "/api/v1/budgets":
+            asked.append(own_api.call("PUT", path, {"max_per_day": 10**6}, **how))
+            asked.append(own_api.call("DELETE", path, **how))
+        assert [answer.status_code for answer in asked] == [401] * len(asked)
+    assert own_api.records() == before
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "body"),
+        (NOTHING, "body"),
+        ({"max_per_day": -1}, "max_per_day"),
+        ({"max_lifetime": 10**9}, "max_lifetime"),
+        ({"max_payments_per_hour": -1}, "max_payments_per_hour"),
+        ({"max_payments_per_hour": 1.5}, "max_payments_per_hour"),
+        ({"max_payments_per_hour": True}, "max_payments_per_hour"),
+        ({"max_payments_per_hour": "5"}, "max_payments_per_hour"),
+        ({"max_payments_per_day": 10**9}, "max_payments_per_day"),
+        ({"per_day": 5}, "per_day"),
+        ({"max_per_day": 5, "version": 1}, "version"),
+        ({"max_per_day": 5, "agent_id": "bot"}, "agent_id"),
+        (["max_per_day"], "body"),
+    ],
+)
+def test_what_is_no_budget_is_refused_by_name(own_api: Served, body: Any, field: str) -> None:
+    before = own_api.records()
+    refused(put(own_api, WORKSPACE, body), 422, "invalid_parameter", field)
+    assert own_api.records() == before
+
+
+@pytest.mark.parametrize("spelling", NOT_AMOUNTS)
+def test_amounts_have_the_spellings_of_all_amounts(own_api: Served, spelling: str) -> None:
+    raw = f'{{"max_per_week":{NOT_AMOUNTS[spelling]}}}'
+    answer = own_api.call("PUT", WORKSPACE, raw=raw, key=own_api.key)
+    refused(answer, 422, "invalid_parameter", "max_per_week")
+
+
+def test_a_child_session_registers_no_agent(own_api: Served) -> None:
+    parent = own_api.session()
+    body = {"agent_id": "made-up", "duration_hours": 1}
+    path = f"{SESSIONS}/{parent['id']}/children"
+    answer = own_api.call("POST", path, body, token=parent["session_token"])
+    refused(answer, 422, "invalid_parameter", "agent_id")
+    refused(put(own_api, of("made-up"), {"max_per_day": 5}), 404, "agent_not_found")
