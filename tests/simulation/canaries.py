@@ -1,0 +1,265 @@
+"""Faults that are planted in the engine, or under it, to see whether the auditor names them.
+
+An auditor that has never found anything proves nothing. Each canary is one plausible mistake, and
+`named` is the promise that the auditor has to say is broken.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from engine.db.tables import OutboxEvent, Record, table
+from engine.ledger import account, log
+from engine.ledger.account import Account
+from engine.ledger.ask import Ask
+from engine.ledger.ledger import Ledger
+from engine.ledger.writer import Batch, Writer
+from engine.policy import decision
+from engine.policy.conditions import Never
+from engine.policy.windows import RollingWindows
+from engine.sessions.lifecycle import Sessions
+from engine.sessions.on_chain import Listener
+from tests.simulation.faults import Door, Faults
+
+EVERY = 40
+"""Of the mistakes that are made now and then: how often."""
+
+
+Plant = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A fault to plant, and the promise that it breaks."""
+
+    named: str
+    plant: Plant
+
+
+CANARIES: dict[str, Canary] = {}
+
+
+def canary(named: str) -> Callable[[Plant], Plant]:
+    """Register a canary under the name of its function."""
+
+    def register(plant: Plant) -> Plant:
+        CANARIES[plant.__name__.replace("_", "-")] = Canary(named, plant)
+        return plant
+
+    return register
+
+
+@contextmanager
+def replaced(owner: Any, **changes: Any) -> Iterator[None]:
+    """Put other things in the place of an owner's attributes, for as long as the block lasts."""
+    before = {name: getattr(owner, name) for name in changes}
+    for name, value in changes.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
+
+
+@canary("limits")
+def window_edge() -> AbstractContextManager[None]:
+    """Everything leaves its window a millisecond too early."""
+    genuine = RollingWindows.advance
+    return replaced(RollingWindows, advance=lambda self, now_ms: genuine(self, now_ms + 1))
+
+
+@canary("limits")
+def lost_hold() -> AbstractContextManager[None]:
+    """Now and then a hold takes nothing from the budget."""
+    decided = Account.decided
+
+    def forget(self: Account, *arguments: Any, **more: Any) -> None:
+        decided(self, *arguments, **more)
+        number = self.decisions - 1
+        if number % EVERY == 3 and number in self.holds:
+            self.spending.reduce(self.holds[number].entry, 0)
+
+    def ended(self: Account, number: int, captured: int) -> None:
+        hold = self.holds.pop(number)
+        self.spending.reduce(hold.entry, min(captured, hold.entry.amount))
+        self.captured += captured
+        self.limit_reached = False
+
+    return replaced(Account, decided=forget, ended=ended)
+
+
+@canary("limits")
+def partial_capture() -> AbstractContextManager[None]:
+    """A capture below its hold leaves the whole hold in the budget."""
+
+    def ended(self: Account, number: int, captured: int) -> None:
+        hold = self.holds.pop(number)
+        self.spending.reduce(hold.entry, hold.entry.amount if captured else 0)
+        self.captured += captured
+        self.limit_reached = False
+
+    return replaced(Account, ended=ended)
+
+
+@canary("key")
+def double_answer() -> AbstractContextManager[None]:
+    """Now and then an idempotency key is forgotten."""
+    genuine = Ledger._keep
+
+    def keep(self: Ledger, batch: Any, kept: Account, payment: Any, asked: Ask, seq: int) -> None:
+        genuine(self, batch, kept, payment, asked, seq)
+        if payment.number % 3 == 0:
+            kept.keys.pop(asked.key, None)
+
+    return replaced(Ledger, _keep=keep)
+
+
+@canary("key")
+def key_of_another_question() -> AbstractContextManager[None]:
+    """A key that was used answers any question."""
+    return replaced(Ask, same_as=lambda _self, _earlier: None)
+
+
+@canary("revocation")
+def forgotten_revocation() -> AbstractContextManager[None]:
+    """What the chain revokes stays as it is."""
+    genuine = Sessions.revoked
+
+    def revoked(self: Sessions, batch: Any, view: Any, evidence: Any) -> Any:
+        return view if evidence["by"] == "chain" else genuine(self, batch, view, evidence)
+
+    return replaced(Sessions, revoked=revoked)
+
+
+@canary("revocation")
+def revoked_session_that_pays() -> AbstractContextManager[None]:
+    """A revocation is recorded and not followed."""
+    table_of_states = account.STANDING_OF_STATE | {"revoked": decision.Standing.ACTIVE}
+    return replaced(account, STANDING_OF_STATE=table_of_states)
+
+
+@canary("registration")
+def unconfirmed_registration() -> AbstractContextManager[None]:
+    """A registration counts at first sight."""
+    genuine = Listener.__init__
+
+    def init(self: Listener, sessions: Sessions, *, confirmations: int) -> None:
+        genuine(self, sessions, confirmations=0)
+
+    return replaced(Listener, __init__=init)
+
+
+@canary("registration")
+def forgotten_reorganisation() -> AbstractContextManager[None]:
+    """A registration that left the chain counts on."""
+    return replaced(Sessions, unregistered=lambda *_: None)
+
+
+@canary("rules")
+def ignored_condition() -> AbstractContextManager[None]:
+    """Nothing is ever ruled out by a condition."""
+    genuine = decision.in_force
+
+    def in_force(*lists: Any) -> Any:
+        return genuine(*([c for c in each if not isinstance(c, Never)] for each in lists))
+
+    return replaced(decision, in_force=in_force)
+
+
+@canary("holds")
+def early_expiry() -> AbstractContextManager[None]:
+    """Holds are over a millisecond too early."""
+    genuine = Account.due
+    return replaced(Account, due=lambda self, now_ms: genuine(self, now_ms + 1))
+
+
+@canary("time")
+def clock_that_goes_back() -> AbstractContextManager[None]:
+    """The decision time is whatever the clock says."""
+    return replaced(Writer, _time=lambda self, _turn: self._clock())
+
+
+def _every(inserted: Any) -> Callable[[Batch, Any, dict[str, Any]], None]:
+    """An `insert` that loses a row of a table now and then."""
+    genuine, count = Batch.insert, [0]
+
+    def insert(self: Batch, into: Any, row: dict[str, Any]) -> None:
+        if into is inserted:
+            count[0] += 1
+            if count[0] % EVERY == 0:
+                return
+        genuine(self, into, row)
+
+    return insert
+
+
+@canary("log")
+def dropped_record() -> AbstractContextManager[None]:
+    """Now and then a record is not stored."""
+    return replaced(Batch, insert=_every(table(Record)))
+
+
+@canary("events")
+def dropped_event() -> AbstractContextManager[None]:
+    """Now and then nobody is told."""
+    return replaced(Batch, insert=_every(table(OutboxEvent)))
+
+
+@canary("roots")
+def forked_log() -> AbstractContextManager[None]:
+    """The tree that is anchored is not that of the records."""
+    genuine = log._split
+    return replaced(log, _split=lambda hashes: genuine(hashes)[::-1])
+
+
+@canary("durability")
+def lost_decisions() -> AbstractContextManager[None]:
+    """Now and then what was acknowledged is rolled back."""
+    count = [0]
+
+    @contextmanager
+    def begin(self: Door) -> Iterator[Any]:
+        with self._connection.begin() as transaction:
+            self.decided = False
+            yield transaction
+            count[0] += self.decided
+            if self.decided and count[0] % 5 == 0:
+                transaction.rollback()
+
+    def exec_driver_sql(self: Door, statement: str, *more: Any) -> Any:
+        self.decided = self.decided or statement.startswith("INSERT INTO decisions")
+        return self._connection.exec_driver_sql(statement, *more)
+
+    return replaced(Door, begin=begin, exec_driver_sql=exec_driver_sql)
+
+
+@canary("durability")
+def disk_that_lies() -> AbstractContextManager[None]:
+    """A crash takes commits with it that the disk had reported as written."""
+    begin, take_image = Door.begin, Faults.take_image
+    sizes = [0]
+
+    @contextmanager
+    def remember(self: Door) -> Iterator[Any]:
+        wal = self._faults._wal()
+        sizes.append(wal.stat().st_size if wal.exists() else 0)
+        with begin(self) as transaction:
+            yield transaction
+
+    def image(self: Faults, torn: float | None = None) -> None:
+        take_image(self, torn)
+        assert self.image is not None
+        wal = self.image.with_name(self.image.name + "-wal")
+        kept = sizes[-min(len(sizes), 12)]
+        if wal.exists() and wal.stat().st_size > kept:
+            with wal.open("r+b") as file:
+                file.truncate(kept)
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with replaced(Door, begin=remember), replaced(Faults, take_image=image):
+            yield
+
+    return both()

@@ -1,0 +1,251 @@
+"""The real engine on SQLite, run by hand on one thread, so that a seed decides everything.
+
+Nothing of the engine is replaced but what would make a run different each time: the writer's thread
+(its batches are run when told), the clocks, the source of random bytes and the chain.
+"""
+
+import contextlib
+import queue
+import random
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from eth_account import Account
+
+from engine.audit.checkpoint import verifier_key
+from engine.audit.evidence import log_salt
+from engine.chain import contracts
+from engine.clock import ManualClock
+from engine.db.sqlite import SqliteDatabase
+from engine.deployment import Deployment
+from engine.engine import Engine
+from engine.grant import Grant
+from engine.identifiers import Identifiers
+from engine.ledger.log import Log
+from engine.ledger.writer import BATCH_COMMANDS_MAX, Command, Writer
+from engine.policy.limits import Limits
+from engine.sessions import on_chain
+from engine.sessions.session import NewSession, SessionView
+from engine.sessions.vault import KEK_BYTES, Vault
+from tests.simulation.chain import ANCHORS, REGISTRY, ScriptedChain
+from tests.simulation.faults import Door, Faults
+from tests.world import WORKSPACE, settings_for
+
+START_MS = 1_800_000_000_001
+CONFIRMATIONS = 2
+HOLD_TTL_MS = 900_000
+
+
+class SteppedWriter(Writer):
+    """The writer without its thread: a command runs at once, or in the batch that is gathered."""
+
+    gathering = False
+
+    def start(self) -> None:
+        """There is no thread."""
+
+    def submit(self, command: Command[Any], *streams: str) -> "Future[Any]":
+        future = super().submit(command, *streams)
+        if not self.gathering:
+            self.run_batch()
+        return future
+
+    @contextmanager
+    def one_batch(self) -> Iterator[None]:
+        """What is submitted inside runs as one batch at the end of the block."""
+        self.gathering = True
+        try:
+            yield
+        finally:
+            self.gathering = False
+        self.run_batch()
+
+    def run_batch(self) -> None:
+        """As the thread does with what waits."""
+        orders = []
+        with contextlib.suppress(queue.Empty):
+            while (order := self._queue.get_nowait()) is not None:
+                orders.append(order)
+        assert len(orders) <= BATCH_COMMANDS_MAX
+        if orders:
+            self._commit([o for o in orders if o.future.set_running_or_notify_cancel()])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an operator asks of a new session. Limits are micro-USD, an empty list means any."""
+
+    limits: dict[str, int | None]
+    permissions: tuple[str, ...]
+    merchants: tuple[str, ...]
+    tokens: tuple[str, ...]
+    chains: tuple[str, ...]
+    conditions: tuple[str, ...]
+    days: int
+    on_chain: bool
+    owner: str
+
+
+class Installation:
+    """An engine that can be crashed and opened again on what the crash left."""
+
+    def __init__(self, directory: Path, draw: random.Random) -> None:
+        self.directory = directory
+        self.clock, self.stopwatch = ManualClock(START_MS), ManualClock(0)
+        self._draw = draw
+        operator = Account.from_key(draw.randbytes(32))
+        log_key = Ed25519PrivateKey.from_private_bytes(draw.randbytes(32))
+        origin = f"tallystick/{draw.randbytes(8).hex()}"
+        salt = log_salt(verifier_key(origin, log_key.public_key()))
+        self.chain = ScriptedChain(operator.address.lower(), grant_hash)
+        self.deployment = Deployment(
+            chain_id=self.chain.chain_id,
+            genesis_hash=self.chain.blocks[0].header.hash,
+            registry=REGISTRY,
+            anchors=ANCHORS,
+            start_block=0,
+            origin=origin,
+            log_id=contracts.log_id_of(operator.address, salt),
+            log_key=log_key,
+            operator=operator,
+            tokens=(),
+        )
+        self._vault = Vault(draw.randbytes(KEK_BYTES))
+        self._asked: Asked | None = None
+        self.opened = 0
+        self.data_file = self._next_file()
+        self.faults = Faults(lambda: self.data_file)
+        self.chain.at_call = lambda: self.faults.reached("chain")
+        self.open()
+
+    def open(self) -> None:
+        """Open what is in the data file, as a start of the process does.
+
+        Raises:
+            Crash: a fault that waited struck while it was starting.
+            CannotStart: the engine refuses to start on it.
+        """
+        database = SqliteDatabase(self.data_file)
+        database.writer = Door(database.writer, self.faults)
+        log = Log(self.deployment.origin)
+        try:
+            with database.reading() as connection:
+                log.load(connection.execute, self.deployment.log_verifier_key)
+        except BaseException:
+            database.close()
+            raise
+        self.log = log
+        self.engine = Engine(
+            settings_for(
+                self.directory, confirmations=CONFIRMATIONS, hold_ttl_s=HOLD_TTL_MS // 1000
+            ),
+            lock=None,
+            database=database,
+            gateway=self.chain,
+            deployment=self.deployment,
+            vault=self._vault,
+            clock=self.clock,
+            stopwatch=self.stopwatch,
+            identifiers=Identifiers(self.clock, self._draw.randbytes),
+            log=log,
+        )
+        self.engine.writer.__class__ = SteppedWriter
+        self._grant_of = self.engine.sessions._grant
+        self.engine.sessions._grant = self._grant
+        self.engine.open()
+
+    @property
+    def writer(self) -> SteppedWriter:
+        return self.engine.writer
+
+    def close(self) -> None:
+        """End it in order."""
+        self.engine.close()
+
+    def crashed(self) -> None:
+        """Drop the engine; what it left is what the next one opens."""
+        image = self.faults.image
+        assert image is not None
+        old = self.data_file
+        self.engine.database.close()
+        self.data_file = self._next_file()
+        for end in ("", "-wal"):
+            left = image.with_name(image.name + end)
+            if left.exists():
+                left.rename(self.data_file.with_name(self.data_file.name + end))
+        for end in ("", "-wal", "-shm"):
+            old.with_name(old.name + end).unlink(missing_ok=True)
+        self.faults.image = None
+
+    def create(self, asked: Asked) -> SessionView:
+        """Create a session."""
+        self._asked = asked
+        view, _ = self.engine.sessions.create(
+            WORKSPACE,
+            NewSession(
+                type="agent",
+                label=None,
+                agent_id="bot",
+                agent_name=None,
+                user_wallet=asked.owner,
+                owner=asked.owner,
+                limits=Limits(**asked.limits),
+                permissions=asked.permissions,
+                merchants=asked.merchants,
+                tokens=asked.tokens,
+                chains=asked.chains,
+                duration_ms=1,
+                mint_pkp=asked.on_chain,
+                await_consent=False,
+                metadata_json="{}",
+            ),
+        )
+        return view
+
+    def _grant(self, *arguments: Any) -> Grant:
+        """A create request has no conditions yet, and no session that is longer than a week."""
+        grant, asked = self._grant_of(*arguments), self._asked
+        assert asked is not None
+        until_s = grant.valid_from_s + asked.days * 86_400
+        return replace(grant, conditions=asked.conditions, valid_until_s=until_s)
+
+    def _next_file(self) -> Path:
+        self.opened += 1
+        return self.directory / f"ledger-{self.opened}.sqlite3"
+
+
+def grant_hash(grant: tuple[Any, ...]) -> bytes:
+    """What the contract hashes a grant to; `grant` is the ABI's tuple."""
+    names = ("per_transaction", "per_day", "per_week", "per_month", "approval_above")
+    limits = [None if value == 2**64 - 1 else value for value in grant[10]]
+    lists = [tuple(values) for values in grant[6:10]]
+    return Grant(
+        *grant[:6],
+        *lists,
+        Limits(**dict(zip(names, limits, strict=True))),
+        tuple(grant[11]),
+        *grant[12:],
+    ).hash()
+
+
+@contextmanager
+def simulated() -> Iterator[None]:
+    """What is true in every simulation: no log lines, and no wait by the real clock."""
+
+    def drop(*_: Any) -> Any:
+        raise structlog.DropEvent
+
+    processors, wait_s = structlog.get_config()["processors"], on_chain.REFUSED_WAIT_S
+    structlog.configure(processors=[drop])
+    on_chain.REFUSED_WAIT_S = 0
+    try:
+        yield
+    finally:
+        structlog.configure(processors=processors)
+        on_chain.REFUSED_WAIT_S = wait_s
