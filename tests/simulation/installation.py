@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ from engine.grant import Grant
 from engine.identifiers import Identifiers
 from engine.ledger.log import Log
 from engine.ledger.writer import BATCH_COMMANDS_MAX, Command, Writer
-from engine.policy.limits import Limits
-from engine.sessions import on_chain
+from engine.policy.limits import DAY_MS, Limits
+from engine.sessions import lifecycle, on_chain
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import KEK_BYTES, Vault
 from tests.simulation.chain import ANCHORS, REGISTRY, ScriptedChain
@@ -117,7 +117,6 @@ class Installation:
             tokens=(),
         )
         self._vault = Vault(draw.randbytes(KEK_BYTES))
-        self._asked: Asked | None = None
         self.opened = 0
         self.data_file = self._next_file()
         self.faults = Faults(lambda: self.data_file)
@@ -156,8 +155,6 @@ class Installation:
             log=log,
         )
         self.engine.writer.__class__ = SteppedWriter
-        self._grant_of = self.engine.sessions._grant
-        self.engine.sessions._grant = self._grant
         self.engine.open()
 
     @property
@@ -185,7 +182,6 @@ class Installation:
 
     def create(self, asked: Asked) -> SessionView:
         """Create a session."""
-        self._asked = asked
         view, _ = self.engine.sessions.create(
             WORKSPACE,
             NewSession(
@@ -200,20 +196,14 @@ class Installation:
                 merchants=asked.merchants,
                 tokens=asked.tokens,
                 chains=asked.chains,
-                duration_ms=1,
+                duration_ms=asked.days * DAY_MS,
                 mint_pkp=asked.on_chain,
                 await_consent=False,
                 metadata_json="{}",
+                conditions=asked.conditions,
             ),
         )
         return view
-
-    def _grant(self, *arguments: Any) -> Grant:
-        """A create request has no conditions yet, and no session that is longer than a week."""
-        grant, asked = self._grant_of(*arguments), self._asked
-        assert asked is not None
-        until_s = grant.valid_from_s + asked.days * 86_400
-        return replace(grant, conditions=asked.conditions, valid_until_s=until_s)
 
     def _next_file(self) -> Path:
         self.opened += 1
@@ -236,16 +226,20 @@ def grant_hash(grant: tuple[Any, ...]) -> bytes:
 
 @contextmanager
 def simulated() -> Iterator[None]:
-    """What is true in every simulation: no log lines, and no wait by the real clock."""
+    """What is true in every simulation: no log lines, no wait by the real clock, and sessions that
+    outlive the longest window."""
 
     def drop(*_: Any) -> Any:
         raise structlog.DropEvent
 
     processors, wait_s = structlog.get_config()["processors"], on_chain.REFUSED_WAIT_S
+    longest_ms = lifecycle.DURATION_MAX_MS
     structlog.configure(processors=[drop])
     on_chain.REFUSED_WAIT_S = 0
+    lifecycle.DURATION_MAX_MS = 1_000 * DAY_MS
     try:
         yield
     finally:
         structlog.configure(processors=processors)
         on_chain.REFUSED_WAIT_S = wait_s
+        lifecycle.DURATION_MAX_MS = longest_ms

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _NEW = """
-SELECT batch, position, body FROM records WHERE batch > ? ORDER BY batch, position
+SELECT id - id % 1048576, id % 1048576, body FROM records WHERE id >= ? + 1048576 ORDER BY id
 """
 
 
@@ -117,7 +117,9 @@ class LogFollower:
         """Nothing that was read before is gone, or has another in its place."""
         batch = (self._batch,)
         with closing(_opened(data_file)) as connection:
-            [(count,)] = connection.execute("SELECT count(*) FROM records WHERE batch <= ?", batch)
+            [(count,)] = connection.execute(
+                "SELECT count(*) FROM records WHERE id < ? + 1048576", batch
+            )
             last = connection.execute("SELECT leaf_hashes FROM log_batches WHERE id = ?", batch)
             leaves = b"".join(hashes for (hashes,) in last)
         known = len(self.leaves)
@@ -127,7 +129,7 @@ class LogFollower:
     def reread(self, data_file: Path) -> None:
         """Every record is byte for byte what it was when it was read first."""
         with closing(_opened(data_file)) as connection:
-            rows = connection.execute("SELECT body FROM records ORDER BY batch, position")
+            rows = connection.execute("SELECT body FROM records ORDER BY id")
             found = [hashlib.sha256(b"\0" + raw).digest() for (raw,) in rows]
         require(found == self.leaves, "log", "a record was changed after it was committed")
 
