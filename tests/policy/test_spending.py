@@ -9,7 +9,7 @@ import pytest
 from engine.policy import prefix_sums, spending, windows
 from engine.policy.budgets import Budget, BudgetLimits
 from engine.policy.conditions import Cap
-from engine.policy.decide import PLANS_MAX, decide, remaining
+from engine.policy.decide import PLANS_MAX, decide, left, remaining
 from engine.policy.decision import Decision, PaymentRequest, Policy, Standing
 from engine.policy.limits import DAY_MS, HOUR_MS, MONTH_MS, WEEK_MS
 from engine.policy.spending import Spending
@@ -303,8 +303,33 @@ def test_a_budget_never_grows_back() -> None:
             shared.reduce(entry, to_amount)
 
 
-@pytest.mark.parametrize("budget_id", ["", "agent", "session:1", "Workspace"])
-def test_a_budget_is_of_an_agent_or_of_the_workspace(budget_id: str) -> None:
+def test_the_budget_of_a_session_that_delegates_is_all_that_bounds_it_over_time() -> None:
+    bounded = policy(
+        limits=limits(per_day=100, per_week=None, per_month=300),
+        conditions=conditions(
+            "at most 7 payments per day",
+            "lifetime at most 0.0005 USD",
+            "merchant books at most 0.00005 USD per transaction",
+            "merchant books at most 0.00008 USD per day",
+        ),
+    )
+    meters = Budget("session:sess_1", bounded).meters
+    found = [
+        (gauge.cap.limit_name, gauge.cap.name, gauge.cap.at_most)
+        for meter in meters.concerned("token", "books")
+        for gauge in meter.gauges(1, NOW_MS)
+    ]
+    assert found == [
+        ("payments_per_day", None, 7),
+        ("per_day", None, 100),
+        ("per_month", None, 300),
+        ("lifetime", None, 500),
+        ("per_day", "books", 80),
+    ]
+
+
+@pytest.mark.parametrize("budget_id", ["", "agent", "session", "Workspace"])
+def test_a_budget_is_of_a_session_an_agent_or_the_workspace(budget_id: str) -> None:
     with pytest.raises(ValueError, match="is not the id of a budget"):
         Budget(budget_id, BudgetLimits())
 
@@ -377,3 +402,23 @@ def test_the_same_policy_may_be_decided_under_by_any_spending_of_it() -> None:
     one.add(NOW_MS, request())
     assert decide(in_force, Standing.ACTIVE, one, request(), NOW_MS).rule == "payments"
     assert decide(in_force, Standing.ACTIVE, other, request(), NOW_MS).allowed
+
+
+def test_all_that_is_left_is_of_every_cap_whatever_is_paid_next() -> None:
+    session = Session(
+        "at most 3 payments per day",
+        "lifetime at most 0.0005 USD",
+        "merchant books at most 0.00005 USD per transaction",
+        "merchant books at most 0.00008 USD per day",
+        "merchant films at most 0.00009 USD per week",
+        limits=limits(per_day=100),
+    )
+    session.spending.add(NOW_MS, request(amount=30, merchant="books"))
+    found = left(session.policy, session.spending, NOW_MS + 1)
+    assert found.remaining.per_day == 70
+    assert {str(cap): amount for cap, amount in found.caps} == {
+        "at most 3 payments per day": 2,
+        "lifetime at most 0.0005 USD": 470,
+        "merchant books at most 0.00008 USD per day": 50,
+        "merchant films at most 0.00009 USD per week": 90,
+    }
