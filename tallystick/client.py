@@ -17,6 +17,8 @@ import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8402"
 TIMEOUT_S = 30.0
+REPLAY_TIMEOUT_S = 600.0
+"""What replays a session's log takes longer the more there is of it."""
 
 _NOTHING_SENT = (
     httpx.ConnectError,
@@ -67,7 +69,7 @@ class Client:
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         self._session_token = session_token
         self._http = httpx.Client(
-            base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
+            base_url=url, headers=headers, transport=transport, trust_env=False
         )
 
     def __enter__(self) -> Self:
@@ -131,9 +133,10 @@ class Client:
             {"owner_signature": owner_signature},
         )
 
-    def sessions(self) -> list[dict[str, Any]]:
-        """The sessions of the workspace, the newest first and at most a thousand."""
-        found: list[dict[str, Any]] = _json(self._call("GET", "/api/v1/ai/sessions"), list)
+    def sessions(self, *, page: int = 1) -> list[dict[str, Any]]:
+        """A page of at most a thousand sessions of the workspace, the newest first."""
+        answer = self._call("GET", f"/api/v1/ai/sessions?page={page}")
+        found: list[dict[str, Any]] = _json(answer, list)
         return found
 
     def session(self, session_id: str) -> dict[str, Any]:
@@ -207,6 +210,27 @@ class Client:
         """One payment: the decision as it was made, and the state of its hold."""
         return self._object("GET", f"/api/v1/payments/{_part(payment_id)}")
 
+    def explanation(self, payment_id: str) -> dict[str, Any]:
+        """Why a payment was decided as it was: every rule, and whether it comes out the same."""
+        return self._object(
+            "GET",
+            f"/api/v1/payments/{_part(payment_id)}/explanation",
+            timeout_s=REPLAY_TIMEOUT_S,
+        )
+
+    def simulate(self, session_id: str, **payment: Any) -> dict[str, Any]:
+        """What would be decided now; `payment` has the fields of `POST /api/v1/payments`."""
+        return self._object("POST", f"/api/v1/ai/sessions/{_part(session_id)}/simulate", payment)
+
+    def backtest(self, session_id: str, draft: Mapping[str, Any]) -> dict[str, Any]:
+        """What a draft of the policy would have decided on the session's log."""
+        return self._object(
+            "POST",
+            f"/api/v1/ai/sessions/{_part(session_id)}/backtest",
+            draft,
+            timeout_s=REPLAY_TIMEOUT_S,
+        )
+
     def anchor(self) -> dict[str, Any]:
         """Sign a checkpoint of the log and anchor it now."""
         return self._object("POST", "/api/v1/log/anchor")
@@ -221,8 +245,10 @@ class Client:
         path: str,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> dict[str, Any]:
-        found: dict[str, Any] = _json(self._call(method, path, body, headers), dict)
+        answer = self._call(method, path, body, headers, timeout_s)
+        found: dict[str, Any] = _json(answer, dict)
         return found
 
     def _call(
@@ -231,9 +257,12 @@ class Client:
         path: str,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> httpx.Response:
         try:
-            response = self._http.request(method, path, json=body, headers=headers)
+            response = self._http.request(
+                method, path, json=body, headers=headers, timeout=timeout_s
+            )
         except _NOTHING_SENT as error:
             raise ApiError(0, "unreachable", f"{self._http.base_url}: {error}", {}) from error
         except httpx.LocalProtocolError:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from tallystick.cli import audit, budgets, payments, server, sessions
+from tallystick.cli import audit, budgets, explanations, payments, server, sessions
 from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
 
 READER_GONE_EXIT_CODE = 141
@@ -50,6 +50,7 @@ app.add_typer(sessions.app, name="sessions", help="Create, show, restrict and re
 app.add_typer(budgets.app, name="budgets", help="Set, list and lift budgets above sessions.")
 payments.add_to(app)
 app.add_typer(payments.app, name="payments", help="List and show payments.")
+explanations.add_to(app)
 audit.add_to(app)
 
 

@@ -29,6 +29,7 @@ RUNNING = {("serve",), ("chain",)}
 
 def test_no_command_is_left_out() -> None:
     names = ["serve", "chain", "deploy", "pay", "capture", "void", "anchor", "evidence", "verify"]
+    names += ["explain", "backtest"]
     assert {("sessions", name) for name in ("create", "list", "get", "restrict", "revoke")} <= set(
         ALL
     )
@@ -61,7 +62,7 @@ option = st.sampled_from(
         *("--condition", "--restriction", "--lift"),
         *("--max-per-day", "--require-approval-above", "--owner-key-file", "--hold", "--key"),
         *("--json", "--yes", "--url", "--api-key", "--session-token", "--rpc", "--registry"),
-        *("--help", "--test-usdc", "--nonsense"),
+        *("--help", "--test-usdc", "--nonsense", "--policy", "--all", "--session"),
     ]
 )
 invocation = st.tuples(
