@@ -206,8 +206,27 @@ class BacktestAnswer(TypedDict):
     differences: list[DifferenceAnswer]
 
 
+class RemainingAnswer(TypedDict):
+    """What the limits leave at the moment of the answer; null: unlimited.
+
+    `payments` is a number of payments, everything else dollars.
+    """
+
+    today: Dollars | None
+    this_week: Dollars | None
+    this_month: Dollars | None
+    lifetime: Dollars | None
+    payments: int | None
+    with_token: Dollars | None
+    to_merchant: Dollars | None
+
+
 class PaymentAnswer(TypedDict):
-    """A payment: what was asked, what was decided, and what became of the hold."""
+    """A payment: what was asked, what was decided, and what became of the hold.
+
+    `remaining_today`, `…_week` and `…_month` are as the decision, the capture or the void left
+    them; `remaining_now` is as of this answer, null while nobody can say.
+    """
 
     id: str
     payment_id: str
@@ -234,6 +253,7 @@ class PaymentAnswer(TypedDict):
     remaining_today: Dollars | None
     remaining_this_week: Dollars | None
     remaining_this_month: Dollars | None
+    remaining_now: NotRequired[RemainingAnswer | None]
 
 
 class SmartPaymentAnswer(PaymentAnswer):

@@ -1,6 +1,7 @@
 """What callers get to see of sessions and payments. Money leaves as numbers in dollars."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from api.rest.answers import (
     ConditionLeft,
     DeniedPayment,
     PaymentAnswer,
+    RemainingAnswer,
     SessionAnswer,
     SmartPaymentAnswer,
 )
@@ -19,7 +21,7 @@ from engine.ledger.payment import Payment, State
 from engine.policy.conditions import Cap
 from engine.policy.decide import Left
 from engine.policy.decision import Remaining
-from engine.policy.money import usd_number
+from engine.policy.money import plain_usd, usd_number
 from engine.sessions.session import SessionView
 from engine.workspaces.budgets import BudgetView
 
@@ -114,6 +116,49 @@ _PAYMENT_STATUS: dict[State, Literal["pending", "confirmed", "failed", "expired"
     "denied": "failed",
     "expired": "expired",
 }
+
+
+_REMAINING = {
+    "per_day": "Tallystick-Remaining-Today",
+    "per_week": "Tallystick-Remaining-This-Week",
+    "per_month": "Tallystick-Remaining-This-Month",
+    "lifetime": "Tallystick-Remaining-Lifetime",
+    "payments": "Tallystick-Remaining-Payments",
+    "token": "Tallystick-Remaining-With-Token",
+    "merchant": "Tallystick-Remaining-To-Merchant",
+}
+REMAINING_HEADERS: dict[str, Any] = {
+    "headers": {
+        name: {
+            "description": "What is left at the moment of this answer; none: unlimited",
+            "schema": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,6})?$"},
+        }
+        for name in _REMAINING.values()
+    }
+}
+"""For OpenAPI."""
+
+
+def remaining_headers(left: Mapping[str, int | None]) -> dict[str, str]:
+    """What the limits leave now, for the headers of every answer about one payment."""
+    return {
+        _REMAINING[name]: str(amount) if name == "payments" else plain_usd(amount)
+        for name, amount in left.items()
+        if amount is not None
+    }
+
+
+def remaining_json(left: Remaining) -> RemainingAnswer:
+    """The same for a body."""
+    return {
+        "today": usd(left.per_day),
+        "this_week": usd(left.per_week),
+        "this_month": usd(left.per_month),
+        "lifetime": usd(left.lifetime),
+        "payments": left.payments,
+        "with_token": usd(left.token),
+        "to_merchant": usd(left.merchant),
+    }
 
 
 def payment_json(payment: Payment, left: Remaining | None = None) -> PaymentAnswer:

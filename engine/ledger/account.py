@@ -17,6 +17,7 @@ from engine.db.tables import Record, Session, table
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.lineage import line_above
+from engine.ledger.payment import request_of
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
@@ -116,7 +117,7 @@ class Account:
             decision = body["decision"]
             self.decided(
                 record["time_ms"],
-                _request(body["request"]),
+                request_of(body["request"]),
                 allowed=decision["allowed"],
                 rule=decision["rule"],
                 expires_ms=body["hold_expires_ms"],
@@ -129,17 +130,6 @@ class Account:
             if kind == "session.restricted":
                 self.restrictions = tuple(body["restrictions"])
                 self.policy_version = body["policy_version"]
-
-
-def _request(asked: Mapping[str, Any]) -> PaymentRequest:
-    return PaymentRequest(
-        amount=asked["amount_micro_usd"],
-        merchant=asked["merchant"],
-        token=asked["token"],
-        chain=asked["chain"],
-        permission=asked["permission"],
-        token_priced=asked["token_priced"],
-    )
 
 
 def load_account(batch: Batch, session_id: str) -> Account:

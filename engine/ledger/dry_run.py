@@ -1,10 +1,13 @@
-"""A payment that is only tried: what would be decided, on the account as it is."""
+"""What an account says and does not do: what it would decide, and what its limits leave now."""
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 
 from engine.ledger.account import Account
+from engine.ledger.payment import Payment, request_of
 from engine.policy.budgets import Budget
+from engine.policy.decide import remaining
 from engine.policy.decision import PaymentRequest, Standing
 from engine.policy.explain import Explanation, explain
 from engine.policy.spending import Spending
@@ -27,6 +30,13 @@ def dry_run(
         chain_time_ms=chain_time_ms if account.on_chain else 0,
         budgets=budgets,
     )
+
+
+def told_now(account: Account, payment: Payment, now_ms: int, *, replayed: bool = False) -> Payment:
+    """A payment as it is answered later than it was decided: with what is left by now."""
+    spending, request = _spending(account, now_ms), request_of(payment.request)
+    left = remaining(account.policy, spending, now_ms, request)
+    return replace(payment, left=left, replayed=replayed)
 
 
 def _spending(account: Account, now_ms: int) -> Spending:

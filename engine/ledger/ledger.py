@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -20,7 +21,7 @@ from engine.ledger.account import Account, follow_account, load_account
 from engine.ledger.ask import Ask, ask
 from engine.ledger.budgets import Budgets
 from engine.ledger.chain_watch import ChainWatch
-from engine.ledger.dry_run import dry_run
+from engine.ledger.dry_run import dry_run, told_now
 from engine.ledger.events import tell
 from engine.ledger.payment import (
     Payment,
@@ -117,13 +118,15 @@ class Ledger:
         """
         return self._submit_end(workspace_id, payment, "voided", 0)
 
-    def remaining(self, session_id: str) -> "Future[Remaining]":
-        """What each window still allows at this moment, in micro-USD.
+    def remaining(
+        self, session_id: str, request: PaymentRequest | None = None
+    ) -> "Future[Remaining]":
+        """What is left at this moment; of caps on token and merchant, for those of a request.
 
         Raises (in the future):
             NotFound: no such session.
         """
-        return self._at_this_moment(session_id, remaining)
+        return self._at_this_moment(session_id, partial(remaining, request=request))
 
     def left(self, session_id: str) -> "Future[Left]":
         """The same, and what is left of the session's conditions."""
@@ -180,7 +183,7 @@ class Ledger:
     def _authorise(self, batch: Batch, asked: Ask) -> Payment:
         account = self._account(batch, asked.session_id)
         if asked.key is not None and (number := account.keys.get(asked.key)) is not None:
-            return self._replay(batch, asked, number)
+            return self._replay(batch, account, asked, number)
         self._check_chain(account)
         self._expire(batch, account)
         budgets = self._budgets.above(batch, account)
@@ -267,7 +270,7 @@ class Ledger:
         if payment.state == "captured":
             account.ended(payment.number, payment.captured)
 
-    def _replay(self, batch: Batch, asked: Ask, number: int) -> Payment:
+    def _replay(self, batch: Batch, account: Account, asked: Ask, number: int) -> Payment:
         """The earlier answer to the same key.
 
         Raises:
@@ -280,7 +283,7 @@ class Ledger:
                 code="idempotency_key_reused",
                 field=field,
             )
-        return replace(earlier, replayed=True)
+        return told_now(account, earlier, batch.now_ms, replayed=True)
 
     def _stored(
         self, batch: Batch, session_id: str, number: int, workspace_id: str | None = None
@@ -320,17 +323,18 @@ class Ledger:
     ) -> Payment:
         session_id, number = parse_payment_id(payment)
         before = self._stored(batch, session_id, number, workspace_id)
+        account = self._account(batch, session_id)
         captured = before.amount if amount is None else amount
         if before.state == state and before.captured == captured:
-            return replace(before, replayed=True)
+            return told_now(account, before, batch.now_ms, replayed=True)
         if before.state != "held":
             raise Conflict(f"the payment is {before.state}", code=f"payment_{before.state}")
         if captured > before.amount:
             raise InvalidInput("amount", "is above the amount that was held")
-        account = self._account(batch, session_id)
         if batch.now_ms >= account.holds[number].expires_ms:
             raise Conflict("the payment is expired", code="payment_expired")
-        return self._close(batch, account, before, state, captured)
+        after = self._close(batch, account, before, state, captured)
+        return told_now(account, after, batch.now_ms)
 
     def _close(
         self, batch: Batch, account: Account, before: Payment, state: Any, captured: int

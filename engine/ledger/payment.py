@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from engine.db.tables import Decision, Record, table
 from engine.errors import NotFound
 from engine.ledger.stream import Stream
+from engine.policy.decision import PaymentRequest, Remaining
 
 State = Literal["denied", "held", "captured", "voided", "expired"]
 
@@ -24,6 +25,7 @@ class Payment:
     """One payment. Amounts are micro-USD, times milliseconds.
 
     `decision` is the answer that was given then; `replayed` says that this is not its first time.
+    `left` is what the limits leave at the moment of this answer, None if that is the decision's.
     """
 
     stream: Stream
@@ -37,6 +39,13 @@ class Payment:
     expires_ms: int | None
     closed_ms: int | None
     replayed: bool = False
+    left: Remaining | None = field(default=None, compare=False)
+
+    @property
+    def remaining(self) -> Mapping[str, int | None]:
+        """What the limits leave at the moment of this answer, by the names in a decision."""
+        left: Mapping[str, int | None] = self.decision["remaining"]
+        return left if self.left is None else self.left.to_json()
 
     @property
     def session_id(self) -> str:
@@ -60,6 +69,18 @@ class Payment:
             "captured_micro_usd": self.captured,
             "code": self.decision["code"],
         }
+
+
+def request_of(asked: Mapping[str, Any]) -> PaymentRequest:
+    """What the policy looked at, from the request of a payment or of its record."""
+    return PaymentRequest(
+        amount=asked["amount_micro_usd"],
+        merchant=asked["merchant"],
+        token=asked["token"],
+        chain=asked["chain"],
+        permission=asked["permission"],
+        token_priced=asked["token_priced"],
+    )
 
 
 def payment_id(session_id: str, number: int) -> str:

@@ -145,8 +145,13 @@ def get(
         ("made", found["created_at"]),
         ("hold ends", found["expires_at"] or "never"),
         ("closed", found["closed_at"] or "not yet"),
+        ("left today", _left_today(found["remaining_now"])),
     ]
     fields(rows)
+
+
+def _left_today(now: dict[str, Any] | None) -> str:
+    return "unknown" if now is None else dollars(now["today"])
 
 
 def _newest(client: Client, session: str | None) -> Iterator[dict[str, Any]]:

@@ -113,7 +113,7 @@ def test_get_shows_one(story: Story) -> None:
     shown = {name: value.strip() for name, value in lines}
     assert (shown["id"], shown["session"]) == (story.ids[1], story.first["id"])
     assert (shown["state"], shown["decision"]) == ("denied", "LIMIT_EXCEEDED")
-    assert shown["amount"] == "$99.00"
+    assert (shown["amount"], shown["left today"]) == ("$99.00", "$84.499999")
     assert "[b]x[/]" in story("payments", "get", story.ids[0]).stdout
     found = json.loads(story("payments", "get", story.ids[0], "--json").stdout)
     assert (found["id"], found["state"], found["amount_usd"]) == (story.ids[0], "held", 3.000001)

@@ -1,5 +1,6 @@
 """Payments with a session token: decide, hold, capture, void."""
 
+import contextlib
 from concurrent.futures import Future
 from typing import Annotated, Any
 
@@ -22,14 +23,26 @@ from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.idempotency import REPLAYED, IdempotencyKey, in_callers_words
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, PaymentsQuery, SmartPayment
-from api.rest.views import denied_json, payment_json, smart_payment_json
+from api.rest.views import (
+    REMAINING_HEADERS,
+    denied_json,
+    payment_json,
+    remaining_headers,
+    remaining_json,
+    smart_payment_json,
+)
 from engine.engine import Engine
-from engine.errors import Conflict, NotFound
-from engine.ledger.payment import Payment, parse_payment_id
+from engine.errors import Conflict, NotFound, Unavailable
+from engine.ledger.payment import Payment, parse_payment_id, request_of
+from engine.policy.decision import Remaining
 from engine.workspaces.access import Operator, SessionHolder
 
 _DENIED: dict[int | str, dict[str, Any]] = {
-    POLICY_DENIAL_STATUS: {"model": DeniedPayment, "description": "The policy denies the payment"}
+    POLICY_DENIAL_STATUS: {
+        "model": DeniedPayment,
+        "description": "The policy denies the payment",
+        **REMAINING_HEADERS,
+    }
 }
 
 router = APIRouter(
@@ -40,7 +53,11 @@ router = APIRouter(
 @router.post(
     "/api/v1/ai/smart-payment",
     summary="Pay at once, if the policy allows it",
-    responses={200: {"model": SmartPaymentAnswer}, **_DENIED, **documented(409, 415)},
+    responses={
+        200: {"model": SmartPaymentAnswer, **REMAINING_HEADERS},
+        **_DENIED,
+        **documented(409, 415),
+    },
 )
 async def smart_payment(
     body: SmartPayment,
@@ -62,7 +79,11 @@ async def smart_payment(
     "/api/v1/payments",
     status_code=201,
     summary="Hold an amount, to be captured or voided",
-    responses={201: {"model": PaymentAnswer}, **_DENIED, **documented(409, 415)},
+    responses={
+        201: {"model": PaymentAnswer, **REMAINING_HEADERS},
+        **_DENIED,
+        **documented(409, 415),
+    },
 )
 async def create_payment(
     body: CreatePayment,
@@ -107,17 +128,38 @@ def list_payments(
     }
 
 
-@router.get("/api/v1/payments/{payment_id}", summary="One payment", responses=documented(404))
-async def get_payment(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> PaymentAnswer:
-    """The decision as it was made, and the state of its hold."""
+@router.get(
+    "/api/v1/payments/{payment_id}",
+    summary="One payment",
+    responses={200: REMAINING_HEADERS, **documented(404)},
+)
+async def get_payment(
+    payment_id: str,
+    engine: EngineOf,
+    commits: CommitsOf,
+    party: PaymentPartyOf,
+    response: Response,
+) -> PaymentAnswer:
+    """The decision as it was made, the state of its hold, and what the limits leave by now."""
     check_party(party, payment_id)
-    return payment_json(engine.payments.get(party.workspace_id, payment_id))
+    payment = engine.payments.get(party.workspace_id, payment_id)
+    left = engine.ledger.remaining(payment.session_id, request_of(payment.request))
+    now: Remaining | None = None
+    with contextlib.suppress(Unavailable):  # what was decided can be read all the same
+        now = await commits.wait(left)
+        response.headers.update(remaining_headers(now.to_json()))
+        if payment.state == "held":  # it may have been over, and is expired by now
+            payment = engine.payments.get(party.workspace_id, payment_id)
+    return {
+        **payment_json(payment),
+        "remaining_now": None if now is None else remaining_json(now),
+    }
 
 
 @router.post(
     "/api/v1/payments/{payment_id}/capture",
     summary="Spend a hold, or part of it",
-    responses={200: {"model": PaymentAnswer}, **documented(404, 409, 415)},
+    responses={200: {"model": PaymentAnswer, **REMAINING_HEADERS}, **documented(404, 409, 415)},
 )
 async def capture_payment(
     payment_id: str,
@@ -130,13 +172,13 @@ async def capture_payment(
     check_party(party, payment_id)
     amount = body.amount if body is not None else None
     future = engine.ledger.capture(party.workspace_id, payment_id, amount)
-    return await _ended(engine, commits, future)
+    return _ended(await commits.wait(future))
 
 
 @router.post(
     "/api/v1/payments/{payment_id}/void",
     summary="Give a hold back",
-    responses={200: {"model": PaymentAnswer}, **documented(404, 409)},
+    responses={200: {"model": PaymentAnswer, **REMAINING_HEADERS}, **documented(404, 409)},
 )
 async def void_payment(
     payment_id: str, engine: EngineOf, commits: CommitsOf, party: PaymentPartyOf
@@ -144,7 +186,7 @@ async def void_payment(
     """The budget is free at once. Voiding again is a replay."""
     check_party(party, payment_id)
     future = engine.ledger.void(party.workspace_id, payment_id)
-    return await _ended(engine, commits, future)
+    return _ended(await commits.wait(future))
 
 
 def ask_smart_payment(
@@ -190,13 +232,6 @@ async def _decided(commits: Commits, future: "Future[Payment]", body: PaymentBod
         raise in_callers_words(conflict, body) from conflict
 
 
-async def _ended(engine: Engine, commits: Commits, future: "Future[Payment]") -> Response:
-    """A payment whose hold ended, with what remains of the limits now."""
-    payment = await commits.wait(future)
-    left = await commits.wait(engine.ledger.remaining(payment.session_id))
-    return _answer(payment, payment_json(payment, left), 200)
-
-
 def check_party(party: Operator | SessionHolder, payment_id: str) -> None:
     """Raise `NotFound` if it is not the holder's own payment; an operator's is looked up."""
     session_id, _ = parse_payment_id(payment_id)
@@ -223,8 +258,15 @@ def _authorise(
     )
 
 
+def _ended(payment: Payment) -> Response:
+    """A payment whose hold ended, with what remains of the limits now."""
+    return _answer(payment, payment_json(payment, payment.left), 200)
+
+
 def _answer(payment: Payment, body: PaymentAnswer, status: int) -> JsonAnswer:
-    headers = REPLAYED if payment.replayed else None
+    headers = remaining_headers(payment.remaining)
+    if payment.replayed:
+        headers |= REPLAYED
     if payment.state == "denied":
         return JsonAnswer(denied_json(body), POLICY_DENIAL_STATUS, headers)
     return JsonAnswer(body, status, headers)
