@@ -176,9 +176,10 @@ def early_expiry() -> AbstractContextManager[None]:
 
 
 @canary("time")
-def clock_that_goes_back() -> AbstractContextManager[None]:
-    """The decision time is whatever the clock says."""
-    return replaced(Writer, _time=lambda self, _turn: self._clock())
+def clock_in_seconds() -> AbstractContextManager[None]:
+    """The decision time is a whole second."""
+    genuine = Writer._time
+    return replaced(Writer, _time=lambda self, turn: genuine(self, turn) // 1000 * 1000)
 
 
 def _every(inserted: Any) -> Callable[[Batch, Any, dict[str, Any]], None]:

@@ -36,8 +36,11 @@ class Stopped(Exception):
     """A finding, and the step at which it was made."""
 
     def __init__(self, step: int, finding: Finding) -> None:
-        super().__init__(f"step {step}: {finding}")
+        super().__init__(step, finding)
         self.step, self.finding = step, finding
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.finding}"
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,14 @@ class History:
     def _step(self) -> None:
         while len(self.workload.sessions) < SESSIONS:
             self._create()
-        [kind] = self.draw.choices(list(STEPS), weights=list(STEPS.values()))
-        if self._pass_time() > SILENCE_MAX_MS and self.draw.random() < 0.8:
-            kind = "look"
+        moved_ms = self._pass_time()
         if self.draw.random() < self.workload.temper.faults:
             self.installation.faults.armed = self.workload.fault()
-        getattr(self, f"_{kind}")()
+        if moved_ms > SILENCE_MAX_MS and self.draw.random() < 0.8:
+            self._look()
+        [kind] = self.draw.choices(list(STEPS), weights=list(STEPS.values()))
+        # Whatever is at an edge is asked there and then: a millisecond later it is none.
+        getattr(self, "_burst" if self.workload.focus is not None else f"_{kind}")()
 
     # Workers
 

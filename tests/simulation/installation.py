@@ -5,8 +5,10 @@ Nothing of the engine is replaced but what would make a run different each time:
 """
 
 import contextlib
+import os
 import queue
 import random
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -222,6 +224,15 @@ def grant_hash(grant: tuple[Any, ...]) -> bytes:
         tuple(grant[11]),
         *grant[12:],
     ).hash()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory that is gone afterwards; in memory where it can be, since nothing is to last."""
+    memory = Path("/dev/shm")
+    parent = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="tallystick-simulated-", dir=parent) as directory:
+        yield Path(directory)
 
 
 @contextmanager

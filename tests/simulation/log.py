@@ -21,8 +21,11 @@ class Finding(AssertionError):
     """A promise that was broken, by its name, and how."""
 
     def __init__(self, promise: str, what: str) -> None:
-        super().__init__(f"{promise}: {what}")
-        self.promise = promise
+        super().__init__(promise, what)
+        self.promise, self.what = promise, what
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.what}"
 
 
 def require(held: bool, promise: str, what: object) -> None:

@@ -11,24 +11,19 @@ import argparse
 import hashlib
 import multiprocessing
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Self
 
 from tests.simulation.canaries import CANARIES
 from tests.simulation.history import History, Outcome, Stopped
-from tests.simulation.installation import simulated
+from tests.simulation.installation import scratch, simulated
 from tests.simulation.workload import TEMPERS
-
-SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass
@@ -55,16 +50,12 @@ def live(
     seed: int, number: int, decisions: int, *, steps: int | None = None, canary: str | None = None
 ) -> Outcome | Stopped:
     """Run one history in a directory of its own."""
-    parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
-    directory = Path(tempfile.mkdtemp(prefix="tallystick-simulate-", dir=parent))
     planted = CANARIES[canary].plant() if canary is not None else nullcontext()
     try:
-        with simulated(), planted:
+        with simulated(), planted, scratch() as directory:
             return History(directory, seed, number).run(decisions, steps)
     except Stopped as stopped:
         return stopped
-    finally:
-        shutil.rmtree(directory)
 
 
 def simulate(seed: int, decisions: int, *, canary: str | None = None, processes: int = 1) -> Result:
