@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -32,7 +33,7 @@ from engine.identifiers import Identifiers
 from engine.ledger.log import Log
 from engine.ledger.writer import BATCH_COMMANDS_MAX, Command, Writer
 from engine.policy.limits import DAY_MS, Limits
-from engine.sessions import lifecycle, on_chain
+from engine.sessions import on_chain
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import KEK_BYTES, Vault
 from tests.simulation.chain import ANCHORS, REGISTRY, ScriptedChain
@@ -183,28 +184,27 @@ class Installation:
         self.faults.image = None
 
     def create(self, asked: Asked) -> SessionView:
-        """Create a session."""
-        view, _ = self.engine.sessions.create(
-            WORKSPACE,
-            NewSession(
-                type="agent",
-                label=None,
-                agent_id="bot",
-                agent_name=None,
-                user_wallet=asked.owner,
-                owner=asked.owner,
-                limits=Limits(**asked.limits),
-                permissions=asked.permissions,
-                merchants=asked.merchants,
-                tokens=asked.tokens,
-                chains=asked.chains,
-                duration_ms=asked.days * DAY_MS,
-                mint_pkp=asked.on_chain,
-                await_consent=False,
-                metadata_json="{}",
-                conditions=asked.conditions,
-            ),
+        """Create a session; it may outlive the longest window, unlike those that people ask for."""
+        new = NewSession(
+            type="agent",
+            label=None,
+            agent_id="bot",
+            agent_name=None,
+            user_wallet=asked.owner,
+            owner=asked.owner,
+            limits=Limits(**asked.limits),
+            permissions=asked.permissions,
+            merchants=asked.merchants,
+            tokens=asked.tokens,
+            chains=asked.chains,
+            duration_ms=asked.days * DAY_MS,
+            mint_pkp=asked.on_chain,
+            await_consent=False,
+            metadata_json="{}",
+            conditions=asked.conditions,
         )
+        with patch("engine.sessions.lifecycle.DURATION_MAX_MS", new.duration_ms):
+            view, _ = self.engine.sessions.create(WORKSPACE, new)
         return view
 
     def _next_file(self) -> Path:
@@ -237,20 +237,16 @@ def scratch() -> Iterator[Path]:
 
 @contextmanager
 def simulated() -> Iterator[None]:
-    """What is true in every simulation: no log lines, no wait by the real clock, and sessions that
-    outlive the longest window."""
+    """What is true in every simulation: no log lines, and no wait by the real clock."""
 
     def drop(*_: Any) -> Any:
         raise structlog.DropEvent
 
     processors, wait_s = structlog.get_config()["processors"], on_chain.REFUSED_WAIT_S
-    longest_ms = lifecycle.DURATION_MAX_MS
     structlog.configure(processors=[drop])
     on_chain.REFUSED_WAIT_S = 0
-    lifecycle.DURATION_MAX_MS = 1_000 * DAY_MS
     try:
         yield
     finally:
         structlog.configure(processors=processors)
         on_chain.REFUSED_WAIT_S = wait_s
-        lifecycle.DURATION_MAX_MS = longest_ms
