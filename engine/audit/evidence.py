@@ -32,7 +32,7 @@ NOT_PROVEN = (
     "Any contract can claim that the key moved its tokens: whether they are real is not shown.",
     "An RPC endpoint can leave out events, or invent them: ask a second one.",
     "Where consent is none, nobody but the operator vouches for the parameters.",
-    "What a session and those delegated from it spent together is not added up.",
+    "What several sessions spent together, delegated or under a budget, is the operator's word.",
 )
 """What a verified file does not show. It stands in every file and is a part of the format."""
 
