@@ -15,13 +15,13 @@ import sqlalchemy as sa
 from engine.chain import contracts
 from engine.chain.contracts import SESSION_REGISTRY as REGISTRY
 from engine.errors import CannotStart, TallystickError, Unavailable
-from engine.ledger.ask import Ask, ask
-from engine.ledger.payment import Payment
-from engine.policy.decision import PaymentRequest
 from engine.sessions.session import SessionView
-from tests.simulation.auditor import Auditor, Finding, Now, Question, Seen
+from tests.simulation.asking import answers_of, short, submit
+from tests.simulation.auditor import Auditor
+from tests.simulation.books import Known, Question, Seen
 from tests.simulation.faults import Crash
 from tests.simulation.installation import CONFIRMATIONS, Asked, Installation
+from tests.simulation.log import Finding
 from tests.simulation.workload import TEMPERS, Workload
 from tests.world import WORKSPACE
 
@@ -59,7 +59,7 @@ class History:
         self.workload = Workload(self.draw, TEMPERS[number % len(TEMPERS)])
         self.installation = Installation(directory, random.Random(f"{seed}/{number}/engine"))
         self.auditor = Auditor(CONFIRMATIONS)
-        self.figures = self.auditor.figures
+        self.figures = self.auditor.books.figures
         self.digest = hashlib.sha256()
         self.views: dict[str, SessionView] = {}
         self.read_ms: int | None = None
@@ -86,7 +86,7 @@ class History:
             with suppress(sa.exc.SQLAlchemyError):
                 self.installation.close()
         self.figures["steps"] += self.step
-        self.digest.update(self.auditor.log.digest.digest())
+        self.digest.update(self.auditor.books.log.digest.digest())
         return Outcome(self.figures, self.digest.hexdigest())
 
     def _step(self) -> None:
@@ -106,27 +106,34 @@ class History:
     def _burst(self) -> None:
         burst = self.workload.burst()
         questions = [asked for _, asked in burst]
-        now, armed = self._now(), self.installation.faults.armed
+        known, armed = self._known(), self.installation.faults.armed
         try:
             with self.installation.writer.one_batch():
-                futures = [self._submit(group) for group in self._groups(questions)]
+                futures = [
+                    submit(self.installation.engine.ledger, group)
+                    for group in self._groups(questions)
+                ]
         except Crash:
-            self._crashed(armed, lambda: self.auditor.burst(questions, None, now))
+            self._crashed(armed, lambda: self._report(questions, None, known))
             self.workload.unheard(burst)
             return
-        answers = [answer for future in futures for answer in _plain(future)]
-        self.digest.update(repr([_short(answer) for answer in answers]).encode())
-        self.auditor.log.follow(self.installation.data_file)
+        answers = [answer for future in futures for answer in answers_of(future)]
+        self.digest.update(repr([short(answer) for answer in answers]).encode())
+        self.auditor.books.log.follow(self.installation.data_file)
         failed = [a for a in answers if a.get("error") == "service_unavailable"]
         if failed:
             self._require_fault(armed, len(failed) == len(answers))
-            self.auditor.burst(questions, None, now)
+            self._report(questions, None, known)
             self.workload.unheard(burst)
             self._mend()
             return
-        self.auditor.burst(questions, answers, now)
+        self._report(questions, answers, known)
         for (worker, asked), answer in zip(burst, answers, strict=True):
             self.workload.heard(worker, asked, answer)
+
+    def _report(self, questions: list[Question], answers: Any, known: Known) -> None:
+        clock_ms = self.installation.clock.said_ms
+        self.auditor.burst(questions, answers, known, clock_ms)
 
     def _groups(self, questions: Sequence[Question]) -> list[list[Question]]:
         """Payments beside one another are asked as many or one by one; all else is alone."""
@@ -138,25 +145,6 @@ class History:
             else:
                 groups += [[asked] for asked in together]
         return groups
-
-    def _submit(self, group: list[Question]) -> Any:
-        ledger, asked = self.installation.engine.ledger, group[0]
-        if len(group) > 1:
-            return ledger.authorise_many([_ask(each) for each in group])
-        if asked.what == "pay":
-            each = _ask(asked)
-            return ledger.authorise(
-                each.session_id,
-                each.request,
-                memo={name: value for name, value in each.memo.items() if name != "capture"},
-                key=each.key,
-                capture=each.capture,
-            )
-        if asked.what == "capture":
-            return ledger.capture(WORKSPACE, asked.payment, asked.amount)
-        if asked.what == "void":
-            return ledger.void(WORKSPACE, asked.payment)
-        return ledger.remaining(asked.session)
 
     # Operators, owners and thieves
 
@@ -172,11 +160,12 @@ class History:
         )
         if not asked.permissions:
             policy["permissions"] = ["pay"]
-        clock_ms, armed = self.installation.clock(), self.installation.faults.armed
+        armed = self.installation.faults.armed
         created: list[str] = []
+        clock = self.installation.clock
 
         def report(session: str | None) -> None:
-            if (found := self.auditor.created(policy, session, clock_ms)) is not None:
+            if (found := self.auditor.sessions.created(policy, session, clock.said_ms)) is not None:
                 created.append(found)
 
         self._do(lambda: self.installation.create(asked).id, report, armed)
@@ -187,11 +176,11 @@ class History:
     def _revoke(self) -> None:
         sessions = self.workload.sessions
         session = self.draw.choice(sessions)
-        clock_ms, armed = self.installation.clock(), self.installation.faults.armed
-        engine = self.installation.engine
+        armed = self.installation.faults.armed
+        engine, clock = self.installation.engine, self.installation.clock
         self._do(
             lambda: engine.sessions.revoke(WORKSPACE, session, by="operator").state,
-            lambda state: self.auditor.revoked(session, state is not None, clock_ms),
+            lambda state: self.auditor.sessions.revoked(session, state is not None, clock.said_ms),
             armed,
         )
         if self.draw.random() < 0.8:  # or it is asked for payments ever after
@@ -209,7 +198,7 @@ class History:
             return
         except Unavailable:
             self._require_fault(armed, True)
-        self.auditor.log.follow(self.installation.data_file)
+        self.auditor.books.log.follow(self.installation.data_file)
         report(answer)
         self._mend()
 
@@ -217,7 +206,7 @@ class History:
         self.installation.faults.armed = None
         self.installation.close()
         self._open()
-        self.auditor.restarted(self.installation.clock())
+        self.auditor.restarted(self.installation.clock.said_ms)
         self._looked(whole=self.installation.engine.lead.chain_fault is None)
 
     # The chain
@@ -235,13 +224,13 @@ class History:
             return
         except (TallystickError, sa.exc.DBAPIError):
             self._require_fault(armed, True)
-        self.auditor.log.follow(self.installation.data_file)
+        self.auditor.books.log.follow(self.installation.data_file)
         self._looked(whole=whole)
         self._mend()
 
     def _happen(self) -> None:
         draw, chain = self.draw, self.installation.chain
-        time_s = self.installation.clock() // 1000 + draw.randint(-2, 2)
+        time_s = self.installation.clock.now_ms // 1000 + draw.randint(-2, 2)
         if draw.random() < 0.2:
             depth = draw.randint(1, 5)
             chain.reorganise(depth, keep=lambda: draw.random() < 0.6)
@@ -274,9 +263,9 @@ class History:
             "0x" + token_id.to_bytes(32)[12:].hex(): fact
             for token_id, fact in chain.sessions().items()
         }
-        self.auditor.ticked(
+        self.auditor.sessions.ticked(
             Seen(
-                clock_ms=installation.clock(),
+                clock_ms=installation.clock.said_ms,
                 whole=whole,
                 sessions=sessions,
                 tip=chain.blocks[-1].header.number,
@@ -296,7 +285,7 @@ class History:
         self.installation.crashed()
         self._open()
         report()
-        self.auditor.restarted(self.installation.clock())
+        self.auditor.restarted(self.installation.clock.said_ms)
         self._looked(whole=self.installation.engine.lead.chain_fault is None)
 
     def _open(self) -> None:
@@ -317,8 +306,8 @@ class History:
             else:
                 break
         self.installation.faults.armed = None
-        self.auditor.log.recount(self.installation.data_file)
-        self.auditor.log.follow(self.installation.data_file)
+        self.auditor.books.log.recount(self.installation.data_file)
+        self.auditor.books.log.follow(self.installation.data_file)
 
     def _mend(self) -> None:
         """After a failure of the disk nothing goes on before a restart."""
@@ -335,16 +324,16 @@ class History:
 
     def _pass_time(self) -> int:
         """Move the clock; sessions that are over by it are rarely asked for payments again."""
-        by_ms = self.workload.later(self.installation.clock())
+        by_ms = self.workload.later(self.installation.clock.now_ms)
         self.installation.clock.advance(by_ms)
         self.installation.stopwatch.advance(max(0, by_ms))
-        now_ms, sessions = self.installation.clock(), self.workload.sessions
+        now_ms, sessions = self.installation.clock.now_ms, self.workload.sessions
         for session in sessions[:]:
             if self.views[session].expires_ms <= now_ms and self.draw.random() < 0.7:
                 sessions.remove(session)
         return by_ms
 
-    def _now(self) -> Now:
+    def _known(self) -> Known:
         """What the engine must know of the chain, as far as one can tell from outside."""
         installation = self.installation
 
@@ -352,9 +341,9 @@ class History:
             return at_ms is not None and installation.stopwatch() - at_ms <= SILENCE_MAX_MS
 
         if lately(self.read_ms):
-            return Now(installation.clock(), read=True, fresh=True)
+            return Known(read=True, fresh=True)
         fresh = None if lately(self.tried_ms) else False
-        return Now(installation.clock(), read=self.read_ms is not None or None, fresh=fresh)
+        return Known(read=self.read_ms is not None or None, fresh=fresh)
 
     def _end(self) -> None:
         """Restart, ask again what was answered, and read everything from the file alone."""
@@ -362,45 +351,11 @@ class History:
         asked = [question for worker in self.workload.workers for question in worker.asked]
         questions = self.draw.sample(asked, min(len(asked), ASKED_AGAIN_AT_THE_END))
         with self.installation.writer.one_batch():
-            futures = [self._submit([question]) for question in questions]
-        answers = [answer for future in futures for answer in _plain(future)]
-        self.auditor.log.follow(self.installation.data_file)
-        self.auditor.burst(questions, answers, self._now())
+            futures = [
+                submit(self.installation.engine.ledger, [question]) for question in questions
+            ]
+        answers = [answer for future in futures for answer in answers_of(future)]
+        self.auditor.books.log.follow(self.installation.data_file)
+        self._report(questions, answers, self._known())
         self._look()
         self.auditor.end(self.installation.data_file)
-
-
-def _ask(asked: Question) -> Ask:
-    body = dict(asked.body)
-    memo = {name: value for name, value in asked.memo.items() if name != "capture"}
-    amount = body.pop("amount_micro_usd")
-    request = PaymentRequest(amount=amount, **body)
-    return ask(asked.session, request, memo=memo, key=asked.key, capture=asked.memo["capture"])
-
-
-def _plain(future: Any) -> list[dict[str, Any]]:
-    """The answers of a future in plain words."""
-    error = future.exception()
-    answer = error if error is not None else future.result()
-    return [_in_words(each) for each in (answer if isinstance(answer, list) else [answer])]
-
-
-def _in_words(answer: Any) -> dict[str, Any]:
-    if isinstance(answer, Payment):
-        return {
-            "id": answer.id,
-            "decision": answer.decision,
-            "state": answer.state,
-            "captured": answer.captured,
-            "decided_ms": answer.decided_ms,
-            "replayed": answer.replayed,
-        }
-    if isinstance(answer, TallystickError):
-        return {"error": answer.code, **answer.details}
-    if isinstance(answer, Exception):
-        raise answer
-    return dict(answer.to_json())
-
-
-def _short(answer: dict[str, Any]) -> Any:
-    return [value for name, value in answer.items() if name != "decision"]

@@ -45,6 +45,16 @@ CONFIRMATIONS = 2
 HOLD_TTL_MS = 900_000
 
 
+class WatchedClock(ManualClock):
+    """Knows the latest that it said to anybody: an engine that fails may not have asked."""
+
+    said_ms = 0
+
+    def __call__(self) -> int:
+        self.said_ms = max(self.said_ms, self.now_ms)
+        return self.now_ms
+
+
 class SteppedWriter(Writer):
     """The writer without its thread: a command runs at once, or in the batch that is gathered."""
 
@@ -100,7 +110,7 @@ class Installation:
 
     def __init__(self, directory: Path, draw: random.Random) -> None:
         self.directory = directory
-        self.clock, self.stopwatch = ManualClock(START_MS), ManualClock(0)
+        self.clock, self.stopwatch = WatchedClock(START_MS), ManualClock(0)
         self._draw = draw
         operator = Account.from_key(draw.randbytes(32))
         log_key = Ed25519PrivateKey.from_private_bytes(draw.randbytes(32))
@@ -133,6 +143,7 @@ class Installation:
             Crash: a fault that waited struck while it was starting.
             CannotStart: the engine refuses to start on it.
         """
+        self.clock.said_ms = 0
         database = SqliteDatabase(self.data_file)
         database.writer = Door(database.writer, self.faults)
         log = Log(self.deployment.origin)
@@ -154,7 +165,7 @@ class Installation:
             vault=self._vault,
             clock=self.clock,
             stopwatch=self.stopwatch,
-            identifiers=Identifiers(self.clock, self._draw.randbytes),
+            identifiers=Identifiers(lambda: self.clock.now_ms, self._draw.randbytes),
             log=log,
         )
         self.engine.writer.__class__ = SteppedWriter

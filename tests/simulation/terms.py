@@ -80,6 +80,16 @@ class Window:
         while self.inside and self.inside[0].decided_ms <= now_ms - self.length_ms:
             self.used -= self.count(self.inside.popleft().amount)
 
+    def fits_at(self, needed: int) -> int | None:
+        """When so much of what is inside has left."""
+        if self.length_ms is None:
+            return None
+        for spend in self.inside:
+            needed -= self.count(spend.amount)
+            if needed <= 0:
+                return spend.decided_ms + self.length_ms
+        return None
+
     def shrink(self, spend: Spend, to: int, now_ms: int) -> None:
         """Call it before the spend itself is made smaller, so that what leaves was what is in."""
         self.slide(now_ms)
@@ -180,6 +190,20 @@ class Terms:
         above = self.limits["approval_above"]
         if above is not None and amount > above:
             yield "approval_above"
+
+    def first_over(self, asked: dict[str, Any], rule: str) -> tuple[Any, ...]:
+        """What is over first by a rule: limit, used, requested, length, and when it would fit."""
+        for window in self.all_windows():
+            count = window.count(asked["amount_micro_usd"])
+            if (
+                window.rule == rule
+                and window.most is not None
+                and window.concerns(asked["token"], asked["merchant"])
+                and window.used + count > window.most
+            ):
+                fits_at = window.fits_at(window.used + count - window.most)
+                return window.most, window.used, count, window.length_ms, fits_at
+        return ()
 
     def used(self) -> list[int]:
         """Of the day, the week and the month."""

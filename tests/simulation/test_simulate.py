@@ -18,7 +18,7 @@ SEED = 7
 DECISIONS = 20_000
 CANARY_DECISIONS = 12_000
 HERE = Path(__file__).parent
-AUDITORS = ("auditor", "log", "terms")
+AUDITORS = ("auditor", "books", "watch", "log", "terms")
 
 
 def test_nothing_is_found_and_everything_that_can_happen_did(

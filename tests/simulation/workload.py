@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.simulation.auditor import HOLD_TTL_MS, Question
-from tests.simulation.faults import Fault
+from tests.simulation.books import HOLD_TTL_MS, Question
+from tests.simulation.faults import Fault, Point
 from tests.simulation.terms import HOUR_MS, LENGTH_MS
 
 USD = 1_000_000
@@ -279,8 +279,8 @@ class Workload:
 
     def fault_while_opening(self) -> Fault:
         """A crash of an engine that just starts."""
-        point = self.draw.choice(("statement", "before commit", "after commit", "chain"))
-        return Fault("crash", point, self.draw.randint(0, 6))
+        points: tuple[Point, ...] = ("statement", "before commit", "after commit", "chain")
+        return Fault("crash", self.draw.choice(points), self.draw.randint(0, 6))
 
     def fault(self) -> Fault:
         """The next thing that goes wrong at the database's door, or on the way to the chain."""

@@ -1,0 +1,145 @@
+"""Whether every session is what operators, the chain and the clocks made of it.
+
+It shares no code with the engine.
+"""
+
+from typing import Any
+
+from tests.simulation.books import Account, Books, Seen
+from tests.simulation.log import Finding, Record, require
+
+
+class SessionWatch:
+    """Explains the records of sessions. `confirmations` make a registration count."""
+
+    def __init__(self, books: Books, confirmations: int) -> None:
+        self._books, self._confirmations = books, confirmations
+
+    def created(self, asked: dict[str, Any], session: str | None, clock_ms: int) -> str | None:
+        """A session was asked for; `session` is its id if that was heard. Returns its id."""
+        self._books.at(clock_ms)
+        if self._books.comes("agent.registered"):  # beside the first of its sessions
+            self._books.take("agent.registered", None)
+        if session is None and not self._books.comes("session.created"):
+            return None
+        record = self._books.take("session.created", session)
+        grant = record.body["grant"]
+        for name, value in asked.items():
+            require(grant[name] == value, "parameters", f"{name} is {grant[name]}, not {value}")
+        require(
+            record.body["state"] == ("registering" if record.body["mint_pkp"] else "active"),
+            "registration",
+            f"{record.stream} begins {record.body['state']}",
+        )
+        self._books.accounts[record.stream] = Account(record.stream, record.body)
+        self._books.tell(record, "agent.session.created")
+        self._books.figures["sessions"] += 1
+        return record.stream
+
+    def revoked(self, session: str, heard: bool, clock_ms: int) -> None:
+        """An operator asked for the end of a session."""
+        self._books.at(clock_ms)
+        account = self._books.accounts[session]
+        if account.state == "revoked":
+            return
+        if heard:
+            require(
+                self._books.comes("session.revoked", session),
+                "revocation",
+                f"{session} was said to be revoked, and no record says so",
+            )
+        elif not self._books.comes("session.revoked", session):
+            return
+        self._moved(self._books.take("session.revoked", session), account, None)
+
+    def ticked(self, seen: Seen) -> None:
+        """The engine looked after what is due and read the chain."""
+        self._books.at(seen.clock_ms)
+        if seen.whole:
+            self._books.chain_ms = (seen.time_ms, self._books.chain_ms[1])
+        ended = max(
+            (a.terms.until_ms for a in self._books.accounts.values() if a.state == "expired"),
+            default=0,
+        )
+        self._books.chain_ms = (self._books.chain_ms[0], max(seen.time_max_ms, ended))
+        while self._books.log.unexplained:
+            record = self._books.log.unexplained[0]
+            account = self._books.accounts.get(record.stream)
+            if account is None:
+                raise Finding("answers", f"nobody asked for {record}")
+            if record.kind == "payment.expired":
+                self._books.expired(account)
+            else:
+                self._moved(self._books.take(record.kind, record.stream), account, seen)
+        if seen.whole:
+            self._all_followed(seen)
+            self._same_roots(seen)
+
+    def _moved(self, record: Record, account: Account, seen: Seen | None) -> None:
+        """A session changed its state, for a reason that the chain or a clock gives."""
+        kind, state = record.kind.partition(".")[2], record.body["state"]
+        found = None if seen is None else seen.sessions.get(account.address)
+        where = f"{account.session} {kind} at {record.time_ms}"
+        if kind == "revoked":
+            by_chain = record.body["by"] == "chain"
+            told = by_chain == (seen is not None) and (not by_chain or (found or {}).get("revoked"))
+            require(bool(told) and state == "revoked", "revocation", where)
+        else:
+            require(account.state != "revoked", "revocation", f"{where}: it was revoked")
+            self._check_move(kind, state, where, account, found, seen)
+        if kind in ("revoked", "expired"):
+            self._books.tell(record, f"agent.session.{kind}")
+        account.state = state
+        self._books.figures[f"sessions {kind}"] += 1
+
+    def _check_move(
+        self, kind: str, state: str, where: str, account: Account, found: Any, seen: Seen | None
+    ) -> None:
+        ours = found is not None and found["grant_hash"] == account.grant_hash
+        if kind == "registered":
+            deep = ours and seen is not None and found["block"] + self._confirmations <= seen.tip
+            require(deep and state == "active", "registration", f"{where}: {found}")
+        elif kind == "unregistered":
+            require(found is None and state == "registering", "registration", f"{where}: {found}")
+        elif kind == "mismatched":
+            wrong = found is not None and not ours and state == "mismatch"
+            require(wrong, "registration", f"{where}: {found}")
+        else:
+            now_ms = max(self._books.time_ms, self._books.chain_ms[1] if account.on_chain else 0)
+            over = kind == "expired" and account.terms.until_ms <= now_ms
+            require(over and state == "expired", "expiry", where)
+
+    def _all_followed(self, seen: Seen) -> None:
+        """After a whole look at the chain every session is as the chain has it."""
+        for account in self._books.accounts.values():
+            found, where = seen.sessions.get(account.address), f"{account.session} {account.state}"
+            now_ms = max(self._books.time_ms, seen.time_ms if account.on_chain else 0)
+            if account.terms.until_ms <= now_ms:
+                over = ("expired", "revoked", "mismatch")
+                require(account.state in over, "expiry", f"{where} though it is over")
+            open_due = [d for d in account.due if account.spends[d[1]].state == "held"]
+            if open_due:
+                require(
+                    min(open_due)[0] > self._books.time_ms, "holds", f"{where}: one did not expire"
+                )
+            account.due = sorted(open_due)
+            if not account.on_chain:
+                continue
+            if found is not None and found["revoked"]:
+                require(account.state == "revoked", "revocation", f"{where}: the chain revoked it")
+            elif found is None:
+                require(account.state not in ("active", "mismatch"), "registration", where)
+            elif found["grant_hash"] != account.grant_hash:
+                require(account.state != "active", "registration", f"{where}: a wrong grant")
+            elif found["block"] + self._confirmations <= seen.tip:
+                require(account.state in ("active", "expired", "revoked"), "registration", where)
+
+    def _same_roots(self, seen: Seen) -> None:
+        """The tree of the engine, and every root on the chain, is that of the records."""
+        root = self._books.log.roots.get(seen.log_size)
+        require(root == seen.log_root, "roots", f"the log's root at size {seen.log_size}")
+        for size, anchored in seen.anchored:
+            require(
+                self._books.log.roots.get(size) == anchored, "roots", f"the anchor of size {size}"
+            )
+        self._books.figures["roots compared"] += 1 + len(seen.anchored)
