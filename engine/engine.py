@@ -29,6 +29,7 @@ from engine.evidence.export import Exporter
 from engine.grant import Domain
 from engine.identifiers import Identifiers
 from engine.lead import Lead
+from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.explanations import Explanations
 from engine.ledger.ledger import Ledger
@@ -80,7 +81,13 @@ class Engine:
         self._background: threading.Thread | None = None
         self.writer = Writer(database, Scribe(deployment.origin, identifiers), clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
-        self.ledger = Ledger(self.writer, self.chain_watch, hold_ttl_ms=settings.hold_ttl_s * 1000)
+        self.ledger = Ledger(
+            self.writer,
+            self.chain_watch,
+            hold_ttl_ms=settings.hold_ttl_s * 1000,
+            approval_ttl_ms=settings.approval_ttl_s * 1000,
+        )
+        self.approvals = Approvals(database, self.writer, self.ledger)
         self.payments = Payments(database)
         self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
@@ -101,6 +108,7 @@ class Engine:
             deployment,
             self.sessions,
             self.ledger,
+            self.approvals,
             log,
             self.chain_watch,
             confirmations=settings.confirmations,

@@ -18,6 +18,7 @@ from engine.db.tables import Shared, table
 from engine.deployment import Deployment
 from engine.errors import Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
+from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, sequence
@@ -43,6 +44,7 @@ class Lead:
         deployment: Deployment,
         sessions: Sessions,
         ledger: Ledger,
+        approvals: Approvals,
         log: Log,
         chain_watch: ChainWatch,
         *,
@@ -54,6 +56,7 @@ class Lead:
         self._log_id = deployment.log_id
         self._sessions = sessions
         self._ledger = ledger
+        self._approvals = approvals
         self._log = log
         self._chain_watch = chain_watch
         self._leads = False
@@ -152,7 +155,11 @@ class Lead:
         self._note_chain(self._follow_chain(anchor=anchor or self._anchor_wanted()))
         if self._database.shared:
             self._writer.call(self._tell)
-        while self._ledger.expire_holds() or self._sessions.expire_due(self._chain_watch.time_ms):
+        while (
+            self._ledger.expire_holds()
+            or self._approvals.expire_due()
+            or self._sessions.expire_due(self._chain_watch.time_ms)
+        ):
             pass
 
     def _take_over(self) -> None:

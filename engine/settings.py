@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     hold_ttl_s: int = Field(
         default=900, ge=1, le=604_800, description="Life of a hold that is not captured"
     )
+    approval_ttl_s: int = Field(
+        default=900, ge=1, le=604_800, description="How long an approval waits to be granted"
+    )
     tokens: tuple[Token, ...] = Field(
         default=(), description="Spendable tokens, as JSON (the test USDC is added on `embedded`)"
     )

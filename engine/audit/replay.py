@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine.audit import canonical
+from engine.audit.approvals import Approvals
 from engine.audit.record import Record
 from engine.audit.usage import Usage, decide_again, integer, read_asked
 from engine.grant import Grant
@@ -55,6 +56,7 @@ class Replay:
         self._grant_hash = grant_hash.hex()
         self.usage = Usage(grant.policy())
         self.policy_version = 1
+        self._approvals = Approvals()
         self._expires_ms: dict[str, int] = {}
         """When each hold that is open is over."""
         self.state = ""
@@ -106,6 +108,7 @@ class Replay:
                 asked.request,
                 asked.now_ms,
                 chain_time_ms=asked.chain_time_ms,
+                approved=asked.approved,
             )
             decision = decide_again(self.usage, asked)
         if decision.rule not in BUDGET_RULES:
@@ -118,6 +121,7 @@ class Replay:
         return replace(found, decision=decision, verdicts=verdicts, allowed_at_ms=None)
 
     def _apply(self, record: Record) -> None:
+        self._approvals.check_follows(record)
         if record.kind in _STATES_AFTER:
             self._lived(record, record.body)
         elif record.kind == "session.restricted":
@@ -126,8 +130,11 @@ class Replay:
             self._decided(record, record.body)
         elif record.kind in ("payment.captured", "payment.voided", "payment.expired"):
             self._ended(record, record.body)
+        elif record.kind.startswith("approval."):
+            self._approvals.follow(record, self.policy_version)
         else:
             raise ValueError("no such kind of record")
+        self._approvals.passed(record)
 
     def _lived(self, record: Record, body: Mapping[str, Any]) -> None:
         if (self.state == "") != (record.kind == "session.created"):
@@ -137,6 +144,8 @@ class Replay:
         if body["state"] not in _STATES_AFTER[record.kind]:
             raise ValueError(f"it cannot make the session {body['state']}")
         self.state = body["state"]
+        if record.kind == "session.created":
+            self._approvals.created(body)
         if record.kind == "session.registered":
             self.registration = body
             self.allowed_before_registration = len(self.allowed_ms)
@@ -162,6 +171,7 @@ class Replay:
         if asked.standing not in (STANDING_OF_STATE[self.state], Standing.MISMATCH):
             raise ValueError(f"the session was {self.state}, not {asked.standing.value}")
         recorded = asked.recorded
+        self._approvals.check_waived(record, self.policy_version)
         decision = decide_again(self.usage, asked)
         # As bytes, because to Python 1 equals True.
         if canonical.encode(decision.to_json()) != canonical.encode(recorded):
@@ -169,6 +179,7 @@ class Replay:
                 f"the policy decides {decision.code} ({decision.rule}), "
                 f"the record says {recorded.get('code')}, or differs in its facts"
             )
+        self._approvals.decided(record, self.policy_version)
         self.decisions += 1
         if not decision.allowed:
             if body["hold_expires_ms"] is not None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.audit.approvals import names_granted
 from engine.audit.record import Record
 from engine.policy.budgets import BUDGET_LIMITS, budget_rule
 from engine.policy.conditions import Cap, parse_condition
@@ -61,12 +62,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked and known when a decision was recorded; `recorded` is the decision."""
+    """What was asked and known when a decision was recorded; `recorded` is the decision.
+
+    `approved` is whether it says that an approval was granted for it, which is for
+    `engine.audit.approvals` to believe.
+    """
 
     standing: Standing
     request: PaymentRequest
     now_ms: int
     chain_time_ms: int
+    approved: bool
     recorded: Mapping[str, Any]
 
 
@@ -82,6 +88,7 @@ def read_asked(record: Record) -> Asked:
         _request(body["request"]),
         record.time_ms,
         integer(body["chain_time_ms"]),
+        names_granted(body),
         body["decision"],
     )
 
@@ -101,8 +108,8 @@ def decide_again(usage: Usage, asked: Asked) -> Decision:
         asked.request,
         asked.now_ms,
         chain_time_ms=asked.chain_time_ms,
-        # No record tells of an approval. Budgets come before it, so it cannot matter to them.
-        approved=by_budget,
+        # Budgets come before the approval, so to a denial by one it cannot matter.
+        approved=asked.approved or by_budget,
     )
     if not by_budget or not decision.allowed:
         return decision

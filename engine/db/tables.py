@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 _HELD = text("state = 'held'")
+_WAITING = text("state = 'waiting'")
 
 
 def _bytes(*, nullable: bool = False, unique: bool = False) -> Any:
@@ -123,6 +124,7 @@ class Session(SQLModel, table=True):
     grant_hash: bytes = _bytes()
     restrictions_json: str = _text()
     policy_version: int = _big()
+    approvals_required: int
     owner_signature: bytes | None = _bytes(nullable=True)
     public_key: bytes = _bytes()
     token_id: bytes = _bytes(unique=True)
@@ -173,6 +175,36 @@ class Decision(SQLModel, table=True):
     decided_ms: int = _big()
     expires_ms: int | None = _big(nullable=True)
     closed_ms: int | None = _big(nullable=True)
+
+
+class Approval(SQLModel, table=True):
+    """What a denied payment waits for; `number` is that of the decision that denied it.
+
+    `grants_json` lists who granted it and when; `decided_number` is the decision that was made with
+    the last grant.
+    """
+
+    __tablename__ = "approvals"
+    __table_args__ = (
+        Index("approvals_by_workspace", "workspace_id", "requested_ms"),
+        Index("approvals_waiting", "expires_ms", sqlite_where=_WAITING, postgresql_where=_WAITING),
+    )
+    session_id: str = _key()
+    number: int = _key(BigInteger)
+    workspace_id: str = _text()
+    session_type: str = _text()
+    label: str | None = _text(nullable=True)
+    digest: str = _text()
+    policy_version: int = _big()
+    state: str = _text()
+    grants_json: str = _text()
+    denied_by: str | None = _text(nullable=True)
+    reason: str | None = _text(nullable=True)
+    code: str | None = _text(nullable=True)
+    decided_number: int | None = _big(nullable=True)
+    requested_ms: int = _big()
+    expires_ms: int = _big()
+    ended_ms: int | None = _big(nullable=True)
 
 
 BATCH_RECORDS_MAX = 1 << 20

@@ -12,12 +12,12 @@ import msgspec
 import sqlalchemy as sa
 
 from engine.audit.canonical import decode_object
+from engine.db.tables import Approval, Record, Session, table
 from engine.db.tables import Decision as DecisionRow
-from engine.db.tables import Record, Session, table
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
+from engine.ledger.ask import read_request
 from engine.ledger.lineage import line_above
-from engine.ledger.payment import request_of
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
@@ -25,6 +25,7 @@ from engine.policy.rules import WINDOW_RULES
 from engine.policy.spending import Spending
 from engine.policy.windows import Entry
 
+_approvals = table(Approval)
 _records = table(Record)
 _sessions = table(Session)
 _decisions = table(DecisionRow)
@@ -39,6 +40,20 @@ class Hold:
     number: int
     entry: Entry
     expires_ms: int
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An approval that waits for the grants of operators; `keys` are those that granted it.
+
+    `number` is that of the decision that it was opened by.
+    """
+
+    number: int
+    digest: str
+    policy_version: int
+    expires_ms: int
+    keys: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -72,10 +87,19 @@ class Account:
     """Whether there are sessions beneath it."""
     restrictions: tuple[str, ...] = ()
     policy_version: int = 1
+    approvals_required: int = 1
+    approvals: dict[str, Waiting] = field(default_factory=dict)
+    """Those that wait, by the digest of the request."""
     _expiries: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.spending = Spending(self.policy)
+
+    def record(self, batch: Batch, kind: str, body: dict[str, Any]) -> int:
+        """Append to the log what the account is about to follow; returns the record's number."""
+        seq = batch.record(self.stream, kind, body)
+        self.records = seq + 1
+        return seq
 
     def decided(
         self,
@@ -85,14 +109,20 @@ class Account:
         allowed: bool,
         rule: str,
         expires_ms: int | None,
+        approved: str | None = None,
     ) -> None:
-        """The next decision was made; if it allows, its amount is held until `expires_ms`."""
+        """The next decision was made; if it allows, its amount is held until `expires_ms`.
+
+        `approved` is the digest of the request where an approval let it pass, which is used up.
+        """
         number = self.decisions
         self.decisions += 1
         if allowed and expires_ms is not None:
             self.holds[number] = Hold(number, self.spending.add(now_ms, request), expires_ms)
             heapq.heappush(self._expiries, (expires_ms, number))
             self.limit_reached = False
+            if approved is not None:
+                del self.approvals[approved]
         elif rule in WINDOW_RULES:
             self.limit_reached = True
 
@@ -109,6 +139,19 @@ class Account:
             if number in self.holds:
                 yield number
 
+    def follow_approval(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Something was recorded of an approval."""
+        digest = body["digest"]
+        if kind == "approval.requested":
+            number = int(body["approval"].rpartition("_")[2])
+            self.approvals[digest] = Waiting(
+                number, digest, body["policy_version"], body["expires_ms"]
+            )
+        elif kind == "approval.granted":
+            self.approvals[digest].keys.append(body["key"])
+        else:
+            del self.approvals[digest]
+
     def apply(self, record: Mapping[str, Any]) -> None:
         """Follow one decoded record of the session, the next after those applied so far."""
         kind, body = record["kind"], record["body"]
@@ -117,16 +160,21 @@ class Account:
             decision = body["decision"]
             self.decided(
                 record["time_ms"],
-                request_of(body["request"]),
+                read_request(body["request"]),
                 allowed=decision["allowed"],
                 rule=decision["rule"],
                 expires_ms=body["hold_expires_ms"],
+                approved=None if body["approval"] is None else body["request_digest"],
             )
         elif kind.startswith("payment."):
             self.spending.windows.advance(record["time_ms"])
             self.ended(int(body["payment"].rpartition("_")[2]), body["captured_micro_usd"])
+        elif kind.startswith("approval."):
+            self.follow_approval(kind, body)
         else:
             self.standing = STANDING_OF_STATE[body["state"]]
+            if kind == "session.created":
+                self.approvals_required = body["approvals_required"]
             if kind == "session.restricted":
                 self.restrictions = tuple(body["restrictions"])
                 self.policy_version = body["policy_version"]
@@ -209,6 +257,7 @@ def _compare(batch: Batch, account: Account, row: Any) -> None:
     told = (account.restrictions, account.policy_version)
     if (tuple(_decode(row.restrictions_json)), row.policy_version) != told:
         raise ValueError("its row and its records tell of other restrictions")
+    _compare_approvals(batch, account, row)
     columns = _decisions.c
     ours = columns.session_id == account.stream.id
     rows = batch.read(
@@ -228,3 +277,17 @@ def _compare(batch: Batch, account: Account, row: Any) -> None:
             held.add(decision.number)
     if (count, held, captured) != (account.decisions, set(account.holds), account.captured):
         raise ValueError("its rows and its records tell of other payments")
+
+
+def _compare_approvals(batch: Batch, account: Account, row: Any) -> None:
+    if row.approvals_required != account.approvals_required:
+        raise ValueError("its row and its records require other approvals")
+    columns = _approvals.c
+    rows = batch.read(
+        sa.select(columns.digest, columns.number, columns.expires_ms).where(
+            columns.session_id == account.stream.id, columns.state == "waiting"
+        )
+    )
+    waiting = {(each.digest, each.number, each.expires_ms) for each in account.approvals.values()}
+    if {(each.digest, each.number, each.expires_ms) for each in rows} != waiting:
+        raise ValueError("its rows and its records tell of other approvals")

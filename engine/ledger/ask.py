@@ -10,6 +10,9 @@ from engine.errors import InvalidInput
 from engine.policy.decision import PaymentRequest
 
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
+_DECIDED_ON = frozenset(
+    ("amount_micro_usd", "merchant", "token", "chain", "permission", "token_priced")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,25 @@ class Ask:
             if asked.get(name) != earlier.get(name):
                 return name
         return None
+
+
+def read_request(asked: Mapping[str, Any]) -> PaymentRequest:
+    """What the policy looks at, as `Ask.decided_on` holds it and the record of a decision."""
+    return PaymentRequest(
+        amount=asked["amount_micro_usd"],
+        merchant=asked["merchant"],
+        token=asked["token"],
+        chain=asked["chain"],
+        permission=asked["permission"],
+        token_priced=asked["token_priced"],
+    )
+
+
+def ask_again(session_id: str, earlier: Mapping[str, Any]) -> Ask:
+    """An earlier request, all that was sent with it but its key, to be decided once more."""
+    memo = {name: value for name, value in earlier.items() if name not in _DECIDED_ON}
+    capture = memo.pop("capture")
+    return ask(session_id, read_request(earlier), memo=memo, capture=capture)
 
 
 def ask(

@@ -1,6 +1,7 @@
 """What the ledger knows of the chain's clock, and whether that is recent enough to decide by."""
 
 from engine.clock import Clock
+from engine.errors import Unavailable
 
 
 class ChainWatch:
@@ -32,6 +33,23 @@ class ChainWatch:
         self.reached(time_ms)
         self._read_ms = None if read_ago_ms is None else self._stopwatch() - read_ago_ms
         self.ever_read = self.ever_read or read_ago_ms is not None
+
+    def check(self, *, on_chain: bool) -> None:
+        """Let nobody decide by what is known of the chain if that is too old.
+
+        Raises:
+            Unavailable: it was not read since the start, or not lately and the session lives on it.
+        """
+        if not self.ever_read:
+            raise Unavailable(
+                "the chain has not been read since the start, so the log may be an old copy",
+                code="chain_unavailable",
+            )
+        if on_chain and self.silent:
+            raise Unavailable(
+                "the chain has not been read lately, so a revocation could have been missed",
+                code="chain_unavailable",
+            )
 
     @property
     def read_ago_ms(self) -> int | None:

@@ -5,7 +5,8 @@ from copy import deepcopy
 from dataclasses import replace
 
 from engine.ledger.account import Account
-from engine.ledger.payment import Payment, request_of
+from engine.ledger.ask import read_request
+from engine.ledger.payment import Payment
 from engine.policy.budgets import Budget
 from engine.policy.decide import remaining
 from engine.policy.decision import PaymentRequest, Standing
@@ -34,7 +35,7 @@ def dry_run(
 
 def told_now(account: Account, payment: Payment, now_ms: int, *, replayed: bool = False) -> Payment:
     """A payment as it is answered later than it was decided: with what is left by now."""
-    spending, request = _spending(account, now_ms), request_of(payment.request)
+    spending, request = _spending(account, now_ms), read_request(payment.request)
     left = remaining(account.policy, spending, now_ms, request)
     return replace(payment, left=left, replayed=replayed)
 

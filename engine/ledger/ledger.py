@@ -14,10 +14,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from engine.audit.approvals import REQUIRED_CODE
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import table
-from engine.errors import Conflict, InvalidInput, NotFound, TallystickError, Unavailable
+from engine.errors import Conflict, InvalidInput, NotFound, TallystickError
 from engine.ledger.account import Account, follow_account, load_account
+from engine.ledger.approval import approval_for, end_approvals, request_approval
 from engine.ledger.ask import Ask, ask
 from engine.ledger.budgets import Budgets
 from engine.ledger.chain_watch import ChainWatch
@@ -46,9 +48,12 @@ _decisions = table(DecisionRow)
 class Ledger:
     """All accounts, and what may be done to them."""
 
-    def __init__(self, writer: Writer, chain: ChainWatch, *, hold_ttl_ms: int) -> None:
+    def __init__(
+        self, writer: Writer, chain: ChainWatch, *, hold_ttl_ms: int, approval_ttl_ms: int
+    ) -> None:
         self._writer = writer
         self._hold_ttl_ms = hold_ttl_ms
+        self._approval_ttl_ms = approval_ttl_ms
         self._chain = chain
         self._accounts: dict[str, Account] = {}
         self._budgets = Budgets()
@@ -79,7 +84,7 @@ class Ledger:
         """
         asked = ask(session_id, request, memo=memo, key=key, capture=capture)
         return self._writer.submit(
-            lambda batch: self._authorise(batch, asked), *self._streams((session_id,))
+            lambda batch: self._authorise(batch, asked), *self.streams((session_id,))
         )
 
     def authorise_many(self, asks: Sequence[Ask]) -> "Future[list[Payment | TallystickError]]":
@@ -88,7 +93,7 @@ class Ledger:
         def command(batch: Batch) -> list[Payment | TallystickError]:
             return [self._authorise_or_refuse(batch, asked) for asked in asks]
 
-        return self._writer.submit(command, *self._streams({asked.session_id for asked in asks}))
+        return self._writer.submit(command, *self.streams({asked.session_id for asked in asks}))
 
     def capture(
         self, workspace_id: str, payment: str, amount: int | None = None
@@ -136,18 +141,18 @@ class Ledger:
         """What `authorise` would decide now, and why, or raise; nothing is changed."""
 
         def command(batch: Batch) -> Explanation:
-            account = self._account(batch, session_id)
-            self._check_chain(account)
+            account = self.account(batch, session_id)
+            self.check_chain(account)
             budgets = [known.policy for known in self._budgets.above(batch, account)]
             return dry_run(account, request, batch.now_ms, self._chain.time_ms, budgets)
 
-        return self._writer.submit(command, *self._streams((session_id,)))
+        return self._writer.submit(command, *self.streams((session_id,)))
 
     def expire_holds(self) -> int:
         """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
         return self._writer.call(self._expire_all)
 
-    def _streams(self, session_ids: Iterable[str]) -> set[str]:
+    def streams(self, session_ids: Iterable[str]) -> set[str]:
         """What has to be held to decide for these sessions, as far as it is known."""
         known = {stream for each in session_ids for stream in self._budgets.streams(each)}
         return known.union(session_ids)
@@ -156,13 +161,16 @@ class Ledger:
         self, session_id: str, told: Callable[[Policy, Spending, int], Answer]
     ) -> "Future[Answer]":
         def command(batch: Batch) -> Answer:
-            account = self._account(batch, session_id)
-            self._expire(batch, account)
+            account = self.account(batch, session_id)
+            self.expire(batch, account)
             return told(account.policy, account.spending, batch.now_ms)
 
-        return self._writer.submit(command, *self._streams((session_id,)))
+        return self._writer.submit(command, *self.streams((session_id,)))
 
-    def _account(self, batch: Batch, session_id: str) -> Account:
+    # What follows runs on the writer's thread, for approvals too.
+
+    def account(self, batch: Batch, session_id: str) -> Account:
+        """A session's account, as its records are now."""
         account = self._accounts.get(session_id)
         head = batch.head(session_id)
         if account is None:
@@ -181,11 +189,17 @@ class Ledger:
             return refusal
 
     def _authorise(self, batch: Batch, asked: Ask) -> Payment:
-        account = self._account(batch, asked.session_id)
+        account = self.account(batch, asked.session_id)
         if asked.key is not None and (number := account.keys.get(asked.key)) is not None:
             return self._replay(batch, account, asked, number)
-        self._check_chain(account)
-        self._expire(batch, account)
+        self.check_chain(account)
+        self.expire(batch, account)
+        return self.answer(batch, account, asked)
+
+    def answer(
+        self, batch: Batch, account: Account, asked: Ask, *, approval: str | None = None
+    ) -> Payment:
+        """Decide and write it down; `approval` has all its grants, and so waives the threshold."""
         budgets = self._budgets.above(batch, account)
         chain_time_ms = self._chain.time_ms if account.on_chain else 0
         standing = account.standing if account.genuine else Standing.MISMATCH
@@ -197,7 +211,10 @@ class Ledger:
             batch.now_ms,
             chain_time_ms=chain_time_ms,
             budgets=[known.policy for known in budgets],
+            approved=approval is not None,
         )
+        if decision.code == REQUIRED_CODE:
+            approval = approval_for(account, asked)
         allowed = decision.allowed
         payment = Payment(
             stream=account.stream,
@@ -210,10 +227,10 @@ class Ledger:
             decided_ms=batch.now_ms,
             expires_ms=batch.now_ms + self._hold_ttl_ms if allowed else None,
             closed_ms=None if allowed else batch.now_ms,
+            approval_id=approval,
         )
-        seq = self._record(
+        seq = account.record(
             batch,
-            account,
             "payment.decided",
             {
                 "payment": payment.id,
@@ -224,6 +241,7 @@ class Ledger:
                 "chain_time_ms": chain_time_ms,
                 "decision": payment.decision,
                 "hold_expires_ms": payment.expires_ms,
+                "approval": approval,
             },
         )
         if allowed and asked.capture:
@@ -234,6 +252,8 @@ class Ledger:
         self._keep(batch, account, payment, asked, seq)
         if allowed:
             self._budgets.count(batch, budgets, payment)
+        elif approval is not None and asked.digest not in account.approvals:
+            request_approval(batch, account, payment, asked.digest, self._approval_ttl_ms)
         return payment
 
     def _keep(
@@ -266,6 +286,7 @@ class Ledger:
             allowed=payment.state != "denied",
             rule=payment.decision["rule"],
             expires_ms=payment.expires_ms,
+            approved=None if payment.approval_id is None else asked.digest,
         )
         if payment.state == "captured":
             account.ended(payment.number, payment.captured)
@@ -298,24 +319,16 @@ class Ledger:
             raise NotFound("no such payment", code="payment_not_found")
         return payment_from_row(row)
 
-    def _check_chain(self, account: Account) -> None:
-        if not self._chain.ever_read:
-            raise Unavailable(
-                "the chain has not been read since the start, so the log may be an old copy",
-                code="chain_unavailable",
-            )
-        if account.on_chain and self._chain.silent:
-            raise Unavailable(
-                "the chain has not been read lately, so a revocation could have been missed",
-                code="chain_unavailable",
-            )
+    def check_chain(self, account: Account) -> None:
+        """Refuse to decide if what is known of the chain is too old: `ChainWatch.check`."""
+        self._chain.check(on_chain=account.on_chain)
 
     def _submit_end(
         self, workspace_id: str, payment: str, state: Any, amount: int | None
     ) -> "Future[Payment]":
         return self._writer.submit(
             lambda batch: self._end(batch, workspace_id, payment, state, amount),
-            *self._streams(session_of(payment)),
+            *self.streams(session_of(payment)),
         )
 
     def _end(
@@ -323,7 +336,7 @@ class Ledger:
     ) -> Payment:
         session_id, number = parse_payment_id(payment)
         before = self._stored(batch, session_id, number, workspace_id)
-        account = self._account(batch, session_id)
+        account = self.account(batch, session_id)
         captured = before.amount if amount is None else amount
         if before.state == state and before.captured == captured:
             return told_now(account, before, batch.now_ms, replayed=True)
@@ -351,7 +364,9 @@ class Ledger:
         self._budgets.count(batch, self._budgets.above(batch, account), after)
         return after
 
-    def _expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
+    def expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
+        """End what is over; returns how many holds were."""
+        end_approvals(batch, account)
         count = 0
         for number in islice(account.due(batch.now_ms), holds_max):
             held = self._stored(batch, account.stream.id, number)
@@ -369,14 +384,13 @@ class Ledger:
         counts = Counter(due.all())
         batch.hold(counts)
         return sum(
-            self._expire(batch, self._account(batch, session_id), count)
+            self.expire(batch, self.account(batch, session_id), count)
             for session_id, count in counts.items()
         )
 
     def _record_end(self, batch: Batch, account: Account, payment: Payment) -> None:
-        self._record(
+        account.record(
             batch,
-            account,
             f"payment.{payment.state}",
             {
                 "payment": payment.id,
@@ -384,9 +398,3 @@ class Ledger:
                 "captured_micro_usd": payment.captured,
             },
         )
-
-    def _record(self, batch: Batch, account: Account, kind: str, body: dict[str, Any]) -> int:
-        """Append to the log what the account is about to follow; returns the record's number."""
-        seq = batch.record(account.stream, kind, body)
-        account.records = seq + 1
-        return seq

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from engine.db.tables import Decision, Record, table
 from engine.errors import NotFound
 from engine.ledger.stream import Stream
-from engine.policy.decision import PaymentRequest, Remaining
+from engine.policy.decision import Remaining
 
 State = Literal["denied", "held", "captured", "voided", "expired"]
 
@@ -26,6 +26,7 @@ class Payment:
 
     `decision` is the answer that was given then; `replayed` says that this is not its first time.
     `left` is what the limits leave at the moment of this answer, None if that is the decision's.
+    `approval_id` is what a denied one waits for, or what any other was decided by.
     """
 
     stream: Stream
@@ -38,6 +39,7 @@ class Payment:
     decided_ms: int
     expires_ms: int | None
     closed_ms: int | None
+    approval_id: str | None = None
     replayed: bool = False
     left: Remaining | None = field(default=None, compare=False)
 
@@ -61,6 +63,7 @@ class Payment:
         """What an event says of it."""
         return {
             "payment_id": self.id,
+            "approval_id": self.approval_id,
             "session_id": self.session_id,
             "type": self.stream.session_type,
             "label": self.stream.label,
@@ -69,18 +72,6 @@ class Payment:
             "captured_micro_usd": self.captured,
             "code": self.decision["code"],
         }
-
-
-def request_of(asked: Mapping[str, Any]) -> PaymentRequest:
-    """What the policy looked at, from the request of a payment or of its record."""
-    return PaymentRequest(
-        amount=asked["amount_micro_usd"],
-        merchant=asked["merchant"],
-        token=asked["token"],
-        chain=asked["chain"],
-        permission=asked["permission"],
-        token_priced=asked["token_priced"],
-    )
 
 
 def payment_id(session_id: str, number: int) -> str:
@@ -130,4 +121,5 @@ def payment_from_row(row: Any) -> Payment:
         decided_ms=row.decided_ms,
         expires_ms=row.expires_ms,
         closed_ms=row.closed_ms,
+        approval_id=body["approval"],
     )

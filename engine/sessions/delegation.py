@@ -87,8 +87,8 @@ def as_child(read: Read, new: NewSession, line: Sequence[SessionView], now_ms: i
     """What is asked for, beneath the first of `line`: with its owner, and the wallet as it has it.
 
     Raises:
-        InvalidInput: the owner is another, the agent is not registered, or the session would not be
-            on the chain although its parent is.
+        InvalidInput: the owner is another, the agent is not registered, the session would not be on
+            the chain although its parent is, or fewer operators than for the parent could approve.
         Conflict: the parent or one above it is not active, or there are too many sessions.
     """
     parent = line[0]
@@ -103,6 +103,11 @@ def as_child(read: Read, new: NewSession, line: Sequence[SessionView], now_ms: i
     if parent.mint_pkp and not new.mint_pkp:
         # Its decisions would not wait for a chain on which the parent may have been revoked.
         raise InvalidInput("mint_pkp", "must be true: the parent has an identity on the chain")
+    required = new.approvals_required or parent.approvals_required
+    if required < parent.approvals_required:
+        raise InvalidInput(
+            "approvals_required", f"is below the parent's {parent.approvals_required}"
+        )
     if new.agent_id != parent.agent_id and not is_registered(
         read, parent.workspace_id, new.agent_id
     ):
@@ -113,7 +118,7 @@ def as_child(read: Read, new: NewSession, line: Sequence[SessionView], now_ms: i
         raise Conflict(
             f"at most {DESCENDANTS_MAX} sessions beneath one", code="too_many_descendants"
         )
-    return replace(new, owner=owner, user_wallet=parent.user_wallet)
+    return replace(new, owner=owner, user_wallet=parent.user_wallet, approvals_required=required)
 
 
 def check_narrower(grant: Grant, line: Sequence[SessionView]) -> None:

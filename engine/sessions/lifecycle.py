@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from engine.audit.approvals import REQUIRED_MAX
 from engine.audit.canonical import encode
 from engine.audit.replay import LIVE_STATES, POLICY_VERSION_MAX
 from engine.db.database import BUDGETS, Database
@@ -72,6 +73,9 @@ class Sessions:
         check_agent_id(new.agent_id)
         if not 0 < new.duration_ms <= DURATION_MAX_MS:
             raise InvalidInput("duration_hours", "must be above 0 and at most 168")
+        required = new.approvals_required
+        if required is not None and not 0 < required <= REQUIRED_MAX:
+            raise InvalidInput("approvals_required", f"must be 1 to {REQUIRED_MAX}")
         if new.await_consent and new.owner is None:
             raise InvalidInput("user_wallet", "must be an EVM address to consent by EIP-712")
         new = replace(new, conditions=in_order(new.conditions, "conditions"))

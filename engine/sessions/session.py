@@ -39,6 +39,8 @@ class NewSession:
     """Sentences in any order."""
     parent_id: str | None = None
     """The session that delegates; see `engine.sessions.delegation`."""
+    approvals_required: int | None = None
+    """How many operators must grant an approval; None: as many as for the parent, or one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class SessionView:
     grant_hash: bytes
     restrictions: tuple[str, ...]
     policy_version: int
+    approvals_required: int
     owner_signature: bytes | None
     public_key: bytes
     token_id: bytes

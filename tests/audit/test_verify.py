@@ -62,7 +62,7 @@ def test_a_real_session_is_verified_by_thirteen_checks(told: Story, which: str) 
 
 def test_the_report_counts_what_the_session_did(told: Story) -> None:
     reasons = {check.name: check.reason for check in told.verify(told.full).checks}
-    assert reasons["replay"] == "10 decisions, 5 allowed, $89.999999 captured"
+    assert reasons["replay"] == "11 decisions, 5 allowed, $89.999999 captured"
     assert reasons["life"].startswith("revoked on the chain in block ")
     assert reasons["life"].endswith(", and in the log")
 
@@ -204,7 +204,7 @@ def change_proof(document: Document) -> None:
     records(document)[2]["proof"][1] = f"{node[:-1]}{'0' if node[-1] != '0' else '1'}"
 
 
-LOG_SIZE = 31
+LOG_SIZE = 36
 ATTACKS: list[tuple[str, Edit, str]] = [
     # The file's form
     ("a field is added", lambda d: d.update(note="x"), "format"),

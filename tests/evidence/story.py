@@ -26,6 +26,7 @@ from engine.db.tables import Record, table
 from engine.evidence.chain_view import GatewayView
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
+from tests.ledger.approving import asked_for, first_key, grant
 from tests.world import USD, WORKSPACE, World
 
 Document = dict[str, Any]
@@ -185,9 +186,9 @@ def pass_time(world: World, clock: ManualClock, by_ms: int) -> None:
 
 
 def live(world: World, clock: ManualClock) -> SessionView:
-    """A session in which everything happens that can happen to a payment."""
+    """A session in which nearly everything happens that can happen to a payment."""
     view = world.session(
-        Limits(50 * USD, 100 * USD, 500 * USD, None, 45 * USD),
+        Limits(50 * USD, 100 * USD, 500 * USD, None, 44 * USD),
         mint_pkp=True,
         label="shopping ≤ 100 $",
         merchants=("books", "data"),
@@ -207,7 +208,8 @@ def live(world: World, clock: ManualClock) -> SessionView:
     world.engine.ledger.void(WORKSPACE, held[1].id).result()
     later(20)
     assert world.engine.payments.get(WORKSPACE, held[2].id).state == "expired"
-    assert world.pay(view, 45, merchant="data").state == "captured"
+    waiting = asked_for(world, view, 45, merchant="data")
+    assert grant(world, waiting, first_key(world)).state == "granted"
     assert world.pay(view, 11, merchant="data").decision["code"] == "LIMIT_EXCEEDED"
     world.engine.anchor()
     world.engine.revoke_session(WORKSPACE, view.id, by="operator")

@@ -63,7 +63,7 @@ class Scene:
         engine = self.world.engine
         found = []
         for view in self.views:
-            kept = engine.writer.call(lambda batch: engine.ledger._account(batch, view.id))  # noqa: B023
+            kept = engine.writer.call(lambda batch: engine.ledger.account(batch, view.id))  # noqa: B023
             read = engine.writer.call(lambda batch: load_account(batch, view.id))  # noqa: B023
             assert facts(kept) == facts(read)
             found.append(facts(kept))

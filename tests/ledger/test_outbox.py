@@ -64,6 +64,7 @@ def test_a_hold_tells_of_its_beginning_and_of_its_end(
     payment = world.pay(view, 60, key="k", hold=True)
     payload = {
         "payment_id": payment.id,
+        "approval_id": None,
         "session_id": view.id,
         "state": "held",
         "amount_micro_usd": 60 * USD,
@@ -151,7 +152,7 @@ def test_a_reached_limit_is_told_once_in_a_row_of_denials(world: World, clock: M
 
 
 def test_other_denials_tell_nothing(world: World) -> None:
-    view = world.session(Limits(None, None, None, None, 50 * USD), merchants=("books",))
+    view = world.session(Limits(50 * USD, None, None, None, None), merchants=("books",))
     for dollars, merchant in ((51, "books"), (1, "casino"), (1, None)):
         assert world.pay(view, dollars, merchant=merchant).state == "denied"
     assert events(world, view) == []
@@ -164,6 +165,7 @@ def test_the_event_of_a_reached_limit_names_the_denied_payment(world: World) -> 
     assert (name, seq, at_ms) == ("agent.session.limit_reached", 1, denied.decided_ms)
     assert payload == {
         "payment_id": denied.id,
+        "approval_id": None,
         "session_id": view.id,
         "state": "denied",
         "amount_micro_usd": 101 * USD,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from engine.policy.budgets import BudgetLimits
+from tests.ledger.approving import ABOVE_50, asked_for
 from tests.world import USD, WORKSPACE, World
 
 STORES = ("sqlite",)
@@ -14,6 +15,7 @@ STORES = ("sqlite",)
 ABOUT_SESSIONS = {
     "session_keys": "session_id",
     "decisions": "session_id",
+    "approvals": "session_id",
     "records": "stream",
     "outbox": "stream",
     "budget_entries": "session_id",
@@ -31,7 +33,8 @@ def test_workspace_type_and_label_stand_in_every_row(
     world: World, kind: str, label: str | None
 ) -> None:
     world.engine.budgets.set(WORKSPACE, None, BudgetLimits(per_day=1000 * USD), by="test")
-    view = world.session(mint_pkp=True, type=kind, label=label)
+    view = world.session(ABOVE_50, mint_pkp=True, type=kind, label=label)
+    asked_for(world, view)
     held = world.pay(view, 1, hold=True)
     world.engine.ledger.capture(WORKSPACE, held.id, USD).result()
     world.engine.revoke_session(WORKSPACE, view.id, by="somebody")

@@ -20,6 +20,7 @@ class Route:
     body: Any = None
 
 
+GENEROUS = {"max_per_day": 1_000_000}
 WORKSPACE_BUDGET = "/api/v1/budgets/workspace"
 AGENT_BUDGET = "/api/v1/agents/{agent_id}/budget"
 AGENT = "an-agent-of-acme-and-of-nobody-else"
@@ -43,7 +44,7 @@ ROUTES = {
 }
 for budget in (WORKSPACE_BUDGET, AGENT_BUDGET):
     ROUTES |= {
-        ("PUT", budget): Route("operator", 200, {"max_per_day": 1}),
+        ("PUT", budget): Route("operator", 200, GENEROUS),
         ("GET", budget): Route("operator"),
         ("DELETE", budget): Route("operator"),
     }
@@ -118,9 +119,9 @@ class Callers:
         """Ask for the session and for a new hold of `acme`, or for the ids given."""
         ids = {"session_id": self.session["id"], "agent_id": AGENT} | changes
         if "budget" in path and method != "PUT":  # what was lifted before is there again
-            self.api.call("PUT", AGENT_BUDGET.format(**ids), {"max_per_day": 1}, key=self.acme)
+            self.api.call("PUT", AGENT_BUDGET.format(**ids), GENEROUS, key=self.acme)
             for key in self.operators:
-                self.api.call("PUT", WORKSPACE_BUDGET, {"max_per_day": 1}, key=key)
+                self.api.call("PUT", WORKSPACE_BUDGET, GENEROUS, key=key)
         if "{payment_id}" in path and "payment_id" not in ids:
             ids["payment_id"] = self.api.hold(self.token)["id"]
         body = ROUTES[method, path].body

@@ -43,10 +43,10 @@ load_all_checks()
 def things(api: Served) -> tuple[dict[str, str], dict[str, str]]:
     """Ids of a new session and a new hold, and the credentials for everything about them."""
     session = api.session()
-    held = api.hold(session["session_token"], 1_000_000)
-    ids = {"session_id": session["id"], "payment_id": held["id"], "agent_id": "bot"}
     for path in ("/api/v1/budgets/workspace", "/api/v1/agents/bot/budget"):
         api.call("PUT", path, {"max_lifetime": 999_999_999}, key=api.key)
+    held = api.hold(session["session_token"], 1_000_000)
+    ids = {"session_id": session["id"], "payment_id": held["id"], "agent_id": "bot"}
     return ids, {
         "Authorization": f"Bearer {api.key}",
         "X-Session-Token": session["session_token"],

@@ -33,7 +33,8 @@ from api.rest.views import (
 )
 from engine.engine import Engine
 from engine.errors import Conflict, NotFound, Unavailable
-from engine.ledger.payment import Payment, parse_payment_id, request_of
+from engine.ledger.ask import read_request
+from engine.ledger.payment import Payment, parse_payment_id
 from engine.policy.decision import Remaining
 from engine.workspaces.access import Operator, SessionHolder
 
@@ -143,7 +144,7 @@ async def get_payment(
     """The decision as it was made, the state of its hold, and what the limits leave by now."""
     check_party(party, payment_id)
     payment = engine.payments.get(party.workspace_id, payment_id)
-    left = engine.ledger.remaining(payment.session_id, request_of(payment.request))
+    left = engine.ledger.remaining(payment.session_id, read_request(payment.request))
     now: Remaining | None = None
     with contextlib.suppress(Unavailable):  # what was decided can be read all the same
         now = await commits.wait(left)

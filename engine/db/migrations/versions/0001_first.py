@@ -44,6 +44,37 @@ def upgrade() -> None:
         sa.UniqueConstraint("secret_hash"),
     )
     op.create_table(
+        "approvals",
+        sa.Column("session_id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("workspace_id", sa.Text(), nullable=False),
+        sa.Column("session_type", sa.Text(), nullable=False),
+        sa.Column("label", sa.Text(), nullable=True),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("policy_version", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("grants_json", sa.Text(), nullable=False),
+        sa.Column("denied_by", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("code", sa.Text(), nullable=True),
+        sa.Column("decided_number", sa.BigInteger(), nullable=True),
+        sa.Column("requested_ms", sa.BigInteger(), nullable=False),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=False),
+        sa.Column("ended_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("session_id", "number"),
+    )
+    op.create_index(
+        "approvals_by_workspace", "approvals", ["workspace_id", "requested_ms"], unique=False
+    )
+    op.create_index(
+        "approvals_waiting",
+        "approvals",
+        ["expires_ms"],
+        unique=False,
+        sqlite_where=sa.text("state = 'waiting'"),
+        postgresql_where=sa.text("state = 'waiting'"),
+    )
+    op.create_table(
         "budget_entries",
         sa.Column("budget", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -226,6 +257,7 @@ def upgrade() -> None:
         sa.Column("grant_hash", sa.LargeBinary(), nullable=False),
         sa.Column("restrictions_json", sa.Text(), nullable=False),
         sa.Column("policy_version", sa.BigInteger(), nullable=False),
+        sa.Column("approvals_required", sa.Integer(), nullable=False),
         sa.Column("owner_signature", sa.LargeBinary(), nullable=True),
         sa.Column("public_key", sa.LargeBinary(), nullable=False),
         sa.Column("token_id", sa.LargeBinary(), nullable=False),
