@@ -60,6 +60,7 @@ class SessionAnswer(TypedDict):
     conditions: list[str]
     restrictions: list[str]
     policy_version: int
+    approvals_required: int
     status: str
     is_active: bool
     created_at: str
@@ -249,6 +250,7 @@ class PaymentAnswer(TypedDict):
     created_at: str
     expires_at: str | None
     closed_at: str | None
+    approval_id: str | None
     decision: DecisionAnswer
     remaining_today: Dollars | None
     remaining_this_week: Dollars | None
@@ -283,6 +285,53 @@ class PaymentsPage(TypedDict):
     """A page of payments, the newest first."""
 
     data: list[PaymentAnswer]
+    pagination: Pagination
+
+
+class GrantAnswer(TypedDict):
+    """One operator's grant."""
+
+    key_id: str
+    granted_at: str
+
+
+class ApprovalAnswer(TypedDict):
+    """What a denied payment waits for, and what became of it.
+
+    `payment_id` is the payment that was decided with the last grant, `code` why it was refused.
+    """
+
+    id: str
+    session_id: str
+    session_type: str | None
+    session_label: str | None
+    state: Literal["waiting", "granted", "denied", "expired", "refused"]
+    digest: str
+    policy_version: int
+    approvals_required: int
+    grants: list[GrantAnswer]
+    denied_by: str | None
+    reason: str | None
+    code: str | None
+    denied_payment_id: str
+    payment_id: str | None
+    amount_usd: Dollars
+    currency: Literal["USD"]
+    merchant_id: str | None
+    payment_token: str
+    chain: str
+    capture_method: Literal["automatic", "manual"]
+    description: str | None
+    metadata: dict[str, Any]
+    created_at: str
+    expires_at: str
+    ended_at: str | None
+
+
+class ApprovalsPage(TypedDict):
+    """A page of approvals, the newest first."""
+
+    data: list[ApprovalAnswer]
     pagination: Pagination
 
 

@@ -9,7 +9,15 @@ from api.rest.answers import Health, Readiness
 from api.rest.auth import SessionTokens
 from api.rest.body_limit import BodyLimit
 from api.rest.commits import Commits
-from api.rest.routes import budgets, explanations, log, payments, sessions, workspaces
+from api.rest.routes import (
+    approvals,
+    budgets,
+    explanations,
+    log,
+    payments,
+    sessions,
+    workspaces,
+)
 from engine.engine import Engine
 
 
@@ -34,6 +42,7 @@ def create_app(engine: Engine) -> FastAPI:
         app.include_router(explanations.of_sessions, prefix=prefix)
     app.include_router(payments.router)
     app.include_router(explanations.of_payments)
+    app.include_router(approvals.router)
     app.include_router(workspaces.router)
     app.include_router(budgets.router)
     app.include_router(log.router)

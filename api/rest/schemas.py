@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from api.rest.answers import Pagination
 from api.rest.exact_json import Unreadable
 from api.rest.fields import (
     AgentId,
@@ -26,8 +27,12 @@ from api.rest.fields import (
     dollars,
     printable,
 )
+from engine.audit.approvals import REQUIRED_MAX
+from engine.ledger.approval import State
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import DEFAULT_LIMITS
+
+Approvers = Annotated[int, Field(ge=1, le=REQUIRED_MAX)]
 
 
 class Body(BaseModel):
@@ -85,6 +90,9 @@ class CreateSession(SessionBody):
     """A new session."""
 
     user_wallet: Wallet
+    approvals_required: Approvers = Field(
+        default=1, description="So many operators must grant an approval"
+    )
     mint_pkp: bool = False
 
 
@@ -94,6 +102,9 @@ class CreateChild(SessionBody):
     user_wallet: Wallet | None = Field(default=None, description="The parent's, and no other")
     mint_pkp: bool | None = Field(
         default=None, description="As the parent; children of a session on the chain are there too"
+    )
+    approvals_required: Approvers | None = Field(
+        default=None, description="As many as for the parent unless more are said"
     )
 
 
@@ -159,6 +170,12 @@ class Capture(Body):
     """How much of a hold to spend; all of it by default."""
 
     amount: Usd | None = None
+
+
+class Deny(Body):
+    """Why an approval is denied."""
+
+    reason: Annotated[str, printable(500)] | None = None
 
 
 class RegisterAgent(Body):
@@ -240,11 +257,27 @@ class Page(BaseModel):
         """How many entries come before the page."""
         return (self.page - 1) * self.limit
 
+    def pagination(self, total: int) -> Pagination:
+        """Where this page is among `total` entries."""
+        return {
+            "page": self.page,
+            "limit": self.limit,
+            "total": total,
+            "total_pages": -(-total // self.limit),
+        }
+
 
 class PaymentsQuery(Page):
     """Which payments; of one session, or all that the caller may see."""
 
     session_id: str | None = None
+
+
+class ApprovalsQuery(Page):
+    """Which approvals; of one session or all, in one state or every."""
+
+    session_id: str | None = None
+    state: State | None = None
 
 
 class SessionsQuery(Page):

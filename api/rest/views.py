@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from api.rest.answers import (
+    ApprovalAnswer,
     BudgetAnswer,
     ConditionLeft,
     DeniedPayment,
@@ -16,7 +17,9 @@ from api.rest.answers import (
     SmartPaymentAnswer,
 )
 from api.rest.errors import error_body
+from engine.audit.approvals import REQUIRED_CODE
 from engine.engine import Engine
+from engine.ledger.approval import WAITING_MAX, Approval
 from engine.ledger.payment import Payment, State
 from engine.policy.conditions import Cap
 from engine.policy.decide import Left
@@ -62,6 +65,7 @@ def session_json(engine: Engine, view: SessionView, left: Left) -> SessionAnswer
         "conditions": list(view.grant.conditions),
         "restrictions": list(view.restrictions),
         "policy_version": view.policy_version,
+        "approvals_required": view.approvals_required,
         "status": view.state,
         "is_active": view.state == "active" and engine.clock() < view.expires_ms,
         "created_at": time_text(view.created_ms),
@@ -187,6 +191,7 @@ def payment_json(payment: Payment, left: Remaining | None = None) -> PaymentAnsw
         "created_at": time_text(payment.decided_ms),
         "expires_at": None if payment.expires_ms is None else time_text(payment.expires_ms),
         "closed_at": None if payment.closed_ms is None else time_text(payment.closed_ms),
+        "approval_id": payment.approval_id,
         "decision": {
             "allowed": decision["allowed"],
             "code": decision["code"],
@@ -222,14 +227,51 @@ def smart_payment_json(payment: Payment) -> SmartPaymentAnswer:
 
 def denied_json(payment: PaymentAnswer) -> DeniedPayment:
     """A denied payment, which is an error at the same time."""
-    decision = payment["decision"]
+    decision, reason = payment["decision"], payment["decision"]["reason"]
+    if decision["code"] == REQUIRED_CODE and payment["approval_id"] is None:
+        reason += f" {WAITING_MAX} of the session wait already, so none was asked for."
     denial = error_body(
         decision["code"],
-        decision["reason"],
+        reason,
         rule=decision["rule"],
         evidence=decision["evidence"],
     )
     return {**payment, **denial}
+
+
+def approval_json(approval: Approval) -> ApprovalAnswer:
+    """An approval, and what it is for."""
+    request = approval.request
+    return {
+        "id": approval.id,
+        "session_id": approval.session_id,
+        "session_type": approval.stream.session_type,
+        "session_label": approval.stream.label,
+        "state": approval.state,
+        "digest": approval.digest,
+        "policy_version": approval.policy_version,
+        "approvals_required": approval.required,
+        "grants": [
+            {"key_id": given.key_id, "granted_at": time_text(given.at_ms)}
+            for given in approval.grants
+        ],
+        "denied_by": approval.denied_by,
+        "reason": approval.reason,
+        "code": approval.code,
+        "denied_payment_id": approval.denied_payment_id,
+        "payment_id": approval.payment_id,
+        "amount_usd": usd_number(request["amount_micro_usd"]),
+        "currency": "USD",
+        "merchant_id": request["merchant"],
+        "payment_token": request["token"],
+        "chain": request["chain"],
+        "capture_method": "automatic" if request["capture"] else "manual",
+        "description": request["description"],
+        "metadata": json.loads(request["metadata_json"]),
+        "created_at": time_text(approval.requested_ms),
+        "expires_at": time_text(approval.expires_ms),
+        "ended_at": None if approval.ended_ms is None else time_text(approval.ended_ms),
+    }
 
 
 def _typed_data(engine: Engine, view: SessionView) -> dict[str, Any]:

@@ -153,7 +153,8 @@ class Approvals:
 
     def _waiting(self, batch: Batch, before: Approval) -> tuple[Account, Waiting]:
         if before.state != "waiting":
-            raise Conflict(f"the approval is {before.state}", code=f"approval_{before.state}")
+            why = "" if before.code is None else f": {before.code}"
+            raise Conflict(f"the approval is {before.state}{why}", code=f"approval_{before.state}")
         account = self.ledger.account(batch, before.session_id)
         waiting = account.approvals.get(before.digest)
         if waiting is None or waiting.number != before.number:

@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Iterator
 from typing import Any
 
-from tests.rest.served import PAYMENTS, SESSIONS, SMART
+from tests.rest.served import APPROVALS, PAYMENTS, SESSIONS, SMART
 
 SIMULATE = SESSIONS + "/{session_id}/simulate"
 BACKTEST = SESSIONS + "/{session_id}/backtest"
@@ -12,6 +12,7 @@ CONSENT = SESSIONS + "/{session_id}/consent"
 CHILDREN = SESSIONS + "/{session_id}/children"
 RESTRICT = SESSIONS + "/{session_id}/restrict"
 CAPTURE = PAYMENTS + "/{payment_id}/capture"
+DENY = APPROVALS + "/{approval_id}/deny"
 
 # A good request for every route that takes a body; text is where text may be.
 GOOD: dict[str, dict[str, Any]] = {
@@ -26,6 +27,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "permissions": ["pay"],
         "conditions": ["never merchant casino"],
         "duration_hours": 1,
+        "approvals_required": 1,
         "mint_pkp": False,
         "await_consent": False,
         "type": "agent",
@@ -43,6 +45,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "permissions": ["pay"],
         "conditions": ["never merchant casino"],
         "duration_hours": 1,
+        "approvals_required": 1,
         "mint_pkp": False,
         "await_consent": False,
         "type": "agent",
@@ -80,6 +83,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "metadata": {"a": 1},
     },
     CAPTURE: {"amount": 1},
+    DENY: {"reason": "not this one"},
     BACKTEST: {
         "limits": {"max_per_day": 5},
         "allowed_merchants": ["books"],
@@ -94,6 +98,7 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 GOOD[SIMULATE] = GOOD[PAYMENTS]
 ROUTES = tuple(GOOD)
+MAY_BE_EMPTY = (CAPTURE, DENY, BACKTEST)
 
 EVERY_TYPE: tuple[Any, ...] = (
     None,

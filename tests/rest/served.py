@@ -13,6 +13,7 @@ from tests.world import World
 
 SESSIONS = "/api/v1/ai/sessions"
 PAYMENTS = "/api/v1/payments"
+APPROVALS = "/api/v1/approvals"
 SMART = "/api/v1/ai/smart-payment"
 FRAMEWORK_PATHS = ("/", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
 NO_LIMITS = dict.fromkeys(

@@ -8,7 +8,16 @@ import pytest
 from starlette.routing import Mount
 
 from api.rest.app import create_app
-from tests.rest.served import FRAMEWORK_PATHS, PAYMENTS, SESSIONS, SMART, Served, refused
+from tests.rest.served import (
+    APPROVALS,
+    FRAMEWORK_PATHS,
+    NO_LIMITS,
+    PAYMENTS,
+    SESSIONS,
+    SMART,
+    Served,
+    refused,
+)
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,7 @@ class Route:
     body: Any = None
 
 
-GENEROUS = {"max_per_day": 1_000_000}
+GENEROUS = {"max_per_day": 999_999_999}
 WORKSPACE_BUDGET = "/api/v1/budgets/workspace"
 AGENT_BUDGET = "/api/v1/agents/{agent_id}/budget"
 AGENT = "an-agent-of-acme-and-of-nobody-else"
@@ -36,6 +45,10 @@ ROUTES = {
     ("GET", PAYMENTS + "/{payment_id}/explanation"): Route("party"),
     ("POST", PAYMENTS + "/{payment_id}/capture"): Route("party"),
     ("POST", PAYMENTS + "/{payment_id}/void"): Route("party"),
+    ("GET", APPROVALS): Route("operator"),
+    ("GET", APPROVALS + "/{approval_id}"): Route("party"),
+    ("POST", APPROVALS + "/{approval_id}/grant"): Route("operator"),
+    ("POST", APPROVALS + "/{approval_id}/deny"): Route("operator", 200, {"reason": "no"}),
     ("POST", "/api/v1/workspaces"): Route("admin", 409, {"id": "acme", "name": "Acme"}),
     ("POST", "/api/v1/agents"): Route("operator", 201, {"agent_id": "bot"}),
     ("GET", "/api/v1/agents"): Route("operator"),
@@ -64,6 +77,12 @@ for root in (SESSIONS, "/api/v1/sessions"):
         ("POST", root + "/{session_id}/backtest"): Route("operator", 200, {}),
     }
 
+ABSENT = {
+    "session_id": "sess_" + "0" * 26,
+    "payment_id": "pay_" + "0" * 26 + "_0",
+    "approval_id": "apr_" + "0" * 26 + "_0",
+    "agent_id": "nobody",
+}
 CALLERS = (
     "nobody",
     "no bearer",
@@ -94,7 +113,8 @@ class Callers:
         api.world.engine.access.ensure_admin(admin)  # revokes the first
         api.key = admin
         self.api = api
-        self.session = api.session(key=self.acme)
+        limits = NO_LIMITS | {"require_approval_above": 1_000_000}
+        self.session = api.session(key=self.acme, limits=limits)
         self.token = self.session["session_token"]
         api.post("/api/v1/agents", {"agent_id": AGENT}, key=self.acme)
         self.operators = {self.acme, admin, other}
@@ -124,9 +144,16 @@ class Callers:
                 self.api.call("PUT", WORKSPACE_BUDGET, GENEROUS, key=key)
         if "{payment_id}" in path and "payment_id" not in ids:
             ids["payment_id"] = self.api.hold(self.token)["id"]
+        if "{approval_id}" in path and "approval_id" not in ids:
+            ids["approval_id"] = self.waiting()
         body = ROUTES[method, path].body
         sent = {} if body is None else {"body": body}
         return self.api.call(method, path.format(**ids), **sent, **self.credentials[caller])
+
+    def waiting(self) -> str:
+        """An approval of the session, which nobody decided yet."""
+        approval: str = self.api.pay(self.token, 1_000_001).json()["approval_id"]
+        return approval
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +222,7 @@ def test_strangers_learn_nothing_from_what_they_send_and_leave_no_trace(
     callers: Callers, method: str, path: str, caller: str
 ) -> None:
     api = callers.api
-    ids = {"session_id": callers.session["id"], "agent_id": AGENT}
-    ids["payment_id"] = "pay_" + "0" * 26 + "_0"
+    ids = {**ABSENT, "session_id": callers.session["id"], "agent_id": AGENT}
     before = api.records()
     for raw in ("{", "[]", '{"unknown":1}'):
         answer = api.call(method, path.format(**ids), raw=raw, **callers.credentials[caller])
@@ -220,11 +246,6 @@ def test_only_the_admin_hears_that_a_key_is_not_the_admins(callers: Callers) -> 
     refused(callers.ask("operator", "POST", "/api/v1/workspaces"), 401, "admin_key_required")
 
 
-ABSENT = {
-    "session_id": "sess_" + "0" * 26,
-    "payment_id": "pay_" + "0" * 26 + "_0",
-    "agent_id": "nobody",
-}
 NAMED_BY_ID = [pair for pair in NAMED if "{" in pair[1]]
 BY_ID = [pair for pair in ROUTES if "{" in pair[1]]
 
@@ -234,7 +255,8 @@ def test_what_is_anothers_looks_like_what_does_not_exist(
     callers: Callers, method: str, path: str
 ) -> None:
     absent = callers.ask("operator", method, path, **ABSENT)
-    others = ["other workspace"] + (["other session"] if "payment_id" in path else [])
+    token_too = "payment_id" in path or path == APPROVALS + "/{approval_id}"
+    others = ["other workspace"] + (["other session"] if token_too else [])
     foreign = [callers.ask(caller, method, path) for caller in others]
     assert absent.status_code == 404
     assert {(a.status_code, a.content) for a in foreign} == {(404, absent.content)}
@@ -312,6 +334,7 @@ def test_nothing_but_the_id_itself_names_a_thing(
     payment = callers.api.hold(callers.token)["id"]
     own = callers.session["id"] if "session_id" in path else payment
     own = AGENT if "agent_id" in path else own
+    own = callers.waiting() if "approval_id" in path else own
     text = TRICKS[trick].format(id=own, ID=own.upper(), half=own[:20])
     target = re.sub(r"\{\w+\}", lambda _: text, path)
     body = ROUTES[method, path].body

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from api.rest.app import create_app
 from engine.engine import Engine
-from tests.rest.served import Served
+from tests.rest.served import NO_LIMITS, Served
 
 EXAMPLES_PER_OPERATION = 40
 CHECKS = [
@@ -42,11 +42,17 @@ load_all_checks()
 
 def things(api: Served) -> tuple[dict[str, str], dict[str, str]]:
     """Ids of a new session and a new hold, and the credentials for everything about them."""
-    session = api.session()
+    session = api.session(limits=NO_LIMITS | {"require_approval_above": 1_000_000})
     for path in ("/api/v1/budgets/workspace", "/api/v1/agents/bot/budget"):
         api.call("PUT", path, {"max_lifetime": 999_999_999}, key=api.key)
     held = api.hold(session["session_token"], 1_000_000)
-    ids = {"session_id": session["id"], "payment_id": held["id"], "agent_id": "bot"}
+    waiting = api.pay(session["session_token"], 1_000_001).json()["approval_id"]
+    ids = {
+        "session_id": session["id"],
+        "payment_id": held["id"],
+        "approval_id": waiting,
+        "agent_id": "bot",
+    }
     return ids, {
         "Authorization": f"Bearer {api.key}",
         "X-Session-Token": session["session_token"],

@@ -120,12 +120,7 @@ def list_payments(
     )
     return {
         "data": [payment_json(payment) for payment in payments],
-        "pagination": {
-            "page": wanted.page,
-            "limit": wanted.limit,
-            "total": total,
-            "total_pages": -(-total // wanted.limit),
-        },
+        "pagination": wanted.pagination(total),
     }
 
 

@@ -50,7 +50,13 @@ router = APIRouter(
 async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> CreatedSession:
     """The token in the answer is not shown again."""
 
-    new = _new_session(engine, body, body.user_wallet, mint_pkp=body.mint_pkp)
+    new = _new_session(
+        engine,
+        body,
+        body.user_wallet,
+        mint_pkp=body.mint_pkp,
+        approvals_required=body.approvals_required,
+    )
     return await to_thread.run_sync(_created, engine, caller.workspace_id, new, limiter=_WAITING)
 
 
@@ -98,6 +104,7 @@ async def create_child(
         body,
         body.user_wallet or parent.user_wallet,
         mint_pkp=parent.mint_pkp if body.mint_pkp is None else body.mint_pkp,
+        approvals_required=body.approvals_required,
         parent_id=session_id,
     )
     limiter = _HOLDERS_WAITING if holder else _WAITING
@@ -178,6 +185,7 @@ def _new_session(
     wallet: str,
     *,
     mint_pkp: bool,
+    approvals_required: int | None,
     parent_id: str | None = None,
 ) -> NewSession:
     limits = body.limits
@@ -205,4 +213,5 @@ def _new_session(
         metadata_json=body.metadata or "{}",
         conditions=tuple(body.conditions),
         parent_id=parent_id,
+        approvals_required=approvals_required,
     )
