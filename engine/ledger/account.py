@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from engine.audit.canonical import decode_object
+from engine.audit.canonical import decode_object, encode_own
 from engine.db.tables import Approval, Record, Session, table
 from engine.db.tables import Decision as DecisionRow
 from engine.errors import NotFound, Unavailable
@@ -207,13 +207,26 @@ def load_account(batch: Batch, session_id: str) -> Account:
         account.delegates = batch.read(beneath.limit(1)).first() is not None
         for body in batch.read(bodies.order_by(_records.c.seq)).scalars():
             record = _decode(body)
-            account.grant_hash = account.grant_hash or record["body"]["grant_hash"]
+            if account.records == 0:
+                _compare_grant(account, row, record["body"])
             account.apply(record)
         _compare(batch, account, row)
     except _DAMAGE as error:
         raise _damaged(session_id, error) from error
-    account.genuine = grant.hash().hex() == row.grant_hash.hex() == account.grant_hash
     return account
+
+
+def _compare_grant(account: Account, row: Any, told: Mapping[str, Any]) -> None:
+    """The parameters are genuine if the first record tells the same, and the same hash of them.
+
+    They were hashed when the record was written, and it is hashed in the log, so hashing them once
+    more would show nothing that this does not.
+    """
+    account.grant_hash = told["grant_hash"]
+    account.genuine = (
+        row.grant_json.encode() == encode_own(told["grant"])
+        and row.grant_hash.hex() == account.grant_hash
+    )
 
 
 def follow_account(batch: Batch, account: Account) -> Account:
