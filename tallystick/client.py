@@ -231,6 +231,34 @@ class Client:
             timeout_s=REPLAY_TIMEOUT_S,
         )
 
+    def approvals(
+        self,
+        *,
+        session_id: str | None = None,
+        state: str | None = None,
+        page: int = 1,
+        limit: int = 20,
+    ) -> dict[str, Any]:
+        """A page of at most 100 approvals, the newest first."""
+        of = "" if session_id is None else f"&session_id={_part(session_id)}"
+        of += "" if state is None else f"&state={_part(state)}"
+        return self._object("GET", f"/api/v1/approvals?page={page}&limit={limit}{of}")
+
+    def approval(self, approval_id: str) -> dict[str, Any]:
+        """What a denied payment waits for (`approval_id` of the `ApiError`'s body); once granted
+        it names the payment."""
+        return self._object("GET", f"/api/v1/approvals/{_part(approval_id)}")
+
+    def grant_approval(self, approval_id: str) -> dict[str, Any]:
+        """Grant an approval; look at its `state`: the payment is made, refused, or waits for more
+        grants."""
+        return self._object("POST", f"/api/v1/approvals/{_part(approval_id)}/grant")
+
+    def deny_approval(self, approval_id: str, reason: str | None = None) -> dict[str, Any]:
+        """Deny an approval."""
+        path = f"/api/v1/approvals/{_part(approval_id)}/deny"
+        return self._object("POST", path, {"reason": reason})
+
     def anchor(self) -> dict[str, Any]:
         """Sign a checkpoint of the log and anchor it now."""
         return self._object("POST", "/api/v1/log/anchor")

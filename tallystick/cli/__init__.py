@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from tallystick.cli import audit, budgets, explanations, payments, server, sessions
+from tallystick.cli import approvals, audit, budgets, explanations, payments, server, sessions
 from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
 
 READER_GONE_EXIT_CODE = 141
@@ -51,6 +51,7 @@ app.add_typer(budgets.app, name="budgets", help="Set, list and lift budgets abov
 payments.add_to(app)
 app.add_typer(payments.app, name="payments", help="List and show payments.")
 explanations.add_to(app)
+app.add_typer(approvals.app, name="approvals", help="List, show, grant and deny approvals.")
 audit.add_to(app)
 
 

@@ -121,6 +121,8 @@ def fail(error: Exception) -> int:
 def _what_next(error: Exception) -> str:
     if not isinstance(error, ApiError):
         return ""
+    if (approval := error.body.get("approval_id")) is not None:
+        return f": {approval} waits to be granted"
     if error.code == "unreachable":
         return ": is `tallystick serve` running? TALLYSTICK_URL or --url names it"
     if error.is_unknown and error.idempotency_key is not None:

@@ -1,7 +1,6 @@
 """`tallystick pay`, `capture`, `void` and `payments …`"""
 
-from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +15,7 @@ from tallystick.cli.connection import (
     as_session,
 )
 from tallystick.cli.output import console, dollars, fields, minute, print_json, table
-from tallystick.client import Client
-
-PAGE_SIZE_MAX = 100
+from tallystick.cli.pages import PAGE_SIZE_MAX, newest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -93,7 +90,10 @@ def list_payments(
     With an API key those of the workspace, with a session token its own.
     """
     with as_party(url, api_key, session_token) as client:
-        payments = list(islice(_newest(client, session), limit))
+        listed = newest(
+            lambda page: client.payments(session_id=session, page=page, limit=PAGE_SIZE_MAX)
+        )
+        payments = list(islice(listed, limit))
     if as_json:
         print_json(payments)
         return
@@ -137,6 +137,7 @@ def get(
         ("state", found["state"]),
         ("decision", found["decision"]["code"]),
         ("reason", found["decision"]["reason"]),
+        ("approval", found["approval_id"] or "none"),
         ("amount", dollars(found["amount_usd"])),
         ("captured", dollars(found["captured_usd"])),
         ("merchant", found["merchant_id"] or "none"),
@@ -152,19 +153,6 @@ def get(
 
 def _left_today(now: dict[str, Any] | None) -> str:
     return "unknown" if now is None else dollars(now["today"])
-
-
-def _newest(client: Client, session: str | None) -> Iterator[dict[str, Any]]:
-    """Payments from the newest on; each once, also when new ones push others to the next page."""
-    seen: set[str] = set()
-    for page in count(1):
-        found = client.payments(session_id=session, page=page, limit=PAGE_SIZE_MAX)
-        for payment in found["data"]:
-            if payment["id"] not in seen:
-                seen.add(payment["id"])
-                yield payment
-        if page >= found["pagination"]["total_pages"]:
-            return
 
 
 def _print(payment: dict[str, Any], as_json: bool) -> None:

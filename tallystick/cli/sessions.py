@@ -33,6 +33,9 @@ def create(
     max_per_week: Limit = None,
     max_per_month: Limit = None,
     require_approval_above: Limit = None,
+    approvals_required: Annotated[
+        int | None, typer.Option(help="How many operators must grant what is above; 1 to 10.")
+    ] = None,
     merchant: Annotated[
         list[str] | None, typer.Option(help="An allowed merchant; may be repeated.")
     ] = None,
@@ -88,6 +91,7 @@ def create(
             conditions=condition or [],
             duration_hours=int(duration) if duration.isdecimal() else duration,
             label=label,
+            **({} if approvals_required is None else {"approvals_required": approvals_required}),
             mint_pkp=mint_pkp or (None if parent else False),
             await_consent=sign is not None,
         )
@@ -199,6 +203,7 @@ def _show(session: dict[str, Any]) -> None:
         ("per 7 days", _left(session["remaining_this_week"], limits["max_per_week"])),
         ("per 30 days", _left(session["remaining_this_month"], limits["max_per_month"])),
         ("approval above", dollars(limits["require_approval_above"])),
+        ("approvals required", str(session["approvals_required"])),
         ("merchants", ", ".join(session["allowed_merchants"] or ["any"])),
     ]
     rows += [("condition", sentence) for sentence in session["conditions"]]

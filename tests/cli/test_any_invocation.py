@@ -35,6 +35,7 @@ def test_no_command_is_left_out() -> None:
     )
     assert {(name,) for name in names} <= set(ALL)
     assert {("payments", name) for name in ("list", "get")} <= set(ALL)
+    assert {("approvals", name) for name in ("list", "show", "grant", "deny")} <= set(ALL)
 
 
 @pytest.mark.parametrize("command", ALL, ids=lambda words: " ".join(words) or "tallystick")
@@ -54,12 +55,12 @@ anything = st.one_of(
     st.text(max_size=30),
     st.text(st.characters(categories=["Cs"]), min_size=1, max_size=3),  # bytes that are no text
     st.sampled_from(["", "-", "--", "0", "-1", "12.50", "none", "0x" + "1" * 40, "[/]", "\x1b[2J"]),
-    st.from_regex(r"(sess|pay)_[0-9a-z]{1,26}(_[0-9]+)?", fullmatch=True),
+    st.from_regex(r"(sess|pay|apr)_[0-9a-z]{1,26}(_[0-9]+)?", fullmatch=True),
 ).filter(lambda text: "\x00" not in text)
 option = st.sampled_from(
     [
         *("--agent-id", "--wallet", "--label", "--merchant", "--token", "--duration", "--mint-pkp"),
-        *("--condition", "--restriction", "--lift"),
+        *("--condition", "--restriction", "--lift", "--state", "--reason", "--approvals-required"),
         *("--max-per-day", "--require-approval-above", "--owner-key-file", "--hold", "--key"),
         *("--json", "--yes", "--url", "--api-key", "--session-token", "--rpc", "--registry"),
         *("--help", "--test-usdc", "--nonsense", "--policy", "--all", "--session"),
