@@ -5,19 +5,31 @@ Each engine here is what a server process has; that they are in one process is n
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from engine.errors import CannotStart, Unavailable
+from engine.errors import CannotStart, Conflict, Unauthenticated, Unavailable
 from engine.ledger.payment import Payment
 from engine.ledger.writer import Batch
 from engine.policy.limits import Limits
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
+from tests.ledger.approving import (
+    ABOVE_50,
+    asked_for,
+    grant,
+    new_key,
+    records_of,
+    replayed,
+    revoke_key,
+    shown,
+    told,
+)
 from tests.ledger.asking import ask, at_once
 from tests.ledger.oracle import Records, query, read_records
 from tests.servers import PostgresServer
@@ -265,3 +277,92 @@ def test_commits_are_synchronous_whatever_the_server_says(
     ):
         shown = sa.text("SHOW synchronous_commit")
         assert world.engine.database.writer.execute(shown).scalar_one() == "on"
+
+
+def test_an_approval_is_granted_in_whichever_process(pair: tuple[World, World]) -> None:
+    first, second = pair
+    keys = [new_key(first) for _ in range(2)]
+    view = first.session(ABOVE_50, approvals_required=2)
+    waiting = asked_for(first, view)
+    assert second.pay(view, 60).approval_id == waiting.id
+    assert grant(second, waiting, keys[0]).state == "waiting"
+    after = grant(first, waiting, keys[1])
+    assert after.state == "granted"
+    assert grant(second, waiting, keys[1]) == after
+    assert remaining(second, view) == 140 * USD
+    assert second.pay(view, 60).approval_id not in (None, waiting.id)
+    assert len(replayed(second, view).allowed_ms) == 1
+
+
+@pytest.mark.parametrize("against", ["nobody", "a denial", "a revocation", "a restriction"])
+def test_grants_in_two_processes_make_one_payment(pair: tuple[World, World], against: str) -> None:
+    first, second = pair
+    keys = [new_key(first) for _ in range(6)]
+    for _ in range(5):
+        view = first.session(ABOVE_50, approvals_required=3)
+        waiting = asked_for(first, view)
+        calls: list[Callable[[], Any]] = [
+            partial(grant, pair[number % 2], waiting, keys[number % 6]) for number in range(12)
+        ]
+        if against == "a denial":
+            deny = second.engine.approvals.deny
+            calls.append(partial(deny, WORKSPACE, waiting.id, by=keys[0]))
+        elif against == "a revocation":
+            revoke = second.engine.revoke_session
+            calls.append(partial(revoke, WORKSPACE, view.id, by="test"))
+        elif against == "a restriction":
+            restrict = second.engine.sessions.restrict
+            calls.append(partial(restrict, WORKSPACE, view.id, ("never merchant x",), by="test"))
+        answers = at_once(len(calls), lambda number, calls=calls: calls[number]())
+        errors = [answer for answer in answers if isinstance(answer, Exception)]
+        assert {type(error) for error in errors} <= {Conflict}
+        after = shown(second, waiting.id)
+        ends = {"nobody": ["granted"], "a denial": ["granted", "denied"]}
+        assert after.state in ends.get(against, ["granted", "refused"])
+        paid = query(
+            first.store,
+            "SELECT count(*) FROM decisions WHERE session_id = ? AND state != 'denied'",
+            view.id,
+        )
+        assert paid == [(1 if after.state == "granted" else 0,)]
+        kinds = told(first, view)
+        assert kinds.count("approval.granted") == len(after.grants) <= 3
+        assert remaining(first, view) == remaining(second, view)
+        replayed(first, view)
+
+
+def test_a_key_is_not_revoked_in_the_middle_of_a_grant(pair: tuple[World, World]) -> None:
+    """Whoever revokes first, the other way of it did not happen: no grant after the revocation."""
+    first, second = pair
+    for _ in range(10):
+        lost, other = new_key(first), new_key(first)
+        view = first.session(ABOVE_50, approvals_required=2)
+        waiting = asked_for(first, view)
+        grant(first, waiting, other)
+        granted, _ = at_once(
+            2,
+            lambda n, waiting=waiting, lost=lost: (
+                grant(second, waiting, lost) if n == 0 else revoke_key(first, lost)
+            ),
+        )
+        refused = isinstance(granted, Unauthenticated)
+        assert shown(first, waiting.id).state == ("waiting" if refused else "granted")
+        [(revoked_ms,)] = query(first.store, "SELECT revoked_ms FROM api_keys WHERE id = ?", lost)
+        times = [r.time_ms for r in records_of(first, view) if r.body.get("key") == lost]
+        assert len(times) == (0 if refused else 1)
+        assert all(time_ms <= revoked_ms for time_ms in times)
+
+
+def test_the_sweep_of_the_leader_ends_what_another_opened(
+    anvil: AnvilWithContracts, database_url: str, tmp_path: Path
+) -> None:
+    with engines(anvil, database_url, tmp_path, approval_ttl_s=1) as (first, second):
+        waiting = asked_for(second, second.session(ABOVE_50))
+
+        def over() -> bool:
+            rows = query(first.store, "SELECT state FROM approvals")
+            return rows == [("expired",)]
+
+        tick_until(first, over)
+        with pytest.raises(Conflict, match="expired"):
+            grant(second, waiting, new_key(second))
