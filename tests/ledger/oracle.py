@@ -49,6 +49,10 @@ class Budget:
     limits: dict[str, int | None]
     spends: dict[Any, Spend] = field(default_factory=dict)
 
+    def add(self, payment: Any, spend: Spend) -> None:
+        """Count an allowed payment."""
+        self.spends[payment] = spend
+
     def used(self, window: str, now_ms: int) -> int:
         """What was decided in `(now - length, now]` and still counts."""
         after_ms = now_ms - WINDOWS_MS[window]
@@ -98,14 +102,18 @@ class Records:
             record = json.loads(raw)
             seq, prev = self._heads.get(record["stream"], (0, None))
             require((record["seq"], record["prev"]) == (seq, prev), f"record {index} is unlinked")
-            require(record["time_ms"] >= self._time_ms, f"record {index} runs backwards")
+            require(self._in_time(record), f"record {index} runs backwards")
             self._heads[record["stream"]] = (seq + 1, leaf.hex())
-            self._time_ms = record["time_ms"]
             self._apply(record)
 
     def root(self, size: int) -> bytes:
         """The root of the first `size` records (RFC 6962)."""
         return rfc6962.root(rfc6962.subtrees(self.leaves), size)
+
+    def _in_time(self, record: dict[str, Any]) -> bool:
+        """Whoever writes alone never goes back in time, whatever the record is about."""
+        before_ms, self._time_ms = self._time_ms, record["time_ms"]
+        return before_ms <= self._time_ms
 
     def _apply(self, record: dict[str, Any]) -> None:
         body = record["body"]
@@ -127,7 +135,7 @@ class Records:
             f"{payment}: {decision['rule']}, but it is {rule}",
         )
         if rule is None:
-            budget.spends[payment] = Spend(now_ms, amount, True, body["hold_expires_ms"])
+            budget.add(payment, Spend(now_ms, amount, True, body["hold_expires_ms"]))
             over = [w for w, left in budget.remaining(now_ms).items() if (left or 0) < 0]
             require(not over, f"{payment} went over {over}")
 

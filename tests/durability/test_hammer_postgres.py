@@ -1,0 +1,130 @@
+"""Many processes on one PostgreSQL, killed again and again (see `hammer_postgres`), and whether the
+checks of that would hear a lie."""
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.policy.budgets import BudgetLimits
+from engine.policy.limits import Limits
+from tests.durability.hammer_postgres import hammer
+from tests.durability.journals import Journals
+from tests.durability.pools import Pool, SharedRecords, read_log
+from tests.ledger.oracle import Broken
+from tests.world import USD, WORKSPACE, World
+
+KILLS = 10
+
+
+def test_what_any_process_acknowledged_survives_every_kill(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = secrets.randbelow(10**9)
+    size = {"processes": 4, "decisions": 2_000, "kills": KILLS, "server_kills": 1}
+    try:
+        figures = hammer(tmp_path, seed=seed, **size)
+    except BaseException:
+        options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in size.items())
+        with capsys.disabled():
+            print(f"\nscripts/hammer-postgres --seed {seed} {options}")  # noqa: T201
+        raise
+    assert figures["kills"] == KILLS
+    assert figures["kills of the database"] == 1
+    assert figures["answers"] >= size["decisions"]
+    assert figures["sessions used up exactly"] + figures["budgets used up exactly"] > 0
+    assert min(figures[name] for name in ("allowed", "denied", "captured", "voided")) > 0
+
+
+@pytest.fixture
+def paid(world: World) -> tuple[World, list[str]]:
+    """Two sessions of one agent, whose budget of 100 dollars refuses the last payment."""
+    limits = Limits(None, 90 * USD, None, None, None)
+    world.engine.agents.register(WORKSPACE, "bot", None)
+    world.engine.budgets.set(WORKSPACE, "bot", BudgetLimits(per_day=100 * USD), by="test")
+    views = [world.session(limits) for _ in range(2)]
+    states = [world.pay(views[number % 2], 30, hold=number == 1).state for number in range(4)]
+    assert states == ["captured", "held", "captured", "denied"]
+    world.engine.lead.sequence()
+    return world, [view.id for view in views]
+
+
+@pytest.mark.parametrize(
+    ("limit", "truth"),
+    [(100, None), (119, None), (120, "denied|agent_budget"), (89, "agent_budget")],
+)
+def test_a_pool_is_known_to_the_cent(
+    paid: tuple[World, list[str]], limit: int, truth: str | None
+) -> None:
+    world, sessions = paid
+    pool = Pool("agent_budget", limit * USD)
+    records = SharedRecords({session: [pool] for session in sessions})
+    if truth is None:
+        records.feed(read_log(world.store))
+        assert pool.used == 90 * USD
+        return
+    with pytest.raises(Broken, match=truth):
+        records.feed(read_log(world.store))
+
+
+ASKED = {"key": "k", "session": "s", "amount": 5, "hold": False}
+ANSWER = {
+    "id": "pay_s_0",
+    "state": "captured",
+    "amount": 5,
+    "captured": 5,
+    "decided_ms": 1,
+    "expires_ms": 2,
+    "closed_ms": 1,
+    "allowed": True,
+    "code": "ALLOWED",
+    "rule": "all",
+    "replayed": False,
+}
+
+
+def journals(directory: Path, *lines: dict[str, Any], torn: bytes = b"") -> Journals:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (directory / "worker-0-0.jsonl").write_bytes(text.encode() + torn)
+    found = Journals(directory)
+    found.follow()
+    return found
+
+
+def test_a_line_that_a_kill_tore_is_no_answer(tmp_path: Path) -> None:
+    line = json.dumps({"key": "k", "answer": ANSWER}).encode()
+    assert journals(tmp_path, {"ask": ASKED}, torn=line).unanswered()
+    assert not journals(tmp_path, {"ask": ASKED}, torn=line + b"\n").unanswered()
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"key": "k", "answer": ANSWER},
+        {"key": "k", "answer": ANSWER | {"replayed": True, "decided_ms": 2}},
+        {"key": "k", "answer": ANSWER | {"replayed": True, "state": "voided", "captured": 0}},
+        {"end": "pay_s_0", "way": "void", "part": 0, "ended": ANSWER},
+        {"reused": "k", "answer": ANSWER | {"replayed": True}},
+        {"ask": ASKED | {"amount": 6}},
+        {"cannot_start": "audit log: record 7 is missing or was changed"},
+    ],
+    ids=["twice", "another time", "another end", "not void", "another body", "two", "damaged"],
+)
+def test_an_answer_that_contradicts_another_is_heard(
+    tmp_path: Path, second: dict[str, Any]
+) -> None:
+    first = {"key": "k", "answer": ANSWER}
+    journals(tmp_path, {"ask": ASKED}, first, {"key": "k", "answer": ANSWER | {"replayed": True}})
+    with pytest.raises(Broken):
+        journals(tmp_path, {"ask": ASKED}, first, second)
+
+
+def test_a_payment_that_nobody_heard_of_is_heard(paid: tuple[World, list[str]]) -> None:
+    world, sessions = paid
+    pool = Pool("agent_budget", 100 * USD)
+    records = SharedRecords({session: [pool] for session in sessions})
+    records.feed(read_log(world.store))
+    with pytest.raises(Broken, match="one decision for each key"):
+        Journals(world.settings.data_dir).check(records)
