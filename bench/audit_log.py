@@ -1,6 +1,5 @@
 """The audit log by itself: writing it, proving from it, verifying what it proves."""
 
-import secrets
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -11,13 +10,14 @@ from bench.contender import Contender, Rate
 from bench.ours import LIMITS, Installation
 from engine.audit.merkle import Tree, leaf_hash
 from engine.audit.proofs import verify_inclusion
-from engine.audit.record import decode_record
+from engine.audit.record import Head, decode_record, encode_record
 from engine.audit.report import Verdict
 from engine.audit.verify import verify
+from engine.clock import system_clock
 from engine.db.tables import Record, table
 from engine.evidence.chain_view import GatewayView
-from engine.ledger.log import Log
-from engine.ledger.stream import Stream
+from engine.identifiers import Identifiers
+from engine.ledger.writer import Scribe
 from tests.world import WORKSPACE
 
 LEAVES = 1_000_000
@@ -42,40 +42,45 @@ class LogAppend(Contender):
         self.opened.callback(installation.close)
         asks = installation.asks(installation.create_sessions(1), "sample")
         installation.pay(asks, lambda count: count > 0)
-        self.connection = self.opened.enter_context(installation.world.engine.database.reading())
-        newest = sa.select(_records.c.body).order_by(_records.c.leaf_index.desc()).limit(1)
-        self.sample = decode_record(self.connection.execute(newest).scalar_one())
+        newest = sa.select(_records.c.body).order_by(_records.c.id.desc()).limit(1)
+        with installation.world.engine.database.reading() as connection:
+            self.sample = decode_record(connection.execute(newest).scalar_one())
         assert self.sample.kind == "payment.decided"
-        self.streams = [
-            Stream(WORKSPACE, f"stream-{number}", "agent")
-            for number in range(self.workload.sessions)
-        ]
+        self.streams = [f"stream-{number}" for number in range(self.workload.sessions)]
         size = str(len(self.sample.raw))
         return {"bytes a record": size, "sessions": str(len(self.streams))}
 
     def run(self, seconds: float) -> Rate:
         self.runs += 1
-        log = Log(self.sample.log, secrets.token_bytes)
-        for stream in self.streams:  # the log asks the database once for each
-            self._append(log, stream)
+        scribe, tree = Scribe(self.sample.log, Identifiers(system_clock)), Tree()
+        heads = dict.fromkeys(self.streams, Head())
         draw = self.workload.draw(self.runs)
         count = 0
         started = time.perf_counter()
         while (taken := time.perf_counter() - started) < seconds:
             for stream in draw.choices(self.streams, k=_AT_ONCE):
-                self._append(log, stream)
+                raw = self._encoded(scribe, stream, heads[stream])
+                leaf = leaf_hash(raw)
+                heads[stream] = Head(heads[stream].seq + 1, leaf)
+                tree.append(leaf)
             count += _AT_ONCE
-        assert log.tree.size == count + len(self.streams)
+        assert tree.size == count
         return Rate(count, taken)
 
     def close(self) -> None:
         if hasattr(self, "opened"):
             self.opened.close()
 
-    def _append(self, log: Log, stream: Stream) -> None:
-        sample = self.sample
-        log.append(
-            self.connection, stream, time_ms=sample.time_ms, kind=sample.kind, body=sample.body
+    def _encoded(self, scribe: Scribe, stream: str, head: Head) -> bytes:
+        return encode_record(
+            log=scribe.origin,
+            workspace=WORKSPACE,
+            stream=stream,
+            head=head,
+            time_ms=self.sample.time_ms,
+            kind=self.sample.kind,
+            body=self.sample.body,
+            salt=scribe.salt(),
         )
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.db.tables import BATCH_RECORDS_MAX
+
+_NUMBERED_BY_BATCH = ("log_batches", "records", "outbox")
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY")
 """As in engine/db/sqlite.py, by which what is measured is as durable as ours."""
 
@@ -20,12 +23,14 @@ PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY")
 class Template:
     """The rows that one call wrote into one table.
 
-    `varied` has the positions of the columns of each unique index; clones differ in the last one.
+    `varied` has the positions of the columns of each unique index; clones differ in the last one,
+    by `stride` if it is a number.
     """
 
     table: str
     rows: tuple[tuple[Any, ...], ...]
     varied: tuple[frozenset[int], ...]
+    stride: int
 
     @property
     def statement(self) -> str:
@@ -43,7 +48,7 @@ class Template:
             for index in self.varied:
                 if all(clone[at] == row[at] for at in index):
                     at = max(index)
-                    clone[at] = _differing(row[at], number, len(self.rows))
+                    clone[at] = _differing(row[at], number, self.stride)
             yield clone
 
 
@@ -52,10 +57,10 @@ def renamed(row: Iterable[Any], names: Mapping[str, str]) -> list[Any]:
     return [names.get(value, value) for value in row]
 
 
-def _differing(value: Any, number: int, step: int) -> Any:
+def _differing(value: Any, number: int, stride: int) -> Any:
     """Another value of the same size: the next integers, or another end of text or bytes."""
     if isinstance(value, int):
-        return value + number * step
+        return value + number * stride
     if isinstance(value, str):
         tail = f"~{number:011x}"  # no key or id of ours has a tilde
         return value[: -len(tail)] + tail
@@ -72,31 +77,27 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def newest_rowids(path: Path) -> dict[str, int]:
-    """The last rowid of every table, to find later what was written since."""
+def stored(path: Path) -> dict[str, set[tuple[Any, ...]]]:
+    """All rows of every table, to find later what was written since."""
     with closing(connect(path)) as connection:
-        tables = [
-            name
-            for (name,) in connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-            )
-        ]
         return {
-            table: connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()[0]
-            for table in tables
+            table: set(connection.execute(f"SELECT * FROM {table}").fetchall())
+            for (table,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            ).fetchall()
         }
 
 
-def templates(path: Path, since: Mapping[str, int]) -> list[Template]:
-    """What was written into each table since `newest_rowids`."""
+def templates(path: Path, before: Mapping[str, set[tuple[Any, ...]]]) -> list[Template]:
+    """What was written into each table since `before` was `stored`."""
     found = []
-    with closing(connect(path)) as connection:
-        for table, rowid in since.items():
-            rows = connection.execute(
-                f"SELECT * FROM {table} WHERE rowid > ? ORDER BY rowid", (rowid,)
-            ).fetchall()
-            if rows:
-                found.append(Template(table, tuple(rows), _unique_columns(connection, table)))
+    for table, rows in stored(path).items():
+        if new := tuple(row for row in rows if row not in before[table]):
+            with closing(connect(path)) as connection:
+                varied = _unique_columns(connection, table)
+            # Each clone is a batch of its own in the log.
+            stride = BATCH_RECORDS_MAX if table in _NUMBERED_BY_BATCH else len(new)
+            found.append(Template(table, new, varied, stride))
     return found
 
 

@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from bench.clone import connect, newest_rowids, templates
+from bench.clone import connect, stored, templates
 from bench.ours import EngineSqlite, Installation
 
 PRIOR_PAYMENTS = 1_000_000
@@ -67,19 +67,21 @@ class ManySessions(EngineSqlite):
     def prepare(self) -> Mapping[str, str]:
         installation = Installation(self.workload)
         installation.create_sessions(1)  # and with it the agent, which is made once
-        since = newest_rowids(installation.data_file)
+        before = stored(installation.data_file)
         [original] = installation.create_sessions(1)
         installation.close()
         count = self.workload.scaled(SESSIONS_MANY)
-        self.sessions = copy_session(installation.data_file, since, original, count)
+        self.sessions = copy_session(installation.data_file, before, original, count)
         self.installation = Installation(self.workload)
         return {"sessions": str(len(self.sessions))}
 
 
-def copy_session(path: Path, since: Mapping[str, int], original: str, count: int) -> list[str]:
-    """Store `count` copies of the session that was made since `newest_rowids`; return their ids."""
+def copy_session(
+    path: Path, before: Mapping[str, set[tuple[Any, ...]]], original: str, count: int
+) -> list[str]:
+    """Store `count` copies of the session that was made since `stored`; return their ids."""
     copies = [f"{original[:-12]}~{number:011x}" for number in range(1, count + 1)]
-    found = templates(path, since)
+    found = templates(path, before)
     with closing(connect(path)) as connection:
         numbered = enumerate(copies, 1)
         while chunk := list(itertools.islice(numbered, _ROWS_AT_ONCE)):

@@ -20,7 +20,6 @@ from bench.postgres import SETTINGS as POSTGRES_SETTINGS
 from engine.ledger.ask import Ask, ask
 from engine.ledger.payment import Payment
 from engine.policy.limits import Limits
-from engine.settings import Settings
 from tests.servers import PostgresServer
 from tests.world import World
 
@@ -129,10 +128,6 @@ class EnginePostgres(EngineSqlite):
     name = "engine-postgres"
     says = "Ours: the same engine, one process, on PostgreSQL with fsync and synchronous_commit on."
 
-    @classmethod
-    def missing(cls) -> str | None:
-        return None if "database" in Settings.model_fields else "there is no setting `database` yet"
-
     def prepare(self) -> Mapping[str, str]:
         self.server = PostgresServer(POSTGRES_SETTINGS).__enter__()
         return {**super().prepare(), **self.server.settings}
@@ -143,7 +138,7 @@ class EnginePostgres(EngineSqlite):
             self.server.remove()
 
     def settings(self) -> dict[str, Any]:
-        return {"database": self.server.url()}
+        return {"database": self.server.url(), "kek": "the same for every server"}
 
 
 class _Callers(EngineSqlite):

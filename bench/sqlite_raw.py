@@ -4,7 +4,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 
-from bench.clone import PRAGMAS, connect, newest_rowids, renamed, templates
+from bench.clone import PRAGMAS, connect, renamed, stored, templates
 from bench.contender import Contender, Rate
 from bench.ours import BATCH_ASKS, Installation
 
@@ -27,9 +27,9 @@ class SqliteRaw(Contender):
         self.session = self.sessions[0]
         asks = installation.asks([self.session], "template")
         installation.pay(asks, lambda count: count > 0)
-        since = newest_rowids(installation.data_file)
+        before = stored(installation.data_file)
         installation.ledger.authorise_many([next(asks)]).result()
-        self.templates = templates(installation.data_file, since)
+        self.templates = templates(installation.data_file, before)
         installation.close()
         self.connection = connect(installation.data_file)
         self.number = 0
