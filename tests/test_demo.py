@@ -42,7 +42,7 @@ def test_every_step_holds(tmp_path: Path, chain: str, named: str) -> None:
     assert "\x1b" not in done.stdout
     words = done.stdout.split()
     for word, times in (
-        ("ALLOWED", 4),
+        ("ALLOWED", 5),
         ("LIMIT_EXCEEDED", 2),
         ("APPROVAL_REQUIRED", 1),
         ("MERCHANT_NOT_ALLOWED", 1),
@@ -64,7 +64,7 @@ def test_it_can_be_read_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
     lines = [line for part in ANSI.sub("", seen).splitlines() for line in part.split("\r")]
     assert [line for line in lines if len(line) > COLUMNS] == []
     payments = [line for line in lines if re.match(r"  (books|data|casino)\.example", line)]
-    assert len(payments) == 8
+    assert len(payments) == 9
     points = {tuple(at.start() for at in re.finditer(r"\.\d", line)) for line in payments}
     assert len(points) == 1, "the amounts stand below each other"
     assert len(next(iter(points))) == 2

@@ -1,11 +1,9 @@
 """An approval lets one request pass, once, if as many operators as required are for it in time."""
 
-import random
 from typing import Any
 
 import pytest
 
-from engine.clock import ManualClock
 from engine.errors import (
     Conflict,
     InvalidInput,
@@ -16,7 +14,6 @@ from engine.errors import (
 )
 from engine.ledger.approval import WAITING_MAX, Approval
 from engine.ledger.ask import ask as asked
-from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from tests.ledger.approving import (
     ABOVE_50,
@@ -35,13 +32,6 @@ from tests.ledger.approving import (
 from tests.ledger.asking import ask, at_once, one_batch
 from tests.ledger.oracle import alter, query
 from tests.world import USD, WORKSPACE, World
-
-
-@pytest.fixture(autouse=True)
-def _chain_is_read(request: pytest.FixtureRequest) -> None:
-    """Time passes by hand here, and the chain must not fall silent meanwhile."""
-    if "world" in request.fixturenames:
-        request.getfixturevalue("world").engine.tick()
 
 
 @pytest.mark.parametrize("hold", [True, False], ids=["held", "captured at once"])
@@ -261,149 +251,6 @@ def test_one_operator_who_denies_it_ends_it(world: World) -> None:
     assert not replayed(world, view).allowed_ms
 
 
-@pytest.mark.parametrize("swept", [False, True], ids=["before the sweep", "after the sweep"])
-@pytest.mark.parametrize("offset_ms", [-1, 0, 1])
-@pytest.mark.parametrize("act", ["grant", "deny"])
-def test_it_is_over_from_the_millisecond_of_its_expiry(
-    world: World, clock: ManualClock, act: str, offset_ms: int, swept: bool
-) -> None:
-    view = world.session(ABOVE_50)
-    waiting = asked_for(world, view)
-    clock.advance(TTL_MS + offset_ms)
-    if swept:
-        world.engine.tick()
-        assert ("approval.expired" in told(world, view)) == (offset_ms >= 0)
-    state = "waiting" if offset_ms < 0 else "expired"
-    assert shown(world, waiting.id).state == state, "swept or not"
-    listed, _ = world.engine.approvals.page(
-        WORKSPACE, clock(), session_id=view.id, state=state, offset=0, limit=9
-    )
-    assert [each.id for each in listed] == [waiting.id]
-    decide = getattr(world.engine.approvals, act)
-    if offset_ms < 0:
-        after = decide(WORKSPACE, waiting.id, by=first_key(world))
-        assert after.state == {"grant": "granted", "deny": "denied"}[act]
-    else:
-        with pytest.raises(Conflict) as refused:
-            decide(WORKSPACE, waiting.id, by=first_key(world))
-        assert refused.value.code == "approval_expired"
-        world.engine.tick()
-        assert told(world, view)[2:] == ["approval.expired"], "once"
-        after = shown(world, waiting.id)
-        assert (after.state, after.payment_id) == ("expired", None)
-    replayed(world, view)
-
-
-def test_whoever_asks_again_after_the_expiry_gets_another_though_nobody_swept(
-    world: World, clock: ManualClock
-) -> None:
-    view = world.session(ABOVE_50)
-    first = asked_for(world, view)
-    clock.advance(TTL_MS)
-    world.engine.tick()
-    second = asked_for(world, view)
-    assert second.id != first.id
-    assert shown(world, first.id).state == "expired"
-    assert grant(world, second, first_key(world)).state == "granted"
-    replayed(world, view)
-
-
-def test_the_sweep_ends_each_once_and_only_those_that_are_over(fresh: World) -> None:
-    views = [fresh.session(ABOVE_50) for _ in range(3)]
-    for dollars in range(51, 61):
-        for view in views[:2]:
-            fresh.pay(view, dollars)
-    fresh.clock.advance(1)  # type: ignore[attr-defined]
-    late = asked_for(fresh, views[2])
-    fresh.clock.advance(TTL_MS - 1)  # type: ignore[attr-defined]
-    approvals = fresh.engine.approvals
-    assert [approvals.expire_due() for _ in range(2)] == [20, 0]
-    assert shown(fresh, late.id).state == "waiting"
-    states = query(fresh.store, "SELECT state, count(*) FROM approvals GROUP BY state ORDER BY 1")
-    assert states == [("expired", 20), ("waiting", 1)]
-
-
-@pytest.mark.parametrize("then", ["restricted", "lifted again"])
-def test_a_policy_that_changed_meanwhile_refuses_it(world: World, then: str) -> None:
-    keys = [new_key(world) for _ in range(2)]
-    view = world.session(ABOVE_50, approvals_required=2)
-    waiting, restrict = asked_for(world, view), world.engine.sessions.restrict
-    grant(world, waiting, keys[0])
-    restrict(WORKSPACE, view.id, ("never merchant casino",), by="test")
-    if then == "lifted again":
-        restrict(WORKSPACE, view.id, (), by="test")
-    after = grant(world, waiting, keys[1])
-    assert (after.state, after.code, after.payment_id) == ("refused", "POLICY_CHANGED", None)
-    assert [given.key_id for given in after.grants] == [keys[0]]
-    with pytest.raises(Conflict) as refused:
-        grant(world, waiting, keys[1])
-    assert refused.value.code == "approval_refused"
-    again = asked_for(world, view)
-    assert (again.state, again.policy_version) == ("waiting", 2 if then == "restricted" else 3)
-    assert grant(world, again, keys[0]).state == "waiting", "a grant of another approval"
-    assert grant(world, again, keys[1]).state == "granted"
-    replayed(world, view)
-
-
-def test_whoever_asks_again_after_a_change_of_policy_gets_another(world: World) -> None:
-    view = world.session(ABOVE_50)
-    first = asked_for(world, view)
-    world.engine.sessions.restrict(WORKSPACE, view.id, ("never merchant casino",), by="test")
-    second = asked_for(world, view)
-    assert second.id != first.id
-    assert shown(world, first.id).code == "POLICY_CHANGED"
-    replayed(world, view)
-
-
-def spend(world: World, view: Any) -> None:
-    for _ in range(4):
-        world.pay(view, 49)
-
-
-def budget(world: World, view: Any) -> None:
-    """A budget of its agent, which the session does not know of."""
-    limits = BudgetLimits(per_day=59 * USD)
-    world.engine.budgets.set(WORKSPACE, view.agent_id, limits, by="test")
-
-
-def revoke(world: World, view: Any) -> None:
-    world.engine.revoke_session(WORKSPACE, view.id, by="test")
-
-
-def time_out(world: World, view: Any) -> None:
-    world.clock.advance(601_000)  # type: ignore[attr-defined]
-    world.engine.tick()
-
-
-@pytest.mark.parametrize(
-    ("meanwhile", "code", "rule"),
-    [
-        (spend, "LIMIT_EXCEEDED", "per_day"),
-        (budget, "LIMIT_EXCEEDED", "agent_budget"),
-        (revoke, "SESSION_REVOKED", "revoked"),
-        (time_out, "SESSION_EXPIRED", "valid_until"),
-    ],
-)
-def test_what_no_longer_fits_is_refused_with_that_decision(
-    world: World, meanwhile: Any, code: str, rule: str
-) -> None:
-    view = world.session(ABOVE_50, agent_id=f"agent-{code}-{rule}", duration_ms=600_000)
-    waiting = asked_for(world, view, key="k")
-    meanwhile(world, view)
-    before = world.engine.remaining(view)
-    after = grant(world, waiting, first_key(world))
-    assert (after.state, after.code) == ("refused", code)
-    assert after.payment_id is not None
-    decided = world.engine.payments.get(WORKSPACE, after.payment_id)
-    assert (decided.state, decided.decision["rule"], decided.captured) == ("denied", rule, 0)
-    assert decided.approval_id == waiting.id
-    assert world.engine.remaining(view) == before
-    assert grant(world, waiting, first_key(world)) == after
-    assert told(world, view)[-2:] == ["payment.decided", "approval.refused"]
-    assert world.pay(view, 60, key="k").decision["code"] == "APPROVAL_REQUIRED"
-    replayed(world, view)
-
-
 def test_with_too_many_waiting_whoever_asks_is_denied_without_one(world: World) -> None:
     view = world.session(ABOVE_50)
     asked_for_all = [ask(world, view, 60 * USD + n) for n in range(1_000)]
@@ -455,39 +302,6 @@ def test_each_step_is_told_beside_its_record(world: World) -> None:
     where = "LEFT JOIN records r USING (id, stream, seq) WHERE stream = ?"
     [(count, different, known)] = query(world.store, beside + where, view.id)
     assert count == different == known
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_race_of_everybody_has_one_outcome(world: World, clock: ManualClock, seed: int) -> None:
-    """Grants by many keys, denials, requests, sweeps, a revocation and the clock at the expiry."""
-    keys = [new_key(world) for _ in range(6)]
-    view = world.session(ABOVE_50, approvals_required=3)
-    waiting = asked_for(world, view)
-    clock.advance(TTL_MS - 1)
-    world.engine.tick()
-    calls: list[Any] = [lambda key=key: grant(world, waiting, key) for key in keys * 3]
-    calls += [lambda: world.engine.approvals.expire_due()] * 3
-    calls += [lambda: world.pay(view, 60)] * 3
-    deny = world.engine.approvals.deny
-    calls += [lambda: deny(WORKSPACE, waiting.id, by=keys[0])] if seed else []
-    calls += [lambda: clock.advance(1), lambda: revoke(world, view)]
-    random.Random(seed).shuffle(calls)
-    answers = at_once(len(calls), lambda number: calls[number]())
-    errors = [answer for answer in answers if isinstance(answer, Exception)]
-    assert {type(error) for error in errors} <= {Conflict}
-    world.engine.tick()
-    after = shown(world, waiting.id)
-    assert after.state in ("granted", "denied", "expired", "refused")
-    rows = query(world.store, "SELECT state, amount FROM decisions WHERE session_id = ?", view.id)
-    paid = [row for row in rows if row[0] != "denied"]
-    assert paid == ([("captured", 60 * USD)] if after.state == "granted" else [])
-    assert len({given.key_id for given in after.grants}) == len(after.grants)
-    ends = [kind for kind in told(world, view) if kind in ENDS]
-    assert ends.count("payment.captured") + sum(kind in ENDS[1:] for kind in ends) >= 1
-    replayed(world, view)
-
-
-ENDS = ("payment.captured", "approval.denied", "approval.expired", "approval.refused")
 
 
 def test_grants_in_one_batch_make_one_payment(world: World) -> None:
