@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -17,9 +18,12 @@ HOLD_TTL_S = 2
 
 
 class Served:
-    """A server on free ports over the embedded chain in `directory`; `url` once it is ready."""
+    """A server on free ports over the embedded chain in `directory`; `url` once it is ready.
 
-    def __init__(self, directory: Path) -> None:
+    `under` is the command that runs it, if one does; it must become the server, as `exec` would.
+    """
+
+    def __init__(self, directory: Path, under: Sequence[str | Path] = ()) -> None:
         environment = {
             "PATH": os.environ["PATH"],
             "TALLYSTICK_DATA_DIR": str(directory),
@@ -33,7 +37,7 @@ class Served:
         self._said = directory.with_suffix(".stderr")
         with self._said.open("ab") as said:
             self._process = subprocess.Popen(
-                [TALLYSTICK, "serve"],
+                [*under, TALLYSTICK, "serve"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
