@@ -212,7 +212,7 @@ class Hammer:
             time.sleep(POLL_S)
 
     def kill_one(self) -> int:
-        """Kill a worker that has paid in this life, at whatever it does; says whether any had."""
+        """Kill a worker that has paid in this life, whatever it does; returns whether one was."""
         paying = [
             number
             for number, (given, _) in self.workers.items()
