@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from api.rest.answers import (
+from api.rest.answers import DecisionAnswer
+from api.rest.explanation_answers import (
     BacktestAnswer,
-    DecisionAnswer,
     DifferenceAnswer,
     ExplainedPayment,
     LimitAnswer,

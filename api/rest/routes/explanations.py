@@ -5,12 +5,12 @@ import asyncio
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 
-from api.rest.answers import BacktestAnswer, ExplainedPayment, SimulatedPayment
 from api.rest.asked import drafted, payee, payment_request
 from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.explained import backtest_json, explained_json, simulated_json
+from api.rest.explanation_answers import BacktestAnswer, ExplainedPayment, SimulatedPayment
 from api.rest.routes.payments import check_party
 from api.rest.schemas import CreatePayment, DraftPolicy
 from engine.engine import Engine
