@@ -69,8 +69,7 @@ class Model:
     def expire(self) -> None:
         for spend in self.spends.values():
             if spend[2] == "held" and spend[0] + HOLD_TTL_MS <= self.now():
-                spend[1:] = 0, "expired"
-                self.recorded_ms = self.now()
+                spend[1:], self.recorded_ms = (0, "expired"), self.now()
 
     def used(self, length_ms: int) -> list[int]:
         after_ms = self.now() - length_ms
@@ -102,13 +101,10 @@ class Model:
     def end(self, number: int, state: str, amount: int) -> str:
         """The state that a payment is in afterwards, or why it may not be ended so."""
         spend = self.spends.get(number, [0, 0, "denied"])
-        if spend[2] == "held" and spend[0] + HOLD_TTL_MS <= self.now():
-            return "expired"
-        if spend[2] == "held" and amount > spend[1]:
-            return "too much"
         if spend[2] == "held":
-            spend[1:] = amount, state
-            self.recorded_ms = self.now()
+            if spend[0] + HOLD_TTL_MS <= self.now() or amount > spend[1]:
+                return "expired" if spend[0] + HOLD_TTL_MS <= self.now() else "too much"
+            spend[1:], self.recorded_ms = (amount, state), self.now()
         return state if spend[1:] == [amount, state] else str(spend[2])
 
 

@@ -1,7 +1,9 @@
 """What is asked in a simulated history: workers who pay, operators, owners, a clock, bad luck.
 
-Everything is drawn from one generator, so that a seed and a number of steps say all of it. What the
-engine learns to do later gets a line in `WORK` or `POLICIES` here, and a method of the same name.
+Everything is drawn from one generator, so that a seed and a number of steps say all of it. Where to
+add what the engine learns to do: a parameter of sessions in `policy`, a sentence in `CONDITIONS`, a
+kind of question beside `_pay` with a weight in `question` (and a method of its name in the auditor),
+a fault in `fault`, something that operators or chains do in the driver's `STEPS` and `_happen`.
 """
 
 import random
