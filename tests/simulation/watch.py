@@ -55,13 +55,10 @@ class SessionWatch:
     def ticked(self, seen: Seen) -> None:
         """The engine looked after what is due and read the chain."""
         self._books.at(seen.clock_ms)
+        low_ms, high_ms = self._books.chain_ms
         if seen.whole:
-            self._books.chain_ms = (seen.time_ms, self._books.chain_ms[1])
-        ended = max(
-            (a.terms.until_ms for a in self._books.accounts.values() if a.state == "expired"),
-            default=0,
-        )
-        self._books.chain_ms = (self._books.chain_ms[0], max(seen.time_max_ms, ended))
+            low_ms = seen.time_ms
+        self._books.chain_ms = low_ms, max(high_ms, seen.time_max_ms)
         while self._books.log.unexplained:
             record = self._books.log.unexplained[0]
             account = self._books.accounts.get(record.stream)
@@ -87,6 +84,9 @@ class SessionWatch:
         else:
             require(account.state != "revoked", "revocation", f"{where}: it was revoked")
             self._check_move(kind, state, where, account, found, seen)
+        if kind == "expired":  # an engine that is opened later takes the chain to be there
+            low_ms, high_ms = self._books.chain_ms
+            self._books.chain_ms = low_ms, max(high_ms, account.terms.until_ms)
         if kind in ("revoked", "expired"):
             self._books.tell(record, f"agent.session.{kind}")
         account.state = state

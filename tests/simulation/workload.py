@@ -2,8 +2,8 @@
 
 Everything is drawn from one generator, so that a seed and a number of steps say all of it. Where to
 add what the engine learns to do: a parameter of sessions in `policy`, a sentence in `CONDITIONS`, a
-kind of question beside `_pay` with a weight in `question` (and a method of its name in the auditor),
-a fault in `fault`, something that operators or chains do in the driver's `STEPS` and `_happen`.
+question beside `_pay` with a weight in `question` (and a method of its name in the auditor), a
+fault in `fault`, something that operators or chains do in the driver's `STEPS` and `_happen`.
 """
 
 import random
@@ -78,10 +78,10 @@ class Temper:
     faults: float
 
 
-CALM = Temper(20_000, (64, 512, 512), 0.01)
+CALM = Temper(20_000, (64, 512, 512, 512), 0.015)
 BUSY = Temper(4_000, (8, 64, 256), 0.04)
 NERVOUS = Temper(600, (1, 2, 8, 32, 64), 0.3)
-TEMPERS = (NERVOUS, NERVOUS, BUSY, NERVOUS, CALM, CALM, BUSY, CALM, BUSY, CALM)
+TEMPERS = (NERVOUS, NERVOUS, BUSY, CALM, CALM, CALM, BUSY, CALM, CALM, CALM)
 """Of the histories of a run, in turn. A crash costs as much as there is to read again afterwards,
 so there are many of them in short histories and few in long ones."""
 
