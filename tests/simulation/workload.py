@@ -118,7 +118,7 @@ class Workload:
                 "per_day": limit(4),
                 "per_week": limit(12),
                 "per_month": limit(30),
-                "approval_above": limit(1),
+                "approval_above": None,  # nobody here grants what would wait for it
             },
             "permissions": draw.choices(([], ["pay"], ["read"]), weights=(20, 9, 1))[0],
             "merchants": sorted(draw.sample(MERCHANTS, 4)) if draw.random() < 0.2 else [],
