@@ -1,6 +1,10 @@
 """While an approval waits the clock goes on, policies change and budgets are spent: one outcome."""
 
+import itertools
 import random
+import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -177,21 +181,41 @@ def test_what_no_longer_fits_is_refused_with_that_decision(
 ENDS = ("approval.denied", "approval.expired", "approval.refused")
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_race_of_everybody_has_one_outcome(world: World, clock: ManualClock, seed: int) -> None:
-    """Grants by many keys, denials, requests, sweeps, a revocation and the clock at the expiry."""
+@pytest.mark.parametrize("grants_before", [0, 1, 2, 3, 9])
+@pytest.mark.parametrize("against", ["a denial", "a revocation", "the clock", "all of them"])
+def test_a_race_of_everybody_has_one_outcome(
+    world: World, clock: ManualClock, against: str, grants_before: int
+) -> None:
+    """Grants by many keys, requests and sweeps against what comes once some have been answered."""
     keys = [new_key(world) for _ in range(6)]
     view = world.session(ABOVE_50, approvals_required=3)
     waiting = asked_for(world, view)
     clock.advance(TTL_MS - 1)
     world.engine.tick()
-    calls: list[Any] = [lambda key=key: grant(world, waiting, key) for key in keys * 3]
-    calls += [lambda: world.engine.approvals.expire_due()] * 3
-    calls += [lambda: world.pay(view, 60)] * 3
-    deny = world.engine.approvals.deny
-    calls += [lambda: deny(WORKSPACE, waiting.id, by=keys[0])] if seed else []
-    calls += [lambda: clock.advance(1), lambda: revoke(world, view)]
-    random.Random(seed).shuffle(calls)
+    begun, answered = threading.Event(), itertools.count(1)
+
+    def grant_with(key: str) -> Any:
+        try:
+            return grant(world, waiting, key)
+        finally:
+            if next(answered) >= grants_before:
+                begun.set()
+
+    def then(act: Callable[[], Any]) -> Any:
+        assert grants_before == 0 or begun.wait(60)
+        return act()
+
+    deny = partial(world.engine.approvals.deny, WORKSPACE, waiting.id, by=keys[0])
+    acts: dict[str, Callable[[], Any]] = {
+        "a denial": deny,
+        "a revocation": partial(revoke, world, view),
+        "the clock": partial(clock.advance, 1),
+    }
+    chosen = acts if against == "all of them" else {against: acts[against]}
+    calls = [partial(then, act) for act in chosen.values()]
+    calls += [partial(grant_with, key) for key in keys * 3]
+    calls += [world.engine.approvals.expire_due, partial(world.pay, view, 60)] * 3
+    random.Random(grants_before).shuffle(calls)
     answers = at_once(len(calls), lambda number: calls[number]())
     errors = [answer for answer in answers if isinstance(answer, Exception)]
     assert {type(error) for error in errors} <= {Conflict}
