@@ -81,7 +81,7 @@ class Temper:
 CALM = Temper(20_000, (64, 512, 512, 512), 0.015)
 BUSY = Temper(4_000, (8, 64, 256), 0.04)
 NERVOUS = Temper(600, (1, 2, 8, 32, 64), 0.3)
-TEMPERS = (NERVOUS, NERVOUS, BUSY, CALM, CALM, CALM, BUSY, CALM, CALM, CALM)
+TEMPERS = (NERVOUS, NERVOUS, NERVOUS, NERVOUS, BUSY, CALM, CALM, CALM, CALM, CALM)
 """Of the histories of a run, in turn. A crash costs as much as there is to read again afterwards,
 so there are many of them in short histories and few in long ones."""
 
