@@ -10,7 +10,6 @@ were signed; and the evidence verifies.
 
 import argparse
 import json
-import multiprocessing
 import random
 import secrets
 import sys
@@ -32,6 +31,7 @@ from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_unt
 from tests.audit import rfc6962
 from tests.durability.journals import Journals
 from tests.durability.pools import Pool, SharedRecords, read_log
+from tests.durability.processes import forked
 from tests.durability.worker import USD, Question, Target, Work, told, work
 from tests.ledger.oracle import query, require
 from tests.ledger.served import verify
@@ -82,9 +82,6 @@ class Hammer:
         self.always: list[Target] = []
         self.board = RawArray("i", [0])
         self.workers: dict[int, tuple[Work, BaseProcess]] = {}
-        # Forked from a process that has loaded everything and done nothing.
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.durability.hammer_postgres"])
 
     def run(self) -> dict[str, Any]:
         """All of it; returns the figures.
@@ -141,7 +138,8 @@ class Hammer:
         """Sessions of their own, a family, two of one agent, and two of one workspace."""
         engine = world.engine
         parent = world.session(PARENT)
-        children = [world.session(CHILD, parent_id=parent.id) for _ in range(2)]
+        narrower = {"parent_id": parent.id, "duration_ms": 23 * 3_600_000}
+        children = [world.session(CHILD, **narrower) for _ in range(2)]
         family = Pool("ancestor_budget", PARENT.per_day or 0)
         agent_id = f"agent-{era}"
         engine.agents.register(WORKSPACE, agent_id, None)
@@ -185,7 +183,7 @@ class Hammer:
             tuple(self.always),
             self.board,
         )
-        process = self.context.Process(target=work, args=(given,), daemon=True)
+        process = forked().Process(target=work, args=(given,), daemon=True)
         process.start()
         self.workers[number] = given, process
 

@@ -114,10 +114,11 @@ def hexed(text: str) -> str:
 
 def test_calls_that_interleave_keep_their_order(tmp_path: Path) -> None:
     wal, socket = hexed(f"{tmp_path}/f-wal"), hexed("socket:[1]")
+    flags = "O_RDWR|O_CREAT"
     trace = tmp_path.with_suffix(".trace")
     lines = [
-        f'1 openat(AT_FDCWD<{hexed("/")}>, "{wal}", O_RDWR|O_CREAT, 0600) = 5<{wal}>',
-        f'1 openat(AT_FDCWD<{hexed("/")}>, "{wal}{hexed("x")}", O_RDWR|O_CREAT) = -1 EACCES (No)',
+        f'1 openat(AT_FDCWD<{hexed("/")}>, "{wal}", {flags}, 0600) = 5<{wal}>',
+        f'1 openat(AT_FDCWD<{hexed("/")}>, "{wal}{hexed("x")}", {flags}) = -1 EACCES (Denied)',
         f'1 pwrite64(5<{wal}>, "{hexed("abc")}", 3, 24) = 3',
         f"1 fdatasync(5<{wal}> <unfinished ...>",
         f'2 sendto(7<{socket}>, "{hexed("HTTP/1.1 201")}", 12, 0, NULL, 0) = 12',

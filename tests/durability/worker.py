@@ -29,6 +29,7 @@ BURSTS = (1, 4, 16, 48)
 COMMON_QUESTIONS = 40
 """So many questions of each era are asked by every worker, with the same keys."""
 START_AGAIN_S = 60
+UNAVAILABLE_WAIT_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,7 @@ class Worker:
             except Unavailable as error:
                 self.write(key=asked.key, unavailable=error.message)
                 self.again.append(asked)
+                time.sleep(UNAVAILABLE_WAIT_S)
                 continue
             self.write(key=asked.key, answer=told(payment))
             self.answered.append(asked)

@@ -26,7 +26,7 @@ class Broken(AssertionError):
     """Something that was promised does not hold."""
 
 
-def require(held: bool, what: str) -> None:
+def require(held: object, what: str) -> None:
     """Go on only if `held`, also under `python -O`."""
     if not held:
         raise Broken(what)

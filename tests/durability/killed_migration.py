@@ -1,0 +1,46 @@
+"""A process that opens a database and dies by SIGKILL on the brink of one of its statements."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import sqlalchemy as sa
+
+import engine.db
+from engine.db import postgres, sqlite
+
+MIGRATIONS = Path(engine.db.__file__).with_name("migrations")
+
+
+@contextmanager
+def release(directory: Path | None) -> Iterator[None]:
+    """The engine as it is with the `migrations` in this directory; None: with its own."""
+    own = postgres.resources
+    if directory is not None:
+        other = SimpleNamespace(files=lambda _package: directory)
+        postgres.resources = sqlite.resources = other
+    try:
+        yield
+    finally:
+        postgres.resources = sqlite.resources = own
+
+
+def die(store: Path | str, place: int, directory: Path | None) -> None:
+    """Open it and be killed before statement or commit number `place`; return if there are less."""
+    passed = 0
+
+    def brink(*_: Any) -> None:
+        nonlocal passed
+        passed += 1
+        if passed == place:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", brink)
+    sa.event.listen(sa.Engine, "commit", brink)
+    kind = postgres.PostgresDatabase if isinstance(store, str) else sqlite.SqliteDatabase
+    with release(directory):
+        kind(store).close()
