@@ -54,11 +54,14 @@ def test_every_answer_comes_after_the_sync_of_what_it_rests_on(
 def test_an_answer_before_its_sync_is_heard(recording: Recording) -> None:
     """As a writer would have it that answers first and syncs then."""
     events = list(recording.events())
-    answers = [n for n, event in enumerate(events) if b'{"id":"pay_' in event.data[:11]]
-    syncs = [n for n, event in enumerate(events) if event.what == "sync"]
+    answers = [n for n, event in enumerate(events) if event.data.startswith(b'{"id":"pay_')]
     answer = answers[len(answers) // 2]
-    written = max(n for n in syncs if n < answer and events[n].path.endswith("-wal"))
-    events.insert(written, events.pop(answer))
+    payment = events[answer].data[7:].partition(b'"')[0]
+    in_log = [(n, event) for n, event in enumerate(events) if event.path.endswith("-wal")]
+    written = next(n for n, event in in_log if payment in event.data)
+    synced = next(n for n, event in in_log if event.what == "sync" and n > written)
+    assert synced < answer
+    events.insert(synced, events.pop(answer))
     with pytest.raises(Broken, match="acknowledged"):
         PowerCut(recording, seed=SEED).check(0, 0, events)
 
