@@ -14,7 +14,6 @@ import json
 import random
 import re
 import secrets
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -38,7 +37,7 @@ from tests.durability.syscalls import Event, read_trace
 from tests.ledger.oracle import Records, read_records, require
 from tests.ledger.recheck import OPERATOR
 from tests.ledger.served import Served
-from tests.simulation.simulate import SHARED_MEMORY
+from tests.simulation.installation import scratch
 from tests.world import WORKSPACE, World
 
 CALLERS = 4
@@ -216,16 +215,13 @@ class PowerCut:
         self.figures["images"] += 1
         self.figures[f"images: {cut} kept"] += 1
         image = disk.image(cut, self.draw)
-        directory = Path(tempfile.mkdtemp(prefix="tallystick-cut-", dir=SHARED_MEMORY))
-        try:
+        with scratch() as directory:
             for name, content in image.items():
                 (directory / name).write_bytes(content)
                 (directory / name).chmod(0o600)
             self._recovered(directory / LEDGER, acknowledged)
             if opened and acknowledged:
                 self._opened(directory, acknowledged)
-        finally:
-            shutil.rmtree(directory)
 
     def _recovered(self, data_file: Path, acknowledged: int) -> None:
         """SQLite finds a whole file, and it holds a beginning of the truth that is long enough."""

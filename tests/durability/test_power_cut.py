@@ -2,7 +2,6 @@
 
 import random
 import secrets
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -21,8 +20,6 @@ SEED = secrets.randbelow(10**9)
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """A server's life, from its first start to its end."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
     return record(tmp_path_factory.mktemp("power"), seed=SEED, payments=PAYMENTS)
 
 
