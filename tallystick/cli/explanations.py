@@ -45,9 +45,9 @@ def explain(
     session_token: SessionToken = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a payment was decided as it was, and decide it again from the records before it.
+    """Say why a payment was decided as it was.
 
-    Exit status: 1 if it comes out differently.
+    It is decided again from the records before it. Exit status: 1 if it comes out differently.
     """
     with as_party(url, api_key, session_token) as client:
         found = client.explanation(payment)
@@ -70,9 +70,10 @@ def backtest(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try a draft of the policy on the real log: what would have been decided otherwise.
+    """Try a draft of a policy on the real log.
 
-    A payment that both allow is captured as it was. One that only the draft allows counts as
+    It names what would have been decided otherwise. A payment that both allow is captured as it was.
+    One that only the draft allows counts as
     captured in full, one that it denies for nothing.
     """
     if (session is None) != every:
