@@ -72,9 +72,8 @@ def backtest(
 ) -> None:
     """Try a draft of a policy on the real log.
 
-    It names what would have been decided otherwise. A payment that both allow is captured as it was.
-    One that only the draft allows counts as
-    captured in full, one that it denies for nothing.
+    It names what would have been decided otherwise. A payment that both allow is captured as it
+    was. One that only the draft allows counts as captured in full, one that it denies for nothing.
     """
     if (session is None) != every:
         raise InvalidInput("--session", "name one session, or --all of them")
