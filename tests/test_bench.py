@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench import results, shown
-from bench.clone import newest_rowids
+from bench.clone import stored
 from bench.contender import AMOUNT_MICRO_USD, Contender, Rate, Workload
 from bench.contenders import COMPARISONS, CONTENDERS
 from bench.growth import copy_session
@@ -96,10 +96,10 @@ def test_what_is_counted_is_stored(kind: type[Contender], workload: Workload) ->
 def test_each_session_that_was_copied_has_a_budget_of_its_own(workload: Workload) -> None:
     installation = Installation(workload)
     installation.create_sessions(1)
-    since = newest_rowids(installation.data_file)
+    before = stored(installation.data_file)
     [original] = installation.create_sessions(1)
     installation.close()
-    copies = copy_session(installation.data_file, since, original, 300)
+    copies = copy_session(installation.data_file, before, original, 300)
     assert len({original, *copies}) == 301
     paying = (original, copies[0], copies[-1])
     installation = Installation(workload)  # which reads and checks the whole log

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 
 from engine.clock import ManualClock
-from engine.db.database import BUDGETS
 from engine.errors import (
     Conflict,
 )
-from engine.ledger.budgets import set_limits
 from engine.policy.budgets import BudgetLimits
 from tests.ledger.approving import (
     ABOVE_50,
@@ -135,9 +133,7 @@ def spend(world: World, view: Any) -> None:
 def budget(world: World, view: Any) -> None:
     """A budget of its agent, which the session does not know of."""
     limits = BudgetLimits(per_day=59 * USD)
-    world.engine.writer.call(
-        lambda batch: set_limits(batch, WORKSPACE, f"agent:{view.agent_id}", limits), BUDGETS
-    )
+    world.engine.budgets.set(WORKSPACE, view.agent_id, limits, by="test")
 
 
 def revoke(world: World, view: Any) -> None:
