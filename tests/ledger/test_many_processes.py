@@ -19,6 +19,7 @@ from engine.ledger.payment import Payment
 from engine.ledger.writer import Batch
 from engine.policy.limits import Limits
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
+from tests.durability.pools import SharedRecords
 from tests.ledger.approving import (
     ABOVE_50,
     asked_for,
@@ -31,7 +32,7 @@ from tests.ledger.approving import (
     told,
 )
 from tests.ledger.asking import ask, at_once
-from tests.ledger.oracle import Records, query, read_records
+from tests.ledger.oracle import query, read_records
 from tests.servers import PostgresServer
 from tests.world import USD, WORKSPACE, World
 
@@ -112,7 +113,7 @@ def test_nothing_is_over_a_limit_and_all_of_it_is_used(
         assert [answer for answer in answers if isinstance(answer, Exception)] == []
         for view in views:
             assert remaining(worlds[0], view) == 0
-        records = Records()
+        records = SharedRecords({})
         records.feed(read_records(database_url))
         assert len(records.decided) == 12 * 40
         for world in worlds:
@@ -165,7 +166,7 @@ def test_one_leads_and_another_follows_when_it_is_gone(pair: tuple[World, World]
     view = first.session(mint_pkp=True)
     second.pay(view, 1)
     first.engine.close()
-    assert second.engine.database.leads()
+    wait_until(second.engine.database.leads)  # PostgreSQL hears of it a little later
     second.engine.tick()
     assert second.pay(view, 1).state == "captured"
     anchor = second.engine.anchor()
