@@ -78,7 +78,8 @@ def _serve(pipe: Connection, kind: type[Contender], workload: Workload) -> None:
     # Ctrl-C reaches this process too; it ends when its parent closes the pipe, in order.
     signal.signal(signal.SIGINT, lambda *_: None)
     directory = workload.directory / kind.name
-    directory.mkdir(mode=0o755)  # a database server may run as another user
+    directory.mkdir()
+    directory.chmod(0o755)  # a database server may run as another user, whatever the umask
     tempfile.tempdir = str(directory)
     contender = kind(replace(workload, directory=directory))
     try:
