@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.db.tables import BATCH_RECORDS_MAX
 
-_NUMBERED_BY_BATCH = ("log_batches", "records", "outbox")
+_NUMBERED_BY_BATCH = ("log_batches", "records", "decisions", "outbox")
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY")
 """As in engine/db/sqlite.py, by which what is measured is as durable as ours."""
 

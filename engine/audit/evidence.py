@@ -27,6 +27,7 @@ NOT_PROVEN = (
     "An operator that holds the key can overspend, but cannot hide it.",
     "When a decision was made, between registration and its first anchor, is the operator's word.",
     "The last records of a session that is not over yet can be left out.",
+    "A denial moves no money: the log need not have every one.",
     "Of two histories that an operator wrote of one session into one log, either can be left out.",
     "Anchors older than the registration or newer than the file's are not compared with the file.",
     "Any contract can claim that the key moved its tokens: whether they are real is not shown.",

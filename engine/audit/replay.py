@@ -162,9 +162,9 @@ class Replay:
         self.usage.enforce(self._grant.policy(body["restrictions"]))
 
     def _decided(self, record: Record, body: Mapping[str, Any]) -> None:
-        payment = f"pay_{record.stream.removeprefix('sess_')}_{self.decisions}"
+        payment = f"pay_{record.stream.removeprefix('sess_')}_{record.seq}"
         if body["payment"] != payment:
-            raise ValueError(f"the next payment is {payment}, not {body['payment']}")
+            raise ValueError(f"it decides {payment}, not {body['payment']}")
         if body["grant_hash"] != self._grant_hash:
             raise ValueError("it was decided under another grant")
         asked = read_asked(record)

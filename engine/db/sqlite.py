@@ -31,6 +31,9 @@ from engine.errors import CannotStart
 _PASSING_FAULTS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_CONSTRAINT")
 _batches = table(LogBatch)
 
+CHECKPOINT_PAGES = 4096
+"""So long, 16 MiB, the write-ahead log gets before it is folded into the file: a page that many
+batches write is then folded once."""
 APPLICATION_ID = 0x54_4C_53_54  # "TLST", kept in the file's header
 
 
@@ -197,5 +200,6 @@ def _prepare_writer(connection: Any, _record: object) -> None:
         "synchronous = FULL",  # NORMAL would lose acknowledged commits when the power fails
         "foreign_keys = ON",
         "temp_store = MEMORY",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()

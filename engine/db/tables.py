@@ -150,24 +150,24 @@ class SessionKey(SQLModel, table=True):
 class Decision(SQLModel, table=True):
     """One answer to one payment request, and the life of the hold it opened, if it did.
 
-    What was asked and answered is in the record `record_seq` of the session; `memo_json` is what
-    the caller sent along that no rule looks at. Idempotency keys have no index: they are random, so
-    it would be rewritten all over the file, and an account in memory knows its own.
+    Its id is that of the record that has what was asked and answered, and `number` is that record's
+    in the session; `memo_json` is what the caller sent along that no rule looks at. Rows stand in
+    the order of their records, and are found through them: an index on what is spread at random
+    (sessions, idempotency keys) would be rewritten all over the file, and one of them is enough.
     """
 
     __tablename__ = "decisions"
     __table_args__ = (
-        Index("decisions_by_workspace", "workspace_id", "decided_ms"),
+        Index("decisions_by_workspace", "workspace_id", "id"),
         Index("decisions_held", "expires_ms", sqlite_where=_HELD, postgresql_where=_HELD),
-        {"sqlite_with_rowid": False},
     )
-    session_id: str = _key()
-    number: int = _key(BigInteger)
+    id: int = _place()
     workspace_id: str = _text()
+    session_id: str = _text()
     session_type: str = _text()
     label: str | None = _text(nullable=True)
+    number: int = _big()
     idempotency_key: str | None = _text(nullable=True)
-    record_seq: int = _big()
     memo_json: str = _text()
     amount: int = _big()
     captured: int = _big()

@@ -4,7 +4,7 @@ It is what the session's records make it, and is read again from them whenever t
 """
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,10 @@ _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError)
 
 @dataclass(slots=True)
 class Hold:
-    """An open authorization: budget that is taken until it is captured, voided or expires."""
+    """An open authorization: budget that is taken until it is captured, voided or expires.
+
+    `number` is that of the record that decided it.
+    """
 
     number: int
     entry: Entry
@@ -46,7 +49,7 @@ class Hold:
 class Waiting:
     """An approval that waits for the grants of operators; `keys` are those that granted it.
 
-    `number` is that of the decision that it was opened by.
+    `number` is that of the record with the decision that it was opened by.
     """
 
     number: int
@@ -58,11 +61,11 @@ class Waiting:
 
 @dataclass(slots=True)
 class Account:
-    """See the module. `decisions` counts every decision ever made; `holds` is by its number.
+    """See the module. A payment is known by the number of the record that decided it.
 
-    `keys` has the number for each idempotency key that was used, `captured` is micro-USD in all.
-    `restrictions` are what the records tell of them; those in force are in `policy`, from the
-    beginning, so that a cap that was set later counts all payments.
+    `holds` is by it, and `keys` has it for each idempotency key that was used. `captured` is
+    micro-USD in all. `restrictions` are what the records tell of them; those in force are in
+    `policy`, from the beginning, so that a cap that was set later counts all payments.
     """
 
     stream: Stream
@@ -75,7 +78,6 @@ class Account:
     """Whether the parameters are those of its first record and of its row."""
     records: int = 0
     """How many records of its stream it has followed."""
-    decisions: int = 0
     captured: int = 0
     spending: Spending = field(init=False)
     holds: dict[int, Hold] = field(default_factory=dict)
@@ -96,13 +98,13 @@ class Account:
         self.spending = Spending(self.policy)
 
     def record(self, batch: Batch, kind: str, body: dict[str, Any]) -> int:
-        """Append to the log what the account is about to follow; returns the record's number."""
-        seq = batch.record(self.stream, kind, body)
-        self.records = seq + 1
-        return seq
+        """Append to the log what the account is about to follow; returns the record's id."""
+        self.records += 1
+        return batch.record(self.stream, kind, body)
 
     def decided(
         self,
+        number: int,
         now_ms: int,
         request: PaymentRequest,
         *,
@@ -111,12 +113,10 @@ class Account:
         expires_ms: int | None,
         approved: str | None = None,
     ) -> None:
-        """The next decision was made; if it allows, its amount is held until `expires_ms`.
+        """A decision was made by a record; if it allows, its amount is held until `expires_ms`.
 
         `approved` is the digest of the request where an approval let it pass, which is used up.
         """
-        number = self.decisions
-        self.decisions += 1
         if allowed and expires_ms is not None:
             self.holds[number] = Hold(number, self.spending.add(now_ms, request), expires_ms)
             heapq.heappush(self._expiries, (expires_ms, number))
@@ -159,6 +159,7 @@ class Account:
         if kind == "payment.decided":
             decision = body["decision"]
             self.decided(
+                self.records - 1,
                 record["time_ms"],
                 read_request(body["request"]),
                 allowed=decision["allowed"],
@@ -205,12 +206,15 @@ def load_account(batch: Batch, session_id: str) -> Account:
         )
         beneath = sa.select(_sessions.c.id).where(_sessions.c.parent_id == session_id)
         account.delegates = batch.read(beneath.limit(1)).first() is not None
+        decided = []
         for body in batch.read(bodies.order_by(_records.c.seq)).scalars():
             record = _decode(body)
             if account.records == 0:
                 _compare_grant(account, row, record["body"])
+            if record["kind"] == "payment.decided":
+                decided.append(account.records)
             account.apply(record)
-        _compare(batch, account, row)
+        _compare(batch, account, row, decided)
     except _DAMAGE as error:
         raise _damaged(session_id, error) from error
     return account
@@ -235,14 +239,15 @@ def follow_account(batch: Batch, account: Account) -> Account:
     Raises:
         Unavailable: the records cannot be followed.
     """
-    session_id, known = account.stream.id, account.decisions
+    session_id, known = account.stream.id, account.records
     later = sa.select(_records.c.body).where(
         _records.c.stream == session_id, _records.c.seq >= account.records
     )
-    keyed = sa.select(_decisions.c.idempotency_key, _decisions.c.number).where(
-        _decisions.c.session_id == session_id,
-        _decisions.c.number >= known,
-        _decisions.c.idempotency_key.is_not(None),
+    keyed = (
+        sa.select(_decisions.c.idempotency_key, _records.c.seq)
+        .join(_records, _records.c.id == _decisions.c.id)
+        .where(_records.c.stream == session_id, _records.c.seq >= known)
+        .where(_decisions.c.idempotency_key.is_not(None))
     )
     try:
         for body in batch.read(later.order_by(_records.c.seq)).scalars().all():
@@ -252,8 +257,7 @@ def follow_account(batch: Batch, account: Account) -> Account:
             account.apply(record)
     except _DAMAGE as error:
         raise _damaged(session_id, error) from error
-    if account.decisions > known:
-        account.keys.update((row.idempotency_key, row.number) for row in batch.read(keyed))
+    account.keys.update((row.idempotency_key, row.seq) for row in batch.read(keyed))
     return account
 
 
@@ -263,8 +267,11 @@ def _damaged(session_id: str, error: Exception) -> Unavailable:
     )
 
 
-def _compare(batch: Batch, account: Account, row: Any) -> None:
-    """Refuse rows that tell of another session than its records do."""
+def _compare(batch: Batch, account: Account, row: Any, decided: Sequence[int]) -> None:
+    """Refuse rows that tell of another session than its records do.
+
+    `decided` has the numbers of the records that are decisions.
+    """
     if STANDING_OF_STATE[row.state] != account.standing:
         raise ValueError(f"its row says {row.state}, its records say {account.standing.value}")
     told = (account.restrictions, account.policy_version)
@@ -272,23 +279,28 @@ def _compare(batch: Batch, account: Account, row: Any) -> None:
         raise ValueError("its row and its records tell of other restrictions")
     _compare_approvals(batch, account, row)
     columns = _decisions.c
-    ours = columns.session_id == account.stream.id
     rows = batch.read(
-        sa.select(columns.number, columns.state, columns.idempotency_key, columns.captured)
-        .where(ours)
-        .order_by(columns.number)
+        sa.select(
+            _records.c.seq,
+            *(columns.number, columns.state, columns.idempotency_key, columns.captured),
+        )
+        .join(_records, _records.c.id == columns.id)
+        .where(_records.c.stream == account.stream.id)
+        .order_by(_records.c.seq)
     )
-    held, captured, count = set(), 0, 0
+    numbers, held, captured = [], set(), 0
     for decision in rows:
-        if decision.number != count:
-            raise ValueError(f"the row of decision {count} is missing")
-        count += 1
+        if decision.number != decision.seq:
+            raise ValueError("its rows and its records tell of other payments")
+        numbers.append(decision.number)
         captured += decision.captured
         if decision.idempotency_key is not None:
             account.keys[decision.idempotency_key] = decision.number
         if decision.state == "held":
             held.add(decision.number)
-    if (count, held, captured) != (account.decisions, set(account.holds), account.captured):
+    if missing := set(decided).difference(numbers):
+        raise ValueError(f"the row of decision {min(missing)} is missing")
+    if (numbers, held, captured) != (decided, set(account.holds), account.captured):
         raise ValueError("its rows and its records tell of other payments")
 
 

@@ -92,12 +92,12 @@ class Approval:
 
 
 def approval_id(session_id: str, number: int) -> str:
-    """The id of the approval that a session's decision number `number` opened."""
+    """The id of the approval that the decision in a session's record number `number` opened."""
     return f"apr_{session_id.removeprefix('sess_')}_{number}"
 
 
 def parse_approval_id(text: str) -> tuple[str, int]:
-    """The session id and decision number behind an approval id.
+    """The session id and the number of its record behind an approval id.
 
     Raises:
         NotFound: no approval has such an id.
@@ -111,18 +111,14 @@ def parse_approval_id(text: str) -> tuple[str, int]:
 def select_approvals() -> sa.Select[Any]:
     """Approvals as `approval_from_row` reads them: each beside the request that it is for."""
     denial = sa.and_(
-        _decisions.c.session_id == _approvals.c.session_id,
-        _decisions.c.number == _approvals.c.number,
-    )
-    recorded = sa.and_(
-        _records.c.stream == _decisions.c.session_id, _records.c.seq == _decisions.c.record_seq
+        _records.c.stream == _approvals.c.session_id, _records.c.seq == _approvals.c.number
     )
     return (
         sa.select(
             _approvals, _decisions.c.memo_json, _records.c.body, _sessions.c.approvals_required
         )
-        .join(_decisions, denial)
-        .join(_records, recorded)
+        .join(_records, denial)
+        .join(_decisions, _decisions.c.id == _records.c.id)
         .join(_sessions, _sessions.c.id == _approvals.c.session_id)
     )
 
@@ -172,7 +168,7 @@ def approval_for(account: Account, asked: Ask) -> str | None:
         return approval_id(account.stream.id, waiting.number)
     if len(account.approvals) >= WAITING_MAX:
         return None
-    return approval_id(account.stream.id, account.decisions)
+    return approval_id(account.stream.id, account.records)
 
 
 def request_approval(

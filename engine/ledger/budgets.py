@@ -17,7 +17,7 @@ from engine.db.database import Read, Turn
 from engine.db.tables import BudgetEntry, BudgetRow, Decision, Session, Shared, table
 from engine.errors import Unavailable
 from engine.ledger.account import Account
-from engine.ledger.payment import Payment, payment_from_row, select_payments
+from engine.ledger.payment import Payment, of_session, payment_from_row, select_payments
 from engine.ledger.stream import budget_stream
 from engine.ledger.writer import Batch
 from engine.policy.budgets import Budget, BudgetLimits
@@ -165,9 +165,9 @@ def delegated(batch: Batch, workspace_id: str, session_id: str) -> None:
     stream = budget_stream(workspace_id, f"session:{session_id}")
     batch.hold((stream,))
     own = select_payments().where(
-        _decisions.c.session_id == session_id, _decisions.c.state.in_(("held", "captured"))
+        of_session(session_id), _decisions.c.state.in_(("held", "captured"))
     )
-    for row in batch.read(own.order_by(_decisions.c.number)).all():
+    for row in batch.read(own.order_by(_decisions.c.id)).all():
         batch.enter(stream, _entry(payment_from_row(row)))
     changed(batch)
 

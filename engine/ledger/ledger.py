@@ -27,8 +27,10 @@ from engine.ledger.dry_run import dry_run, told_now
 from engine.ledger.events import tell
 from engine.ledger.payment import (
     Payment,
+    of_session,
     parse_payment_id,
     payment_from_row,
+    record_id,
     select_payments,
     session_of,
 )
@@ -218,7 +220,7 @@ class Ledger:
         allowed = decision.allowed
         payment = Payment(
             stream=account.stream,
-            number=account.decisions,
+            number=account.records,
             request={**asked.decided_on, **asked.memo},
             decision=decision.to_json(),
             state="held" if allowed else "denied",
@@ -229,7 +231,7 @@ class Ledger:
             closed_ms=None if allowed else batch.now_ms,
             approval_id=approval,
         )
-        seq = account.record(
+        record = account.record(
             batch,
             "payment.decided",
             {
@@ -249,7 +251,7 @@ class Ledger:
                 payment, state="captured", captured=payment.amount, closed_ms=batch.now_ms
             )
             self._record_end(batch, account, payment)
-        self._keep(batch, account, payment, asked, seq)
+        self._keep(batch, account, payment, asked, record)
         if allowed:
             self._budgets.count(batch, budgets, payment)
         elif approval is not None and asked.digest not in account.approvals:
@@ -257,17 +259,17 @@ class Ledger:
         return payment
 
     def _keep(
-        self, batch: Batch, account: Account, payment: Payment, asked: Ask, record_seq: int
+        self, batch: Batch, account: Account, payment: Payment, asked: Ask, record: int
     ) -> None:
         """Write the payment's row and event; then let memory follow."""
         batch.insert(
             _decisions,
             {
+                "id": record,
                 **payment.stream.columns(),
                 "session_id": payment.stream.id,
                 "number": payment.number,
                 "idempotency_key": asked.key,
-                "record_seq": record_seq,
                 "memo_json": asked.memo_json,
                 "amount": payment.amount,
                 "captured": payment.captured,
@@ -281,6 +283,7 @@ class Ledger:
         if asked.key is not None:
             account.keys[asked.key] = payment.number
         account.decided(
+            payment.number,
             payment.decided_ms,
             asked.request,
             allowed=payment.state != "denied",
@@ -309,9 +312,7 @@ class Ledger:
     def _stored(
         self, batch: Batch, session_id: str, number: int, workspace_id: str | None = None
     ) -> Payment:
-        query = select_payments().where(
-            _decisions.c.session_id == session_id, _decisions.c.number == number
-        )
+        query = select_payments().where(of_session(session_id, number))
         if workspace_id is not None:
             query = query.where(_decisions.c.workspace_id == workspace_id)
         row = batch.read(query).first()
@@ -356,7 +357,7 @@ class Ledger:
         self._record_end(batch, account, after)
         batch.update(
             sa.update(_decisions)
-            .where(_decisions.c.session_id == after.session_id, _decisions.c.number == after.number)
+            .where(_decisions.c.id == record_id(after.session_id, after.number))
             .values(state=state, captured=captured, closed_ms=batch.now_ms)
         )
         tell(batch, account, after)

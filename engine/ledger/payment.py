@@ -24,7 +24,8 @@ _PAYMENT_ID = re.compile(r"pay_([0-9a-z]{26})_(0|[1-9][0-9]{0,17})")
 class Payment:
     """One payment. Amounts are micro-USD, times milliseconds.
 
-    `decision` is the answer that was given then; `replayed` says that this is not its first time.
+    `number` is that of the record in the session that has the decision, `decision` the answer that
+    was given then; `replayed` says that this is not its first time.
     `left` is what the limits leave at the moment of this answer, None if that is the decision's.
     `approval_id` is what a denied one waits for, or what any other was decided by.
     """
@@ -56,7 +57,7 @@ class Payment:
 
     @property
     def id(self) -> str:
-        """The public id; it names the session and the number of the decision in it."""
+        """The public id; it names the session and the number of the record that decides it."""
         return payment_id(self.session_id, self.number)
 
     def told(self) -> dict[str, Any]:
@@ -75,12 +76,12 @@ class Payment:
 
 
 def payment_id(session_id: str, number: int) -> str:
-    """The id of a session's decision number `number`."""
+    """The id of the payment that a session's record number `number` decides."""
     return f"pay_{session_id.removeprefix('sess_')}_{number}"
 
 
 def parse_payment_id(text: str) -> tuple[str, int]:
-    """The session id and decision number behind a payment id.
+    """The session id and the number of its record behind a payment id.
 
     Raises:
         NotFound: no payment has such an id.
@@ -99,12 +100,19 @@ def session_of(text: str) -> tuple[str, ...]:
 
 def select_payments() -> sa.Select[Any]:
     """Payments as `payment_from_row` reads them: each beside the record of its decision."""
-    return sa.select(_decisions, _records.c.body).join(
-        _records,
-        sa.and_(
-            _records.c.stream == _decisions.c.session_id, _records.c.seq == _decisions.c.record_seq
-        ),
-    )
+    return sa.select(_decisions, _records.c.body).join(_records, _records.c.id == _decisions.c.id)
+
+
+def of_session(session_id: str, number: int | None = None) -> sa.ColumnElement[bool]:
+    """Which payments of `select_payments` are a session's, or the one with this number."""
+    ours = _records.c.stream == session_id
+    return ours if number is None else sa.and_(ours, _records.c.seq == number)
+
+
+def record_id(session_id: str, number: int) -> sa.ScalarSelect[int]:
+    """The id of a record of a session, and so of the payment that it decides."""
+    ours = _records.c.stream == session_id, _records.c.seq == number
+    return sa.select(_records.c.id).where(*ours).scalar_subquery()
 
 
 def payment_from_row(row: Any) -> Payment:

@@ -7,7 +7,13 @@ import sqlalchemy as sa
 from engine.db.database import Database
 from engine.db.tables import Decision, table
 from engine.errors import NotFound
-from engine.ledger.payment import Payment, parse_payment_id, payment_from_row, select_payments
+from engine.ledger.payment import (
+    Payment,
+    of_session,
+    parse_payment_id,
+    payment_from_row,
+    select_payments,
+)
 
 _decisions = table(Decision)
 
@@ -26,9 +32,7 @@ class Payments:
         """
         session_id, number = parse_payment_id(payment)
         query = select_payments().where(
-            _decisions.c.session_id == session_id,
-            _decisions.c.number == number,
-            _decisions.c.workspace_id == workspace_id,
+            of_session(session_id, number), _decisions.c.workspace_id == workspace_id
         )
         with self.database.reading() as connection:
             row = connection.execute(query).first()
@@ -42,19 +46,15 @@ class Payments:
         """Payments from `offset` on, the newest first, and how many there are in all."""
         where = [_decisions.c.workspace_id == workspace_id]
         if session_id is not None:
-            where.append(_decisions.c.session_id == session_id)
+            where.append(of_session(session_id))
         query = (
             select_payments()
             .where(*where)
-            .order_by(
-                _decisions.c.decided_ms.desc(),
-                _decisions.c.session_id.desc(),
-                _decisions.c.number.desc(),
-            )
+            .order_by(_decisions.c.id.desc())
             .offset(offset)
             .limit(limit)
         )
-        count = sa.select(sa.func.count()).select_from(_decisions).where(*where)
+        count = select_payments().with_only_columns(sa.func.count()).where(*where)
         with self.database.reading() as connection:
             rows = connection.execute(query).all()
             return [payment_from_row(row) for row in rows], connection.execute(count).scalar_one()

@@ -136,7 +136,7 @@ class Batch:
         return head
 
     def record(self, stream: Stream, kind: str, body: dict[str, Any]) -> int:
-        """Append to the audit log and return the record's number in its stream."""
+        """Append to the audit log and return the record's id."""
         head = self.head(stream.id)
         raw = encode_record(
             log=self._scribe.origin,
@@ -149,11 +149,12 @@ class Batch:
             salt=self._scribe.salt(),
         )
         leaf = leaf_hash(raw)
+        record_id = self._turn.batch + len(self._leaves)
         self._heads[stream.id] = self._moved[stream.id] = Head(head.seq + 1, leaf)
         self.insert(
             _records,
             {
-                "id": self._turn.batch + len(self._leaves),
+                "id": record_id,
                 **stream.columns(),
                 "stream": stream.id,
                 "seq": head.seq,
@@ -162,7 +163,7 @@ class Batch:
         )
         self._leaves.append(leaf)
         assert len(self._leaves) <= BATCH_RECORDS_MAX
-        return head.seq
+        return record_id
 
     def enter(self, budget: str, row: dict[str, Any]) -> int:
         """Append an entry to a budget, and return its number there."""

@@ -138,13 +138,8 @@ def both(*changes: Change) -> Change:
 
 def paid_twice(records: list[Document]) -> list[Document]:
     """A third key grants what is used up, and the payment is made once more."""
-    number = records[PAID]["body"]["payment"].rpartition("_")[0] + "_2"
-    more = [
-        again(ONE, key="key_third")(records),
-        again(PAID, payment=number)(records),
-        again(CAPTURED, payment=number)(records),
-    ]
-    return [*records, *more]
+    more = again(ONE, key="key_third"), again(PAID), again(CAPTURED)
+    return [*records, *(each(records) for each in more)]
 
 
 def other_request(records: list[Document]) -> None:
@@ -163,7 +158,7 @@ RESTRICTED = record(
 FORGED: list[tuple[str, Change, str]] = [
     ("no approval", body(PAID, approval=None), "the policy decides APPROVAL_REQUIRED"),
     ("one that never was", body(PAID, approval="apr_x_0"), "apr_x_0 does not wait"),
-    ("nothing but the payment", without(DENIED, REQUESTED, ONE, TWO), "next payment is"),
+    ("nothing but the payment", without(DENIED, REQUESTED, ONE, TWO), "does not wait"),
     ("never asked for", without(REQUESTED), "approval.requested of apr_.* must follow"),
     ("never granted", without(ONE, TWO), "was not granted right before it"),
     ("granted once", without(ONE), "granted by 1 of 2 keys"),

@@ -161,11 +161,25 @@ def replaced(chain: Snapshot, **changes: Any) -> Snapshot:
 
 
 def chained(bodies: Sequence[Document]) -> list[bytes]:
-    """Records that count up and name each other's hashes."""
+    """Records that count up and name each other's hashes.
+
+    A payment that was called by its record's number is so again, wherever it is named later.
+    """
     raws: list[bytes] = []
-    for seq, body in enumerate(bodies):
+    called: dict[str, str] = {}
+    for seq, given in enumerate(bodies):
         prev = leaf_hash(raws[-1]).hex() if raws else None
-        raws.append(canonical.encode({**deepcopy(body), "seq": seq, "prev": prev}))
+        record = {**deepcopy(given), "seq": seq, "prev": prev}
+        body = record["body"] if isinstance(record["body"], dict) else {}
+        decides = record["kind"] == "payment.decided" and isinstance(body.get("payment"), str)
+        if decides and body["payment"].endswith(f"_{given['seq']}"):
+            for what in ("pay", "apr"):
+                name = f"{what}_{body['payment'].split('_')[1]}"
+                called[f"{name}_{given['seq']}"] = f"{name}_{seq}"
+        for name in ("payment", "approval"):
+            if isinstance(body.get(name), str):
+                body[name] = called.get(body[name], body[name])
+        raws.append(canonical.encode(record))
     return raws
 
 

@@ -162,8 +162,10 @@ LIES: list[tuple[str, Change, str]] = [
     ("a hold has no end", body(11, hold_expires_ms=None), "replay"),
     ("a denied payment holds", body(5, hold_expires_ms=1_800_000_000_000), "replay"),
     # Which decision, under what
-    ("a decision is left out", without(5), "replay"),
-    ("a decision comes twice", twice(5), "replay"),
+    ("an allowed payment is left out", without(3, 4), "replay"),
+    ("an allowed payment comes twice", twice(3), "replay"),
+    ("a denial is left out", without(5), ""),  # it moved no money: see what is not proven
+    ("a denial comes twice", twice(5), ""),
     ("a decision has another number", body(5, payment="pay_x_1"), "replay"),
     ("a decision is under another grant", body(3, grant_hash="00" * 32), "replay"),
     ("the standing is another", body(3, standing="pending"), "replay"),

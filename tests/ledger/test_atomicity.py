@@ -89,7 +89,7 @@ def facts(account: Account) -> tuple[int, list[int], list[tuple[int, int]]]:
     entries = [
         (entry.decided_ms, entry.amount) for entry in account.spending.windows if entry.amount
     ]
-    return account.decisions, sorted(account.holds), entries
+    return account.records, sorted(account.holds), entries
 
 
 def all_unavailable(asked: list["Future[Payment]"]) -> bool:
@@ -240,7 +240,7 @@ def test_only_a_failure_that_surely_lost_nothing_passes(
             world.pay(view, 1, key="k")
         world.reopen()
     payment = world.pay(view, 1, key="k")
-    assert (payment.number, payment.state, payment.replayed) == (0, "captured", False)
+    assert (payment.number, payment.state, payment.replayed) == (1, "captured", False)
 
 
 def test_a_write_that_the_system_refuses_is_such_a_failure(world: World) -> None:

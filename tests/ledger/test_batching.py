@@ -175,7 +175,7 @@ def test_who_gives_up_before_the_decision_pays_nothing(world: World) -> None:
         given_up = ask(world, view, 30 * USD)
         assert given_up.cancel()
         kept = ask(world, view, 30 * USD)
-    assert kept.result().number == 0
+    assert kept.result().number == 1
     assert world.engine.remaining(view).per_day == 70 * USD
 
 

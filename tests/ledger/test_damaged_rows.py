@@ -36,12 +36,13 @@ def spent(world: World) -> SessionView:
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("DELETE FROM decisions", "other payments"),
-        ("DELETE FROM decisions WHERE number = 0", "decision 0 is missing"),
-        ("DELETE FROM decisions WHERE number = 1", "other payments"),
+        ("DELETE FROM decisions", "decision 1 is missing"),
+        ("DELETE FROM decisions WHERE number = 1", "decision 1 is missing"),
+        ("DELETE FROM decisions WHERE number = 3", "decision 3 is missing"),
+        ("UPDATE decisions SET id = id + 1 WHERE number = 1", "other payments"),
         ("UPDATE decisions SET captured = 0 WHERE state = 'captured'", "other payments"),
         ("UPDATE decisions SET state = 'voided' WHERE state = 'held'", "other payments"),
-        ("UPDATE decisions SET number = 2 WHERE number = 1", "decision 1 is missing"),
+        ("UPDATE decisions SET number = 2 WHERE number = 1", "other payments"),
         ("UPDATE sessions SET state = 'revoked'", "its row says revoked, its records say active"),
         ("UPDATE sessions SET state = 'zzz'", "zzz"),
         ("UPDATE sessions SET grant_json = '{}'", "not a grant"),

@@ -92,18 +92,15 @@ def test_a_decision_that_does_not_follow_is_told_beside_what_follows(
     view = world.session(DAY)
     world.pay(view, 60)
     denied = world.pay(view, 60)
-    [(seq,)] = query(
-        world.store,
-        "SELECT record_seq FROM decisions WHERE session_id = ? AND number = ?",
-        *(view.id, 1),
-    )
-    change_record(world, seq, view, change)
+    change_record(world, denied.number, view, change)
     payment = world.engine.payments.get(WORKSPACE, denied.id)
     explained = explain(world, payment)
     assert explained.recorded == payment.decision
     assert encode(explained.recorded) != encode(denied.decision)
     assert explained.found.decision.to_json() == denied.decision
-    assert explained.differs.startswith(f"record {seq} (payment.decided): the policy decides LIMIT")
+    assert explained.differs.startswith(
+        f"record {denied.number} (payment.decided): the policy decides LIMIT"
+    )
 
 
 def test_records_that_do_not_lead_to_the_payment_are_told(world: World) -> None:

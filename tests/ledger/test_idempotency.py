@@ -68,7 +68,7 @@ def test_a_replay_in_the_batch_of_the_first_request_is_one_payment(world: World)
     view = world.session(DAY)
     with one_batch(world.engine.writer):
         first, *others = [ask(world, view, 60 * USD, key="k", hold=True) for _ in range(20)]
-        ended = world.engine.ledger.void(WORKSPACE, f"pay_{view.id.removeprefix('sess_')}_0")
+        ended = world.engine.ledger.void(WORKSPACE, f"pay_{view.id.removeprefix('sess_')}_1")
         last = ask(world, view, 60 * USD, key="k", hold=True)
     assert all(same(first.result(), other.result()) for other in (*others, last))
     assert ended.result().state == last.result().state == "voided"

@@ -125,6 +125,7 @@ def test_a_hold_that_is_over_takes_none_of_what_conditions_cap(world: World) -> 
     for number, expires_ms in enumerate((NOW_MS, NOW_MS + 1)):
         for each in (account, expected):
             each.decided(
+                number,
                 NOW_MS - 9 + number,
                 request(),
                 allowed=True,

@@ -126,6 +126,8 @@ class Session(RuleBasedStateMachine):
         )  # fmt: skip
         self.session = self.engine.create(asked).id
         self.model = Model()
+        self.ids: list[str] = []
+        """Of the payments, by their numbers in the model."""
 
     @rule(
         target=payments,
@@ -232,13 +234,16 @@ class Session(RuleBasedStateMachine):
 
     def same(self, answer: Any, number: int) -> None:
         spend = self.model.spends.get(number)
-        assert answer.number == number
+        if number == len(self.ids):
+            assert answer.id not in self.ids
+            self.ids.append(answer.id)
+        assert answer.id == self.ids[number]
         assert answer.decision["allowed"] == (spend is not None)
         assert answer.state == ("denied" if spend is None else spend[2])
 
     def ends(self, number: int, state: str, amount: int) -> None:
         expected = self.model.end(number, state, amount)
-        payment = f"pay_{self.session.removeprefix('sess_')}_{number}"
+        payment = self.ids[number]
         ledger = self.engine.engine.ledger
         future = (
             ledger.capture(WORKSPACE, payment, amount)

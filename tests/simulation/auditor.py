@@ -115,15 +115,14 @@ class Auditor:
             f"{asked.key} was answered and no record says so",
         )
         record = self.books.take("payment.decided", account.session)
-        number = len(account.decisions)
-        body = record.body
+        number, body = record.seq, record.body
         require(
             body["request_digest"] == _digest(asked) and body["request"] == asked.body,
             "answers",
             f"{asked.key}: the record is of another question",
         )
         require(body["payment"] == account.payment(number), "answers", f"{body['payment']}")
-        account.decisions.append(record)
+        account.decisions[number] = record
         self.books.figures["decisions"] += 1
         if asked.key is not None:
             account.keys[asked.key] = number, asked
@@ -229,7 +228,7 @@ class Auditor:
     def _end_of(self, state: str, asked: Question, answer: Any) -> None:
         account = self.books.accounts[asked.session]
         number = int(asked.payment.rpartition("_")[2])
-        if number >= len(account.decisions):
+        if number not in account.decisions:
             _refused(answer, "payment_not_found", asked)
             return
         spend = account.spends.get(number)

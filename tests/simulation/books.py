@@ -63,7 +63,7 @@ class Account:
         self.session, self.state = session, body["state"]
         self.terms, self.grant_hash = Terms(body["grant"]), body["grant_hash"]
         self.address, self.on_chain = body["grant"]["session_key"], body["mint_pkp"]
-        self.decisions: list[Record] = []
+        self.decisions: dict[int, Record] = {}
         self.spends: dict[int, Spend] = {}
         self.due: list[tuple[int, int]] = []
         self.keys: dict[str, tuple[int, Question]] = {}

@@ -75,9 +75,8 @@ def lost_hold() -> AbstractContextManager[None]:
     """Now and then a hold takes nothing from the budget."""
     decided = Account.decided
 
-    def forget(self: Account, *arguments: Any, **more: Any) -> None:
-        decided(self, *arguments, **more)
-        number = self.decisions - 1
+    def forget(self: Account, number: int, *arguments: Any, **more: Any) -> None:
+        decided(self, number, *arguments, **more)
         if number % EVERY == 3 and number in self.holds:
             self.spending.reduce(self.holds[number].entry, 0)
 

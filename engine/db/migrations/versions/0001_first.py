@@ -146,13 +146,18 @@ def upgrade() -> None:
     )
     op.create_table(
         "decisions",
-        sa.Column("session_id", sa.Text(), autoincrement=False, nullable=False),
-        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
         sa.Column("workspace_id", sa.Text(), nullable=False),
+        sa.Column("session_id", sa.Text(), nullable=False),
         sa.Column("session_type", sa.Text(), nullable=False),
         sa.Column("label", sa.Text(), nullable=True),
+        sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
-        sa.Column("record_seq", sa.BigInteger(), nullable=False),
         sa.Column("memo_json", sa.Text(), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("captured", sa.BigInteger(), nullable=False),
@@ -160,12 +165,9 @@ def upgrade() -> None:
         sa.Column("decided_ms", sa.BigInteger(), nullable=False),
         sa.Column("expires_ms", sa.BigInteger(), nullable=True),
         sa.Column("closed_ms", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("session_id", "number"),
-        sqlite_with_rowid=False,
+        sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index(
-        "decisions_by_workspace", "decisions", ["workspace_id", "decided_ms"], unique=False
-    )
+    op.create_index("decisions_by_workspace", "decisions", ["workspace_id", "id"], unique=False)
     op.create_index(
         "decisions_held",
         "decisions",
