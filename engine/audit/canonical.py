@@ -11,6 +11,7 @@ as they are: no Unicode normalisation, so the NFC and NFD forms of a word are di
 """
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -80,8 +81,11 @@ def decode(data: bytes) -> Json:
     """
     if not isinstance(data, bytes):
         raise CanonicalError(f"bytes expected, not {type(data).__name__}")
+    value: Json
     try:
-        value: Json = _DECODER.decode(data.decode())
+        if (value := _decode_plain(data)) is not None:
+            return value
+        value = _DECODER.decode(data.decode())
         canonical = encode(value)
     except UnicodeDecodeError as error:
         raise CanonicalError(f"not UTF-8 at byte {error.start}") from None
@@ -108,6 +112,40 @@ def decode_object(data: bytes) -> dict[str, Any]:
 
 _TOO_DEEP = f"more than {DEPTH_MAX} levels deep"
 _TOO_LARGE = "an integer beyond 2^53 - 1 must be written as a string"
+
+
+def _decode_plain(data: bytes) -> Json:
+    """`decode` of most of what is canonical, ten times as fast; None: the slow way has to tell.
+
+    What comes out of the C decoder and goes back in as the same bytes has no white space, no key
+    twice, and the order and the escapes of the C encoder: those of RFC 8785 if its keys are ASCII.
+    """
+    if data[:1].isdigit() or _LONG_INTEGER.search(data):
+        return None
+    try:
+        value: Json = _C_DECODER.decode(data)
+        if _SORTING.encode(value) != data:
+            return None
+    except (msgspec.DecodeError, CanonicalError):
+        return None
+    shallow = data.count(b"{") + data.count(b"[") <= DEPTH_MAX
+    return value if (shallow and data.isascii()) or _is_plain(value, 0) else None
+
+
+def _is_plain(value: Json, depth: int) -> bool:
+    """Whether it has no key that is not ASCII, and is not too deep."""
+    within: Iterable[Json] = ()
+    if isinstance(value, dict):
+        if not all(map(str.isascii, value)):
+            return False
+        within = value.values()
+    elif isinstance(value, list):
+        within = value
+    else:
+        return True
+    return depth < DEPTH_MAX and all(
+        _is_plain(item, depth + 1) for item in within if isinstance(item, dict | list)
+    )
 
 
 def _check(value: Any, depth: int) -> bool:
@@ -193,6 +231,8 @@ def _no_float(_text: str) -> NoReturn:
 # Its escapes are those of RFC 8785 §3.2.2.2: a test holds every character against another encoder.
 _SORTING = msgspec.json.Encoder(order="sorted")
 _KEEPING = msgspec.json.Encoder()
+_C_DECODER = msgspec.json.Decoder(float_hook=_no_float)
+_LONG_INTEGER = re.compile(rb"[-:,\[][0-9]{16}")  # perhaps beyond 2^53 - 1
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
 )

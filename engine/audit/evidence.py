@@ -190,7 +190,10 @@ def _entry(item: Any, *, proven: bool) -> Entry:
 
 
 def _proof(nodes: Any) -> tuple[bytes, ...]:
-    return tuple(read_hex(node, HASH_BYTES) for node in _list(nodes))
+    raw = read_hex("".join(_list(nodes)), HASH_BYTES * len(nodes))
+    if any(len(node) != 2 * HASH_BYTES for node in nodes):
+        raise ValueError("a node of a proof is no hash")
+    return tuple(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
 
 
 def _grant(data: Any) -> Grant:

@@ -148,5 +148,5 @@ def _check_proof(proof: object) -> None:
         raise ProofError("the proof is not a list of hashes")
     if len(proof) > PROOF_HASHES_MAX:
         raise ProofError("the proof is too long")
-    for step in proof:
-        _check_hash("proof's step", step)
+    if not all(map(is_hash, proof)):
+        raise ProofError(f"a proof's step is not {HASH_BYTES} bytes")

@@ -174,7 +174,7 @@ class Replay:
         self._approvals.check_waived(record, self.policy_version)
         decision = decide_again(self.usage, asked)
         # As bytes, because to Python 1 equals True.
-        if canonical.encode(decision.to_json()) != canonical.encode(recorded):
+        if canonical.encode_own(decision.to_json()) != canonical.encode_own(recorded):
             raise ValueError(
                 f"the policy decides {decision.code} ({decision.rule}), "
                 f"the record says {recorded.get('code')}, or differs in its facts"
