@@ -126,7 +126,7 @@ def _decode_plain(data: bytes) -> Json:
         value: Json = _C_DECODER.decode(data)
         if _SORTING.encode(value) != data:
             return None
-    except (msgspec.DecodeError, CanonicalError):
+    except (msgspec.DecodeError, UnicodeDecodeError, CanonicalError):
         return None
     shallow = data.count(b"{") + data.count(b"[") <= DEPTH_MAX
     return value if (shallow and data.isascii()) or _is_plain(value, 0) else None

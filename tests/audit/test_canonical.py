@@ -293,9 +293,7 @@ def test_the_value_is_left_as_it_was() -> None:
     assert value["é"] == {"d": [1], "c": 2}
 
 
-@given(
-    VALUES, st.integers(0, 200), st.sampled_from([b"", b" ", b"0", b"9" * 16, b'"', b"\\", b"."])
-)
+@given(VALUES, st.integers(0, 200), st.sampled_from((b"", b" ", b"0", b"9" * 16, b'"', b"\\")))
 def test_the_fast_way_and_the_slow_way_say_the_same(value: Json, at: int, noise: bytes) -> None:
     data = encode(value)
     for each in (data, data[:at] + noise + data[at:]):
