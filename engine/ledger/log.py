@@ -8,6 +8,7 @@ because the second could only be numbered when the first was committed.
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -91,7 +92,6 @@ class Log:
     @staticmethod
     def _compare_hashes(read: Read) -> None:
         """Every record must be there and have the hash that was written down with it."""
-        ordered = _batches.c.first_leaf.asc().nulls_last(), _batches.c.id
         query = (
             sa.select(_batches.c.id, *_places, _records.c.id.label("record"), _records.c.body)
             .outerjoin_from(
@@ -99,27 +99,34 @@ class Log:
                 _records,
                 _records.c.id.between(_batches.c.id, _batches.c.id + BATCH_RECORDS_MAX - 1),
             )
-            .order_by(*ordered, _records.c.id)
+            .order_by(_batches.c.id, _records.c.id)  # as they are stored, so that nothing is sorted
             .execution_options(yield_per=4096)
         )
-        size, position, batch = 0, 0, None
+        count, position, batch = 0, 0, None
         expected: Iterator[bytes] = iter(())
         for row in read(query):
-            if row.id != batch:
-                _no_more(expected, size + position)
-                size += position
-                batch, expected, position = row.id, iter(_split(row.leaf_hashes)), 0
+            if batch is None or row.id != batch.id:
+                _no_more(expected, batch, position)
+                batch, expected, position = row, iter(_split(row.leaf_hashes)), 0
             if row.record != row.id + position or leaf_hash(row.body) != next(expected, None):
-                raise CannotStart(f"audit log: record {size + position} is missing or was changed")
+                raise CannotStart(f"audit log: {_named(row, position)} is missing or was changed")
             position += 1
-        _no_more(expected, size + position)
-        if read(sa.select(sa.func.count()).select_from(_records)).scalar_one() != size + position:
+            count += 1
+        _no_more(expected, batch, position)
+        if read(sa.select(sa.func.count()).select_from(_records)).scalar_one() != count:
             raise CannotStart("audit log: there are records outside every batch")
 
 
-def _no_more(expected: Iterator[bytes], size: int) -> None:
+def _no_more(expected: Iterator[bytes], batch: Any, position: int) -> None:
     if next(expected, None) is not None:
-        raise CannotStart(f"audit log: record {size} is missing")
+        raise CannotStart(f"audit log: {_named(batch, position)} is missing")
+
+
+def _named(batch: Any, position: int) -> str:
+    """A record by its place in the tree, or in its batch if that has none yet."""
+    if batch.first_leaf is None:
+        return f"record {position} of batch {batch.id}"
+    return f"record {batch.first_leaf + position}"
 
 
 def sequence(read: Read, update: Callable[[sa.Update], None]) -> None:
