@@ -6,7 +6,7 @@ Whoever decides a payment holds every budget that it is under, so what others ad
 """
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,8 +117,10 @@ class Budgets:
             found.append(known)
         return found
 
-    def count(self, batch: Batch, budgets: Iterable[Known], payment: Payment) -> None:
+    def count(self, batch: Batch, budgets: Collection[Known], payment: Payment) -> None:
         """An allowed payment, or the end of its hold, is entered wherever it counts."""
+        if not budgets:
+            return
         row = _entry(payment)
         for known in budgets:
             known.enter(batch.enter(known.stream, row), row)

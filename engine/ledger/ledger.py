@@ -367,6 +367,8 @@ class Ledger:
 
     def expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
         """End what is over; returns how many holds were."""
+        if not account.anything_over(batch.now_ms):
+            return 0
         end_approvals(batch, account)
         count = 0
         for number in islice(account.due(batch.now_ms), holds_max):
