@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
@@ -24,7 +23,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from engine.ledger.payment import Payment
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until
@@ -32,7 +30,7 @@ from tests.audit import rfc6962
 from tests.durability.journals import Journals
 from tests.durability.pools import Pool, SharedRecords, read_log
 from tests.durability.processes import forked
-from tests.durability.worker import USD, Question, Target, Work, told, work
+from tests.durability.worker import USD, Question, Target, Work, submit, told, work
 from tests.ledger.oracle import query, require
 from tests.ledger.served import verify
 from tests.servers import PostgresServer
@@ -281,7 +279,7 @@ class Hammer:
         self.figures["never answered, asked by another"] = len(unheard)
         heard = {asked.key for asked in some}
         for batch in batched(unheard + some, ASKED_AT_ONCE):
-            for asked, answer in [(asked, again(world, asked)) for asked in batch]:
+            for asked, answer in [(asked, submit(world.engine, asked)) for asked in batch]:
                 payment = answer.result()
                 require(payment.replayed or asked.key not in heard, f"{asked.key} is forgotten")
                 self.journals.heard(asked.key, told(payment))
@@ -328,17 +326,6 @@ class Hammer:
             file.write_bytes(world.engine.evidence(WORKSPACE, target.session))
             require(verify(file, server) == 0, "the evidence is verified")
             self.figures["evidence files verified"] += 1
-
-
-def again(world: World, asked: Question) -> "Future[Payment]":
-    """Ask as a worker did."""
-    return world.engine.ledger.authorise(
-        asked.session,
-        world.request(amount=asked.amount),
-        memo={"description": None, "metadata_json": "{}"},
-        key=asked.key,
-        capture=not asked.hold,
-    )
 
 
 def batched(questions: list[Question], size: int) -> Iterator[list[Question]]:

@@ -3,7 +3,12 @@
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 
-_LOADED = ("pytest", "tests.durability.hammer_postgres", "tests.durability.killed_migration")
+_LOADED = (
+    "pytest",
+    "tests.anvil_world",
+    "tests.durability.peer",
+    "tests.durability.killed_migration",
+)
 
 
 def forked() -> ForkServerContext:

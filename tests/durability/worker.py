@@ -100,6 +100,25 @@ def told(payment: Payment) -> dict[str, Any]:
     }
 
 
+def submit(engine: Engine, asked: Question) -> "Future[Payment]":
+    """Ask an engine for a payment, without waiting for the answer."""
+    usdc = engine.token("USDC", None)
+    assert usdc is not None
+    return engine.ledger.authorise(
+        asked.session,
+        PaymentRequest(
+            amount=asked.amount,
+            merchant="books",
+            token=usdc.asset,
+            chain=usdc.chain,
+            token_priced=True,
+        ),
+        memo={"description": None, "metadata_json": "{}"},
+        key=asked.key,
+        capture=not asked.hold,
+    )
+
+
 class Worker:
     """One life."""
 
@@ -134,13 +153,11 @@ class Worker:
         self.remember()
         engine = self.open()
         engine.start()
-        usdc = engine.token("USDC", None)
-        assert usdc is not None
         parent = multiprocessing.parent_process()
         while (era := self.work.board[0]) >= 0 and parent is not None and parent.is_alive():
-            self.burst(engine, usdc, era)
+            self.burst(engine, era)
         while self.again:
-            self.ask(engine, usdc, self.again[:48])
+            self.ask(engine, self.again[:48])
         engine.close()
 
     def open(self) -> Engine:
@@ -157,16 +174,16 @@ class Worker:
 
     # What is asked
 
-    def burst(self, engine: Engine, usdc: Any, era: int) -> None:
+    def burst(self, engine: Engine, era: int) -> None:
         """Ask for some payments at once, and end some holds among them."""
         choose = self.random
         questions = [self.question(era) for _ in range(choose.choice(BURSTS))]
         for other in self.in_common(era):
             questions.insert(choose.randrange(len(questions) + 1), other)
-        self.ask(engine, usdc, questions)
+        self.ask(engine, questions)
         self.end(engine)
         if self.answered and choose.random() < 0.3:
-            self.ask_with_another_body(engine, usdc, choose.choice(self.answered))
+            self.ask_with_another_body(engine, choose.choice(self.answered))
 
     def question(self, era: int) -> Question:
         """An earlier one again, or a new one."""
@@ -201,27 +218,12 @@ class Worker:
 
     # Asking
 
-    def submit(self, engine: Engine, usdc: Any, asked: Question) -> "Future[Payment]":
-        return engine.ledger.authorise(
-            asked.session,
-            PaymentRequest(
-                amount=asked.amount,
-                merchant="books",
-                token=usdc.asset,
-                chain=usdc.chain,
-                token_priced=True,
-            ),
-            memo={"description": None, "metadata_json": "{}"},
-            key=asked.key,
-            capture=not asked.hold,
-        )
-
-    def ask(self, engine: Engine, usdc: Any, questions: list[Question]) -> None:
+    def ask(self, engine: Engine, questions: list[Question]) -> None:
         """Ask all at once; what is not answered is asked again later."""
         self.again = [other for other in self.again if other not in questions]
         for asked in questions:
             self.write(ask=vars(asked))
-        waiting = [(asked, self.submit(engine, usdc, asked)) for asked in questions]
+        waiting = [(asked, submit(engine, asked)) for asked in questions]
         for asked, future in waiting:
             try:
                 payment = future.result()
@@ -259,11 +261,11 @@ class Worker:
             except TallystickError as error:
                 self.write(**line, refused=error.code)
 
-    def ask_with_another_body(self, engine: Engine, usdc: Any, asked: Question) -> None:
+    def ask_with_another_body(self, engine: Engine, asked: Question) -> None:
         """The same key for another amount."""
         other = Question(asked.key, asked.session, asked.amount + 1, asked.hold)
         try:
-            payment = self.submit(engine, usdc, other).result()
+            payment = submit(engine, other).result()
         except TallystickError as error:
             self.write(reused=asked.key, refused=error.code)
         else:
