@@ -260,6 +260,8 @@ class Hammer:
         records = SharedRecords(self.pools)
         records.feed(read_log(self.url))
         self.journals.check(records)
+        dead = sum(known.firsts == 0 for known in self.journals.known.values())
+        self.figures["decided by a process that died before it said so"] = dead
         self.journals.check_keys(self.url)
         require(query(self.url, "SELECT count(*) FROM records") == [(len(records.leaves),)], "all")
         self.check_exact(records)
