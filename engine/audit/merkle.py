@@ -69,16 +69,6 @@ class Tree:
         self._levels[0] += b"".join([_checked(leaf) for leaf in leaf_hashes])
         self._complete()
 
-    def truncate(self, size: int) -> None:
-        """Keep the first `size` leaves: what a batch that was rolled back had added goes.
-
-        Raises:
-            ValueError: `size` is negative or larger than the tree.
-        """
-        self._check_size(size)
-        for level, hashes in enumerate(self._levels):
-            del hashes[(size >> level) * HASH_BYTES :]
-
     def leaf(self, index: int) -> bytes:
         """The leaf hash at `index`.
 

@@ -83,10 +83,19 @@ class PostgresDatabase:
         self._options = options
         # psycopg would say BEGIN in a round trip of its own; said by us it goes with the next one.
         self._writing = sa.create_engine(
-            address, poolclass=StaticPool, isolation_level="AUTOCOMMIT", connect_args=options
+            address,
+            poolclass=StaticPool,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,  # what is stored is nobody's business in a log
+            connect_args=options,
         )
         self._reading = sa.create_engine(
-            address, poolclass=QueuePool, pool_size=4, pool_pre_ping=True, connect_args=options
+            address,
+            poolclass=QueuePool,
+            pool_size=4,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args=options,
         )
         sa.event.listen(self._reading, "begin", _read_only)
         self._leading: psycopg.Connection[Any] | None = None

@@ -77,11 +77,13 @@ class SqliteDatabase:
         self._writing = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
             poolclass=StaticPool,
+            hide_parameters=True,  # what is stored is nobody's business in a log
             connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 5},
         )
         self._reading = sa.create_engine(
             sa.URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"}),
             poolclass=QueuePool,
+            hide_parameters=True,
             pool_size=4,
             connect_args={"check_same_thread": False, "isolation_level": None},
         )

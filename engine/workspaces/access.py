@@ -122,13 +122,15 @@ class Access:
             )
         if key is not None and key.revoked_ms is None:
             return None
-        admins = sa.update(_keys).where(_keys.c.role == "admin")
-        batch.update(admins.values(revoked_ms=batch.now_ms))
+        stream = workspace_stream(DEFAULT_WORKSPACE)
+        admins = _keys.c.role == "admin", _keys.c.revoked_ms.is_(None)
+        for replaced in batch.read(sa.select(_keys.c.id).where(*admins)).scalars().all():
+            batch.record(stream, "key.revoked", {"key": replaced, "role": "admin"})
+        batch.update(sa.update(_keys).where(*admins).values(revoked_ms=batch.now_ms))
         if key is None:
             self._key(batch, DEFAULT_WORKSPACE, "admin", secret)
         else:  # an earlier one is in force again
             batch.update(sa.update(_keys).where(_keys.c.id == key.id).values(revoked_ms=None))
-            stream = workspace_stream(DEFAULT_WORKSPACE)
             batch.record(stream, "key.restored", {"key": key.id, "role": "admin"})
         return None
 

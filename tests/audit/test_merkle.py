@@ -101,12 +101,11 @@ def test_an_independent_library_agrees_on_roots_and_inclusion() -> None:
         st.one_of(
             st.tuples(st.just("append"), st.integers(1, 40)),
             st.tuples(st.just("extend"), st.integers(0, 40)),
-            st.tuples(st.just("truncate"), st.integers(0, 120)),
         ),
         max_size=12,
     )
 )
-def test_a_cut_tree_is_the_tree_that_never_grew(steps: list[tuple[str, int]]) -> None:
+def test_a_tree_is_the_same_however_it_grew(steps: list[tuple[str, int]]) -> None:
     tree = Tree()
     leaves: list[bytes] = []
     for serial, (step, number) in enumerate(steps):
@@ -115,13 +114,9 @@ def test_a_cut_tree_is_the_tree_that_never_grew(steps: list[tuple[str, int]]) ->
             for leaf in batch:
                 tree.append(leaf)
             leaves += batch
-        elif step == "extend":
+        else:
             tree.extend(batch)
             leaves += batch
-        else:
-            size = min(number, len(leaves))
-            tree.truncate(size)
-            del leaves[size:]
         fresh = Tree(leaves)
         assert tree.size == len(leaves)
         assert tree.root() == fresh.root() == rfc6962.root(rfc6962.subtrees(leaves), len(leaves))
@@ -134,7 +129,6 @@ def test_a_cut_tree_is_the_tree_that_never_grew(steps: list[tuple[str, int]]) ->
 def test_hashes_handed_out_do_not_change_as_the_tree_does() -> None:
     tree = Tree(LEAVES[:5])
     leaf, root, proof = tree.leaf(0), tree.root(), tree.inclusion_proof(0)
-    tree.truncate(0)
     tree.extend(LEAVES[100:200])
     assert (leaf, root) == (LEAVES[0], MTH(0, 5))
     assert proof == rfc6962.path(MTH, 0, 0, 5)
@@ -159,7 +153,7 @@ def test_a_leaf_hash_is_32_bytes(wrong: bytes) -> None:
 def test_argument_errors() -> None:
     tree = Tree(LEAVES[:5])
     for size in (-1, 6):
-        for call in (tree.root, tree.truncate, lambda size: tree.inclusion_proof(0, size)):
+        for call in (tree.root, lambda size: tree.inclusion_proof(0, size)):
             with pytest.raises(ValueError, match=r"not within 0\.\.5"):
                 call(size)
     for index in (-1, 5):
