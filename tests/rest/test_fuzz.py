@@ -1,6 +1,6 @@
 """Requests that nobody wrote: made from the OpenAPI document, good and bad, the same every time."""
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import requests
@@ -16,9 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from api.rest.app import create_app
-from engine.engine import Engine
-from tests.rest.served import NO_LIMITS, Served
+from tests.rest.served import NO_LIMITS, Served, document
 
 EXAMPLES_PER_OPERATION = 40
 CHECKS = [
@@ -31,7 +29,7 @@ CHECKS = [
 ]
 OPERATIONS = [
     (method.upper(), path)
-    for path, operations in create_app(cast("Engine", None)).openapi()["paths"].items()
+    for path, operations in document()["paths"].items()
     for method in operations
     if not path.startswith("/api/v1/sessions")  # the other name of what is tried already
 ]
