@@ -6,7 +6,7 @@ through the same body model, the same ledger and the same answers as the documen
 
 Any other request goes byte for byte, before anything was done for it, to uvicorn's own protocol
 and so to the documented routes: whatever is refused is refused by them. See
-docs/decisions/0012-lean-payment-route.md.
+docs/decisions/0015-lean-payment-route.md.
 """
 
 from collections.abc import Callable, Mapping

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from api.rest.answers import (
@@ -29,6 +30,7 @@ from engine.sessions.session import SessionView
 from engine.workspaces.budgets import BudgetView
 
 
+@lru_cache(maxsize=64)  # everything that is decided together has the same times
 def time_text(milliseconds: int) -> str:
     """ISO 8601 in UTC with milliseconds."""
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)

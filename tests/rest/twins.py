@@ -19,8 +19,11 @@ from api.server import Server
 from engine.clock import ManualClock, system_clock
 from engine.engine import Engine
 from engine.policy.limits import Limits
+from tests.rest.served import PAYMENTS, SMART
 from tests.world import NO_LIMITS, USD, WORKSPACE, World
 
+WAYS = {PAYMENTS: "amount", SMART: "amount_usd"}
+UNKNOWN_TOKEN = "zai_session_" + "0" * 64
 PLAIN = {"Host": "localhost", "Content-Type": "application/json"}
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _DATE = re.compile(rb"\r\ndate: [^\r]*\r\n")
@@ -129,6 +132,8 @@ class Twins:
     def __enter__(self) -> Self:
         lean, routes = (world.engine for world in self.worlds)
         servers = [Server(lean, "127.0.0.1", 0), ByRoutesAlone(routes)]
+        for server in servers:  # a test may have to think for longer than a connection is kept
+            server._server.config.timeout_keep_alive = 3_600
         self.servers = [self._stack.enter_context(server) for server in servers]
         self.connections = [Connection(server) for server in self.servers]
         return self
@@ -203,3 +208,8 @@ def request(
     sent = {**PLAIN, "Content-Length": str(len(content)), **(headers or {})}
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
+
+
+def status(answer: bytes) -> int:
+    """The status of an answer."""
+    return int(answer.split(b" ", 2)[1])
