@@ -31,6 +31,8 @@ def wire(token: str) -> Iterator[tuple[str, bytes]]:
     yield "line feeds only", good.replace(b"\r\n", b"\n")
     yield "a lone line feed", good.replace(b"\r\nContent-Type", b"\nContent-Type")
     yield "a carriage return", good.replace(b"Host: localhost", b"Host: local\rhost")
+    yield "spaces after the body", good + b"  "
+    yield "an empty line after the body", good + b"\r\n"
     yield "no host", good.replace(b"Host: localhost\r\n", b"")
     yield "no length", good.replace(b"Content-Length: 12\r\n", b"")
     yield "no body", request(PAYMENTS, b"", {"X-Session-Token": token})
