@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.rest.bodies import GOOD, nearly_good
 from tests.rest.served import NO_LIMITS, Served, document
 
 EXAMPLES_PER_OPERATION = 40
@@ -70,6 +71,9 @@ def test_made_up_requests_hear_what_is_documented(api: Served, method: str, path
         for mode in GenerationMode
         for fixed in (known, None)
     )
+    if path in GOOD:
+        cases = operation.as_strategy(GenerationMode.POSITIVE, path_parameters=known)
+        strategy |= nearly_good(cases, GOOD[path])
     statuses: set[int] = set()
     with requests.Session() as http:
 
