@@ -3,7 +3,10 @@
 from typing import Annotated, TypeGuard
 
 from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security import APIKeyHeader
+from fastapi.security.base import SecurityBase
+from fastapi.security.utils import get_authorization_scheme_param
 
 from engine.engine import Engine
 from engine.errors import Unauthenticated
@@ -13,9 +16,19 @@ from engine.workspaces.access import SESSION_TOKEN_PREFIX, Operator, SessionHold
 TOKENS_MAX = 65_536
 """So many sessions' tokens are remembered; any other is looked up again."""
 
-_bearer = HTTPBearer(
-    auto_error=False, scheme_name="key", description="An operator key, or a session token"
-)
+
+class _Bearer(SecurityBase):
+    """What follows `Authorization: Bearer` (RFC 6750), or None."""
+
+    def __init__(self) -> None:
+        self.scheme_name = "key"
+        self.model = HTTPBearer(description="An operator key, or a session token")
+
+    async def __call__(self, request: Request) -> str | None:
+        scheme, secret = get_authorization_scheme_param(request.headers.get("Authorization"))
+        return secret or None if scheme.lower() == "bearer" else None
+
+
 _session_header = APIKeyHeader(
     name="X-Session-Token",
     auto_error=False,
@@ -54,7 +67,8 @@ class SessionTokens:
 
 
 # Dependencies are coroutine functions, also where they wait for nothing: FastAPI would run any
-# other on a thread, which costs more than the rest of a request.
+# other on a thread, which costs more than the rest of a request. Each costs as much as reading the
+# body, so those of payments depend on the request and not on one another.
 
 
 async def get_engine(request: Request) -> Engine:
@@ -69,16 +83,9 @@ async def get_tokens(request: Request) -> SessionTokens:
     return tokens
 
 
-async def bearer(
-    found: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> str | None:
-    """What follows `Authorization: Bearer`."""
-    return found.credentials if found is not None else None
-
-
 EngineOf = Annotated[Engine, Depends(get_engine)]
 TokensOf = Annotated[SessionTokens, Depends(get_tokens)]
-Bearer = Annotated[str | None, Depends(bearer)]
+Bearer = Annotated[str | None, Depends(_Bearer())]
 SessionToken = Annotated[str | None, Depends(_session_header)]
 
 
@@ -97,9 +104,10 @@ async def admin(caller: Annotated[Operator, Depends(operator)]) -> Operator:
 
 
 async def session_holder(
-    tokens: TokensOf, secret: Bearer, session_token: SessionToken
+    request: Request, secret: Bearer, session_token: SessionToken
 ) -> SessionHolder:
     """A session token in X-Session-Token or as the bearer, or 401."""
+    tokens = await get_tokens(request)
     return tokens.holder(session_token or secret)
 
 
@@ -114,9 +122,9 @@ async def payment_party(
     return engine.access.operator(secret)
 
 
-async def key_holder(engine: EngineOf, secret: Bearer) -> Operator | None:
+async def key_holder(request: Request, secret: Bearer) -> Operator | None:
     """Whose operator key the bearer is; None without a bearer or if it is a session token."""
-    return find_key_holder(engine, secret)
+    return find_key_holder(await get_engine(request), secret)
 
 
 def find_key_holder(engine: Engine, secret: str | None) -> Operator | None:

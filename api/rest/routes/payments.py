@@ -4,7 +4,7 @@ import contextlib
 from concurrent.futures import Future
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api.rest.answers import DeniedPayment, PaymentAnswer, PaymentsPage, SmartPaymentAnswer
 from api.rest.asked import payee, payment_request
@@ -15,10 +15,11 @@ from api.rest.auth import (
     PaymentPartyOf,
     SessionHolderOf,
     SessionToken,
-    TokensOf,
+    get_engine,
+    get_tokens,
     smart_payer,
 )
-from api.rest.commits import Commits, CommitsOf
+from api.rest.commits import CommitsOf, get_commits
 from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.idempotency import REPLAYED, IdempotencyKey, in_callers_words
@@ -61,18 +62,18 @@ router = APIRouter(
     },
 )
 async def smart_payment(
+    request: Request,
     body: SmartPayment,
-    engine: EngineOf,
-    tokens: TokensOf,
-    commits: CommitsOf,
     caller: KeyHolderOf,
     secret: Bearer,
     session_token: SessionToken,
     key: IdempotencyKey,
 ) -> Response:
     """A policy denial is a 402 with its code. `agent_id` and `user_wallet` are the session's."""
+    tokens = await get_tokens(request)
     holder = smart_payer(tokens, caller, body.session_token, session_token, secret)
-    payment = await _decided(commits, ask_smart_payment(engine, holder, body, key), body)
+    future = ask_smart_payment(await get_engine(request), holder, body, key)
+    payment = await _decided(request, future, body)
     return smart_payment_answer(payment)
 
 
@@ -87,14 +88,14 @@ async def smart_payment(
     },
 )
 async def create_payment(
+    request: Request,
     body: CreatePayment,
-    engine: EngineOf,
-    commits: CommitsOf,
     holder: SessionHolderOf,
     key: IdempotencyKey,
 ) -> Response:
     """With `capture_method: automatic` the amount is spent at once."""
-    payment = await _decided(commits, ask_payment(engine, holder, body, key), body)
+    future = ask_payment(await get_engine(request), holder, body, key)
+    payment = await _decided(request, future, body)
     return payment_answer(payment)
 
 
@@ -221,7 +222,8 @@ def payment_answer(payment: Payment) -> Response:
     return _answer(payment, payment_json(payment), 201)
 
 
-async def _decided(commits: Commits, future: "Future[Payment]", body: PaymentBody) -> Payment:
+async def _decided(request: Request, future: "Future[Payment]", body: PaymentBody) -> Payment:
+    commits = await get_commits(request)
     try:
         return await commits.wait(future)
     except Conflict as conflict:
