@@ -9,12 +9,11 @@ from fastapi import APIRouter, Query, Request, Response
 from api.rest.answers import DeniedPayment, PaymentAnswer, PaymentsPage, SmartPaymentAnswer
 from api.rest.asked import payee, payment_request
 from api.rest.auth import (
-    Bearer,
+    BY_KEY_OR_TOKEN,
     EngineOf,
-    KeyHolderOf,
     PaymentPartyOf,
     SessionHolderOf,
-    SessionToken,
+    SmartOf,
     get_engine,
     get_tokens,
     smart_payer,
@@ -60,18 +59,17 @@ router = APIRouter(
         **_DENIED,
         **documented(409, 415),
     },
+    openapi_extra=BY_KEY_OR_TOKEN,
 )
 async def smart_payment(
     request: Request,
     body: SmartPayment,
-    caller: KeyHolderOf,
-    secret: Bearer,
-    session_token: SessionToken,
+    who: SmartOf,
     key: IdempotencyKey,
 ) -> Response:
     """A policy denial is a 402 with its code. `agent_id` and `user_wallet` are the session's."""
     tokens = await get_tokens(request)
-    holder = smart_payer(tokens, caller, body.session_token, session_token, secret)
+    holder = smart_payer(tokens, who.caller, body.session_token, *who.sent)
     future = ask_smart_payment(await get_engine(request), holder, body, key)
     payment = await _decided(request, future, body)
     return smart_payment_answer(payment)
@@ -86,6 +84,7 @@ async def smart_payment(
         **_DENIED,
         **documented(409, 415),
     },
+    openapi_extra=BY_KEY_OR_TOKEN,
 )
 async def create_payment(
     request: Request,
