@@ -40,13 +40,25 @@ _HEADERS = frozenset(
         "connection",
         "content-length",
         "content-type",
+        "forwarded",
         "host",
         "idempotency-key",
+        "sec-fetch-mode",
+        "traceparent",
+        "tracestate",
         "user-agent",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
         "x-idempotency-key",
+        "x-real-ip",
+        "x-request-id",
         "x-session-token",
     )
 )
+"""What clients, proxies and tracers usually send. What changes nothing here is not looked at."""
 _BEARER = "Bearer "
 HEAD_BYTES_MAX = 8_192
 _HEAD_END = b"\r\n\r\n"

@@ -21,7 +21,7 @@ from api.rest.auth import (
 from api.rest.commits import CommitsOf, get_commits
 from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
-from api.rest.idempotency import REPLAYED, IdempotencyKey, in_callers_words
+from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey, in_callers_words
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, PaymentsQuery, SmartPayment
 from api.rest.views import (
     REMAINING_HEADERS,
@@ -59,7 +59,7 @@ router = APIRouter(
         **_DENIED,
         **documented(409, 415),
     },
-    openapi_extra=BY_KEY_OR_TOKEN,
+    openapi_extra=BY_KEY_OR_TOKEN | WITH_KEY,
 )
 async def smart_payment(
     request: Request,
@@ -84,7 +84,7 @@ async def smart_payment(
         **_DENIED,
         **documented(409, 415),
     },
-    openapi_extra=BY_KEY_OR_TOKEN,
+    openapi_extra=BY_KEY_OR_TOKEN | WITH_KEY,
 )
 async def create_payment(
     request: Request,
