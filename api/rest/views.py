@@ -174,9 +174,10 @@ def payment_json(payment: Payment, left: Remaining | None = None) -> PaymentAnsw
     """
     request, decision = payment.request, payment.decision
     remaining = decision["remaining"] if left is None else asdict(left)
+    payment_id = payment.id
     body: PaymentAnswer = {
-        "id": payment.id,
-        "payment_id": payment.id,
+        "id": payment_id,
+        "payment_id": payment_id,
         "session_id": payment.session_id,
         "session_type": payment.stream.session_type,
         "session_label": payment.stream.label,

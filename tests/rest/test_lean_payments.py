@@ -12,6 +12,7 @@ from schemathesis import GenerationMode
 
 from api.rest.body_limit import BODY_BYTES_MAX
 from api.rest.routes import payments
+from bench.served import HttpSqliteFastapi
 from engine.ledger.payment import Payment
 from tests.rest.bodies import (
     ASSIGNED,
@@ -233,6 +234,13 @@ def test_what_is_refused_is_refused_by_the_routes(twins: Twins, left: list[bytes
     for one in sent:
         assert status(twins.ask(one)) in (401, 422)
     assert left == sent
+
+
+def test_the_benchmark_of_the_routes_reaches_them(twins: Twins, left: list[bytes]) -> None:
+    headers = {"X-Session-Token": twins.tokens["plain"], **HttpSqliteFastapi.more_headers}
+    sent = request(PAYMENTS, {"amount": 1}, headers)
+    assert status(twins.ask(sent)) == 201
+    assert left == [sent]
 
 
 def test_made_up_requests_are_answered_with_the_same_bytes(twins: Twins, api: Served) -> None:
