@@ -11,6 +11,7 @@ from typing import Self
 import uvicorn
 
 from api.rest.app import create_app
+from api.rest.lean_payments import LeanPayments
 from engine.engine import Engine
 from engine.errors import CannotStart
 
@@ -45,6 +46,8 @@ class Server:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 create_app(engine),
+                http=LeanPayments,
+                ws="none",  # there are none, and an upgrade to one would be left unanswered
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -16,7 +16,7 @@ from bench.ours import (
     EngineSqliteCallers,
 )
 from bench.postgres import PgPlpgsql, PgPlpgsqlPrior, PgStatements
-from bench.served import HttpSqlite, ReadyAfterKill
+from bench.served import HttpSqlite, HttpSqliteFastapi, ReadyAfterKill
 from bench.sqlite_raw import SqliteRaw
 from bench.valkey_lua import ValkeyLua
 
@@ -34,6 +34,7 @@ CONTENDERS: tuple[type[Contender], ...] = (
     LimitsValkey,
     AnvilAllowance,
     HttpSqlite,
+    HttpSqliteFastapi,
     FastapiNoop,
     HttpFloor,
     OneSession,
@@ -76,10 +77,12 @@ COMPARISONS = (
     Comparison(EngineSqlite, LimitsMemory),
     Comparison(EngineSqlite, AnvilAllowance),
     Comparison(HttpSqlite, FastapiNoop),
+    Comparison(HttpSqliteFastapi, FastapiNoop),
     Comparison(HttpFloor, FastapiNoop),
     Comparison(OneSessionPrior, OneSession),
     Comparison(ManySessions, FewSessions),
     Comparison(EngineSqliteCallers, PgPlpgsql, "p99_ms"),
     Comparison(EnginePostgresCallers, PgPlpgsql, "p99_ms"),
     Comparison(HttpSqlite, FastapiNoop, "p99_ms"),
+    Comparison(HttpSqliteFastapi, FastapiNoop, "p99_ms"),
 )

@@ -36,11 +36,12 @@ def create_app(engine: Engine) -> FastAPI:
     app.state.commits = Commits()
     errors.install(app)
     app.add_middleware(BodyLimit)
+    # Routes are tried in this order, and payments are what is asked for most.
+    app.include_router(payments.router)
     # Clients of the agent-session API use the first root; the second is the shorter one.
     for prefix in ("/api/v1/ai/sessions", "/api/v1/sessions"):
         app.include_router(sessions.router, prefix=prefix)
         app.include_router(explanations.of_sessions, prefix=prefix)
-    app.include_router(payments.router)
     app.include_router(explanations.of_payments)
     app.include_router(approvals.router)
     app.include_router(workspaces.router)

@@ -1,9 +1,12 @@
 """Who is asking, from the headers; what a route needs of it is in its signature."""
 
-from typing import Annotated, TypeGuard
+from typing import Annotated, Any, NamedTuple, TypeGuard
 
 from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security import APIKeyHeader
+from fastapi.security.base import SecurityBase
+from fastapi.security.utils import get_authorization_scheme_param
 
 from engine.engine import Engine
 from engine.errors import Unauthenticated
@@ -13,9 +16,20 @@ from engine.workspaces.access import SESSION_TOKEN_PREFIX, Operator, SessionHold
 TOKENS_MAX = 65_536
 """So many sessions' tokens are remembered; any other is looked up again."""
 
-_bearer = HTTPBearer(
-    auto_error=False, scheme_name="key", description="An operator key, or a session token"
-)
+
+class _Bearer(SecurityBase):
+    """What follows `Authorization: Bearer` (RFC 6750), or None."""
+
+    def __init__(self) -> None:
+        self.scheme_name = "key"
+        self.model = HTTPBearer(description="An operator key, or a session token")
+
+    async def __call__(self, request: Request) -> str | None:
+        scheme, secret = get_authorization_scheme_param(request.headers.get("Authorization"))
+        return secret or None if scheme.lower() == "bearer" else None
+
+
+_bearer = _Bearer()
 _session_header = APIKeyHeader(
     name="X-Session-Token",
     auto_error=False,
@@ -54,7 +68,8 @@ class SessionTokens:
 
 
 # Dependencies are coroutine functions, also where they wait for nothing: FastAPI would run any
-# other on a thread, which costs more than the rest of a request.
+# other on a thread, which costs more than the rest of a request. Each costs as much as reading the
+# body: payments have one for all credentials, and document them with `BY_KEY_OR_TOKEN`.
 
 
 async def get_engine(request: Request) -> Engine:
@@ -69,16 +84,9 @@ async def get_tokens(request: Request) -> SessionTokens:
     return tokens
 
 
-async def bearer(
-    found: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> str | None:
-    """What follows `Authorization: Bearer`."""
-    return found.credentials if found is not None else None
-
-
 EngineOf = Annotated[Engine, Depends(get_engine)]
 TokensOf = Annotated[SessionTokens, Depends(get_tokens)]
-Bearer = Annotated[str | None, Depends(bearer)]
+Bearer = Annotated[str | None, Depends(_bearer)]
 SessionToken = Annotated[str | None, Depends(_session_header)]
 
 
@@ -96,11 +104,16 @@ async def admin(caller: Annotated[Operator, Depends(operator)]) -> Operator:
     return caller
 
 
-async def session_holder(
-    tokens: TokensOf, secret: Bearer, session_token: SessionToken
-) -> SessionHolder:
+BY_KEY_OR_TOKEN: dict[str, Any] = {
+    "security": [{_bearer.scheme_name: []}, {_session_header.scheme_name: []}],
+}
+"""For OpenAPI, where a dependency reads the credentials by itself."""
+
+
+async def session_holder(request: Request) -> SessionHolder:
     """A session token in X-Session-Token or as the bearer, or 401."""
-    return tokens.holder(session_token or secret)
+    tokens = await get_tokens(request)
+    return tokens.holder(await _session_header(request) or await _bearer(request))
 
 
 async def payment_party(
@@ -114,13 +127,22 @@ async def payment_party(
     return engine.access.operator(secret)
 
 
-async def key_holder(engine: EngineOf, secret: Bearer) -> Operator | None:
-    """Whose operator key the bearer is; None without a bearer or if it is a session token."""
-    return find_key_holder(engine, secret)
+class Smart(NamedTuple):
+    """Who asks for a smart payment, by the headers: `sent` are the tokens that may be in them."""
+
+    caller: Operator | None
+    sent: tuple[str | None, str | None]
+
+
+async def smart_credentials(request: Request) -> Smart:
+    """The holder of the key that is the bearer, and where a session token may stand."""
+    secret = await _bearer(request)
+    caller = find_key_holder(await get_engine(request), secret)
+    return Smart(caller, (await _session_header(request), secret))
 
 
 def find_key_holder(engine: Engine, secret: str | None) -> Operator | None:
-    """`key_holder`, for who is no dependency.
+    """Whose operator key it is; None without one or if it is a session token.
 
     Raises:
         Unauthenticated: it is nobody's key.
@@ -151,5 +173,5 @@ def _is_session_token(secret: str | None) -> TypeGuard[str]:
 OperatorOf = Annotated[Operator, Depends(operator)]
 AdminOf = Annotated[Operator, Depends(admin)]
 SessionHolderOf = Annotated[SessionHolder, Depends(session_holder)]
-KeyHolderOf = Annotated[Operator | None, Depends(key_holder)]
+SmartOf = Annotated[Smart, Depends(smart_credentials)]
 PaymentPartyOf = Annotated[Operator | SessionHolder, Depends(payment_party)]

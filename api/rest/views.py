@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from api.rest.answers import (
@@ -29,6 +30,7 @@ from engine.sessions.session import SessionView
 from engine.workspaces.budgets import BudgetView
 
 
+@lru_cache(maxsize=64)  # everything that is decided together has the same times
 def time_text(milliseconds: int) -> str:
     """ISO 8601 in UTC with milliseconds."""
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
@@ -172,9 +174,10 @@ def payment_json(payment: Payment, left: Remaining | None = None) -> PaymentAnsw
     """
     request, decision = payment.request, payment.decision
     remaining = decision["remaining"] if left is None else asdict(left)
+    payment_id = payment.id
     body: PaymentAnswer = {
-        "id": payment.id,
-        "payment_id": payment.id,
+        "id": payment_id,
+        "payment_id": payment_id,
         "session_id": payment.session_id,
         "session_type": payment.stream.session_type,
         "session_label": payment.stream.label,

@@ -1,15 +1,18 @@
 """A served installation, and a client that holds every answer against the OpenAPI document."""
 
+import copy
+import functools
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 import schemathesis
 
 from api.rest.app import create_app
 from api.server import Server
-from tests.world import World
+from engine.engine import Engine
+from tests.world import WORKSPACE, World
 
 SESSIONS = "/api/v1/ai/sessions"
 PAYMENTS = "/api/v1/payments"
@@ -29,13 +32,20 @@ NO_LIMITS = dict.fromkeys(
 _absent: Any = object()
 
 
+@functools.cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document, which is the same for every engine; to be read only."""
+    return create_app(cast("Engine", None)).openapi()
+
+
 class Served:
     """A world behind a real socket. `answers` keeps every answer that was heard."""
 
     def __init__(self, directory: Path, **changes: Any) -> None:
         self.world = World(directory, **changes)
+        self.workspace_id = WORKSPACE
         self.key: str = self.world.operator_key or ""
-        self.openapi = create_app(self.world.engine).openapi()
+        self.openapi = document()
         self.schema = schemathesis.openapi.from_dict(self.openapi)
         self._templates = [
             (re.compile(re.sub(r"\{\w+\}", "[^/]+", path.replace("{agent_id}", ".+"))), path)
@@ -116,6 +126,12 @@ class Served:
         assert answer.status_code == 201, answer.text
         key: str = answer.json()["full_key"]
         return key
+
+    def tenant(self, name: str) -> Self:
+        """The same installation, for the operator of another workspace."""
+        other = copy.copy(self)
+        other.workspace_id, other.key = name, self.workspace(name)
+        return other
 
     def records(self) -> int:
         """How many records the log has."""

@@ -45,7 +45,7 @@ def delete(api: Served, path: str) -> Any:
 def changes(api: Served) -> list[dict[str, Any]]:
     """The records of budgets in the workspace's stream."""
     rows = tables.table(tables.Record)
-    query = sa.select(rows.c.body).where(rows.c.stream == "default").order_by(rows.c.seq)
+    query = sa.select(rows.c.body).where(rows.c.stream == api.workspace_id).order_by(rows.c.seq)
     with api.world.engine.database.reading() as connection:
         records = [decode_record(raw) for raw in connection.execute(query).scalars()]
     return [{"kind": r.kind, **r.body} for r in records if r.kind.startswith("budget.")]
@@ -54,8 +54,8 @@ def changes(api: Served) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "agent", [None, "shopper", "workspace", "a/b", "agent:x", "100%?#&", "x/budget", ".../.."]
 )
-def test_a_budget_is_set_shown_replaced_and_lifted(own_api: Served, agent: str | None) -> None:
-    api, path = own_api, WORKSPACE if agent is None else of(agent)
+def test_a_budget_is_set_shown_replaced_and_lifted(tenant: Served, agent: str | None) -> None:
+    api, path = tenant, WORKSPACE if agent is None else of(agent)
     name = "workspace" if agent is None else f"agent:{agent}"
     if agent is not None:
         api.post("/api/v1/agents", {"agent_id": agent})
@@ -85,45 +85,44 @@ def test_a_budget_is_set_shown_replaced_and_lifted(own_api: Served, agent: str |
     assert {change["by"][:4] for change in told} == {"key_"}
 
 
-def test_the_agent_called_workspace_is_not_the_workspace(own_api: Served) -> None:
-    own_api.post("/api/v1/agents", {"agent_id": "workspace"})
-    put(own_api, of("workspace"), {"max_per_day": 5})
-    refused(own_api.get(WORKSPACE), 404, "budget_not_found")
-    refused(delete(own_api, WORKSPACE), 404, "budget_not_found")
-    assert own_api.get(of("workspace")).json()["id"] == "agent:workspace"
+def test_the_agent_called_workspace_is_not_the_workspace(tenant: Served) -> None:
+    tenant.post("/api/v1/agents", {"agent_id": "workspace"})
+    put(tenant, of("workspace"), {"max_per_day": 5})
+    refused(tenant.get(WORKSPACE), 404, "budget_not_found")
+    refused(delete(tenant, WORKSPACE), 404, "budget_not_found")
+    assert tenant.get(of("workspace")).json()["id"] == "agent:workspace"
 
 
-def test_only_registered_agents_have_budgets(own_api: Served) -> None:
-    before = own_api.records()
-    refused(put(own_api, of("nobody"), {"max_per_day": 5}), 404, "agent_not_found")
-    for answer in (own_api.get(of("nobody")), delete(own_api, of("nobody"))):
+def test_only_registered_agents_have_budgets(api: Served) -> None:
+    before = api.records()
+    refused(put(api, of("nobody"), {"max_per_day": 5}), 404, "agent_not_found")
+    for answer in (api.get(of("nobody")), delete(api, of("nobody"))):
         refused(answer, 404, "budget_not_found")
-    assert own_api.records() == before
-    own_api.session(agent_id="made-with-a-session")  # which only operators create
-    assert put(own_api, of("made-with-a-session"), {"max_per_day": 5}).status_code == 200
+    assert api.records() == before
+    api.session(agent_id="made-with-a-session")  # which only operators create
+    assert put(api, of("made-with-a-session"), {"max_per_day": 5}).status_code == 200
 
 
-def test_another_workspace_has_its_own(own_api: Served) -> None:
-    other = own_api.workspace("other")
-    put(own_api, WORKSPACE, {"max_per_day": 5})
-    refused(own_api.get(WORKSPACE, key=other), 404, "budget_not_found")
-    assert own_api.get("/api/v1/budgets", key=other).json() == []
-    assert put(own_api, WORKSPACE, {"max_per_day": 6}, key=other).json()["version"] == 1
-    assert own_api.get(WORKSPACE).json()["limits"]["max_per_day"] == 5
+def test_another_workspace_has_its_own(api: Served, tenant: Served) -> None:
+    put(api, WORKSPACE, {"max_per_day": 5})
+    refused(tenant.get(WORKSPACE), 404, "budget_not_found")
+    assert tenant.get("/api/v1/budgets").json() == []
+    assert put(tenant, WORKSPACE, {"max_per_day": 6}).json()["version"] == 1
+    assert api.get(WORKSPACE).json()["limits"]["max_per_day"] == 5
 
 
 @pytest.mark.parametrize("path", [WORKSPACE, of("bot"), "/api/v1/budgets"])
-def test_a_session_token_is_no_key_to_budgets(own_api: Served, path: str) -> None:
-    token = own_api.session()["session_token"]
-    put(own_api, WORKSPACE, ALL)
-    before = own_api.records()
+def test_a_session_token_is_no_key_to_budgets(api: Served, path: str) -> None:
+    token = api.session()["session_token"]
+    put(api, WORKSPACE, ALL)
+    before = api.records()
     for how in ({"token": token}, {"key": token}, {"key": token, "token": token}):
-        asked = [own_api.call("GET", path, **how)]
+        asked = [api.call("GET", path, **how)]
         if path != "/api/v1/budgets":
-            asked.append(own_api.call("PUT", path, {"max_per_day": 10**6}, **how))
-            asked.append(own_api.call("DELETE", path, **how))
+            asked.append(api.call("PUT", path, {"max_per_day": 10**6}, **how))
+            asked.append(api.call("DELETE", path, **how))
         assert [answer.status_code for answer in asked] == [401] * len(asked)
-    assert own_api.records() == before
+    assert api.records() == before
 
 
 @pytest.mark.parametrize(
@@ -144,23 +143,23 @@ def test_a_session_token_is_no_key_to_budgets(own_api: Served, path: str) -> Non
         (["max_per_day"], "body"),
     ],
 )
-def test_what_is_no_budget_is_refused_by_name(own_api: Served, body: Any, field: str) -> None:
-    before = own_api.records()
-    refused(put(own_api, WORKSPACE, body), 422, "invalid_parameter", field)
-    assert own_api.records() == before
+def test_what_is_no_budget_is_refused_by_name(api: Served, body: Any, field: str) -> None:
+    before = api.records()
+    refused(put(api, WORKSPACE, body), 422, "invalid_parameter", field)
+    assert api.records() == before
 
 
 @pytest.mark.parametrize("spelling", NOT_AMOUNTS)
-def test_amounts_have_the_spellings_of_all_amounts(own_api: Served, spelling: str) -> None:
+def test_amounts_have_the_spellings_of_all_amounts(api: Served, spelling: str) -> None:
     raw = f'{{"max_per_week":{NOT_AMOUNTS[spelling]}}}'
-    answer = own_api.call("PUT", WORKSPACE, raw=raw, key=own_api.key)
+    answer = api.call("PUT", WORKSPACE, raw=raw, key=api.key)
     refused(answer, 422, "invalid_parameter", "max_per_week")
 
 
-def test_a_child_session_registers_no_agent(own_api: Served) -> None:
-    parent = own_api.session()
+def test_a_child_session_registers_no_agent(api: Served) -> None:
+    parent = api.session()
     body = {"agent_id": "made-up", "duration_hours": 1}
     path = f"{SESSIONS}/{parent['id']}/children"
-    answer = own_api.call("POST", path, body, token=parent["session_token"])
+    answer = api.call("POST", path, body, token=parent["session_token"])
     refused(answer, 422, "invalid_parameter", "agent_id")
-    refused(put(own_api, of("made-up"), {"max_per_day": 5}), 404, "agent_not_found")
+    refused(put(api, of("made-up"), {"max_per_day": 5}), 404, "agent_not_found")

@@ -1,7 +1,7 @@
 """When something is broken: no decision, no exception text, and a way to ask again."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def unavailable(response: httpx.Response, code: str = "service_unavailable") -> 
 
 @dataclass
 class Broken:
-    """An installation with a session and a hold of it, whose writes fail from now on."""
+    """An installation with a session and a hold of it, of which one write has failed."""
 
     api: Served
     session_id: str
@@ -37,12 +37,18 @@ class Broken:
     held: str
 
 
-@pytest.fixture
-def broken(own_api: Served) -> Broken:
-    session = own_api.session()
-    held = own_api.hold(session["session_token"])
-    break_database(own_api, "ALTER TABLE outbox RENAME TO gone")
-    return Broken(own_api, session["id"], session["session_token"], held["id"])
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
+    """Shared: it answers nothing but reads any more."""
+    with Served(tmp_path_factory.mktemp("broken") / "data") as api:
+        session = api.session()
+        held = api.hold(session["session_token"])
+        break_database(api, "ALTER TABLE outbox RENAME TO gone")
+        assert api.call("GET", "/readyz").json()["ready"] is True
+        before = api.records()
+        unavailable(api.pay(session["session_token"]))  # the one that finds out
+        assert api.records() == before
+        yield Broken(api, session["id"], session["session_token"], held["id"])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -92,7 +98,6 @@ def test_after_a_failed_write_everything_that_decides_answers_503_and_nothing_is
     broken: Broken,
 ) -> None:
     before = broken.api.records()
-    unavailable(broken.api.pay(broken.token))  # the one that finds out
     for ask in NEEDS_THE_WRITER.values():
         unavailable(ask(broken))
     assert broken.api.records() == before
@@ -100,14 +105,11 @@ def test_after_a_failed_write_everything_that_decides_answers_503_and_nothing_is
 
 
 def test_what_is_known_can_still_be_read(broken: Broken) -> None:
-    broken.api.pay(broken.token)
     assert broken.api.get(f"{PAYMENTS}/{broken.held}").json()["state"] == "held"
     assert broken.api.get(PAYMENTS).json()["pagination"]["total"] == 1
 
 
 def test_a_failed_write_is_told_by_readiness_and_not_by_health(broken: Broken) -> None:
-    assert broken.api.call("GET", "/readyz").json()["ready"] is True
-    broken.api.pay(broken.token)
     answer = broken.api.call("GET", "/readyz")
     assert (answer.status_code, answer.json()["ready"]) == (503, False)
     assert len(answer.json()["faults"]) == 1

@@ -41,49 +41,50 @@ def test_no_dependency_of_any_route_is_run_on_a_thread(api: Served) -> None:
 
 
 @pytest.fixture
-def reads(own_api: Served) -> list[str]:
+def reads(api: Served) -> Iterator[list[str]]:
     """The statements of readers beside the writer, as they are made."""
     heard: list[str] = []
-    reading = own_api.world.engine.database._reading
+    reading = api.world.engine.database._reading
 
     def note(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
         heard.append(statement)
 
     sa.event.listen(reading, "before_cursor_execute", note)
-    return heard
+    yield heard
+    sa.event.remove(reading, "before_cursor_execute", note)
 
 
-def test_a_token_that_was_recognised_is_not_looked_up_again(
-    own_api: Served, reads: list[str]
-) -> None:
-    token = own_api.session()["session_token"]
-    own_api.hold(token)
+def test_a_token_that_was_recognised_is_not_looked_up_again(api: Served, reads: list[str]) -> None:
+    token = api.session()["session_token"]
+    api.hold(token)
     assert any("FROM sessions" in statement for statement in reads)
     reads.clear()
-    held = own_api.hold(token)
-    own_api.call("POST", SMART, {"session_token": token, "amount_usd": 1})
-    own_api.call("POST", f"{PAYMENTS}/{held['id']}/capture", token=token)
+    held = api.hold(token)
+    api.call("POST", SMART, {"session_token": token, "amount_usd": 1})
+    api.call("POST", f"{PAYMENTS}/{held['id']}/capture", token=token)
     assert not any("FROM sessions" in statement for statement in reads)
 
 
 def test_a_key_is_looked_up_each_time_because_it_can_be_revoked(
-    own_api: Served, reads: list[str]
+    api: Served, reads: list[str]
 ) -> None:
-    body = {"session_token": own_api.session()["session_token"], "amount_usd": 1}
-    assert own_api.post(SMART, body).status_code == 200
+    body = {"session_token": api.session()["session_token"], "amount_usd": 1}
+    assert api.post(SMART, body).status_code == 200
     reads.clear()
-    assert own_api.post(SMART, body).status_code == 200
+    assert api.post(SMART, body).status_code == 200
     assert any("FROM api_keys" in statement for statement in reads)
-    own_api.world.engine.access.ensure_admin("zfi_test_the_second_admin_key")
-    assert own_api.post(SMART, body).status_code == 401
+    api.world.engine.access.ensure_admin("zfi_test_the_second_admin_key")
+    assert api.post(SMART, body).status_code == 401
+    api.world.engine.access.ensure_admin(api.key)
+    assert api.post(SMART, body).status_code == 200
 
 
 def test_only_so_many_tokens_are_remembered_and_never_one_that_is_nobodys(
-    own_api: Served, monkeypatch: pytest.MonkeyPatch
+    api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "TOKENS_MAX", 2)
-    tokens = auth.SessionTokens(own_api.world.engine)
-    sessions = [own_api.session() for _ in range(3)]
+    tokens = auth.SessionTokens(api.world.engine)
+    sessions = [api.session() for _ in range(3)]
     for session in sessions * 2:
         assert tokens.holder(session["session_token"]).session_id == session["id"]
         assert len(tokens._holders) <= 2
@@ -92,11 +93,11 @@ def test_only_so_many_tokens_are_remembered_and_never_one_that_is_nobodys(
             tokens.holder("zai_session_" + "0" * 64)
 
 
-def test_a_revoked_session_is_denied_though_its_token_is_remembered(own_api: Served) -> None:
-    session = own_api.session()
-    own_api.hold(session["session_token"])
-    own_api.post(f"/api/v1/sessions/{session['id']}/revoke")
-    assert own_api.pay(session["session_token"]).json()["code"] == "SESSION_REVOKED"
+def test_a_revoked_session_is_denied_though_its_token_is_remembered(api: Served) -> None:
+    session = api.session()
+    api.hold(session["session_token"])
+    api.post(f"/api/v1/sessions/{session['id']}/revoke")
+    assert api.pay(session["session_token"]).json()["code"] == "SESSION_REVOKED"
 
 
 def test_answers_of_one_batch_wake_the_event_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:

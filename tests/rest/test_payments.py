@@ -280,26 +280,26 @@ def test_a_denied_payment_can_be_neither_captured_nor_voided(api: Served) -> Non
     refused(end(api, session, "void"), 409, "payment_denied")
 
 
-def test_the_list_comes_in_pages_with_the_newest_first(own_api: Served) -> None:
-    token = own_api.session()["session_token"]
-    ids = [own_api.hold(token, n)["id"] for n in range(1, 6)]
-    pages = [own_api.get(f"{PAYMENTS}?page={n}&limit=2").json() for n in (1, 2, 3, 4)]
+def test_the_list_comes_in_pages_with_the_newest_first(tenant: Served) -> None:
+    token = tenant.session()["session_token"]
+    ids = [tenant.hold(token, n)["id"] for n in range(1, 6)]
+    pages = [tenant.get(f"{PAYMENTS}?page={n}&limit=2").json() for n in (1, 2, 3, 4)]
     assert [p["id"] for page in pages for p in page["data"]] == ids[::-1]
     assert [len(page["data"]) for page in pages] == [2, 2, 1, 0]
     for number, page in enumerate(pages, 1):
         expected = {"page": number, "limit": 2, "total": 5, "total_pages": 3}
         assert page["pagination"] == expected
-    default = own_api.get(PAYMENTS).json()
+    default = tenant.get(PAYMENTS).json()
     assert default["pagination"] == {"page": 1, "limit": 20, "total": 5, "total_pages": 1}
-    shown = [own_api.get(f"{PAYMENTS}/{i}").json() for i in ids[::-1]]
+    shown = [tenant.get(f"{PAYMENTS}/{i}").json() for i in ids[::-1]]
     assert shown == [
         each | {"remaining_now": shown[0]["remaining_now"]} for each in default["data"]
     ]
 
 
-def test_an_empty_list_has_no_pages(own_api: Served) -> None:
+def test_an_empty_list_has_no_pages(tenant: Served) -> None:
     empty = {"page": 1, "limit": 20, "total": 0, "total_pages": 0}
-    assert own_api.get(PAYMENTS).json() == {"data": [], "pagination": empty}
+    assert tenant.get(PAYMENTS).json() == {"data": [], "pagination": empty}
 
 
 @pytest.mark.parametrize(
@@ -326,18 +326,18 @@ def test_a_page_or_filter_that_does_not_exist_is_refused_not_ignored(
     refused(api.get(f"{PAYMENTS}?{query}"), 422, "invalid_parameter", field)
 
 
-def test_the_list_can_be_of_one_session(own_api: Served) -> None:
-    one, other = own_api.session(), own_api.session()
+def test_the_list_can_be_of_one_session(tenant: Served) -> None:
+    one, other = tenant.session(), tenant.session()
     for session in (one, other, one):
-        own_api.hold(session["session_token"])
+        tenant.hold(session["session_token"])
     path = f"{PAYMENTS}?session_id={one['id']}"
     for who in ({}, {"key": None, "token": one["session_token"]}):
-        answer = own_api.get(path, **who).json()
+        answer = tenant.get(path, **who).json()
         assert [payment["session_id"] for payment in answer["data"]] == [one["id"]] * 2
         assert answer["pagination"]["total"] == 2
-    foreign = own_api.get(path, key=None, token=other["session_token"])
+    foreign = tenant.get(path, key=None, token=other["session_token"])
     refused(foreign, 404, "session_not_found")
-    refused(own_api.get(f"{PAYMENTS}?session_id=sess_none"), 404, "session_not_found")
+    refused(tenant.get(f"{PAYMENTS}?session_id=sess_none"), 404, "session_not_found")
 
 
 def test_what_clients_send_along_is_kept_and_shown(api: Served) -> None:

@@ -210,10 +210,10 @@ def test_metadata_may_be_as_large_as_it_says(api: Served) -> None:
     assert create(api, metadata=metadata)["metadata"] == metadata
 
 
-def test_the_list_has_the_newest_first_and_those_that_ended(own_api: Served) -> None:
-    first, second = create(own_api), create(own_api)
-    own_api.post(f"{SESSIONS}/{first['id']}/revoke")
-    listed = own_api.get(SESSIONS).json()
+def test_the_list_has_the_newest_first_and_those_that_ended(tenant: Served) -> None:
+    first, second = create(tenant), create(tenant)
+    tenant.post(f"{SESSIONS}/{first['id']}/revoke")
+    listed = tenant.get(SESSIONS).json()
     assert [s["id"] for s in listed] == [second["id"], first["id"]]
     assert [s["is_active"] for s in listed] == [True, False]
     assert [s["status"] for s in listed] == ["active", "revoked"]
@@ -340,12 +340,12 @@ def test_a_session_without_an_on_chain_identity_has_no_evidence(api: Served) -> 
         refused(answer, 409, "session_not_registered")
 
 
-def test_the_list_comes_in_pages_and_says_how_many_there_are(own_api: Served) -> None:
-    ids = [create(own_api)["id"] for _ in range(5)][::-1]
-    whole = own_api.get(SESSIONS)
+def test_the_list_comes_in_pages_and_says_how_many_there_are(tenant: Served) -> None:
+    ids = [create(tenant)["id"] for _ in range(5)][::-1]
+    whole = tenant.get(SESSIONS)
     assert [session["id"] for session in whole.json()] == ids
     assert whole.headers["X-Total-Count"] == "5"
-    pages = [own_api.get(f"{SESSIONS}?page={page}&limit=2") for page in (1, 2, 3, 4)]
+    pages = [tenant.get(f"{SESSIONS}?page={page}&limit=2") for page in (1, 2, 3, 4)]
     assert [[session["id"] for session in page.json()] for page in pages] == [
         ids[:2],
         ids[2:4],
@@ -354,14 +354,14 @@ def test_the_list_comes_in_pages_and_says_how_many_there_are(own_api: Served) ->
     ]
     assert {page.headers["X-Total-Count"] for page in pages} == {"5"}
     for query, field in (("page=0", "page"), ("limit=1001", "limit"), ("label=x", "label")):
-        refused(own_api.get(f"{SESSIONS}?{query}"), 422, "invalid_parameter", field)
+        refused(tenant.get(f"{SESSIONS}?{query}"), 422, "invalid_parameter", field)
 
 
-def test_a_payment_says_of_which_type_and_label_its_session_is(own_api: Served) -> None:
-    session = create(own_api, type="app", label="groceries")
-    held = own_api.hold(session["session_token"])
-    listed = own_api.get("/api/v1/payments").json()["data"]
-    for payment in (held, *listed, own_api.get(f"/api/v1/payments/{held['id']}").json()):
+def test_a_payment_says_of_which_type_and_label_its_session_is(tenant: Served) -> None:
+    session = create(tenant, type="app", label="groceries")
+    held = tenant.hold(session["session_token"])
+    listed = tenant.get("/api/v1/payments").json()["data"]
+    for payment in (held, *listed, tenant.get(f"/api/v1/payments/{held['id']}").json()):
         assert (payment["session_type"], payment["session_label"]) == ("app", "groceries")
 
 

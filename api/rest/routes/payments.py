@@ -4,24 +4,24 @@ import contextlib
 from concurrent.futures import Future
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api.rest.answers import DeniedPayment, PaymentAnswer, PaymentsPage, SmartPaymentAnswer
 from api.rest.asked import payee, payment_request
 from api.rest.auth import (
-    Bearer,
+    BY_KEY_OR_TOKEN,
     EngineOf,
-    KeyHolderOf,
     PaymentPartyOf,
     SessionHolderOf,
-    SessionToken,
-    TokensOf,
+    SmartOf,
+    get_engine,
+    get_tokens,
     smart_payer,
 )
-from api.rest.commits import Commits, CommitsOf
+from api.rest.commits import CommitsOf, get_commits
 from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
-from api.rest.idempotency import REPLAYED, IdempotencyKey, in_callers_words
+from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey, in_callers_words
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, PaymentsQuery, SmartPayment
 from api.rest.views import (
     REMAINING_HEADERS,
@@ -59,20 +59,19 @@ router = APIRouter(
         **_DENIED,
         **documented(409, 415),
     },
+    openapi_extra=BY_KEY_OR_TOKEN | WITH_KEY,
 )
 async def smart_payment(
+    request: Request,
     body: SmartPayment,
-    engine: EngineOf,
-    tokens: TokensOf,
-    commits: CommitsOf,
-    caller: KeyHolderOf,
-    secret: Bearer,
-    session_token: SessionToken,
+    who: SmartOf,
     key: IdempotencyKey,
 ) -> Response:
     """A policy denial is a 402 with its code. `agent_id` and `user_wallet` are the session's."""
-    holder = smart_payer(tokens, caller, body.session_token, session_token, secret)
-    payment = await _decided(commits, ask_smart_payment(engine, holder, body, key), body)
+    tokens = await get_tokens(request)
+    holder = smart_payer(tokens, who.caller, body.session_token, *who.sent)
+    future = ask_smart_payment(await get_engine(request), holder, body, key)
+    payment = await _decided(request, future, body)
     return smart_payment_answer(payment)
 
 
@@ -85,16 +84,17 @@ async def smart_payment(
         **_DENIED,
         **documented(409, 415),
     },
+    openapi_extra=BY_KEY_OR_TOKEN | WITH_KEY,
 )
 async def create_payment(
+    request: Request,
     body: CreatePayment,
-    engine: EngineOf,
-    commits: CommitsOf,
     holder: SessionHolderOf,
     key: IdempotencyKey,
 ) -> Response:
     """With `capture_method: automatic` the amount is spent at once."""
-    payment = await _decided(commits, ask_payment(engine, holder, body, key), body)
+    future = ask_payment(await get_engine(request), holder, body, key)
+    payment = await _decided(request, future, body)
     return payment_answer(payment)
 
 
@@ -221,7 +221,8 @@ def payment_answer(payment: Payment) -> Response:
     return _answer(payment, payment_json(payment), 201)
 
 
-async def _decided(commits: Commits, future: "Future[Payment]", body: PaymentBody) -> Payment:
+async def _decided(request: Request, future: "Future[Payment]", body: PaymentBody) -> Payment:
+    commits = await get_commits(request)
     try:
         return await commits.wait(future)
     except Conflict as conflict:
