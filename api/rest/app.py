@@ -66,4 +66,7 @@ def create_app(engine: Engine) -> FastAPI:
         state = engine.ready()
         return JSONResponse(state, 200 if state["ready"] else 503)
 
+    for route in app.routes:
+        # FastAPI would do this for the first request, and everybody would wait meanwhile.
+        list(getattr(route, "effective_route_contexts", tuple)())
     return app

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi.dependencies.models import Dependant
@@ -18,7 +19,7 @@ from api.rest.app import create_app
 from api.rest.commits import Commits
 from api.server import GC_ALLOCATIONS
 from engine.errors import Conflict, Unauthenticated
-from tests.rest.served import PAYMENTS, SMART, Served
+from tests.rest.served import PAYMENTS, SMART, Served, refused
 
 
 def dependencies(dependant: Dependant) -> Iterator[Any]:
@@ -38,6 +39,24 @@ def test_no_dependency_of_any_route_is_run_on_a_thread(api: Served) -> None:
     assert len(calls) > 5
     for call in calls:
         assert inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(call.__call__), call
+
+
+def test_routes_are_ready_before_the_first_request(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(api.world.engine)
+
+    def built(*_: object, **__: object) -> None:
+        raise AssertionError("a route is only now made")
+
+    monkeypatch.setattr("fastapi.routing.get_dependant", built)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url=api.url) as client:
+            return await client.post(PAYMENTS, json={"amount": 1})
+
+    refused(asyncio.run(ask()), 401, "invalid_session_token")
 
 
 @pytest.fixture
