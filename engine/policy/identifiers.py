@@ -40,6 +40,8 @@ def normalise_merchant(text: str) -> str:
         return name.lower()
     if name != name.strip():
         raise IdentifierError("a merchant has no space at its ends")
+    if name.isascii() and name.isprintable():
+        return name
     for character in name:
         if unicodedata.category(character) in _UNSEEN:
             raise IdentifierError(f"a merchant has no character U+{ord(character):04X}")
