@@ -177,6 +177,8 @@ def _check(value: Any, depth: int) -> bool:
     if depth == DEPTH_MAX:
         raise CanonicalError(_TOO_DEEP)
     for step, item in children:
+        if item is None or (type(item) is str and item.isascii()):
+            continue  # most are such, and a call for each would be most of the cost
         try:
             ascii_keys &= _check(item, depth + 1)
         except CanonicalError as error:

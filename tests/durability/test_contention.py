@@ -160,13 +160,14 @@ def test_a_deadlock(world: World) -> None:
 def test_a_hot_row_and_sixteen_callers(world: World) -> None:
     """Somebody takes the rows again and again, for longer than is waited for them."""
     views = [world.session(DAY) for _ in range(2)]
-    calm = threading.Event()
+    calm, holding = threading.Event(), threading.Event()
 
     def storm() -> None:
         with psycopg.connect(str(world.store)) as other:
             while not calm.is_set():
                 for view in reversed(views):
                     other.execute("SELECT 1 FROM stream_heads WHERE id = %s FOR UPDATE", (view.id,))
+                holding.set()
                 calm.wait(2 * LOCK_TIMEOUT_MS / 1000)
                 other.rollback()
                 calm.wait(LOCK_TIMEOUT_MS / 4000)
@@ -190,6 +191,7 @@ def test_a_hot_row_and_sixteen_callers(world: World) -> None:
     storming = threading.Thread(target=storm)
     with contentions(world) as states:
         storming.start()
+        assert holding.wait(30)
         try:
             answers = at_once(16, call)
         finally:
