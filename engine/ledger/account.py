@@ -132,10 +132,6 @@ class Account:
         self.captured += captured
         self.limit_reached = False
 
-    def anything_over(self, now_ms: int) -> bool:
-        """Whether a hold or an approval may be over at `now_ms`."""
-        return bool(self.approvals) or bool(self._expiries and self._expiries[0][0] <= now_ms)
-
     def due(self, now_ms: int) -> Iterator[int]:
         """Take the holds that are over at `now_ms`, by number and the earliest first."""
         while self._expiries and self._expiries[0][0] <= now_ms:

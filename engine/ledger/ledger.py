@@ -15,8 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine.audit.approvals import REQUIRED_CODE
-from engine.db.tables import Decision as DecisionRow
-from engine.db.tables import table
+from engine.db import tables
 from engine.errors import Conflict, InvalidInput, NotFound, TallystickError
 from engine.ledger.account import Account, follow_account, load_account
 from engine.ledger.approval import approval_for, end_approvals, request_approval
@@ -44,7 +43,7 @@ SWEEP_HOLDS_MAX = 500
 ACCOUNTS_MAX = 20_000
 """So many accounts are kept in memory; any other is read from the database when needed."""
 
-_decisions = table(DecisionRow)
+_decisions = tables.table(tables.Decision)
 
 
 class Ledger:
@@ -367,8 +366,6 @@ class Ledger:
 
     def expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
         """End what is over; returns how many holds were."""
-        if not account.anything_over(batch.now_ms):
-            return 0
         end_approvals(batch, account)
         count = 0
         for number in islice(account.due(batch.now_ms), holds_max):

@@ -137,8 +137,10 @@ def test_a_deadlock(world: World) -> None:
     waiting = (
         "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = %s"
     )
-    soon = sa.text("SET deadlock_timeout = '50ms'")
-    world.engine.writer.call(lambda batch: world.engine.database.writer.execute(soon))
+    # Time for the other to come into its way, and no lock timeout before.
+    for patience in ("deadlock_timeout = '2s'", "lock_timeout = '1min'"):
+        setting = sa.text(f"SET {patience}")
+        world.engine.writer.call(lambda _, s=setting: world.engine.database.writer.execute(s))
     with (
         psycopg.connect(str(world.store)) as other,
         psycopg.connect(str(world.store), autocommit=True) as watch,
