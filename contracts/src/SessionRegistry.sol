@@ -66,12 +66,12 @@ contract SessionRegistry is ISessionRegistry, AccessControl, EIP712 {
         external
         onlyRole(OPERATOR_ROLE)
     {
-        Session memory old = _recognise(from.tokenId, from.owner, from.grantHash);
+        Session storage old = _recognise(from.tokenId, from.owner, from.grantHash);
         if (!_isActive(old, block.timestamp)) {
             revert SessionNotActive(from.tokenId, block.timestamp);
         }
         uint256 id = _register(to);
-        Session memory current = _sessions[id];
+        Session storage current = _sessions[id];
         // Were it not active yet, there would be a gap.
         if (!_isActive(current, block.timestamp)) revert SessionNotActive(id, block.timestamp);
         if (
@@ -278,21 +278,20 @@ contract SessionRegistry is ISessionRegistry, AccessControl, EIP712 {
 
     /// @dev Revokes those of `sessions` that are left, of which the caller has checked the authority.
     function _revoke(SessionRef[] calldata sessions, address by) private {
-        uint256 revoked = 0;
+        bool anyLeft = false;
         for (uint256 i = 0; i < sessions.length; ++i) {
             SessionRef calldata ref = sessions[i];
-            Session memory current = _recognise(ref.tokenId, ref.owner, ref.grantHash);
+            Session storage current = _recognise(ref.tokenId, ref.owner, ref.grantHash);
             if (current.revoked) continue;
             _revoke(ref, current, by);
-            ++revoked;
+            anyLeft = true;
         }
-        if (revoked == 0) revert NothingToRevoke(sessions.length);
+        if (!anyLeft) revert NothingToRevoke(sessions.length);
     }
 
-    function _revoke(SessionRef calldata ref, Session memory current, address by) private {
+    function _revoke(SessionRef calldata ref, Session storage current, address by) private {
         current.revoked = true;
         current.endsAt = uint32(Math.min(current.endsAt, block.timestamp));
-        _sessions[ref.tokenId] = current;
 
         emit SessionRevoked(ref.tokenId, ref.grantHash, by);
     }
@@ -328,14 +327,14 @@ contract SessionRegistry is ISessionRegistry, AccessControl, EIP712 {
     function _recognise(uint256 id, address owner, bytes32 structHash)
         private
         view
-        returns (Session memory current)
+        returns (Session storage current)
     {
         current = _sessions[id];
         if (current.endsAt == 0) revert SessionUnknown(id);
         if (!_isOf(current, owner, structHash)) revert GrantMismatch(id, structHash);
     }
 
-    function _isActive(Session memory current, uint256 timestamp) private view returns (bool) {
+    function _isActive(Session storage current, uint256 timestamp) private view returns (bool) {
         uint32 epochEnd = _epochEndedAt[current.epoch];
         return current.startsAt <= timestamp && timestamp < current.endsAt
             && (epochEnd == 0 || timestamp < epochEnd);
@@ -385,9 +384,9 @@ contract SessionRegistry is ISessionRegistry, AccessControl, EIP712 {
         }
     }
 
-    function _isOf(Session memory current, address owner, bytes32 structHash)
+    function _isOf(Session storage current, address owner, bytes32 structHash)
         private
-        pure
+        view
         returns (bool)
     {
         return current.grantCheck == GrantLib.check(owner, structHash);
