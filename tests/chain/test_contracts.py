@@ -232,3 +232,25 @@ def test_a_deployment_that_reverts_is_an_error_and_not_an_address(
     operator, anchors = deployment.operator, to_checksum_address(deployment.deployed.anchors)
     with pytest.raises(ChainError, match="reverted in transaction"):
         create(deployment.chain, operator, REGISTRY, operator.address, anchors)
+
+
+def test_a_workspace_that_is_opened_with_the_deployment_costs_its_first_session_nothing() -> None:
+    deployment = Deployment()
+    registry = deploy(
+        deployment.chain, deployment.operator, workspaces=(deployment.grant.workspace,)
+    ).registry
+    opened = contracts.read(
+        deployment.chain, REGISTRY, registry, "workspace", keccak(text=deployment.grant.workspace)
+    )
+    assert opened == (1, False)
+    receipts = [
+        deployment.chain.receipt(
+            sender.send(
+                deployment.chain, deployment.operator, to=to, data=deployment.registration()
+            )
+        )
+        for to in (deployment.deployed.registry, registry)
+    ]
+    deployment.chain.close()
+    auto, ahead = (receipt.gas_used for receipt in receipts if receipt is not None)
+    assert auto - ahead > 20_000
