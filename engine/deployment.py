@@ -25,6 +25,7 @@ from engine.errors import CannotStart
 from engine.identifiers import RandomBytes
 from engine.sessions.vault import KEK_BYTES, Vault
 from engine.settings import Settings, Token
+from engine.workspaces.access import DEFAULT_WORKSPACE
 
 OPERATOR_FUNDS_WEI = 100 * 10**18
 
@@ -190,7 +191,7 @@ def _first_start(
                 "TALLYSTICK_REGISTRY is not set: deploy the contracts with `tallystick deploy` "
                 "and set it to the SessionRegistry's address"
             )
-        deployed = deploy(gateway, operator)
+        deployed = deploy(gateway, operator, workspaces=(DEFAULT_WORKSPACE,))
         registry, anchors, start_block = deployed.registry, deployed.anchors, deployed.block_number
     else:
         registry, start_block = settings.registry, gateway.head().number

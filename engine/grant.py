@@ -1,7 +1,8 @@
 """The grant: what an owner signs, what the chain records and what the engine enforces.
 
 All three are this one object. A wallet shows it as EIP-712 typed data; `SessionRegistry` hashes the
-same struct; the policy of a session is built from nothing else.
+same struct, of which it is given the name of the workspace and the scope as hashes; the policy of a
+session is built from nothing else.
 """
 
 import re
@@ -26,29 +27,36 @@ _LIMITS = (
     ("per_month", "perMonthMicroUsd"),
     ("approval_above", "approvalAboveMicroUsd"),
 )
-_TYPES: dict[str, list[dict[str, str]]] = {
+_Types = dict[str, list[dict[str, str]]]
+_SCOPE_TYPES: _Types = {
     "EIP712Domain": [
         {"name": "name", "type": "string"},
         {"name": "version", "type": "string"},
         {"name": "chainId", "type": "uint256"},
         {"name": "verifyingContract", "type": "address"},
     ],
-    "Limits": [{"name": name, "type": "uint64"} for _, name in _LIMITS],
-    "Grant": [
-        {"name": "owner", "type": "address"},
-        {"name": "sessionKey", "type": "address"},
-        {"name": "auditLog", "type": "bytes32"},
-        {"name": "parent", "type": "bytes32"},
-        {"name": "workspace", "type": "string"},
+    "Scope": [
         {"name": "agentId", "type": "string"},
         {"name": "permissions", "type": "string[]"},
         {"name": "merchants", "type": "string[]"},
         {"name": "tokens", "type": "string[]"},
         {"name": "chains", "type": "string[]"},
-        {"name": "limits", "type": "Limits"},
         {"name": "conditions", "type": "string[]"},
+    ],
+}
+_GRANT_TYPES: _Types = {
+    **_SCOPE_TYPES,
+    "Limits": [{"name": name, "type": "uint64"} for _, name in _LIMITS],
+    "Grant": [
+        {"name": "owner", "type": "address"},
+        {"name": "sessionKey", "type": "address"},
+        {"name": "workspace", "type": "string"},
+        {"name": "limits", "type": "Limits"},
+        {"name": "scope", "type": "Scope"},
         {"name": "validFrom", "type": "uint64"},
         {"name": "validUntil", "type": "uint64"},
+        {"name": "auditLog", "type": "bytes32"},
+        {"name": "parent", "type": "bytes32"},
         {"name": "salt", "type": "bytes32"},
     ],
 }
@@ -91,54 +99,50 @@ class Grant:
         return {
             "owner": self.owner,
             "sessionKey": self.session_key,
-            "auditLog": "0x" + self.audit_log.hex(),
-            "parent": "0x" + self.parent.hex(),
             "workspace": self.workspace,
-            "agentId": self.agent_id,
-            "permissions": list(self.permissions),
-            "merchants": list(self.merchants),
-            "tokens": list(self.tokens),
-            "chains": list(self.chains),
             "limits": {
                 name: UNLIMITED if (value := getattr(self.limits, field)) is None else value
                 for field, name in _LIMITS
             },
-            "conditions": list(self.conditions),
+            "scope": {
+                "agentId": self.agent_id,
+                "permissions": list(self.permissions),
+                "merchants": list(self.merchants),
+                "tokens": list(self.tokens),
+                "chains": list(self.chains),
+                "conditions": list(self.conditions),
+            },
             "validFrom": self.valid_from_s,
             "validUntil": self.valid_until_s,
+            "auditLog": "0x" + self.audit_log.hex(),
+            "parent": "0x" + self.parent.hex(),
             "salt": "0x" + self.salt.hex(),
         }
 
     def abi_tuple(self) -> tuple[Any, ...]:
-        """The form in which the ABI takes the contracts' struct `Grant`."""
+        """The form in which the ABI takes the contracts' struct `Grant`.
+
+        Workspace and scope are in it as hashes, as EIP-712's encodeData has them.
+        """
         from eth_utils.address import to_checksum_address
+        from eth_utils.crypto import keccak
 
         message = self.message()
         message["owner"] = to_checksum_address(self.owner)
         message["sessionKey"] = to_checksum_address(self.session_key)
+        message["workspace"] = keccak(text=self.workspace)
         message["limits"] = tuple(message["limits"].values())
+        message["scope"] = _struct_hash("Scope", _SCOPE_TYPES, message["scope"])
+        message |= {"auditLog": self.audit_log, "parent": self.parent, "salt": self.salt}
         return tuple(message.values())
 
     def typed_data(self, domain: Domain) -> dict[str, Any]:
         """What `eth_signTypedData_v4` takes (EIP-712)."""
-        return {
-            "types": _TYPES,
-            "primaryType": "Grant",
-            "domain": {
-                "name": "Tallystick",
-                "version": "1",
-                "chainId": domain.chain_id,
-                "verifyingContract": domain.registry,
-            },
-            "message": self.message(),
-        }
+        return _typed_data("Grant", _GRANT_TYPES, self.message(), domain)
 
     def hash(self) -> bytes:
         """The EIP-712 struct hash: the identity of these parameters, on any chain."""
-        from eth_account.messages import encode_typed_data
-
-        # The domain does not enter the struct hash, so any will do.
-        return bytes(encode_typed_data(full_message=self.typed_data(Domain(0, ZERO_ADDRESS))).body)
+        return _struct_hash("Grant", _GRANT_TYPES, self.message())
 
     def signer(self, signature: bytes, domain: Domain) -> str:
         """The lower-case address whose 65-byte, low-s signature over this grant it is (EIP-712).
@@ -232,6 +236,30 @@ class Grant:
             conditions=parse_conditions(self.conditions),
             restrictions=parse_conditions(restrictions, "restrictions"),
         )
+
+
+def _struct_hash(struct: str, types: _Types, message: dict[str, Any]) -> bytes:
+    from eth_account.messages import encode_typed_data
+
+    # The domain does not enter the struct hash, so any will do.
+    data = _typed_data(struct, types, message, Domain(0, ZERO_ADDRESS))
+    return bytes(encode_typed_data(full_message=data).body)
+
+
+def _typed_data(
+    struct: str, types: _Types, message: dict[str, Any], domain: Domain
+) -> dict[str, Any]:
+    return {
+        "types": types,
+        "primaryType": struct,
+        "domain": {
+            "name": "Tallystick",
+            "version": "1",
+            "chainId": domain.chain_id,
+            "verifyingContract": domain.registry,
+        },
+        "message": message,
+    }
 
 
 def _check_form(data: Mapping[str, Any]) -> None:

@@ -191,16 +191,12 @@ def edited_copy(file: Path) -> Path:
 def owner_revokes(
     rpc: str, registry: str, owner: LocalAccount, engine: Engine, session: str
 ) -> str:
-    """The owner calls the registry; the server is not asked. The grant is in the public event."""
+    """The owner calls the registry; the server is not asked. What it takes is in the event."""
     view = engine.sessions.get("default", session)
     gateway = JsonRpcChain(rpc)
     try:
-        data = contracts.call_data(
-            contracts.SESSION_REGISTRY,
-            "revoke",
-            int.from_bytes(view.token_id),
-            grant_on_chain(gateway, registry, view.token_id),
-        )
+        published = session_on_chain(gateway, registry, view.token_id)
+        data = contracts.call_data(contracts.SESSION_REGISTRY, "revoke", [published])
         tx_hash = sender.send(gateway, owner, to=registry, data=data)
         receipt = sender.wait(gateway, tx_hash, timeout_s=30, poll_s=0.05)
     finally:
@@ -209,8 +205,8 @@ def owner_revokes(
     return "0x" + tx_hash.hex()
 
 
-def grant_on_chain(gateway: JsonRpcChain, registry: str, token_id: bytes) -> tuple[Any, ...]:
-    """The grant as the registration's event published it."""
+def session_on_chain(gateway: JsonRpcChain, registry: str, token_id: bytes) -> tuple[Any, ...]:
+    """Token id, owner and grant hash: the topics of the event that registered the session."""
     topic = contracts.event_topic(contracts.SESSION_REGISTRY, "SessionRegistered")
     head = gateway.head().number
     logs = gateway.logs(
@@ -219,9 +215,7 @@ def grant_on_chain(gateway: JsonRpcChain, registry: str, token_id: bytes) -> tup
     event = contracts.decode_log(contracts.SESSION_REGISTRY, logs[0])
     if event is None:
         raise StepFailedError("the registration's event can be read")
-    grant = dict(event.args["grant"])
-    grant["limits"] = tuple(grant["limits"].values())
-    return tuple(grant.values())
+    return tuple(event.args[name] for name in ("tokenId", "owner", "grantHash"))
 
 
 def run(kind: str, output: Path, stack: ExitStack) -> None:

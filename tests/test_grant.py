@@ -102,14 +102,18 @@ def test_python_and_the_contract_hash_a_grant_alike(
     chain, address = registry
     digest = encode_typed_data(full_message=grant.typed_data(Domain(chain.chain_id, address)))
 
-    def asked(function: str) -> bytes:
-        answer: bytes = contracts.read(
-            chain, contracts.SESSION_REGISTRY, address, function, grant.abi_tuple()
-        )
+    def asked(function: str, struct: tuple[Any, ...]) -> bytes:
+        answer: bytes = contracts.read(chain, contracts.SESSION_REGISTRY, address, function, struct)
         return answer
 
-    assert grant.hash() == asked("grantHash")
-    assert keccak(b"\x19" + digest.version + digest.header + digest.body) == asked("grantDigest")
+    struct = grant.abi_tuple()
+    lists = (grant.permissions, grant.merchants, grant.tokens, grant.chains, grant.conditions)
+    assert struct[2] == keccak(grant.workspace.encode())
+    assert struct[4] == asked("scopeHash", (grant.agent_id, *lists))
+    assert grant.hash() == asked("grantHash", struct)
+    assert keccak(b"\x19" + digest.version + digest.header + digest.body) == asked(
+        "grantDigest", struct
+    )
 
 
 def test_the_hash_depends_on_every_field() -> None:

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {IAnchorRegistry} from "./interfaces/IAnchorRegistry.sol";
+import {MerkleLib} from "./libraries/MerkleLib.sol";
 
 /// @title Registry of audit log anchors
 /// @notice See {IAnchorRegistry} for the meaning of everything, and what may be relied on.
@@ -54,6 +55,21 @@ contract AnchorRegistry is IAnchorRegistry {
     /// @inheritdoc IAnchorRegistry
     function anchorerOf(bytes32 logId) external view returns (address) {
         return _logs[logId].anchorer;
+    }
+
+    /// @inheritdoc IAnchorRegistry
+    function verifyInclusion(bytes32 logId, bytes32 leaf, uint64 index, bytes32[] calldata path)
+        external
+        view
+        returns (bool)
+    {
+        Log storage log = _logs[logId];
+        return MerkleLib.isIncluded(leaf, index, log.size, log.root, path);
+    }
+
+    /// @inheritdoc IAnchorRegistry
+    function leafHash(bytes calldata entry) external pure returns (bytes32) {
+        return MerkleLib.leafHash(entry);
     }
 
     /// @inheritdoc IAnchorRegistry

@@ -10,6 +10,12 @@ interface Vm {
         uint256 privateKey;
     }
 
+    struct Log {
+        bytes32[] topics;
+        bytes data;
+        address emitter;
+    }
+
     function accesses(address target)
         external
         returns (bytes32[] memory readSlots, bytes32[] memory writeSlots);
@@ -19,6 +25,7 @@ interface Vm {
     function assertEq(bytes calldata left, bytes calldata right) external pure;
     function assertEq(string calldata left, string calldata right) external pure;
     function assertEq(uint256 left, uint256 right) external pure;
+    function assertLt(uint256 left, uint256 right) external pure;
     function assertFalse(bool condition) external pure;
     function assertNotEq(bytes32 left, bytes32 right) external pure;
     function assertTrue(bool condition) external pure;
@@ -31,11 +38,19 @@ interface Vm {
         returns (bytes32 structHash);
     function expectEmit(address emitter) external;
     function expectRevert(bytes calldata revertData) external;
+    function publicKeyP256(uint256 privateKey) external pure returns (uint256 x, uint256 y);
+    function getRecordedLogs() external returns (Log[] memory logs);
+    function mockCall(address callee, bytes calldata data, bytes calldata returnData) external;
     function prank(address sender) external;
     function record() external;
+    function recordLogs() external;
     function sign(uint256 privateKey, bytes32 digest)
         external
         pure
         returns (uint8 v, bytes32 r, bytes32 s);
+    function signP256(uint256 privateKey, bytes32 digest)
+        external
+        pure
+        returns (bytes32 r, bytes32 s);
     function warp(uint256 newTimestamp) external;
 }

@@ -16,6 +16,7 @@ from web3.contract import Contract
 from web3.exceptions import Web3Exception
 
 from engine.chain.gateway import CallReverted, ChainGateway, ChainUnavailable, Log
+from engine.grant import Grant
 
 _ARTIFACTS = Path(__file__).parents[2] / "contracts" / "artifacts"
 
@@ -23,7 +24,7 @@ SESSION_REGISTRY = "SessionRegistry"
 ANCHOR_REGISTRY = "AnchorRegistry"
 TEST_USDC = "TestUSDC"
 
-CONSENT = ("none", "eip712")
+CONSENT = ("none", "eip712", "erc1271", "passkey")
 """The registry's `Consent` enum, in order."""
 
 ERC20_TRANSFER: bytes = Web3.keccak(text="Transfer(address,address,uint256)")
@@ -90,6 +91,23 @@ def read(gateway: ChainGateway, name: str, address: str, function: str, *args: A
     except Exception as error:
         raise ChainUnavailable(f"{name} at {address} answered nonsense to {function}") from error
     return values[0] if len(values) == 1 else values
+
+
+def registering(grant: Grant, public_key: bytes, owner_signature: bytes | None = None) -> bytes:
+    """The call that registers one session, whose public key is 65 bytes: 0x04 ‖ x ‖ y.
+
+    The signature is the owner's by EIP-712; without it the consent is recorded as none.
+    """
+    x, y = public_key[1:33], public_key[33:65]
+    consent = CONSENT.index("eip712" if owner_signature else "none")
+    registration = (grant.abi_tuple(), x, y, False, consent, owner_signature or b"")
+    return call_data(SESSION_REGISTRY, "register", [registration])
+
+
+def revoking(grant: Grant, token_id: bytes) -> bytes:
+    """The call that revokes one session, for its owner or an operator to send."""
+    session = (int.from_bytes(token_id), to_checksum_address(grant.owner), grant.hash())
+    return call_data(SESSION_REGISTRY, "revoke", [session])
 
 
 def log_id_of(anchorer: str, salt: bytes) -> bytes:

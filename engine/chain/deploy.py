@@ -1,9 +1,11 @@
 """Put our contracts on a chain."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 
 from engine.chain import contracts, sender
 from engine.chain.gateway import ChainError, ChainGateway
@@ -21,11 +23,19 @@ class Deployed:
     block_number: int
 
 
-def deploy(gateway: ChainGateway, operator: "LocalAccount", *, timeout_s: float = 120) -> Deployed:
+def deploy(
+    gateway: ChainGateway,
+    operator: "LocalAccount",
+    *,
+    workspaces: Sequence[str] = (),
+    timeout_s: float = 120,
+) -> Deployed:
     """Deploy both registries; `operator` administers them and pays the gas.
 
+    The first registration for each of `workspaces` then costs no more than the others.
+
     Raises:
-        ChainError: a deployment was refused, or is not mined in time.
+        ChainError: a transaction was refused or reverted, or is not mined in time.
     """
     anchors = create(gateway, operator, contracts.ANCHOR_REGISTRY, timeout_s=timeout_s)
     block_number = gateway.head().number
@@ -37,6 +47,13 @@ def deploy(gateway: ChainGateway, operator: "LocalAccount", *, timeout_s: float 
         to_checksum_address(anchors),
         timeout_s=timeout_s,
     )
+    for workspace in workspaces:
+        data = contracts.call_data(
+            contracts.SESSION_REGISTRY, "openWorkspace", keccak(text=workspace)
+        )
+        tx_hash = sender.send(gateway, operator, to=registry, data=data)
+        if not sender.wait(gateway, tx_hash, timeout_s=timeout_s, poll_s=0.05).succeeded:
+            raise ChainError(f"opening {workspace!r} reverted in transaction 0x{tx_hash.hex()}")
     return Deployed(registry, anchors, block_number)
 
 

@@ -109,7 +109,8 @@ class GatewayView:
     def _session_event(self, registry: str, name: str, token_id: bytes) -> Event | None:
         contract = contracts.SESSION_REGISTRY
         event = _only(self._events(contract, registry, name, token_id))
-        _, _, ends_s, revoked = self._state(contract, registry, "session", int.from_bytes(token_id))
+        state = self._state(contract, registry, "session", int.from_bytes(token_id))
+        _, _, _, ends_s, _, revoked = state
         if (event is not None) != (revoked if name == "SessionRevoked" else ends_s != 0):
             raise ChainSilent(f"the endpoint's events and state disagree on {name}")
         return event

@@ -232,16 +232,6 @@ def _forget(batch: Batch, session_id: str, action: str) -> None:
 
 
 def _call(view: SessionView, action: str) -> bytes:
-    grant = view.grant.abi_tuple()
     if action == "register":
-        return contracts.call_data(
-            contracts.SESSION_REGISTRY,
-            "register",
-            grant,
-            view.public_key,
-            view.owner_signature or b"",
-            False,
-        )
-    return contracts.call_data(
-        contracts.SESSION_REGISTRY, "revoke", int.from_bytes(view.token_id), grant
-    )
+        return contracts.registering(view.grant, view.public_key, view.owner_signature)
+    return contracts.revoking(view.grant, view.token_id)

@@ -107,6 +107,7 @@ def deploy(
     from engine.deployment import operator_account
     from engine.errors import CannotStart
     from engine.settings import load_settings
+    from engine.workspaces.access import DEFAULT_WORKSPACE
 
     settings = load_settings()
     if settings.chain == "embedded":
@@ -116,7 +117,7 @@ def deploy(
     operator = operator_account(settings.operator_key)
     gateway = JsonRpcChain(settings.chain)
     try:
-        deployed = deploy_registries(gateway, operator)
+        deployed = deploy_registries(gateway, operator, workspaces=(DEFAULT_WORKSPACE,))
         token = create(gateway, operator, contracts.TEST_USDC) if test_usdc else None
     finally:
         gateway.close()

@@ -57,13 +57,12 @@ class Deployment:
 
     def registration(self, *, signed: bool = False) -> bytes:
         """The call data that registers the session."""
-        signature = b""
+        signature = None
         if signed:
             domain = Domain(self.chain.chain_id, self.deployed.registry)
             typed_data = self.grant.typed_data(domain)
             signature = bytes(self.owner.sign_typed_data(full_message=typed_data).signature)
-        arguments = (self.grant.abi_tuple(), self.public_key, signature, False)
-        return contracts.call_data(REGISTRY, "register", *arguments)
+        return contracts.registering(self.grant, self.public_key, signature)
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def deployment() -> Iterator[Deployment]:
 
 
 def registered(deployment: Deployment, *, signed: bool = False) -> list[Log]:
-    """The events of the registration."""
+    """The events of the registration, after the one that opens its workspace."""
     tx_hash = sender.send(
         deployment.chain,
         deployment.operator,
@@ -84,7 +83,9 @@ def registered(deployment: Deployment, *, signed: bool = False) -> list[Log]:
     )
     receipt = deployment.chain.receipt(tx_hash)
     assert receipt is not None
-    return list(receipt.logs)
+    opened, *logs = receipt.logs
+    assert opened.topics[0] == contracts.event_topic(REGISTRY, "WorkspaceOpened")
+    return logs
 
 
 def test_a_call_is_selector_and_arguments() -> None:
@@ -124,7 +125,7 @@ def test_an_event_is_decoded_with_all_it_says(deployment: Deployment, signed: bo
     assert event.args["grantHash"] == deployment.grant.hash()
     assert event.args["owner"] == deployment.owner.address
     assert contracts.CONSENT[event.args["consent"]] == ("eip712" if signed else "none")
-    assert list(event.args["grant"]["merchants"]) == ["ünï.example", "b"]
+    assert event.args["grant"]["workspace"] == keccak(b"default")
     assert event.args["grant"]["limits"]["perMonthMicroUsd"] == 2**64 - 1
 
 
@@ -137,8 +138,8 @@ def test_what_is_not_an_event_of_the_contract_is_none(deployment: Deployment) ->
         "one too many": replace(log, topics=(*log.topics, bytes(32))),
         "no data": replace(log, data=b""),
         "data cut off": replace(log, data=log.data[:-33]),
-        "an offset beyond the end": replace(log, data=log.data[:32] + b"\xff" * 32),
-        "not UTF-8": replace(log, data=log.data.replace("ü".encode(), b"\xff\xfe")),
+        "an address of 32 bytes": replace(log, data=log.data[:32] + b"\xff" * 32 + log.data[64:]),
+        "half a word": replace(log, data=log.data[:16]),
         "an event of another contract": replace(
             log, topics=(contracts.event_topic(ANCHORS, "Anchored"), *log.topics[1:])
         ),
@@ -190,7 +191,7 @@ def test_a_refusal_has_the_name_of_the_contracts_own_error(deployment: Deploymen
             )
         return contracts.revert_name(caught.value)
 
-    unknown = contracts.call_data(REGISTRY, "revoke", 1, deployment.grant.abi_tuple())
+    unknown = contracts.revoking(deployment.grant, b"\x01" * 32)
     again = deployment.registration()
     assert refused(deployment.operator, unknown) == "SessionUnknown"
     assert refused(deployment.operator, again) == "SessionExists"
@@ -231,3 +232,25 @@ def test_a_deployment_that_reverts_is_an_error_and_not_an_address(
     operator, anchors = deployment.operator, to_checksum_address(deployment.deployed.anchors)
     with pytest.raises(ChainError, match="reverted in transaction"):
         create(deployment.chain, operator, REGISTRY, operator.address, anchors)
+
+
+def test_a_workspace_that_is_opened_with_the_deployment_costs_its_first_session_nothing() -> None:
+    deployment = Deployment()
+    registry = deploy(
+        deployment.chain, deployment.operator, workspaces=(deployment.grant.workspace,)
+    ).registry
+    opened = contracts.read(
+        deployment.chain, REGISTRY, registry, "workspace", keccak(text=deployment.grant.workspace)
+    )
+    assert opened == (1, False)
+    receipts = [
+        deployment.chain.receipt(
+            sender.send(
+                deployment.chain, deployment.operator, to=to, data=deployment.registration()
+            )
+        )
+        for to in (deployment.deployed.registry, registry)
+    ]
+    deployment.chain.close()
+    auto, ahead = (receipt.gas_used for receipt in receipts if receipt is not None)
+    assert auto - ahead > 20_000

@@ -222,9 +222,7 @@ def test_the_owners_revocation_that_vanished_still_holds_and_is_made_good_by_the
     anvil: AnvilWithContracts, world: World, clean: CleanReader
 ) -> None:
     view = world.session(mint_pkp=True)
-    data = contracts.call_data(
-        REGISTRY, "revoke", int.from_bytes(view.token_id), view.grant.abi_tuple()
-    )
+    data = contracts.revoking(view.grant, view.token_id)
     anvil.transact(anvil.owner, to=anvil.deployed.registry, data=data)
     world.engine.tick()
     assert code(world, view) == "SESSION_REVOKED"
@@ -346,13 +344,9 @@ def test_impostors_are_not_heard(
     emit([])
     # A registry of somebody else, in which the same key is registered with the same grant.
     other = create_registry(anvil)
-    call = contracts.call_data(
-        REGISTRY, "register", active.grant.abi_tuple(), active.public_key, b"", False
-    )
+    call = contracts.registering(active.grant, active.public_key)
     anvil.transact(anvil.stranger, to=other, data=call)
-    call = contracts.call_data(
-        REGISTRY, "revoke", int.from_bytes(active.token_id), active.grant.abi_tuple()
-    )
+    call = contracts.revoking(active.grant, active.token_id)
     anvil.transact(anvil.stranger, to=other, data=call)
     world.engine.tick()
     assert indexed(world.engine.database)[0] == before

@@ -1,8 +1,26 @@
-"""The contracts' own tests, contracts/test, pass."""
+"""The contracts' own tests, contracts/test, pass, and leave nothing out."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
+OURS = ("AnchorRegistry", "SessionRegistry")
+# What the registry inherits, whose tests are OpenZeppelin's.
+INHERITED = {
+    *("DEFAULT_ADMIN_ROLE", "getRoleAdmin", "grantRole", "hasRole", "renounceRole", "revokeRole"),
+    *("RoleAdminChanged", "RoleGranted", "RoleRevoked", "EIP712DomainChanged"),
+    *("eip712Domain", "supportsInterface", "InvalidShortString", "StringTooLong"),
+    *("AccessControlBadConfirmation", "AccessControlUnauthorizedAccount"),
+    "SafeCastOverflowedUintDowncast",
+}
+# Tested where they are made, or by every test that needs them.
+ELSEWHERE = {"anchors", "OPERATOR_ROLE"}
 
 
 def test_every_solidity_test_passes(
@@ -25,3 +43,35 @@ def test_every_solidity_test_passes(
 def test_sources_are_formatted(forge: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     finished = forge("fmt", "--check")
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def declared(name: str, kind: str) -> set[str]:
+    """The functions, events or errors of a contract that are its own."""
+    artifact: dict[str, Any] = json.loads((CONTRACTS / "artifacts" / f"{name}.json").read_text())
+    return {item["name"] for item in artifact["abi"] if item["type"] == kind} - INHERITED
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_function_has_a_file_of_tests(name: str) -> None:
+    files = {path.name.removesuffix(".t.sol") for path in (CONTRACTS / "test" / name).iterdir()}
+    functions = {
+        "domainSeparator" if function == "DOMAIN_SEPARATOR" else function
+        for function in declared(name, "function") - ELSEWHERE
+    }
+    assert functions - files == set()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_event_is_expected_by_a_test_of_its_name(name: str) -> None:
+    sources = "".join(path.read_text() for path in (CONTRACTS / "test" / name).iterdir())
+    expected = set(
+        re.findall(rf"expectEmit\(address\(registry\)\);\s+emit I{name}\.(\w+)\(", sources)
+    )
+    assert expected == declared(name, "event")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_error_is_provoked(name: str) -> None:
+    sources = "".join(path.read_text() for path in (CONTRACTS / "test" / name).iterdir())
+    provoked = set(re.findall(rf"I{name}\.(\w+)\.selector", sources))
+    assert declared(name, "error") - provoked == set()

@@ -134,12 +134,7 @@ def far_behind(timed: TwoClocks, monkeypatch: pytest.MonkeyPatch) -> tuple[TwoCl
     world.engine.tick()
     chain.mine(18)
     chain.fund(world.owner.address.lower(), 10**18)
-    data = contracts.call_data(
-        contracts.SESSION_REGISTRY,
-        "revoke",
-        int.from_bytes(view.token_id),
-        view.grant.abi_tuple(),
-    )
+    data = contracts.revoking(view.grant, view.token_id)
     sender.send(chain, world.owner, to=world.engine.deployment.registry, data=data)
     monkeypatch.setattr("engine.chain.indexer.BLOCKS_PER_READ_MAX", 5)
     return timed, view

@@ -117,11 +117,11 @@ def test_what_was_anchored_before_the_registration_is_not_compared_and_the_file_
     registered = {
         which: told.verify(getattr(told, which)).checks[3].reason for which in ("small", "full")
     }
-    assert "in block 7," in registered["small"]
-    assert "in block 10," in registered["full"]
+    assert "in block 8," in registered["small"]
+    assert "in block 11," in registered["full"]
     first, *others = told.anchorings
-    assert first.block_number == 8
-    chain = told.anchored(Anchoring(first.size, b"\x07" * 32, 8), *others)
+    assert first.block_number == 9
+    chain = told.anchored(Anchoring(first.size, b"\x07" * 32, 9), *others)
     assert told.verify(told.full, chain).verdict is Verdict.VERIFIED
     assert told.verify(told.small, chain).verdict is Verdict.TAMPERED
     said = (

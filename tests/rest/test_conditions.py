@@ -35,7 +35,7 @@ def test_the_typed_data_to_sign_holds_them(api: Served) -> None:
     session = api.session(
         user_wallet=api.world.owner.address, await_consent=True, conditions=["never chain eip155:1"]
     )
-    assert session["typed_data"]["message"]["conditions"] == ["never chain eip155:1"]
+    assert session["typed_data"]["message"]["scope"]["conditions"] == ["never chain eip155:1"]
     assert session["typed_data"]["message"]["parent"] == "0x" + "00" * 32
 
 

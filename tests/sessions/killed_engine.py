@@ -24,12 +24,7 @@ def die(directory: Path, moment: str) -> None:
     assert world.pay(view, 1).decision["code"] == "ALLOWED"
     chain = world.engine.gateway
     chain.fund(world.owner.address.lower(), 10**18)  # type: ignore[attr-defined]
-    data = contracts.call_data(
-        contracts.SESSION_REGISTRY,
-        "revoke",
-        int.from_bytes(view.token_id),
-        view.grant.abi_tuple(),
-    )
+    data = contracts.revoking(view.grant, view.token_id)
     sender.send(chain, world.owner, to=world.engine.deployment.registry, data=data)
     if moment == "half stored":
         honest = world.engine.sessions.revoked

@@ -5,8 +5,6 @@ from typing import Any
 from engine.chain import contracts
 from engine.chain.contracts import Event
 from engine.engine import Engine
-from engine.grant import Grant
-from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 
 REGISTRY = contracts.SESSION_REGISTRY
@@ -32,24 +30,7 @@ def read(engine: Engine, function: str, *arguments: Any) -> Any:
     )
 
 
-def grant_of(event: Event) -> Grant:
-    """The grant that a registration published, in our form."""
-    args = event.args["grant"]
-    limits = [None if value == 2**64 - 1 else value for value in args["limits"].values()]
-    return Grant(
-        owner=args["owner"].lower(),
-        session_key=args["sessionKey"].lower(),
-        audit_log=args["auditLog"],
-        parent=args["parent"],
-        workspace=args["workspace"],
-        agent_id=args["agentId"],
-        permissions=tuple(args["permissions"]),
-        merchants=tuple(args["merchants"]),
-        tokens=tuple(args["tokens"]),
-        chains=tuple(args["chains"]),
-        limits=Limits(*limits),
-        conditions=tuple(args["conditions"]),
-        valid_from_s=args["validFrom"],
-        valid_until_s=args["validUntil"],
-        salt=args["salt"],
-    )
+def grant_of(event: Event) -> tuple[Any, ...]:
+    """The grant that a registration published, in the form of `Grant.abi_tuple`."""
+    grant = event.args["grant"]
+    return tuple({**grant, "limits": tuple(grant["limits"].values())}.values())

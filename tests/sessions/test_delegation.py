@@ -22,7 +22,7 @@ from engine.policy.limits import Limits
 from engine.sessions import delegation
 from engine.sessions.delegation import ancestors, descendants
 from engine.sessions.session import SessionView
-from tests.sessions.seen import REGISTRY, events, grant_of
+from tests.sessions.seen import events, grant_of
 from tests.world import NO_LIMITS, USD, WORKSPACE, World
 
 HOUR_MS = 3_600_000
@@ -118,7 +118,7 @@ def test_on_the_chain_a_child_has_an_identity_of_its_own(world: World) -> None:
     child = child_of(world, parent)
     assert child.pkp_address not in (None, parent.pkp_address)
     [registered] = events(world.engine, "SessionRegistered", child)
-    assert grant_of(registered) == child.grant
+    assert grant_of(registered) == child.grant.abi_tuple()
     assert registered.args["grant"]["parent"] == parent.grant_hash
     assert registered.args["consent"] == 0  # nobody signed this one
     # A parent may have been revoked on a chain that a child without an identity does not wait for.
@@ -312,9 +312,7 @@ def test_the_owners_revocation_on_the_chain_ends_them_and_the_chain_hears_of_eac
     top, chain = members["top"], world.engine.gateway
     assert isinstance(chain, EmbeddedChain)
     chain.fund(world.owner.address.lower(), 10**18)
-    data = contracts.call_data(
-        REGISTRY, "revoke", int.from_bytes(top.token_id), top.grant.abi_tuple()
-    )
+    data = contracts.revoking(top.grant, top.token_id)
     sender.send(chain, world.owner, to=world.engine.deployment.registry, data=data)
     world.engine.lead._read_chain()
     assert [state(world, members[name]) for name in ("top", "below")] == ["revoked", "revoked"]

@@ -17,7 +17,7 @@ from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
 from tests.ledger.oracle import query
 from tests.sessions.killed_engine import MOMENTS
-from tests.sessions.seen import REGISTRY, events
+from tests.sessions.seen import events
 from tests.world import NO_LIMITS, WORKSPACE, World
 
 CONFIRMATIONS = 3
@@ -54,12 +54,10 @@ def registration(
 
     The second is what a thief of the operator's key would send; no owner signed it.
     """
-    grant, signature = view.grant, view.owner_signature or b""
+    grant, signature = view.grant, view.owner_signature
     if not right:
-        grant, signature = replace(grant, limits=NO_LIMITS, salt=b"\x66" * 32), b""
-    data = contracts.call_data(
-        REGISTRY, "register", grant.abi_tuple(), view.public_key, signature, False
-    )
+        grant, signature = replace(grant, limits=NO_LIMITS, salt=b"\x66" * 32), None
+    data = contracts.registering(grant, view.public_key, signature)
     return sender.sign(
         anvil.gateway, anvil.operator, to=anvil.deployed.registry, data=data, nonce=nonce
     )
@@ -183,9 +181,7 @@ def stays_revoked(anvil: AnvilWithContracts, world: World, view: SessionView) ->
 
 
 def owner_revokes(anvil: AnvilWithContracts, view: SessionView) -> None:
-    data = contracts.call_data(
-        REGISTRY, "revoke", int.from_bytes(view.token_id), view.grant.abi_tuple()
-    )
+    data = contracts.revoking(view.grant, view.token_id)
     anvil.transact(anvil.owner, to=anvil.deployed.registry, data=data)
 
 

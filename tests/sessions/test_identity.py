@@ -62,7 +62,7 @@ def test_the_grant_that_was_published_is_the_grant_that_is_enforced(
 ) -> None:
     [registered] = events(world.engine, "SessionRegistered", view)
     assert registered.args["grantHash"] == view.grant_hash == view.grant.hash()
-    assert grant_of(registered) == view.grant
+    assert grant_of(registered) == view.grant.abi_tuple()
     assert registered.args["owner"].lower() == world.owner.address.lower()
     assert view.grant.audit_log == world.engine.deployment.log_id
     assert read(world.engine, "verifyGrant", int.from_bytes(view.token_id), view.grant.abi_tuple())

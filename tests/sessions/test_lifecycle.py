@@ -282,9 +282,7 @@ def test_parameters_that_the_chain_holds_otherwise_are_never_enforced(
     if when == "after the consent":
         view = world.consent(view, wait_s=0)
     wider = replace(view.grant, limits=NO_LIMITS)
-    data = contracts.call_data(
-        contracts.SESSION_REGISTRY, "register", wider.abi_tuple(), view.public_key, b"", False
-    )
+    data = contracts.registering(wider, view.public_key)
     deployment = world.engine.deployment
     sender.send(chain_of(world), deployment.operator, to=deployment.registry, data=data)
     world.engine.tick()

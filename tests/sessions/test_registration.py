@@ -14,7 +14,7 @@ from engine.db.tables import ChainTransaction, table
 from engine.engine import CHAIN_SILENCE_MAX_MS
 from engine.errors import Unavailable
 from engine.sessions.session import SessionView
-from tests.sessions.seen import events, grant_of, read
+from tests.sessions.seen import events, read
 from tests.world import WORKSPACE, World
 
 CONFIRMATIONS = 3
@@ -53,16 +53,12 @@ def written(world: World, view: SessionView, action: str) -> sa.Row[tuple[object
 
 
 def owner_revokes(world: World, view: SessionView) -> None:
-    """The owner's own transaction, with the grant as the chain published it."""
+    """The owner's own transaction, which names the session as the chain published it."""
     chain = chain_of(world)
     chain.fund(world.owner.address.lower(), 10**18)
     [registered] = events(world.engine, "SessionRegistered", view)
-    data = contracts.call_data(
-        contracts.SESSION_REGISTRY,
-        "revoke",
-        int.from_bytes(view.token_id),
-        grant_of(registered).abi_tuple(),
-    )
+    session = tuple(registered.args[name] for name in ("tokenId", "owner", "grantHash"))
+    data = contracts.call_data(contracts.SESSION_REGISTRY, "revoke", [session])
     tx_hash = sender.send(chain, world.owner, to=world.engine.deployment.registry, data=data)
     receipt = chain.receipt(tx_hash)
     assert receipt is not None
@@ -91,12 +87,7 @@ def test_the_background_tick_hears_of_the_owners_revocation(own: World) -> None:
 def test_a_stranger_cannot_revoke(world: World) -> None:
     view = world.session(mint_pkp=True)
     chain = chain_of(world)
-    data = contracts.call_data(
-        contracts.SESSION_REGISTRY,
-        "revoke",
-        int.from_bytes(view.token_id),
-        view.grant.abi_tuple(),
-    )
+    data = contracts.revoking(view.grant, view.token_id)
     with pytest.raises(CallReverted) as refused:
         sender.send(chain, chain.faucet, to=world.engine.deployment.registry, data=data)
     assert contracts.revert_name(refused.value) == "NotOwnerOrOperator"
@@ -116,7 +107,7 @@ def test_an_operators_revocation_is_in_force_at_once_and_on_the_chain_after_a_ti
     operator = world.engine.deployment.operator.address
     assert revoked.args["by"] == operator
     stored = read(world.engine, "session", int.from_bytes(view.token_id))
-    assert stored[3] is True
+    assert stored[5] is True
 
 
 def test_a_registration_waits_for_its_confirmations(cautious: World) -> None:

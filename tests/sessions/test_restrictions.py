@@ -76,7 +76,7 @@ def test_conditions_are_put_in_order_and_become_part_of_the_grant(world: World) 
 def test_the_owner_signs_the_conditions_and_the_chain_holds_them(world: World) -> None:
     view = world.create(conditions=("lifetime at most 5 USD",))
     typed_data = view.grant.typed_data(world.engine.sessions.domain)
-    assert typed_data["message"]["conditions"] == ["lifetime at most 5 USD"]
+    assert typed_data["message"]["scope"]["conditions"] == ["lifetime at most 5 USD"]
     view = world.consent(view)
     assert (view.state, view.consent) == ("active", "eip712")
     assert [rule(world, view, 5), rule(world, view)] == ["all", "lifetime"]

@@ -32,9 +32,11 @@ ANCHORS = "0x" + "a2" * 20
 GAS = 200_000
 
 _GRANT = (
-    "(address,address,bytes32,bytes32,string,string,string[],string[],string[],string[],"
-    "(uint64,uint64,uint64,uint64,uint64),string[],uint64,uint64,bytes32)"
+    "(address,address,bytes32,(uint64,uint64,uint64,uint64,uint64),bytes32,"
+    "uint64,uint64,bytes32,bytes32,bytes32)"
 )
+_REGISTRATION = f"({_GRANT},bytes32,bytes32,bool,uint8,bytes)"
+_SESSION = "(uint256,address,bytes32)"
 _CODEC = Web3().codec
 _TOPICS = {
     name: contracts.event_topic(contract, name)
@@ -51,12 +53,9 @@ def _selector(signature: str) -> bytes:
 
 
 _CALLS = {
-    _selector(f"register({_GRANT},bytes,bytes,bool)"): (
-        "register",
-        (_GRANT, "bytes", "bytes", "bool"),
-    ),
-    _selector(f"revoke(uint256,{_GRANT})"): ("revoke", ("uint256", _GRANT)),
-    _selector("anchor(bytes32,uint64,bytes32)"): ("anchor", ("bytes32", "uint64", "bytes32")),
+    _selector(f"register({_REGISTRATION}[])"): ("register", f"{_REGISTRATION}[]"),
+    _selector(f"revoke({_SESSION}[])"): ("revoke", f"{_SESSION}[]"),
+    _selector("anchor(bytes32,uint64,bytes32)"): ("anchor", "bytes32", "uint64", "bytes32"),
 }
 
 
@@ -243,10 +242,12 @@ class ScriptedChain:
             return None if args[1] > max((s for s, _ in self.anchored()), default=0) else "size"
         known = self.sessions()
         if call == "register":
-            return "SessionExists" if int.from_bytes(keccak(args[1][1:])) in known else None
-        session = known.get(args[0])
+            [(_, x, y, *_)] = args[0]
+            return "SessionExists" if int.from_bytes(keccak(x + y)) in known else None
+        [(token_id, _, _)] = args[0]
+        session = known.get(token_id)
         if session is None or session["revoked"]:
-            return "SessionUnknown" if session is None else "SessionAlreadyRevoked"
+            return "SessionUnknown" if session is None else "NothingToRevoke"
         return None
 
     def _run(self, block: Block, transaction: Transaction) -> None:
@@ -279,21 +280,16 @@ class ScriptedChain:
         )
 
     def _register(self, _: Transaction, args: tuple[Any, ...]) -> Any:
-        grant, point = args[0], args[1][1:]
-        token_id, grant_hash = keccak(point), self._grant_hash(grant)
+        [(grant, x, y, _, consent, _)] = args[0]
+        token_id, grant_hash = keccak(x + y), self._grant_hash(grant)
         topics = (_TOPICS["SessionRegistered"], token_id, _word(grant[0]), grant_hash)
-        data = _CODEC.encode(["uint8", _GRANT], [1 if args[2] else 0, grant])
+        data = _CODEC.encode(["uint8", _GRANT], [consent, grant])
         return REGISTRY, topics, data, ("registered", int.from_bytes(token_id), grant_hash)
 
     def _revoke(self, transaction: Transaction, args: tuple[Any, ...]) -> Any:
-        token_id, grant = args
-        by = grant[0] if transaction.nonce is None else self._operator
-        topics = (
-            _TOPICS["SessionRevoked"],
-            token_id.to_bytes(32),
-            self._grant_hash(grant),
-            _word(by),
-        )
+        [(token_id, owner, grant_hash)] = args[0]
+        by = owner if transaction.nonce is None else self._operator
+        topics = (_TOPICS["SessionRevoked"], token_id.to_bytes(32), grant_hash, _word(by))
         return REGISTRY, topics, b"", ("revoked", token_id, None)
 
     def _anchor(self, _: Transaction, args: tuple[Any, ...]) -> Any:
@@ -307,7 +303,7 @@ class ScriptedChain:
 
 
 def _decoded(data: bytes) -> tuple[str, tuple[Any, ...]]:
-    call, types = _CALLS[bytes(data[:4])]
+    call, *types = _CALLS[bytes(data[:4])]
     return call, tuple(_CODEC.decode(types, bytes(data[4:])))
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine.chain import contracts
-from engine.chain.contracts import SESSION_REGISTRY as REGISTRY
 from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.sessions.session import SessionView
 from tests.simulation.asking import answers_of, short, submit
@@ -242,13 +241,11 @@ class History:
         ours = [view for s in self.workload.sessions if (view := self.views[s]).mint_pkp]
         if ours and draw.random() < 0.1:
             view = draw.choice(ours)
-            token_id, grant = int.from_bytes(view.token_id), view.grant.abi_tuple()
-            chain.by_somebody(contracts.call_data(REGISTRY, "revoke", token_id, grant))
+            chain.by_somebody(contracts.revoking(view.grant, view.token_id))
         if ours and draw.random() < 0.08:
             view = ours[-1]
-            grant = replace(view.grant, salt=draw.randbytes(32)).abi_tuple()
-            call = REGISTRY, "register", grant, view.public_key, b"", False
-            chain.by_somebody(contracts.call_data(*call))
+            grant = replace(view.grant, salt=draw.randbytes(32))
+            chain.by_somebody(contracts.registering(grant, view.public_key))
         for _ in range(draw.choice((0, 1, 1, 2, 3))):
             chain.mine(time_s)
 

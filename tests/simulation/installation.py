@@ -19,7 +19,9 @@ from unittest.mock import patch
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from eth_abi.abi import encode
 from eth_account import Account
+from eth_utils.crypto import keccak
 
 from engine.audit.checkpoint import verifier_key
 from engine.audit.evidence import log_salt
@@ -28,7 +30,6 @@ from engine.clock import ManualClock
 from engine.db.sqlite import SqliteDatabase
 from engine.deployment import Deployment
 from engine.engine import Engine
-from engine.grant import Grant
 from engine.identifiers import Identifiers
 from engine.ledger.log import Log
 from engine.ledger.writer import BATCH_COMMANDS_MAX, Command, Writer
@@ -224,17 +225,25 @@ class Installation:
 
 
 def grant_hash(grant: tuple[Any, ...]) -> bytes:
-    """What the contract hashes a grant to; `grant` is the ABI's tuple."""
-    names = ("per_transaction", "per_day", "per_week", "per_month", "approval_above")
-    limits = [None if value == 2**64 - 1 else value for value in grant[10]]
-    lists = [tuple(values) for values in grant[6:10]]
-    return Grant(
-        *grant[:6],
-        *lists,
-        Limits(**dict(zip(names, limits, strict=True))),
-        tuple(grant[11]),
-        *grant[12:],
-    ).hash()
+    """What the contract hashes a grant to (EIP-712); `grant` is the ABI's tuple."""
+    limits = keccak(keccak(text=_LIMITS) + encode(["uint64"] * 5, grant[3]))
+    fields = (*grant[:3], limits, *grant[4:])
+    types = ["address", "address", *["bytes32"] * 3, "uint64", "uint64", *["bytes32"] * 3]
+    return keccak(keccak(text=_GRANT + _LIMITS + _SCOPE) + encode(types, fields))
+
+
+_GRANT = (
+    "Grant(address owner,address sessionKey,string workspace,Limits limits,Scope scope,"
+    "uint64 validFrom,uint64 validUntil,bytes32 auditLog,bytes32 parent,bytes32 salt)"
+)
+_LIMITS = (
+    "Limits(uint64 perTransactionMicroUsd,uint64 perDayMicroUsd,uint64 perWeekMicroUsd,"
+    "uint64 perMonthMicroUsd,uint64 approvalAboveMicroUsd)"
+)
+_SCOPE = (
+    "Scope(string agentId,string[] permissions,string[] merchants,string[] tokens,"
+    "string[] chains,string[] conditions)"
+)
 
 
 @contextmanager

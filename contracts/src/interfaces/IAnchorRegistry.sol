@@ -7,6 +7,8 @@ pragma solidity 0.8.37;
 /// @dev Assumptions and limits, for whoever relies on this contract:
 /// - Anyone may open logs. Which log is meant is said by whoever names its id, for example a grant.
 /// - A log id is made from the address that opens the log, so nobody can open another's.
+/// - Inclusion is checked under the newest anchor. A log keeps its records, so a proof for any of
+/// them can be made anew when another anchor has followed.
 /// - That a larger log contains the smaller one is not checked here: that takes a consistency
 ///   proof (RFC 9162, section 2.1.4), which two anchors let anybody check off chain.
 /// - The anchorer of a log cannot be changed. Whoever loses the key opens another log.
@@ -45,6 +47,19 @@ interface IAnchorRegistry {
 
     /// @notice Who opened the log; zero when nobody has.
     function anchorerOf(bytes32 logId) external view returns (address);
+
+    /// @notice Whether the newest anchor's tree has the leaf `leaf` at `index`; false for a log that
+    /// is not anchored.
+    /// @param leaf Hash of the entry: `leafHash(entry)`.
+    /// @param index Place of the entry in the log, counted from 0.
+    /// @param path Inclusion proof (RFC 9162, section 2.1.3.1), from the leaf's sibling upwards.
+    function verifyInclusion(bytes32 logId, bytes32 leaf, uint64 index, bytes32[] calldata path)
+        external
+        view
+        returns (bool);
+
+    /// @notice Hash of a log entry: `sha256(0x00 ‖ entry)` (RFC 6962, section 2.1).
+    function leafHash(bytes calldata entry) external pure returns (bytes32);
 
     /// @notice Id of the log that `anchorer` opens with `salt`:
     /// `keccak256(abi.encode(anchorer, salt))`.

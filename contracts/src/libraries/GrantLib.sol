@@ -1,60 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Grant, Limits} from "../interfaces/ISessionRegistry.sol";
+import {Grant, Limits, Scope} from "../interfaces/ISessionRegistry.sol";
 
-/// @title EIP-712 struct hash of a grant
+/// @title EIP-712 struct hashes of what an owner signs
 /// @dev https://eips.ethereum.org/EIPS/eip-712, sections encodeType and encodeData.
 library GrantLib {
-    // The type strings are literals, although the second contains the first, because the compiler
-    // hashes a literal itself and would leave anything else to be hashed in every call.
+    // The type strings are literals, although some contain others, because the compiler hashes a
+    // literal itself and would leave anything else to be hashed in every call.
     bytes32 internal constant LIMITS_TYPEHASH = keccak256(
         "Limits(" "uint64 perTransactionMicroUsd,uint64 perDayMicroUsd,uint64 perWeekMicroUsd,"
         "uint64 perMonthMicroUsd,uint64 approvalAboveMicroUsd)"
     );
-    bytes32 internal constant GRANT_TYPEHASH = keccak256(
-        "Grant("
-        "address owner,address sessionKey,bytes32 auditLog,bytes32 parent,string workspace,"
+    bytes32 internal constant SCOPE_TYPEHASH = keccak256(
+        "Scope("
         "string agentId,string[] permissions,string[] merchants,string[] tokens,string[] chains,"
-        "Limits limits,string[] conditions,uint64 validFrom,uint64 validUntil,bytes32 salt)"
-        "Limits(" "uint64 perTransactionMicroUsd,uint64 perDayMicroUsd,uint64 perWeekMicroUsd,"
+        "string[] conditions)"
+    );
+    bytes32 internal constant GRANT_TYPEHASH = keccak256(
+        "Grant(" "address owner,address sessionKey,string workspace,Limits limits,Scope scope,"
+        "uint64 validFrom,uint64 validUntil,bytes32 auditLog,bytes32 parent,bytes32 salt)" "Limits("
+        "uint64 perTransactionMicroUsd,uint64 perDayMicroUsd,uint64 perWeekMicroUsd,"
+        "uint64 perMonthMicroUsd,uint64 approvalAboveMicroUsd)" "Scope("
+        "string agentId,string[] permissions,string[] merchants,string[] tokens,string[] chains,"
+        "string[] conditions)"
+    );
+    bytes32 internal constant REVOCATION_TYPEHASH =
+        keccak256("Revocation(uint256[] tokenIds,uint64 deadline)");
+    bytes32 internal constant LOWERING_TYPEHASH = keccak256(
+        "Lowering(uint256 tokenId,Limits limits,uint64 deadline)" "Limits("
+        "uint64 perTransactionMicroUsd,uint64 perDayMicroUsd,uint64 perWeekMicroUsd,"
         "uint64 perMonthMicroUsd,uint64 approvalAboveMicroUsd)"
     );
 
-    /// @notice Struct hash of a grant.
+    /// @notice Struct hash of a grant, of which `workspace` and `scope` are hashes already.
     function hash(Grant calldata grant) internal pure returns (bytes32) {
-        // In three pieces: all fields at once are more than the stack holds.
-        bytes memory identity = abi.encode(
+        // In two pieces: all fields at once are more than the stack holds.
+        bytes memory who = abi.encode(
             GRANT_TYPEHASH,
             grant.owner,
             grant.sessionKey,
-            grant.auditLog,
-            grant.parent,
-            keccak256(bytes(grant.workspace)),
-            keccak256(bytes(grant.agentId))
-        );
-        bytes memory lists = abi.encode(
-            hash(grant.permissions), hash(grant.merchants), hash(grant.tokens), hash(grant.chains)
-        );
-        bytes memory bounds = abi.encode(
+            grant.workspace,
             hash(grant.limits),
-            hash(grant.conditions),
-            grant.validFrom,
-            grant.validUntil,
-            grant.salt
+            grant.scope
         );
-        return keccak256(bytes.concat(identity, lists, bounds));
-    }
-
-    /// @notice The part of a struct hash that the registry stores: its first 23 bytes.
-    function check(bytes32 structHash) internal pure returns (bytes23) {
-        // forge-lint: disable-next-line(unsafe-typecast)
-        return bytes23(structHash);
+        bytes memory bounds =
+            abi.encode(grant.validFrom, grant.validUntil, grant.auditLog, grant.parent, grant.salt);
+        return keccak256(bytes.concat(who, bounds));
     }
 
     /// @notice Struct hash of the limits.
     function hash(Limits calldata limits) internal pure returns (bytes32) {
         return keccak256(abi.encode(LIMITS_TYPEHASH, limits));
+    }
+
+    /// @notice Struct hash of a scope.
+    function hash(Scope calldata scope) internal pure returns (bytes32) {
+        return keccak256(
+            abi.encode(
+                SCOPE_TYPEHASH,
+                keccak256(bytes(scope.agentId)),
+                hash(scope.permissions),
+                hash(scope.merchants),
+                hash(scope.tokens),
+                hash(scope.chains),
+                hash(scope.conditions)
+            )
+        );
     }
 
     /// @notice Hash of an array of strings: of the elements' hashes, one after the other.
@@ -64,5 +76,31 @@ library GrantLib {
             hashes[i] = keccak256(bytes(values[i]));
         }
         return keccak256(abi.encodePacked(hashes));
+    }
+
+    /// @notice Struct hash of an owner's revocation of sessions.
+    function hashRevocation(uint256[] memory tokenIds, uint64 deadline)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return keccak256(
+            abi.encode(REVOCATION_TYPEHASH, keccak256(abi.encodePacked(tokenIds)), deadline)
+        );
+    }
+
+    /// @notice Struct hash of an owner's lowering of a session's limits.
+    function hashLowering(uint256 tokenId, Limits calldata limits, uint64 deadline)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode(LOWERING_TYPEHASH, tokenId, hash(limits), deadline));
+    }
+
+    /// @notice What the registry stores to recognise a grant and its owner by.
+    function check(address owner, bytes32 structHash) internal pure returns (bytes19) {
+        // forge-lint: disable-next-line(unsafe-typecast)
+        return bytes19(keccak256(abi.encode(owner, structHash)));
     }
 }

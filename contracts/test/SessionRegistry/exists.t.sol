@@ -9,8 +9,7 @@ contract ExistsTest is SessionTest {
         vm.assertFalse(registry.exists(id));
         Grant memory grant = registerTypical();
         vm.assertTrue(registry.exists(id));
-        vm.prank(owner);
-        registry.revoke(id, grant);
+        revokeAs(owner, grant);
         vm.assertTrue(registry.exists(id));
         vm.warp(UNTIL);
         vm.assertTrue(registry.exists(id));

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Grant, ISessionRegistry} from "../../src/interfaces/ISessionRegistry.sol";
+import {Consent, ISessionRegistry, Registration} from "../../src/interfaces/ISessionRegistry.sol";
 import {SessionTest} from "./SessionTest.sol";
 
 contract GetPubkeyTest is SessionTest {
     function testFuzz_Stored(uint256 privateKey) public {
-        publicKey = publicKeyOf(bound(privateKey, 1, ORDER - 1));
-        id = registry.tokenId(publicKey);
-        Grant memory grant = typicalGrant();
-        grant.sessionKey = address(uint160(id));
+        useKey(bound(privateKey, 1, ORDER - 1));
+        Registration memory item = registration(typicalGrant(), Consent.None, "");
+        item.storePublicKey = true;
         vm.prank(operator);
-        registry.register(grant, publicKey, "", true);
+        registry.register(only(item));
         vm.assertEq(registry.getPubkey(id), publicKey);
     }
 

@@ -6,7 +6,7 @@ import {Grant} from "../../src/interfaces/ISessionRegistry.sol";
 import {SessionTest} from "./SessionTest.sol";
 
 contract GrantDigestTest is SessionTest {
-    function testFuzz_IsEip712Digest(bytes32 salt) public {
+    function testFuzz_IsEip712Digest(bytes32 salt) public view {
         Grant memory grant = typicalGrant();
         grant.salt = salt;
         vm.assertEq(

@@ -8,8 +8,7 @@ contract VerifyGrantTest is SessionTest {
     function test_TrueForTheRegistered_AlsoAfterRevocation() public {
         Grant memory grant = registerTypical();
         vm.assertTrue(registry.verifyGrant(id, grant));
-        vm.prank(owner);
-        registry.revoke(id, grant);
+        revokeAs(owner, grant);
         vm.assertTrue(registry.verifyGrant(id, grant));
     }
 
@@ -22,6 +21,13 @@ contract VerifyGrantTest is SessionTest {
         Grant memory other = registerTypical();
         vm.assume(salt != other.salt);
         other.salt = salt;
+        vm.assertFalse(registry.verifyGrant(id, other));
+    }
+
+    function testFuzz_FalseForAnotherOwner(address another) public {
+        Grant memory other = registerTypical();
+        vm.assume(another != other.owner);
+        other.owner = another;
         vm.assertFalse(registry.verifyGrant(id, other));
     }
 

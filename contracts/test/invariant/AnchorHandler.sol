@@ -3,10 +3,13 @@ pragma solidity 0.8.37;
 
 import {AnchorRegistry} from "../../src/AnchorRegistry.sol";
 import {BaseTest} from "../BaseTest.sol";
+import {MerkleTree} from "../MerkleTree.sol";
 
 /// @notice Calls an AnchorRegistry in any order, and remembers what it must then hold.
 contract AnchorHandler is BaseTest {
     uint256 private constant ACTORS = 3;
+    uint256 private constant LOGS_MAX = 5;
+    uint64 private constant SIZE_MAX = 60;
 
     AnchorRegistry public immutable registry = new AnchorRegistry();
     bytes32[] public logs;
@@ -23,18 +26,21 @@ contract AnchorHandler is BaseTest {
     function openLog(uint256 actorSeed, bytes32 salt) external {
         address actor = actorOf(actorSeed);
         bytes32 logId = registry.logIdOf(actor, salt);
-        if (anchorerOf[logId] != address(0)) return;
+        if (logs.length == LOGS_MAX || anchorerOf[logId] != address(0)) return;
         vm.prank(actor);
         registry.openLog(salt);
         logs.push(logId);
         anchorerOf[logId] = actor;
     }
 
-    function anchor(uint256 logSeed, uint256 growth, bytes32 root) external {
+    /// @notice The log's records are those that its id names, as many as `growth` says.
+    function anchor(uint256 logSeed, uint256 growth) external {
         if (logs.length == 0) return;
         bytes32 logId = logs[logSeed % logs.length];
-        if (sizeOf[logId] == type(uint64).max) return;
-        uint64 size = sizeOf[logId] + uint64(bound(growth, 1, type(uint64).max - sizeOf[logId]));
+        if (sizeOf[logId] == SIZE_MAX) return;
+        uint64 left = SIZE_MAX - sizeOf[logId];
+        uint64 size = sizeOf[logId] + uint64(bound(growth, 1, left < 10 ? left : 10));
+        bytes32 root = MerkleTree.root(MerkleTree.leavesOf(size, logId), 0, size);
         vm.prank(anchorerOf[logId]);
         registry.anchor(logId, size, root);
         (sizeOf[logId], rootOf[logId]) = (size, root);
@@ -50,6 +56,18 @@ contract AnchorHandler is BaseTest {
         vm.prank(actor);
         try registry.anchor(logId, size, "wrong") {
             revert("a wrong anchor was taken");
+        } catch {
+            ++refused;
+        }
+    }
+
+    /// @notice A log that is open is opened again by nobody.
+    function openAgain(uint256 actorSeed, bytes32 salt) external {
+        address actor = actorOf(actorSeed);
+        if (anchorerOf[registry.logIdOf(actor, salt)] == address(0)) return;
+        vm.prank(actor);
+        try registry.openLog(salt) {
+            revert("a log was opened twice");
         } catch {
             ++refused;
         }
