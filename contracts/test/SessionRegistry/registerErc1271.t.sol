@@ -116,6 +116,19 @@ contract RegisterErc1271Test is SessionTest {
         expectRefused(address(new AnsweringWallet(answer)));
     }
 
+    /// The word that is read starts as what the contract left there, the token id: one byte short of
+    /// the magic word must not be made whole by an id that ends with zero.
+    function test_RevertIf_AnswerLacksAByteThatMemoryHas() public {
+        for (uint256 key = 1; uint8(id) != 0; ++key) {
+            useKey(key);
+        }
+        bytes memory answer = new bytes(31);
+        for (uint256 i = 0; i < 4; ++i) {
+            answer[i] = MAGIC[i];
+        }
+        expectRefused(address(new AnsweringWallet(answer)));
+    }
+
     function test_RevertIf_ItRevertsWithTheMagicWord() public {
         expectRefused(address(new RevertingWallet()));
     }
