@@ -90,9 +90,9 @@ def _seldom_collecting() -> Iterator[None]:
     payment leaves behind is freed without it: tests/rest/test_garbage.py.
     """
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, *before[1:])
+    gc.enable()
     try:
         yield
     finally:

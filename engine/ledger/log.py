@@ -7,8 +7,9 @@ because the second could only be numbered when the first was committed.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
@@ -16,9 +17,11 @@ from engine.audit.checkpoint import Checkpoint, NoteError, open_note
 from engine.audit.merkle import HASH_BYTES, Tree, leaf_hash
 from engine.audit.record import Head
 from engine.db.database import Read
-from engine.db.tables import BATCH_RECORDS_MAX, BudgetEntry, CheckpointRow, LogBatch, Record, table
+from engine.db.tables import BudgetEntry, CheckpointRow, LogBatch, Record, table
 from engine.errors import CannotStart
 from engine.ledger.stream import BUDGET_PREFIX
+
+_RECORDS_COMPARED = 4096
 
 _batches = table(LogBatch)
 _entries = table(BudgetEntry)
@@ -91,39 +94,47 @@ class Log:
 
     @staticmethod
     def _compare_hashes(read: Read) -> None:
-        """Every record must be there and have the hash that was written down with it."""
-        query = (
-            sa.select(_batches.c.id, *_places, _records.c.id.label("record"), _records.c.body)
-            .outerjoin_from(
-                _batches,
-                _records,
-                _records.c.id.between(_batches.c.id, _batches.c.id + BATCH_RECORDS_MAX - 1),
-            )
-            .order_by(_batches.c.id, _records.c.id)  # as they are stored, so that nothing is sorted
-            .execution_options(yield_per=4096)
-        )
-        count, position, batch = 0, 0, None
-        expected: Iterator[bytes] = iter(())
-        for row in read(query):
-            if batch is None or row.id != batch.id:
-                _no_more(expected, batch, position)
-                batch, expected, position = row, iter(_split(row.leaf_hashes)), 0
-            if row.record != row.id + position or leaf_hash(row.body) != next(expected, None):
-                raise CannotStart(f"audit log: {_named(row, position)} is missing or was changed")
-            position += 1
-            count += 1
-        _no_more(expected, batch, position)
-        if read(sa.select(sa.func.count()).select_from(_records)).scalar_one() != count:
-            raise CannotStart("audit log: there are records outside every batch")
+        """Every record must be there and have the hash that was written down with it.
+
+        This is done at each start: it goes through what is stored in the order it is stored in, and
+        compares lists, since a step of Python for each record would take longer than all the rest.
+        """
+        batches = read(sa.select(_batches.c.id, *_places).order_by(_batches.c.id)).all()
+        ids: list[int] = []
+        hashes: list[bytes] = []
+        for batch in batches:
+            leaves = _split(batch.leaf_hashes)
+            ids.extend(range(batch.id, batch.id + len(leaves)))
+            hashes.extend(leaves)
+        count = 0
+        stored = sa.select(_records.c.id, _records.c.body).order_by(_records.c.id)
+        rows = read(stored.execution_options(yield_per=_RECORDS_COMPARED))
+        for part in rows.partitions():
+            found_ids, bodies = zip(*part, strict=True)
+            found = list(map(leaf_hash, bodies))
+            end = count + len(found)
+            if list(found_ids) != ids[count:end] or found != hashes[count:end]:
+                if not set(ids).issuperset(found_ids):
+                    raise CannotStart("audit log: there are records outside every batch")
+                expected = zip(ids[count:end], hashes[count:end], strict=True)
+                _tell_first(batches, expected, dict(zip(found_ids, found, strict=True)))
+            count = end
+        if count != len(ids):
+            raise CannotStart(f"audit log: {_named(batches, ids[count])} is missing")
 
 
-def _no_more(expected: Iterator[bytes], batch: Any, position: int) -> None:
-    if next(expected, None) is not None:
-        raise CannotStart(f"audit log: {_named(batch, position)} is missing")
+def _tell_first(
+    batches: Sequence[Any], expected: Iterable[tuple[int, bytes]], found: Mapping[int, bytes]
+) -> NoReturn:
+    """Name the first record that is not what was expected; there is one."""
+    wrong = next(record_id for record_id, known in expected if found.get(record_id) != known)
+    raise CannotStart(f"audit log: {_named(batches, wrong)} is missing or was changed")
 
 
-def _named(batch: Any, position: int) -> str:
+def _named(batches: Sequence[Any], record_id: int) -> str:
     """A record by its place in the tree, or in its batch if that has none yet."""
+    batch = batches[bisect_right(batches, record_id, key=lambda each: each.id) - 1]
+    position = record_id - batch.id
     if batch.first_leaf is None:
         return f"record {position} of batch {batch.id}"
     return f"record {batch.first_leaf + position}"

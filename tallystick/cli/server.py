@@ -1,5 +1,6 @@
 """`tallystick serve`, `chain` and `deploy`."""
 
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,8 @@ def serve(
 
     REST on 127.0.0.1:8402, and the embedded chain's JSON-RPC beside it.
     """
+    gc.disable()  # until the server runs, all that is made is there to stay
+
     from api.server import Server
     from engine.engine import open_engine
     from engine.settings import load_settings
