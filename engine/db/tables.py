@@ -15,6 +15,7 @@ from engine.db.columns import text as _text
 
 _HELD = text("state = 'held'")
 _WAITING = text("state = 'waiting'")
+_LOWERED = text("lowered_json <> '[]'")
 _OPEN = text("resolved_ms IS NULL")
 
 
@@ -75,13 +76,15 @@ class BudgetRow(SQLModel, table=True):
 class Session(SQLModel, table=True):
     """A spending session. Its parameters are in `grant_json` alone, so they cannot disagree.
 
-    `restrictions_json` is the list that an operator set last, `policy_version` its number.
+    `restrictions_json` is the list that an operator set last, `policy_version` its number;
+    `lowered_json` tells the limits that were lowered on the chain (`engine.audit.lowering`).
     """
 
     __tablename__ = "sessions"
     __table_args__ = (
         Index("sessions_by_workspace", "workspace_id", "created_ms", "id"),
         Index("sessions_by_parent", "parent_id"),
+        Index("sessions_lowered", "id", sqlite_where=_LOWERED, postgresql_where=_LOWERED),
     )
     workspace_id: str = _text()
     id: str = _key()
@@ -97,6 +100,7 @@ class Session(SQLModel, table=True):
     grant_json: str = _text()
     grant_hash: bytes = _bytes()
     restrictions_json: str = _text()
+    lowered_json: str = _text()
     policy_version: int = _big()
     approvals_required: int
     owner_signature: bytes | None = _bytes(nullable=True)

@@ -21,6 +21,11 @@ from engine.ledger.writer import Batch
 
 Severity = Literal["critical", "warning", "info"]
 
+PARAMETERS_DIFFER = "parameters_differ"
+"""The parameters of a session are not the same in its row, its records and the registry."""
+SESSION_DAMAGED = "session_damaged"
+"""Rows and records of a session contradict each other, so that nothing is decided for it."""
+
 _discrepancies = table(DiscrepancyRow)
 
 

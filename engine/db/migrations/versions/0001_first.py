@@ -282,6 +282,7 @@ def upgrade() -> None:
         sa.Column("grant_json", sa.Text(), nullable=False),
         sa.Column("grant_hash", sa.LargeBinary(), nullable=False),
         sa.Column("restrictions_json", sa.Text(), nullable=False),
+        sa.Column("lowered_json", sa.Text(), nullable=False),
         sa.Column("policy_version", sa.BigInteger(), nullable=False),
         sa.Column("approvals_required", sa.Integer(), nullable=False),
         sa.Column("owner_signature", sa.LargeBinary(), nullable=True),
@@ -299,6 +300,14 @@ def upgrade() -> None:
     op.create_index("sessions_by_parent", "sessions", ["parent_id"], unique=False)
     op.create_index(
         "sessions_by_workspace", "sessions", ["workspace_id", "created_ms", "id"], unique=False
+    )
+    op.create_index(
+        "sessions_lowered",
+        "sessions",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("lowered_json <> '[]'"),
+        postgresql_where=sa.text("lowered_json <> '[]'"),
     )
     op.create_table(
         "shared",
