@@ -101,10 +101,7 @@ class Grant:
             "owner": self.owner,
             "sessionKey": self.session_key,
             "workspace": self.workspace,
-            "limits": {
-                name: UNLIMITED if (value := getattr(self.limits, field)) is None else value
-                for field, name in _LIMITS
-            },
+            "limits": limits_for_chain(self.limits),
             "scope": {
                 "agentId": self.agent_id,
                 "permissions": list(self.permissions),
@@ -241,8 +238,16 @@ class Grant:
         )
 
 
-def limits_on_chain(told: Mapping[str, Any]) -> Limits:
-    """The contracts' struct `Limits` as ours; one that no payment can reach is our highest.
+def limits_for_chain(limits: Limits) -> dict[str, int]:
+    """Limits as the contracts' struct `Limits` and the EIP-712 message have them."""
+    return {
+        name: UNLIMITED if (value := getattr(limits, field)) is None else value
+        for field, name in _LIMITS
+    }
+
+
+def limits_from_chain(told: Mapping[str, Any]) -> Limits:
+    """The inverse of `limits_for_chain`; a limit that no payment can reach is the highest of ours.
 
     Raises:
         KeyError, ValueError: it is not that struct, of integers or of their decimal digits.

@@ -13,7 +13,7 @@ from eth_utils.crypto import keccak
 
 from engine.db.database import Read
 from engine.db.tables import ChainBlock, ChainEvent, table
-from engine.grant import limits_on_chain
+from engine.grant import limits_from_chain
 
 _blocks = table(ChainBlock)
 _events = table(ChainEvent)
@@ -46,7 +46,7 @@ def chain_facts(read: Read, token_id: bytes) -> ChainFacts:
             revocation = {**told, **_rotated(read, row, "rotated_to", token_id)}
         elif row.name == "LimitsLowered":
             lowerings.append(
-                {**told, "limits_micro_usd": limits_on_chain(args["limits"]).to_json()}
+                {**told, "limits_micro_usd": limits_from_chain(args["limits"]).to_json()}
             )
     return ChainFacts(registration, revocation, tuple(lowerings))
 
