@@ -1,4 +1,4 @@
-"""Limits that are lowered on the chain: enforced at first sight, recorded, replayed, never raised."""
+"""Limits that are lowered on the chain: enforced at first sight, recorded, never raised."""
 
 import contextlib
 import sqlite3

@@ -46,11 +46,11 @@ def active(anvil: AnvilWithContracts, world: World) -> SessionView:
 
 
 def lowering(
-    anvil: AnvilWithContracts, view: SessionView, limits: Limits = LOWERED, **how: int
+    anvil: AnvilWithContracts, view: SessionView, limits: Limits = LOWERED
 ) -> SignedTransaction:
     """The owner's transaction."""
     data = contracts.lowering(view.grant, view.token_id, limits)
-    return sender.sign(anvil.gateway, anvil.owner, to=anvil.deployed.registry, data=data, **how)
+    return sender.sign(anvil.gateway, anvil.owner, to=anvil.deployed.registry, data=data)
 
 
 def mined(anvil: AnvilWithContracts, signed: SignedTransaction) -> None:
@@ -169,8 +169,14 @@ def test_it_is_counted_anew_when_the_chain_is_replaced_again_or_the_engine_start
 def test_others_in_its_place_bind_beside_it_until_it_is_gone(
     anvil: AnvilWithContracts, cautious: World
 ) -> None:
-    view, first = lowered(anvil, cautious)
-    second = lowering(anvil, view, replace(GRANTED, per_day=300 * USD), nonce=first.nonce)
+    view = active(anvil, cautious)
+    first, second = (
+        lowering(anvil, view, limits) for limits in (LOWERED, replace(GRANTED, per_day=300 * USD))
+    )
+    assert first.nonce == second.nonce
+    mined(anvil, first)
+    cautious.engine.tick()
+    assert binds(cautious, view)
     replaced(anvil, second)
     cautious.engine.tick()
     both = replace(LOWERED, per_day=300 * USD)
