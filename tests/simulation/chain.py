@@ -134,7 +134,7 @@ class ScriptedChain:
     # What it holds, in plain words, for those who check
 
     def sessions(self) -> dict[int, dict[str, Any]]:
-        """By token id: the first registration (hash, block, limits), whether it is revoked, and what
+        """By token id: the first registration (hash, block, limits), if it is revoked, and what
         lowered it: each transaction, and its limits in the order of the struct."""
         found: dict[int, dict[str, Any]] = {}
         for block in self.blocks:
