@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 import structlog
 
-from engine.audit.lowering import Lowering, read_lowering
+from engine.audit.lowering import Lowering, lowered_from_json, read_lowering
 from engine.audit.replay import LOWERED_STATES
 from engine.chain import contracts, sender
 from engine.chain.gateway import (
@@ -168,7 +168,7 @@ def _whose_lowering_is_missing(batch: Batch) -> Iterator[str]:
     lowered = sa.and_(_events.c.subject == _sessions.c.token_id, _events.c.name == "LimitsLowered")
     query = (
         sa.select(_sessions.c.id, _sessions.c.lowered_json, _events.c.tx_hash)
-        .outerjoin(_events, lowered)
+        .outerjoin_from(_sessions, _events, lowered)
         # As the index on it has it: with a parameter it would not be used.
         .where(_sessions.c.lowered_json != sa.literal_column("'[]'"))
         .where(_sessions.c.state.in_(LOWERED_STATES))
@@ -176,8 +176,13 @@ def _whose_lowering_is_missing(batch: Batch) -> Iterator[str]:
     )
     for (session_id, lowered_json), rows in groupby(batch.read(query).all(), key=itemgetter(0, 1)):
         there = {"0x" + row.tx_hash.hex() for row in rows if row.tx_hash is not None}
-        if not there.issuperset(each["tx_hash"] for each in json.loads(lowered_json)):
-            yield session_id
+        try:
+            missing = {each.tx_hash for each in lowered_from_json(lowered_json)} - there
+        except ValueError:
+            yield session_id  # whoever reads it will say what is wrong
+        else:
+            if missing:
+                yield session_id
 
 
 def _is_indexed(batch: Batch, block: BlockHeader, tip: BlockHeader) -> bool:
