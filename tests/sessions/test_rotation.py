@@ -20,8 +20,8 @@ def rotate(world: World, old: SessionView, new: SessionView) -> None:
 def test_a_rotation_ends_the_one_and_begins_the_other_and_links_them(own: World) -> None:
     old = own.create(await_consent=False)
     assert code(own, old) == "ALLOWED"
-    new = own.create(await_consent=False, wait_s=0)
     bystander = own.create(await_consent=False)
+    new = own.create(await_consent=False, wait_s=0)
     rotate(own, old, new)
     assert (code(own, old), code(own, new)) == ("SESSION_REVOKED", "ALLOWED")
     assert code(own, bystander) == "ALLOWED"
