@@ -100,6 +100,7 @@ class Engine:
             identifiers,
             domain=Domain(deployment.chain_id, deployment.registry),
             audit_log=deployment.log_id,
+            confirmations=settings.confirmations,
         )
         self.lead = Lead(
             gateway,

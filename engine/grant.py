@@ -6,13 +6,14 @@ session is built from nothing else.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engine.policy.conditions import ConditionError, parse_conditions
 from engine.policy.decision import Policy
-from engine.policy.limits import Limits
+from engine.policy.limits import Limits, lowest
+from engine.policy.money import AMOUNT_MAX_MICRO_USD
 
 UNLIMITED = 2**64 - 1
 ZERO_ADDRESS = "0x" + "00" * 20
@@ -100,10 +101,7 @@ class Grant:
             "owner": self.owner,
             "sessionKey": self.session_key,
             "workspace": self.workspace,
-            "limits": {
-                name: UNLIMITED if (value := getattr(self.limits, field)) is None else value
-                for field, name in _LIMITS
-            },
+            "limits": limits_for_chain(self.limits),
             "scope": {
                 "agentId": self.agent_id,
                 "permissions": list(self.permissions),
@@ -176,7 +174,7 @@ class Grant:
             "merchants": list(self.merchants),
             "tokens": list(self.tokens),
             "chains": list(self.chains),
-            "limits_micro_usd": {field: getattr(self.limits, field) for field, _ in _LIMITS},
+            "limits_micro_usd": self.limits.to_json(),
             "conditions": list(self.conditions),
             "valid_from_s": self.valid_from_s,
             "valid_until_s": self.valid_until_s,
@@ -219,14 +217,16 @@ class Grant:
             raise ValueError("not a grant: unknown or irregular fields")
         return grant
 
-    def policy(self, restrictions: Sequence[str] = ()) -> Policy:
+    def policy(self, restrictions: Sequence[str] = (), lowered: Iterable[Limits] = ()) -> Policy:
         """The policy that enforces this grant and, beside it, an operator's restrictions.
+
+        Of each limit the smallest is in force, the grant's or one that was `lowered` on the chain.
 
         Raises:
             ConditionError: naming the first of `conditions` or `restrictions` that is none.
         """
         return Policy(
-            limits=self.limits,
+            limits=lowest(self.limits, *lowered),
             permissions=frozenset(self.permissions) or None,
             merchants=frozenset(self.merchants) or None,
             tokens=frozenset(self.tokens) or None,
@@ -236,6 +236,29 @@ class Grant:
             conditions=parse_conditions(self.conditions),
             restrictions=parse_conditions(restrictions, "restrictions"),
         )
+
+
+def limits_for_chain(limits: Limits) -> dict[str, int]:
+    """Limits as the contracts' struct `Limits` and the EIP-712 message have them."""
+    return {
+        name: UNLIMITED if (value := getattr(limits, field)) is None else value
+        for field, name in _LIMITS
+    }
+
+
+def limits_from_chain(told: Mapping[str, Any]) -> Limits:
+    """The inverse of `limits_for_chain`; a limit that no payment can reach is the highest of ours.
+
+    Raises:
+        KeyError, ValueError: it is not that struct, of integers or of their decimal digits.
+    """
+    values = {field: int(told[name]) for field, name in _LIMITS}
+    return Limits(
+        **{
+            field: None if value == UNLIMITED else min(value, AMOUNT_MAX_MICRO_USD)
+            for field, value in values.items()
+        }
+    )
 
 
 def _struct_hash(struct: str, types: _Types, message: dict[str, Any]) -> bytes:

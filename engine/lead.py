@@ -108,6 +108,8 @@ class Lead:
                 self._tick(anchor=anchor)
             else:
                 self._leads = False
+            if self._writer.fault is None:
+                self._ledger.recheck()
         with self.ticked:
             self.ticked.notify_all()
 

@@ -14,6 +14,7 @@ Whatever a budget above the session denied stays denied by it, unless the draft 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from engine.audit.lowering import LOWERED, UNLOWERED
 from engine.audit.record import Record
 from engine.audit.replay import Replay
 from engine.audit.usage import Usage, decide_again, read_asked
@@ -64,7 +65,8 @@ class Backtest:
 def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
     """Decide all payments of a session's records under a draft.
 
-    `draft` is given the policy of the grant, and then each that came from a change of restrictions.
+    `draft` is given the policy of the grant, and then each that came from a change of restrictions
+    or of the limits on the chain.
 
     Raises:
         ReplayError: the records do not follow from the grant, so they can tell nothing of a draft.
@@ -77,7 +79,7 @@ def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
     for record in records:
         real.feed((record,))
         body = record.body
-        if record.kind == "session.restricted":
+        if record.kind in ("session.restricted", LOWERED, UNLOWERED):
             usage.enforce(draft(real.usage.policy))
         elif record.kind == "payment.decided":
             asked, payment = read_asked(record), body["payment"]

@@ -16,10 +16,11 @@ from typing import Any
 
 from engine.audit import canonical
 from engine.audit.approvals import Approvals
+from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering
 from engine.audit.record import Record
 from engine.audit.usage import Usage, decide_again, integer, read_asked
 from engine.grant import Grant
-from engine.policy.decision import STANDING_OF_STATE, Standing
+from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
 from engine.policy.explain import Explanation, explain
 from engine.policy.facts import Finding
 from engine.policy.rules import BUDGET_RULES
@@ -31,6 +32,8 @@ LIVE_STATES = ("awaiting_consent", "registering", "active", "paused")
 """The states of a session that is not over."""
 POLICY_VERSION_MAX = 1_000
 """Each change of the restrictions counts all payments again, so there is an end to them."""
+LOWERED_STATES = (*LIVE_STATES, "mismatch")
+"""The states in which it is followed what the chain says of the limits."""
 
 _STATES_AFTER = {
     "session.created": ("awaiting_consent", "registering", "active"),
@@ -56,6 +59,9 @@ class Replay:
         self._grant_hash = grant_hash.hex()
         self.usage = Usage(grant.policy())
         self.policy_version = 1
+        self.restrictions: tuple[str, ...] = ()
+        self.lowered: tuple[Lowering, ...] = ()
+        """The limits that count because they were lowered on the chain."""
         self._approvals = Approvals()
         self._expires_ms: dict[str, int] = {}
         """When each hold that is open is over."""
@@ -126,6 +132,8 @@ class Replay:
             self._lived(record, record.body)
         elif record.kind == "session.restricted":
             self._restricted(record.body)
+        elif record.kind in (LOWERED, UNLOWERED):
+            self._lowered(record.kind, record.body)
         elif record.kind == "payment.decided":
             self._decided(record, record.body)
         elif record.kind in ("payment.captured", "payment.voided", "payment.expired"):
@@ -159,7 +167,17 @@ class Replay:
         self.policy_version = version
         if not isinstance(body["restrictions"], list):
             raise TypeError("restrictions are a list")
-        self.usage.enforce(self._grant.policy(body["restrictions"]))
+        self.restrictions = tuple(body["restrictions"])
+        self.usage.enforce(self._policy())
+
+    def _lowered(self, kind: str, body: Mapping[str, Any]) -> None:
+        if self.state not in LOWERED_STATES or body["state"] != self.state:
+            raise ValueError(f"the session was {self.state}")
+        self.lowered = follow_lowering(self.lowered, kind, body)
+        self.usage.limit(self._policy().limits)
+
+    def _policy(self) -> Policy:
+        return self._grant.policy(self.restrictions, (each.limits for each in self.lowered))
 
     def _decided(self, record: Record, body: Mapping[str, Any]) -> None:
         payment = f"pay_{record.stream.removeprefix('sess_')}_{record.seq}"

@@ -12,6 +12,7 @@ from engine.policy.decide import decide, remaining
 from engine.policy.decision import Decision, PaymentRequest, Policy, Standing
 from engine.policy.facts import Finding
 from engine.policy.limit_checks import over_finding
+from engine.policy.limits import Limits
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
 from engine.policy.rules import BUDGET_RULES
 from engine.policy.spending import Spending
@@ -39,6 +40,10 @@ class Usage:
             entry = self.spending.add(decided_ms, request)
             if payment in self._holds:
                 self._holds[payment] = entry
+
+    def limit(self, limits: Limits) -> None:
+        """From now on these limits hold. What was paid counts under them as it did before."""
+        self.policy = replace(self.policy, limits=limits)
 
     def hold(self, payment: str, now_ms: int, request: PaymentRequest) -> None:
         """Count a payment that was allowed."""

@@ -16,7 +16,8 @@ from web3.contract import Contract
 from web3.exceptions import Web3Exception
 
 from engine.chain.gateway import CallReverted, ChainGateway, ChainUnavailable, Log
-from engine.grant import Grant
+from engine.grant import Grant, limits_for_chain
+from engine.policy.limits import Limits
 
 _ARTIFACTS = Path(__file__).parents[2] / "contracts" / "artifacts"
 
@@ -108,6 +109,24 @@ def revoking(grant: Grant, token_id: bytes) -> bytes:
     """The call that revokes one session, for its owner or an operator to send."""
     session = (int.from_bytes(token_id), to_checksum_address(grant.owner), grant.hash())
     return call_data(SESSION_REGISTRY, "revoke", [session])
+
+
+def lowering(grant: Grant, token_id: bytes, limits: Limits) -> bytes:
+    """The call that lowers the limits of one session, for its owner or an operator to send."""
+    lower = tuple(limits_for_chain(limits).values())
+    return call_data(
+        SESSION_REGISTRY, "lowerLimits", int.from_bytes(token_id), grant.abi_tuple(), lower
+    )
+
+
+def closing(workspace_id: str) -> bytes:
+    """The call that ends every session of a workspace, for an operator to send."""
+    return call_data(SESSION_REGISTRY, "closeWorkspace", Web3.keccak(text=workspace_id))
+
+
+def opening(workspace_id: str) -> bytes:
+    """The call that opens a workspace again, for an operator to send."""
+    return call_data(SESSION_REGISTRY, "openWorkspace", Web3.keccak(text=workspace_id))
 
 
 def log_id_of(anchorer: str, salt: bytes) -> bytes:

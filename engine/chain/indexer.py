@@ -24,6 +24,10 @@ BLOCKS_PER_READ_MAX = 2_000
 _SUBJECTS = {
     "SessionRegistered": "tokenId",
     "SessionRevoked": "tokenId",
+    "SessionRotated": "fromTokenId",
+    "LimitsLowered": "tokenId",
+    "WorkspaceOpened": "workspace",
+    "WorkspaceClosed": "workspace",
     "LogOpened": "logId",
     "Anchored": "logId",
 }

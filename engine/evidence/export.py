@@ -23,8 +23,8 @@ from engine.db.tables import (
 from engine.deployment import Deployment
 from engine.errors import Conflict
 from engine.ledger.log import Log
+from engine.sessions.chain_facts import chain_facts
 from engine.sessions.delegation import ancestors
-from engine.sessions.on_chain import chain_facts
 from engine.sessions.session import SessionView
 
 _anchors = table(Anchor)
@@ -55,7 +55,7 @@ class Exporter:
             Conflict: the session has no on-chain identity, so there is nothing to verify against.
         """
         with self.database.reading() as connection:
-            registration, _ = chain_facts(connection, view.token_id)
+            registration = chain_facts(connection.execute, view.token_id).registration
             if registration is None:
                 raise Conflict(
                     "the session is not registered on the chain, so it has no evidence",

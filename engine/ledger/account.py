@@ -3,24 +3,34 @@
 It is what the session's records make it, and is read again from them whenever that is in doubt.
 """
 
+import hashlib
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
-from engine.audit.canonical import decode_object, encode_own
+from engine.audit.lowering import (
+    LOWERED,
+    UNLOWERED,
+    Lowering,
+    follow_lowering,
+    lowered_from_json,
+)
 from engine.db.tables import Approval, Record, Session, table
 from engine.db.tables import Decision as DecisionRow
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.ask import read_request
-from engine.ledger.lineage import line_above
+from engine.ledger.lineage import line_above, policy_of
+from engine.ledger.parameters import compare_parameters
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
+from engine.policy.limits import Limits, lowest
 from engine.policy.rules import WINDOW_RULES
 from engine.policy.spending import Spending
 from engine.policy.windows import Entry
@@ -30,6 +40,10 @@ _records = table(Record)
 _sessions = table(Session)
 _decisions = table(DecisionRow)
 _decode = msgspec.json.Decoder().decode
+_RESTS_ON = (
+    *("grant_json", "grant_hash", "token_id", "mint_pkp"),
+    *("restrictions_json", "lowered_json"),
+)
 _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError)
 
 
@@ -75,7 +89,11 @@ class Account:
     policy: Policy
     standing: Standing
     genuine: bool = False
-    """Whether the parameters are those of its first record and of its row."""
+    """Whether the parameters are those of its row, of its first record and of the chain."""
+    differs: Mapping[str, str | None] | None = None
+    """If not, what each of these says (`engine.ledger.parameters`)."""
+    rows: bytes = b""
+    """The digest of what was read of its row and its first record."""
     records: int = 0
     """How many records of its stream it has followed."""
     captured: int = 0
@@ -89,13 +107,17 @@ class Account:
     """Whether there are sessions beneath it."""
     restrictions: tuple[str, ...] = ()
     policy_version: int = 1
+    lowered: tuple[Lowering, ...] = ()
+    """The limits that the records tell were lowered on the chain."""
     approvals_required: int = 1
     approvals: dict[str, Waiting] = field(default_factory=dict)
     """Those that wait, by the digest of the request."""
+    _granted: Limits = field(init=False)
     _expiries: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.spending = Spending(self.policy)
+        self._granted = self.policy.limits
 
     def record(self, batch: Batch, kind: str, body: dict[str, Any]) -> int:
         """Append to the log what the account is about to follow; returns the record's id."""
@@ -152,6 +174,12 @@ class Account:
         else:
             del self.approvals[digest]
 
+    def follow_lowering(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Limits were lowered on the chain, or are not any more; what was paid counts as before."""
+        self.lowered = follow_lowering(self.lowered, kind, body)
+        limits = lowest(self._granted, *(each.limits for each in self.lowered))
+        self.policy = replace(self.policy, limits=limits)
+
     def apply(self, record: Mapping[str, Any]) -> None:
         """Follow one decoded record of the session, the next after those applied so far."""
         kind, body = record["kind"], record["body"]
@@ -179,13 +207,15 @@ class Account:
             if kind == "session.restricted":
                 self.restrictions = tuple(body["restrictions"])
                 self.policy_version = body["policy_version"]
+            if kind in (LOWERED, UNLOWERED):
+                self.follow_lowering(kind, body)
 
 
 def load_account(batch: Batch, session_id: str) -> Account:
     """Rebuild an account from the session's records; the rows beside them must say the same.
 
     Whoever could change a row could not change a record that was anchored since. The parameters
-    must be those that the first record tells, or the session does not pay.
+    are those that the first record tells; if row or chain have others, the session does not pay.
 
     Raises:
         NotFound: there is no such session.
@@ -195,22 +225,28 @@ def load_account(batch: Batch, session_id: str) -> Account:
     if row is None:
         raise NotFound("no such session", code="session_not_found")
     stream = Stream(row.workspace_id, session_id, row.type, row.label)
-    bodies = sa.select(_records.c.body).where(_records.c.stream == session_id)
+    query = sa.select(_records.c.body).where(_records.c.stream == session_id)
+    bodies = batch.read(query.order_by(_records.c.seq)).scalars()
+    first = next(bodies, b"")
     try:
-        grant = Grant.from_json(decode_object(row.grant_json.encode()))
+        told = _decode(first)["body"]
+        grant = Grant.from_json(told["grant"])
         policy = grant.policy(_decode(row.restrictions_json))
-        account = Account(stream, row.agent_id, row.mint_pkp, "", policy, Standing.MISMATCH)
+        account = Account(
+            stream, row.agent_id, row.mint_pkp, told["grant_hash"], policy, Standing.MISMATCH
+        )
+        account.differs = compare_parameters(batch.read, row, told, grant)
+        account.genuine = account.differs is None
+        account.rows = _digest(row, first)
         account.delegators = tuple(
-            (f"session:{above['id']}", its.policy(_decode(above["restrictions_json"])))
+            (f"session:{above['id']}", policy_of(above, its))
             for above, its in line_above(batch.read, row.parent_id, grant)
         )
         beneath = sa.select(_sessions.c.id).where(_sessions.c.parent_id == session_id)
         account.delegates = batch.read(beneath.limit(1)).first() is not None
         decided = []
-        for body in batch.read(bodies.order_by(_records.c.seq)).scalars():
+        for body in chain((first,), bodies):
             record = _decode(body)
-            if account.records == 0:
-                _compare_grant(account, row, record["body"])
             if record["kind"] == "payment.decided":
                 decided.append(account.records)
             account.apply(record)
@@ -218,19 +254,6 @@ def load_account(batch: Batch, session_id: str) -> Account:
     except _DAMAGE as error:
         raise _damaged(session_id, error) from error
     return account
-
-
-def _compare_grant(account: Account, row: Any, told: Mapping[str, Any]) -> None:
-    """The parameters are genuine if the first record tells the same, and the same hash of them.
-
-    They were hashed when the record was written, and it is hashed in the log, so hashing them once
-    more would show nothing that this does not.
-    """
-    account.grant_hash = told["grant_hash"]
-    account.genuine = (
-        row.grant_json.encode() == encode_own(told["grant"])
-        and row.grant_hash.hex() == account.grant_hash
-    )
 
 
 def follow_account(batch: Batch, account: Account) -> Account:
@@ -252,13 +275,31 @@ def follow_account(batch: Batch, account: Account) -> Account:
     try:
         for body in batch.read(later.order_by(_records.c.seq)).scalars().all():
             record = _decode(body)
-            if record["kind"] == "session.restricted":
-                return load_account(batch, session_id)  # what is newly capped counts from the start
+            # What is newly capped counts from the start; what is newly registered is compared.
+            if record["kind"] in ("session.restricted", "session.registered"):
+                return load_account(batch, session_id)
             account.apply(record)
     except _DAMAGE as error:
         raise _damaged(session_id, error) from error
     account.keys.update((row.idempotency_key, row.seq) for row in batch.read(keyed))
     return account
+
+
+def changed_behind(batch: Batch, accounts: Mapping[str, Account]) -> list[str]:
+    """Which of these accounts rest on rows, or on a first record, that are not what was read."""
+    columns = (_sessions.c[name] for name in ("id", *_RESTS_ON))
+    first = sa.and_(_records.c.stream == _sessions.c.id, _records.c.seq == 0)
+    query = sa.select(*columns, _records.c.body).join(_records, first)
+    found = {
+        row.id: _digest(row, row.body)
+        for row in batch.read(query.where(_sessions.c.id.in_(accounts)))
+    }
+    return [each for each, account in accounts.items() if found.get(each) != account.rows]
+
+
+def _digest(row: Any, first_body: bytes) -> bytes:
+    values = [getattr(row, name) for name in _RESTS_ON]
+    return hashlib.sha256(repr((values, first_body)).encode()).digest()
 
 
 def _damaged(session_id: str, error: Exception) -> Unavailable:
@@ -277,6 +318,8 @@ def _compare(batch: Batch, account: Account, row: Any, decided: Sequence[int]) -
     told = (account.restrictions, account.policy_version)
     if (tuple(_decode(row.restrictions_json)), row.policy_version) != told:
         raise ValueError("its row and its records tell of other restrictions")
+    if lowered_from_json(row.lowered_json) != account.lowered:
+        raise ValueError("its row and its records tell of other lowered limits")
     _compare_approvals(batch, account, row)
     columns = _decisions.c
     rows = batch.read(

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from engine.audit.approvals import REQUIRED_CODE
 from engine.db import tables
 from engine.errors import Conflict, InvalidInput, NotFound, TallystickError
-from engine.ledger.account import Account, follow_account, load_account
+from engine.ledger.account import Account
+from engine.ledger.accounts import Accounts, examine, note_differing
 from engine.ledger.approval import approval_for, end_approvals, request_approval
 from engine.ledger.ask import Ask, ask
 from engine.ledger.budgets import Budgets
@@ -40,8 +41,6 @@ from engine.policy.explain import Explanation
 from engine.policy.spending import Spending
 
 SWEEP_HOLDS_MAX = 500
-ACCOUNTS_MAX = 20_000
-"""So many accounts are kept in memory; any other is read from the database when needed."""
 
 _decisions = tables.table(tables.Decision)
 
@@ -56,9 +55,9 @@ class Ledger:
         self._hold_ttl_ms = hold_ttl_ms
         self._approval_ttl_ms = approval_ttl_ms
         self._chain = chain
-        self._accounts: dict[str, Account] = {}
+        self._accounts = Accounts()
         self._budgets = Budgets()
-        writer.on_abandoned_batch(self._accounts.clear)
+        writer.on_abandoned_batch(self._accounts.forget)
         writer.on_abandoned_batch(self._budgets.forget)
         writer.on_turn(self._budgets.learn)
 
@@ -153,6 +152,12 @@ class Ledger:
         """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
         return self._writer.call(self._expire_all)
 
+    def recheck(self) -> None:
+        """Hold some of what memory knows of sessions against their rows, and note what differs."""
+        suspects = self._writer.call(self._accounts.suspects)
+        if suspects:
+            self._writer.call(lambda batch: examine(batch, suspects), *suspects)
+
     def streams(self, session_ids: Iterable[str]) -> set[str]:
         """What has to be held to decide for these sessions, as far as it is known."""
         known = {stream for each in session_ids for stream in self._budgets.streams(each)}
@@ -172,16 +177,7 @@ class Ledger:
 
     def account(self, batch: Batch, session_id: str) -> Account:
         """A session's account, as its records are now."""
-        account = self._accounts.get(session_id)
-        head = batch.head(session_id)
-        if account is None:
-            account = load_account(batch, session_id)
-            if len(self._accounts) >= ACCOUNTS_MAX:
-                del self._accounts[next(iter(self._accounts))]
-            self._accounts[session_id] = account
-        elif account.records != head.seq:
-            account = self._accounts[session_id] = follow_account(batch, account)
-        return account
+        return self._accounts.get(batch, session_id)
 
     def _authorise_or_refuse(self, batch: Batch, asked: Ask) -> Payment | TallystickError:
         try:
@@ -204,6 +200,8 @@ class Ledger:
         budgets = self._budgets.above(batch, account)
         chain_time_ms = self._chain.time_ms if account.on_chain else 0
         standing = account.standing if account.genuine else Standing.MISMATCH
+        if not account.genuine:
+            note_differing(batch, account)
         decision = decide(
             account.policy,
             standing,

@@ -1,5 +1,6 @@
-"""From which sessions a session descends, as their grants tell it."""
+"""From which sessions a session descends, as their grants tell it, and what binds each."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,11 +8,23 @@ import sqlalchemy as sa
 
 from engine.audit.canonical import decode_object
 from engine.audit.delegation import DEPTH_MAX
+from engine.audit.lowering import lowered_from_json
 from engine.db.database import Read
 from engine.db.tables import Session, table
 from engine.grant import NO_PARENT, Grant
+from engine.policy.decision import Policy
 
 _sessions = table(Session)
+
+
+def policy_of(row: Mapping[Any, Any], grant: Grant) -> Policy:
+    """What the row of a session with this grant says that it may do.
+
+    Raises:
+        ValueError, TypeError: its restrictions or its limits are none.
+    """
+    lowered = lowered_from_json(row["lowered_json"])
+    return grant.policy(json.loads(row["restrictions_json"]), (each.limits for each in lowered))
 
 
 def line_above(

@@ -1,6 +1,7 @@
 """How much a session may spend, and over which lengths of time."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
+from typing import Any
 
 from engine.policy.money import AMOUNT_MAX_MICRO_USD, MICRO_USD_PER_USD
 
@@ -28,6 +29,36 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in astuple(self):
             assert limit is None or (type(limit) is int and 0 <= limit <= AMOUNT_MAX_MICRO_USD)
+
+    def to_json(self) -> dict[str, int | None]:
+        """By name, as in grants and records."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls, told: Any) -> "Limits":
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: they are not these limits, or one is none.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(told, dict) or sorted(told) != sorted(names):
+            raise ValueError(f"limits are {', '.join(names)}")
+        for name, limit in told.items():
+            if limit is None:
+                continue
+            if type(limit) is not int or not 0 <= limit <= AMOUNT_MAX_MICRO_USD:
+                raise ValueError(f"{limit!r} is no limit {name}")
+        return cls(**told)
+
+
+def lowest(*limits: Limits) -> Limits:
+    """The smallest of each limit; it is unlimited where all are."""
+    smallest = (
+        min((limit for limit in each if limit is not None), default=None)
+        for each in zip(*map(astuple, limits), strict=True)
+    )
+    return Limits(*smallest)
 
 
 DEFAULT_LIMITS = Limits(

@@ -7,9 +7,8 @@
 revoked session stays revoked. Everything here is decided on the writer's thread.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,14 +22,10 @@ from engine.grant import NO_PARENT, Domain
 from engine.identifiers import Identifiers
 from engine.ledger.budgets import changed, delegated
 from engine.ledger.writer import Batch, Writer
+from engine.sessions.chain_facts import workspace_is_closed
 from engine.sessions.creation import Identity, draw_identity, make_grant, write_session
-from engine.sessions.delegation import (
-    ancestors,
-    as_child,
-    check_narrower,
-    descendants,
-    has_children,
-)
+from engine.sessions.delegation import ancestors, as_child, check_narrower, has_children
+from engine.sessions.life import Life
 from engine.sessions.sentences import in_order
 from engine.sessions.session import NewSession, SessionView, session_from_row
 from engine.sessions.vault import Vault
@@ -42,7 +37,7 @@ SWEEP_SESSIONS_MAX = 500
 _sessions = table(Session)
 
 
-class Sessions:
+class Sessions(Life):
     """Creates and changes sessions."""
 
     def __init__(
@@ -54,6 +49,7 @@ class Sessions:
         *,
         domain: Domain,
         audit_log: bytes,
+        confirmations: int,
     ) -> None:
         self._database = database
         self._writer = writer
@@ -61,6 +57,7 @@ class Sessions:
         self._identifiers = identifiers
         self.domain = domain
         self._audit_log = audit_log
+        self._confirmations = confirmations
 
     def create(self, workspace_id: str, new: NewSession) -> tuple[SessionView, str]:
         """Create a session; returns it and its token, which is not shown again.
@@ -68,7 +65,7 @@ class Sessions:
         Raises:
             InvalidInput: naming the field.
             NotFound: there is no such parent in the workspace.
-            Conflict: the parent cannot delegate.
+            Conflict: the parent cannot delegate, or the workspace is closed on the chain.
         """
         check_agent_id(new.agent_id)
         if not 0 < new.duration_ms <= DURATION_MAX_MS:
@@ -166,41 +163,15 @@ class Sessions:
         with self._database.reading() as connection:
             return connection.execute(query).scalar_one() or 0
 
-    # What follows runs on the writer's thread, for the chain's listener too.
-
-    def read(self, batch: Batch, session_id: str, workspace_id: str | None = None) -> SessionView:
-        """Read a session inside a batch."""
-        query = sa.select(_sessions).where(_sessions.c.id == session_id)
-        if workspace_id is not None:
-            query = query.where(_sessions.c.workspace_id == workspace_id)
-        return session_from_row(batch.read(query).mappings().first())
-
-    def registered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
-        """The registration is confirmed on the chain and is of this grant."""
-        self._move(batch, view, "active", "session.registered", evidence)
-
-    def unregistered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
-        """The registration left the canonical chain: no payment until it is back."""
-        self._move(batch, view, "registering", "session.unregistered", evidence)
-
-    def mismatched(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
-        """The chain holds other parameters under this session's key."""
-        self._move(batch, view, "mismatch", "session.mismatched", evidence)
-
-    def revoked(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> SessionView:
-        """Revoke, by whomever `evidence` says, and with it every session beneath it."""
-        if view.state != "revoked":
-            beneath = descendants(batch.read, view.id)
-            batch.hold(each.id for each in (view, *beneath))
-            self._revoke(batch, view, evidence)
-            for child in beneath:
-                if child.state != "revoked":
-                    self._revoke(batch, child, {"by": "ancestor", "ancestor_id": view.id})
-        return self.read(batch, view.id)
+    # What follows runs on the writer's thread.
 
     def _create(
         self, batch: Batch, workspace_id: str, new: NewSession, identity: Identity
     ) -> SessionView:
+        if workspace_is_closed(batch.read, workspace_id, self._confirmations):
+            raise Conflict(
+                f"workspace {workspace_id} is closed on the chain", code="workspace_closed"
+            )
         line: list[SessionView] = []
         if new.parent_id is not None:
             parent = self.read(batch, new.parent_id, workspace_id)
@@ -224,10 +195,6 @@ class Sessions:
         view = self.read(batch, identity.session_id)
         self._tell(batch, view, "agent.session.created")
         return view
-
-    def _revoke(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
-        self._move(batch, view, "revoked", "session.revoked", evidence, ended=True)
-        self._tell(batch, view, "agent.session.revoked")
 
     def _restrict(
         self, batch: Batch, workspace_id: str, session_id: str, sentences: tuple[str, ...], by: str
@@ -310,35 +277,6 @@ class Sessions:
             self._move(batch, view, "expired", "session.expired", evidence, ended=True)
             self._tell(batch, view, "agent.session.expired")
         return len(due)
-
-    def _move(
-        self,
-        batch: Batch,
-        view: SessionView,
-        state: str,
-        kind: str,
-        evidence: Mapping[str, Any],
-        *,
-        ended: bool = False,
-    ) -> None:
-        values: dict[str, Any] = {"state": state}
-        if ended:
-            values["ended_ms"] = batch.now_ms
-        batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
-        batch.record(view.stream, kind, {**evidence, "state": state})
-
-    def _tell(self, batch: Batch, view: SessionView, name: str) -> None:
-        batch.event(
-            view.stream,
-            name,
-            {
-                "session_id": view.id,
-                "type": view.type,
-                "label": view.label,
-                "agent_id": view.agent_id,
-                "expires_ms": view.expires_ms,
-            },
-        )
 
 
 def _after_consent(mint_pkp: bool) -> str:

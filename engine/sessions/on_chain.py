@@ -1,6 +1,8 @@
 """What the chain says of sessions, and what we say to it: registration and revocation.
 
-Listening: a revocation acts at first sight, a registration counts after enough confirmations.
+Listening: what tightens acts at first sight (a revocation, lower limits, the end of a workspace), a
+registration counts after enough confirmations. Lower limits are undone once their event has been
+missing for as many blocks; what was revoked stays so.
 Speaking: a transaction is written down before it is sent, and sent again as it is until mined; one
 that can no longer be mined is replaced.
 """
@@ -8,11 +10,16 @@ that can no longer be mined is replaced.
 import json
 import math
 import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import structlog
 
+from engine.audit.lowering import Lowering, lowered_from_json, read_lowering
+from engine.audit.replay import LOWERED_STATES
 from engine.chain import contracts, sender
 from engine.chain.gateway import (
     BlockHeader,
@@ -20,10 +27,13 @@ from engine.chain.gateway import (
     ChainGateway,
     TransactionRejected,
 )
+from engine.chain.indexer import REORG_DEPTH_MAX
 from engine.chain.resend import send_again
-from engine.db.database import Database
-from engine.db.tables import ChainEvent, ChainTransaction, Session, table
+from engine.db.database import Database, Read
+from engine.db.tables import ChainBlock, ChainEvent, ChainTransaction, Record, Session, table
+from engine.errors import Unavailable
 from engine.ledger.writer import Batch, Writer
+from engine.sessions.chain_facts import chain_facts, workspace_closings, workspace_hash
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.session import SessionView
 
@@ -34,36 +44,58 @@ TRANSACTIONS_PER_TICK_MAX = 50
 REFUSED_WAIT_S = 10
 """What the chain refused is not tried again at once: only somebody's help will change it."""
 
+_blocks = table(ChainBlock)
 _events = table(ChainEvent)
+_records = table(Record)
 _sessions = table(Session)
 _transactions = table(ChainTransaction)
 _log = structlog.get_logger(__name__)
 
 
 class Listener:
-    """Turns indexed events into what sessions are."""
+    """Turns indexed events into what sessions are. Belongs to the process that leads."""
 
     def __init__(self, sessions: Sessions, *, confirmations: int) -> None:
         self._sessions = sessions
         self._confirmations = confirmations
+        self._missing: dict[tuple[str, Lowering], BlockHeader] = {}
+        """The newest block when the event of limits in force was first not on the chain."""
 
     def __call__(self, batch: Batch, tip: BlockHeader, subjects: set[bytes]) -> None:
         """Bring every session up to date that an event is about, or that waits for one."""
+        for workspace_id in _workspaces_of(batch, subjects):
+            self._follow_workspace(batch, workspace_id)
         waiting = sa.select(_sessions.c.id).where(
             _sessions.c.mint_pkp, _sessions.c.state.in_(("registering", "mismatch"))
         )
         touched = sa.select(_sessions.c.id).where(_sessions.c.token_id.in_(subjects))
         ids = dict.fromkeys(batch.read(waiting).scalars())
         ids.update(dict.fromkeys(batch.read(touched).scalars()))
+        ids.update(dict.fromkeys(_whose_lowering_is_missing(batch)))
         batch.hold(ids)
         for session_id in ids:
-            self._update(batch, self._sessions.read(batch, session_id), tip)
+            try:
+                view = self._sessions.read(batch, session_id)
+            except Unavailable as error:
+                self._sessions.unreadable(batch, session_id, error.message)
+            else:
+                self._update(batch, view, tip)
+
+    def _follow_workspace(self, batch: Batch, workspace_id: str) -> None:
+        """End the sessions that a closing ended which was not seen before."""
+        known = _recorded_closings(batch, workspace_id)
+        for closing in workspace_closings(batch.read, workspace_id):
+            if (closing["tx_hash"], closing["epoch"]) not in known:
+                self._sessions.closed(batch, workspace_id, closing)
 
     def _update(self, batch: Batch, view: SessionView, tip: BlockHeader) -> None:
-        registration, revocation = chain_facts(batch, view.token_id)
-        if revocation is not None:
-            self._sessions.revoked(batch, view, {"by": "chain", **revocation})
-        elif registration is None:
+        facts = chain_facts(batch.read, view.token_id)
+        if facts.revocation is not None:
+            self._sessions.revoked(batch, view, {"by": "chain", **facts.revocation})
+            return
+        view = self._follow_limits(batch, view, facts.lowerings, tip)
+        registration = facts.registration
+        if registration is None:
             if view.state in ("active", "mismatch"):
                 self._sessions.unregistered(batch, view, {})
         elif registration["grant_hash"] != "0x" + view.grant_hash.hex():
@@ -75,32 +107,90 @@ class Listener:
         ):
             self._sessions.registered(batch, view, registration)
 
+    def _follow_limits(
+        self,
+        batch: Batch,
+        view: SessionView,
+        lowerings: Sequence[Mapping[str, Any]],
+        tip: BlockHeader,
+    ) -> SessionView:
+        """Lower at first sight; undo it once its event was missing for enough blocks.
 
-def chain_facts(
-    batch: "Batch | sa.Connection", token_id: bytes
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The registration and the revocation that the canonical chain holds for a token id."""
-    query = (
-        sa.select(_events)
-        .where(_events.c.subject == token_id)
-        .order_by(_events.c.block_number, _events.c.log_index)
+        They are counted from the newest block when it was first not there, and from the start if
+        that one is replaced or the process is another.
+        """
+        if view.state not in LOWERED_STATES:
+            return view
+        ours = "0x" + view.grant_hash.hex()
+        there = {read_lowering(event): event for event in lowerings if event["grant_hash"] == ours}
+        for lowering, event in there.items():
+            self._missing.pop((view.id, lowering), None)
+            if lowering not in view.lowered:
+                view = self._sessions.lowered(batch, view, event)
+        for lowering in view.lowered:
+            if lowering in there:
+                continue
+            since = self._missing.get((view.id, lowering))
+            if since is None or not _is_indexed(batch, since, tip):
+                since = self._missing[view.id, lowering] = tip
+            if since.number + self._confirmations <= tip.number:
+                del self._missing[view.id, lowering]
+                confirmed_by = {"block_number": tip.number, "block_hash": "0x" + tip.hash.hex()}
+                view = self._sessions.unlowered(batch, view, lowering, confirmed_by)
+        return view
+
+
+def _workspaces_of(batch: Batch, subjects: Collection[bytes]) -> list[str]:
+    """The workspaces here that were closed on the chain and are among the subjects."""
+    closed = sa.select(_events.c.subject).where(
+        _events.c.subject.in_(subjects), _events.c.name == "WorkspaceClosed"
     )
-    rows = (batch.read(query) if isinstance(batch, Batch) else batch.execute(query)).all()
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        args = json.loads(row.args_json)
-        found.setdefault(
-            row.name,
-            {
-                "grant_hash": args.get("grantHash"),
-                "tx_hash": "0x" + row.tx_hash.hex(),
-                "block_number": row.block_number,
-                "block_hash": "0x" + row.block_hash.hex(),
-                "log_index": row.log_index,
-                **({"account": args["by"].lower()} if "by" in args else {}),
-            },
-        )
-    return found.get("SessionRegistered"), found.get("SessionRevoked")
+    hashes = set(batch.read(closed).scalars()) if subjects else set()
+    if not hashes:
+        return []
+    ids = batch.read(sa.select(_sessions.c.workspace_id).distinct()).scalars()
+    return sorted(each for each in ids if workspace_hash(each) in hashes)
+
+
+def _recorded_closings(batch: Batch, workspace_id: str) -> set[tuple[str, int]]:
+    """Those that the records of a workspace tell of, by transaction and epoch."""
+    query = sa.select(_records.c.body).where(_records.c.stream == workspace_id)
+    records = map(json.loads, batch.read(query).scalars())
+    return {
+        (record["body"]["tx_hash"], record["body"]["epoch"])
+        for record in records
+        if record["kind"] == "workspace.closed"
+    }
+
+
+def _whose_lowering_is_missing(batch: Batch) -> Iterator[str]:
+    """The sessions that are bound by limits whose event is not on the chain."""
+    lowered = sa.and_(_events.c.subject == _sessions.c.token_id, _events.c.name == "LimitsLowered")
+    query = (
+        sa.select(_sessions.c.id, _sessions.c.lowered_json, _events.c.tx_hash)
+        .outerjoin_from(_sessions, _events, lowered)
+        # As the index on it has it: with a parameter it would not be used.
+        .where(_sessions.c.lowered_json != sa.literal_column("'[]'"))
+        .where(_sessions.c.state.in_(LOWERED_STATES))
+        .order_by(_sessions.c.id)
+    )
+    for (session_id, lowered_json), rows in groupby(batch.read(query).all(), key=itemgetter(0, 1)):
+        there = {"0x" + row.tx_hash.hex() for row in rows if row.tx_hash is not None}
+        try:
+            missing = {each.tx_hash for each in lowered_from_json(lowered_json)} - there
+        except ValueError:
+            yield session_id  # whoever reads it will say what is wrong
+        else:
+            if missing:
+                yield session_id
+
+
+def _is_indexed(batch: Batch, block: BlockHeader, tip: BlockHeader) -> bool:
+    """Whether a block is still one of the chain; what is older than the index keeps, is."""
+    kept = batch.read(sa.select(_blocks.c.hash).where(_blocks.c.number == block.number)).scalar()
+    if kept is None:
+        return block.number < tip.number - REORG_DEPTH_MAX
+    return bool(kept == block.hash)
 
 
 class Registrar:
@@ -139,7 +229,8 @@ class Registrar:
         """What the chain does not show yet; what was sent comes first, in the order of sending.
 
         A session that was revoked while its registration was on its way is registered all the
-        same: its records are proven against the registration.
+        same: its records are proven against the registration. What ended with its workspace has
+        ended on the chain, too, and is not revoked there one by one.
         """
 
         def seen(name: str) -> sa.Exists:
@@ -152,7 +243,10 @@ class Registrar:
                 _transactions.c.session_id == _sessions.c.id, _transactions.c.action == action
             )
             return (
-                sa.select(_sessions.c.id, sa.literal(action), _transactions.c.sent_ms)
+                sa.select(
+                    *(_sessions.c.id, _sessions.c.workspace_id, _transactions.c.sent_ms),
+                    sa.literal(action).label("action"),
+                )
                 .outerjoin(_transactions, transaction)
                 .where(_sessions.c.mint_pkp, *conditions)
             )
@@ -163,13 +257,19 @@ class Registrar:
         revoke = due(
             "revoke", state == "revoked", seen("SessionRegistered"), ~seen("SessionRevoked")
         )
-        query = (
-            sa.union_all(register, revoke)
-            .order_by(sa.column("sent_ms").asc().nulls_last(), sa.column("id"))
-            .limit(TRANSACTIONS_PER_TICK_MAX)
-        )
+        ended: dict[str, sa.ColumnElement[bool]] = {}
         with self._database.reading() as connection:
-            return [(row[0], row[1]) for row in connection.execute(query)]
+            while True:
+                query = (
+                    sa.union_all(register, revoke.where(*ended.values()))
+                    .order_by(sa.column("sent_ms").asc().nulls_last(), sa.column("id"))
+                    .limit(TRANSACTIONS_PER_TICK_MAX)
+                )
+                rows = connection.execute(query).all()
+                revoking = {row.workspace_id for row in rows if row.action == "revoke"}
+                if not (fresh := _not_ended(connection.execute, revoking - ended.keys())):
+                    return [(row.id, row.action) for row in rows]
+                ended.update(fresh)
 
     def _advance(self, session_id: str, action: str) -> bool:
         """See the transaction mined, send it again, or send the first; says whether one is sent."""
@@ -221,6 +321,22 @@ class Registrar:
 
     def _offer(self, raw: bytes) -> bool:
         return send_again(self._gateway, self._operator.address.lower(), raw)
+
+
+def _not_ended(read: Read, workspace_ids: Collection[str]) -> dict[str, sa.ColumnElement[bool]]:
+    """For each workspace that was closed: which sessions did not end with it."""
+    found = {}
+    for workspace_id in workspace_ids:
+        if closings := workspace_closings(read, workspace_id):
+            place = closings[-1]["block_number"], closings[-1]["log_index"]
+            registered_before = sa.exists().where(
+                _events.c.subject == _sessions.c.token_id,
+                _events.c.name == "SessionRegistered",
+                sa.tuple_(_events.c.block_number, _events.c.log_index) < place,
+            )
+            ours = _sessions.c.workspace_id == workspace_id
+            found[workspace_id] = sa.not_(sa.and_(ours, registered_before))
+    return found
 
 
 def _forget(batch: Batch, session_id: str, action: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.audit.canonical import decode_object
+from engine.audit.lowering import Lowering, lowered_from_json
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.stream import Stream
@@ -45,7 +46,8 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """A session as it is stored. `policy_version` counts up with each change of `restrictions`."""
+    """A session as it is stored. `policy_version` counts up with each change of `restrictions`;
+    `lowered` are the limits that were lowered on the chain."""
 
     id: str
     workspace_id: str
@@ -61,6 +63,7 @@ class SessionView:
     grant: Grant
     grant_hash: bytes
     restrictions: tuple[str, ...]
+    lowered: tuple[Lowering, ...]
     policy_version: int
     approvals_required: int
     owner_signature: bytes | None
@@ -78,8 +81,8 @@ class SessionView:
 
     @property
     def policy(self) -> Policy:
-        """What its grant and its restrictions allow."""
-        return self.grant.policy(self.restrictions)
+        """What its grant, its restrictions and the limits on the chain allow."""
+        return self.grant.policy(self.restrictions, (each.limits for each in self.lowered))
 
     @property
     def pkp_address(self) -> str | None:
@@ -102,8 +105,9 @@ def session_from_row(row: Mapping[Any, Any] | None) -> SessionView:
         grant = Grant.from_json(decode_object(fields.pop("grant_json").encode()))
         restrictions = tuple(json.loads(fields.pop("restrictions_json")))
         grant.policy(restrictions)
+        lowered = lowered_from_json(fields.pop("lowered_json"))
     except (ValueError, TypeError) as error:
         raise Unavailable(
             f"session {row['id']} is damaged in the database: {error}", code="session_damaged"
         ) from error
-    return SessionView(grant=grant, restrictions=restrictions, **fields)
+    return SessionView(grant=grant, restrictions=restrictions, lowered=lowered, **fields)

@@ -13,6 +13,8 @@ from tests.simulation.terms import Spend, Terms
 
 HOLD_TTL_MS = 900_000
 
+Lowering = tuple[str, tuple[int, ...]]
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -68,6 +70,10 @@ class Account:
         self.due: list[tuple[int, int]] = []
         self.keys: dict[str, tuple[int, Question]] = {}
         self.used_up = False
+        self.lowered: dict[Lowering, dict[str, int | None]] = {}
+        """The limits that were lowered on the chain and count, by transaction and value."""
+        self.missing: dict[Lowering, int] = {}
+        """The newest block when each of them was first seen to be not there."""
 
     def payment(self, number: int) -> str:
         """The id of a decision."""

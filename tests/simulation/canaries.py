@@ -156,6 +156,27 @@ def forgotten_reorganisation() -> AbstractContextManager[None]:
     return replaced(Sessions, unregistered=lambda *_: None)
 
 
+@canary("lowering")
+def forgotten_lowering() -> AbstractContextManager[None]:
+    """Limits that are lowered on the chain stay as they were."""
+    return replaced(Sessions, lowered=lambda _self, _batch, view, _event: view)
+
+
+@canary("lowering")
+def hasty_undoing() -> AbstractContextManager[None]:
+    """Lower limits whose event is not on the chain are undone at once."""
+    genuine = Listener._follow_limits
+
+    def follow_limits(self: Listener, *args: Any) -> Any:
+        confirmations, self._confirmations = self._confirmations, 0
+        try:
+            return genuine(self, *args)
+        finally:
+            self._confirmations = confirmations
+
+    return replaced(Listener, _follow_limits=follow_limits)
+
+
 @canary("rules")
 def ignored_condition() -> AbstractContextManager[None]:
     """Nothing is ever ruled out by a condition."""

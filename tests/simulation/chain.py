@@ -1,11 +1,13 @@
 """A chain in memory that reorganises, forgets and fails as it is told: a `ChainGateway`.
 
-It runs the three calls that the engine makes of its contracts (register, revoke, anchor) by their
-rules in `contracts/src`, mines when told, and can put other blocks in the place of its newest.
+It runs the three calls that the engine makes of its contracts (register, revoke, anchor) and an
+owner's `lowerLimits` by their rules in `contracts/src`, mines when told, and can put other blocks
+in the place of its newest.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from operator import le
 from typing import Any
 
 from eth_account import Account
@@ -31,10 +33,8 @@ REGISTRY = "0x" + "a1" * 20
 ANCHORS = "0x" + "a2" * 20
 GAS = 200_000
 
-_GRANT = (
-    "(address,address,bytes32,(uint64,uint64,uint64,uint64,uint64),bytes32,"
-    "uint64,uint64,bytes32,bytes32,bytes32)"
-)
+_LIMITS = "(uint64,uint64,uint64,uint64,uint64)"
+_GRANT = f"(address,address,bytes32,{_LIMITS},bytes32,uint64,uint64,bytes32,bytes32,bytes32)"
 _REGISTRATION = f"({_GRANT},bytes32,bytes32,bool,uint8,bytes)"
 _SESSION = "(uint256,address,bytes32)"
 _CODEC = Web3().codec
@@ -43,6 +43,7 @@ _TOPICS = {
     for contract, name in (
         (SESSION_REGISTRY, "SessionRegistered"),
         (SESSION_REGISTRY, "SessionRevoked"),
+        (SESSION_REGISTRY, "LimitsLowered"),
         (ANCHOR_REGISTRY, "Anchored"),
     )
 }
@@ -55,6 +56,7 @@ def _selector(signature: str) -> bytes:
 _CALLS = {
     _selector(f"register({_REGISTRATION}[])"): ("register", f"{_REGISTRATION}[]"),
     _selector(f"revoke({_SESSION}[])"): ("revoke", f"{_SESSION}[]"),
+    _selector(f"lowerLimits(uint256,{_GRANT},{_LIMITS})"): ("lower", "uint256", _GRANT, _LIMITS),
     _selector("anchor(bytes32,uint64,bytes32)"): ("anchor", "bytes32", "uint64", "bytes32"),
 }
 
@@ -132,18 +134,23 @@ class ScriptedChain:
     # What it holds, in plain words, for those who check
 
     def sessions(self) -> dict[int, dict[str, Any]]:
-        """By token id: the first registration (hash, block) and whether it is revoked."""
+        """By token id: the first registration (hash, block, limits), if it is revoked, and what
+        lowered it: each transaction, and its limits in the order of the struct."""
         found: dict[int, dict[str, Any]] = {}
         for block in self.blocks:
             for kind, subject, value in block.facts:
                 if kind == "registered":
                     found[subject] = {
-                        "grant_hash": value.hex(),
+                        "grant_hash": value[0].hex(),
                         "block": block.header.number,
+                        "limits": value[1],
+                        "lowered": [],
                         "revoked": False,
                     }
                 elif kind == "revoked":
                     found[subject]["revoked"] = True
+                elif kind == "lowered":
+                    found[subject]["lowered"].append(value)
         return found
 
     def anchored(self) -> list[tuple[int, bytes]]:
@@ -244,6 +251,8 @@ class ScriptedChain:
         if call == "register":
             [(_, x, y, *_)] = args[0]
             return "SessionExists" if int.from_bytes(keccak(x + y)) in known else None
+        if call == "lower":
+            return _not_lower(known.get(args[0]), self._grant_hash(args[1]).hex(), args[2])
         [(token_id, _, _)] = args[0]
         session = known.get(token_id)
         if session is None or session["revoked"]:
@@ -284,13 +293,24 @@ class ScriptedChain:
         token_id, grant_hash = keccak(x + y), self._grant_hash(grant)
         topics = (_TOPICS["SessionRegistered"], token_id, _word(grant[0]), grant_hash)
         data = _CODEC.encode(["uint8", _GRANT], [consent, grant])
-        return REGISTRY, topics, data, ("registered", int.from_bytes(token_id), grant_hash)
+        fact = ("registered", int.from_bytes(token_id), (grant_hash, grant[3]))
+        return REGISTRY, topics, data, fact
 
     def _revoke(self, transaction: Transaction, args: tuple[Any, ...]) -> Any:
         [(token_id, owner, grant_hash)] = args[0]
         by = owner if transaction.nonce is None else self._operator
         topics = (_TOPICS["SessionRevoked"], token_id.to_bytes(32), grant_hash, _word(by))
         return REGISTRY, topics, b"", ("revoked", token_id, None)
+
+    def _lower(self, transaction: Transaction, args: tuple[Any, ...]) -> Any:
+        token_id, grant, limits = args
+        by = grant[0] if transaction.nonce is None else self._operator
+        topics = (
+            *(_TOPICS["LimitsLowered"], token_id.to_bytes(32)),
+            *(self._grant_hash(grant), _word(by)),
+        )
+        fact = ("lowered", token_id, ("0x" + transaction.hash.hex(), limits))
+        return REGISTRY, topics, _CODEC.encode([_LIMITS], [limits]), fact
 
     def _anchor(self, _: Transaction, args: tuple[Any, ...]) -> Any:
         log_id, size, root = args
@@ -300,6 +320,17 @@ class ScriptedChain:
             root,
             ("anchored", size, root),
         )
+
+
+def _not_lower(
+    session: dict[str, Any] | None, grant_hash: str, limits: tuple[int, ...]
+) -> str | None:
+    """Why limits cannot be lowered to these: each is at most what is in force, and one is below."""
+    if session is None or session["grant_hash"] != grant_hash:
+        return "SessionUnknown" if session is None else "GrantMismatch"
+    current = session["lowered"][-1][1] if session["lowered"] else session["limits"]
+    lower = limits != current and all(map(le, limits, current))
+    return None if lower else "LimitsNotLower"
 
 
 def _decoded(data: bytes) -> tuple[str, tuple[Any, ...]]:

@@ -4,7 +4,7 @@ The sentences are read word by word; every window is a queue of payments and a s
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -118,6 +118,16 @@ class Terms:
         order = list(LENGTH_MS)
         by_name = {length_ms: order.index(name) for name, length_ms in LENGTH_MS.items()}
         self.caps.sort(key=lambda cap: by_name.get(cap.length_ms or 0, 9))
+
+    def lower(self, lowered: Iterable[dict[str, int | None]]) -> None:
+        """Of each limit the smallest holds; what was spent counts as before."""
+        every = [self.grant["limits_micro_usd"], *lowered]
+        self.limits = {
+            name: min((each[name] for each in every if each[name] is not None), default=None)
+            for name in every[0]
+        }
+        for window in self.windows:
+            window.most = self.limits[window.rule]
 
     def _read(self, words: list[str]) -> None:
         if words[0] == "never":

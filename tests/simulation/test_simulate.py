@@ -57,8 +57,10 @@ def test_nothing_is_found_and_everything_that_can_happen_did(
         "reorganisations",
         "replays",
         "roots compared",
+        "sessions lowered",
         "sessions registered",
         "sessions revoked",
+        "sessions unlowered",
         "sessions unregistered",
         "voided",
     }

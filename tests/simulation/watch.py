@@ -5,7 +5,7 @@ It shares no code with the engine.
 
 from typing import Any
 
-from tests.simulation.books import Account, Books, Seen
+from tests.simulation.books import Account, Books, Lowering, Seen
 from tests.simulation.log import Finding, Record, require
 
 
@@ -59,6 +59,13 @@ class SessionWatch:
         if seen.whole:
             low_ms = seen.time_ms
         self._books.chain_ms = low_ms, max(high_ms, seen.time_max_ms)
+        for account in self._books.accounts.values():
+            there = _lowerings(account, seen.sessions.get(account.address))
+            for lowering in account.lowered:
+                if lowering in there:
+                    account.missing.pop(lowering, None)
+                else:
+                    account.missing.setdefault(lowering, seen.tip)
         while self._books.log.unexplained:
             record = self._books.log.unexplained[0]
             account = self._books.accounts.get(record.stream)
@@ -77,6 +84,10 @@ class SessionWatch:
         kind, state = record.kind.partition(".")[2], record.body["state"]
         found = None if seen is None else seen.sessions.get(account.address)
         where = f"{account.session} {kind} at {record.time_ms}"
+        if kind in ("lowered", "unlowered"):
+            self._limited(record, account, seen, where)
+            self._books.figures[f"sessions {kind}"] += 1
+            return
         if kind == "revoked":
             by_chain = record.body["by"] == "chain"
             told = by_chain == (seen is not None) and (not by_chain or (found or {}).get("revoked"))
@@ -91,6 +102,27 @@ class SessionWatch:
             self._books.tell(record, f"agent.session.{kind}")
         account.state = state
         self._books.figures[f"sessions {kind}"] += 1
+
+    def _limited(self, record: Record, account: Account, seen: Seen | None, where: str) -> None:
+        """Limits count at first sight of their event, until it has been gone for long enough."""
+        body = record.body
+        limits = [body["limits_micro_usd"][name] for name in _LIMITS]
+        told = tuple(_UNLIMITED if limit is None else limit for limit in limits)
+        lowering = body["tx_hash"], told
+        require(seen is not None and body["state"] == account.state, "lowering", where)
+        require(account.state in ("registering", "active", "mismatch"), "lowering", where)
+        assert seen is not None
+        there = _lowerings(account, seen.sessions.get(account.address))
+        if record.kind == "session.lowered":
+            require(lowering in there, "lowering", f"{where}: it is not on the chain")
+            require(lowering not in account.lowered, "lowering", f"{where}: it counts twice")
+            account.lowered[lowering] = body["limits_micro_usd"]
+        else:
+            require(lowering in account.lowered, "lowering", f"{where}: it did not count")
+            gone = account.missing.get(lowering, seen.tip + 1)
+            require(gone + self._confirmations <= seen.tip, "lowering", f"{where}: too early")
+            del account.lowered[lowering], account.missing[lowering]
+        account.terms.lower(account.lowered.values())
 
     def _check_move(
         self, kind: str, state: str, where: str, account: Account, found: Any, seen: Seen | None
@@ -127,7 +159,12 @@ class SessionWatch:
                 continue
             if found is not None and found["revoked"]:
                 require(account.state == "revoked", "revocation", f"{where}: the chain revoked it")
-            elif found is None:
+            elif account.state in ("registering", "active", "mismatch"):
+                ignored = _lowerings(account, found) - account.lowered.keys()
+                require(not ignored, "lowering", f"{where}: {ignored} do not count")
+            if found is not None and found["revoked"]:
+                continue
+            if found is None:
                 require(account.state not in ("active", "mismatch"), "registration", where)
             elif found["grant_hash"] != account.grant_hash:
                 require(account.state != "active", "registration", f"{where}: a wrong grant")
@@ -143,3 +180,14 @@ class SessionWatch:
                 self._books.log.roots.get(size) == anchored, "roots", f"the anchor of size {size}"
             )
         self._books.figures["roots compared"] += 1 + len(seen.anchored)
+
+
+_UNLIMITED = 2**64 - 1
+_LIMITS = ("per_transaction", "per_day", "per_week", "per_month", "approval_above")
+
+
+def _lowerings(account: Account, found: dict[str, Any] | None) -> set[Lowering]:
+    """What lowered the limits of a session, as the chain is now."""
+    if found is None or found["grant_hash"] != account.grant_hash:
+        return set()
+    return set(found["lowered"])

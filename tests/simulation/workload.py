@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from engine.policy.limits import Limits
 from tests.simulation.books import HOLD_TTL_MS, Question
 from tests.simulation.faults import Fault, Point
 from tests.simulation.terms import HOUR_MS, LENGTH_MS
@@ -126,6 +127,18 @@ class Workload:
             "chains": [HERE] if draw.random() < 0.2 else [],
             "conditions": sorted(sentences),
         }
+
+    def lower(self, granted: Limits) -> Limits:
+        """Limits that an owner lowers a session's to; nobody here asks for approvals."""
+        draw = self.draw
+        names = ("per_transaction", "per_day", "per_week", "per_month")
+
+        def limit(most: int | None) -> int | None:
+            if draw.random() < 0.5:
+                return most
+            return draw.randint(1, 2_000) * USD if most is None else draw.randint(0, most)
+
+        return Limits(*(limit(getattr(granted, name)) for name in names), None)
 
     # Questions
 

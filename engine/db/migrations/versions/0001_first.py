@@ -177,6 +177,30 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'held'"),
     )
     op.create_table(
+        "discrepancies",
+        sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("workspace_id", sa.Text(), nullable=True),
+        sa.Column("session_id", sa.Text(), nullable=True),
+        sa.Column("session_type", sa.Text(), nullable=True),
+        sa.Column("label", sa.Text(), nullable=True),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("severity", sa.Text(), nullable=False),
+        sa.Column("evidence_json", sa.Text(), nullable=False),
+        sa.Column("first_seen_ms", sa.BigInteger(), nullable=False),
+        sa.Column("last_seen_ms", sa.BigInteger(), nullable=False),
+        sa.Column("resolved_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        "discrepancies_open",
+        "discrepancies",
+        ["kind", "subject"],
+        unique=True,
+        sqlite_where=sa.text("resolved_ms IS NULL"),
+        postgresql_where=sa.text("resolved_ms IS NULL"),
+    )
+    op.create_table(
         "log_batches",
         sa.Column(
             "id",
@@ -258,6 +282,7 @@ def upgrade() -> None:
         sa.Column("grant_json", sa.Text(), nullable=False),
         sa.Column("grant_hash", sa.LargeBinary(), nullable=False),
         sa.Column("restrictions_json", sa.Text(), nullable=False),
+        sa.Column("lowered_json", sa.Text(), nullable=False),
         sa.Column("policy_version", sa.BigInteger(), nullable=False),
         sa.Column("approvals_required", sa.Integer(), nullable=False),
         sa.Column("owner_signature", sa.LargeBinary(), nullable=True),
@@ -275,6 +300,14 @@ def upgrade() -> None:
     op.create_index("sessions_by_parent", "sessions", ["parent_id"], unique=False)
     op.create_index(
         "sessions_by_workspace", "sessions", ["workspace_id", "created_ms", "id"], unique=False
+    )
+    op.create_index(
+        "sessions_lowered",
+        "sessions",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("lowered_json <> '[]'"),
+        postgresql_where=sa.text("lowered_json <> '[]'"),
     )
     op.create_table(
         "shared",

@@ -1,0 +1,127 @@
+"""The accounts in memory, and sessions whose rows, records and chain do not say the same.
+
+Memory rests on rows that somebody could change behind its back: a few accounts at a time are held
+against them, and what differs is read again and written down as a discrepancy.
+"""
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from engine.db.tables import Session, table
+from engine.errors import NotFound, Unavailable
+from engine.ledger.account import Account, changed_behind, follow_account, load_account
+from engine.ledger.discrepancies import (
+    PARAMETERS_DIFFER,
+    SESSION_DAMAGED,
+    note,
+    open_discrepancies,
+    resolve,
+)
+from engine.ledger.stream import Stream
+from engine.ledger.writer import Batch
+
+ACCOUNTS_MAX = 20_000
+"""So many accounts are kept in memory; any other is read from the database when needed."""
+RECHECKED_MAX = 200
+"""So many of them are held against their rows at once, and so many sessions examined."""
+
+_sessions = table(Session)
+
+
+class Accounts:
+    """Belongs to the writer's thread."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Account] = {}
+        self._unchecked: list[str] = []
+        self._doubted: set[str] | None = None
+        """Sessions to examine; None before it was asked which of them had a discrepancy open."""
+
+    def forget(self) -> None:
+        """Read everything again when it is next needed."""
+        self.known.clear()
+
+    def get(self, batch: Batch, session_id: str) -> Account:
+        """A session's account, as its records are now.
+
+        Raises:
+            NotFound: there is no such session.
+            Unavailable: rows and records of the session contradict each other.
+        """
+        account = self.known.get(session_id)
+        head = batch.head(session_id)
+        if account is not None and account.records == head.seq:
+            return account
+        self.known.pop(session_id, None)  # until it is known again
+        try:
+            if account is None:
+                account = load_account(batch, session_id)
+            else:
+                account = follow_account(batch, account)
+        except Unavailable:
+            self._doubted = (self._doubted or set()) | {session_id}
+            raise
+        if len(self.known) >= ACCOUNTS_MAX:
+            del self.known[next(iter(self.known))]
+        self.known[session_id] = account
+        return account
+
+    def suspects(self, batch: Batch) -> list[str]:
+        """Sessions to examine: those whose rows are not what was read, and that could not be read.
+
+        At most `RECHECKED_MAX` accounts are looked at, and the next time others.
+        """
+        if self._doubted is None:
+            self._doubted = {
+                found.session_id
+                for found in open_discrepancies(batch.read)
+                if found.kind in (PARAMETERS_DIFFER, SESSION_DAMAGED) and found.session_id
+            }
+        if not self._unchecked:
+            self._unchecked = list(self.known)
+        checked, self._unchecked = (
+            self._unchecked[:RECHECKED_MAX],
+            self._unchecked[RECHECKED_MAX:],
+        )
+        accounts = {each: self.known[each] for each in checked if each in self.known}
+        for each in changed_behind(batch, accounts):
+            del self.known[each]
+            self._doubted.add(each)
+        suspects = sorted(self._doubted)[:RECHECKED_MAX]
+        self._doubted.difference_update(suspects)
+        return suspects
+
+
+def examine(batch: Batch, session_ids: Collection[str]) -> None:
+    """Read these sessions again, and note or resolve what is found. Their streams are held."""
+    for session_id in session_ids:
+        try:
+            account = load_account(batch, session_id)
+        except NotFound:
+            continue
+        except Unavailable as error:
+            query = sa.select(_sessions).where(_sessions.c.id == session_id)
+            row = batch.read(query).one()
+            stream = Stream(row.workspace_id, session_id, row.type, row.label)
+            note(
+                batch,
+                SESSION_DAMAGED,
+                session_id,
+                "critical",
+                {"reason": error.message},
+                stream,
+            )
+            continue
+        resolve(batch, SESSION_DAMAGED, session_id)
+        if account.differs is None:
+            resolve(batch, PARAMETERS_DIFFER, session_id)
+        else:
+            note_differing(batch, account)
+
+
+def note_differing(batch: Batch, account: Account) -> None:
+    """Its parameters are not those of its row, of its first record and of the chain."""
+    assert account.differs is not None
+    stream = account.stream
+    note(batch, PARAMETERS_DIFFER, stream.id, "critical", account.differs, stream)

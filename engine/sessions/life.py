@@ -1,0 +1,163 @@
+"""How a session changes once it exists: on the writer's thread, for operators and for the chain.
+
+Each change of a row has its record beside it. What ends a session needs nothing of it but its row,
+so that one whose parameters cannot be read is ended with the others.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine.audit.lowering import (
+    LOWERED,
+    UNLOWERED,
+    Lowering,
+    follow_lowering,
+    lowered_to_json,
+)
+from engine.audit.replay import LOWERED_STATES
+from engine.db.database import BUDGETS
+from engine.db.tables import Session, table
+from engine.ledger.budgets import changed
+from engine.ledger.discrepancies import PARAMETERS_DIFFER, SESSION_DAMAGED, note, resolve
+from engine.ledger.stream import Stream, workspace_stream
+from engine.ledger.writer import Batch
+from engine.sessions.chain_facts import before, chain_facts
+from engine.sessions.delegation import descendants, has_children
+from engine.sessions.session import SessionView, session_from_row
+
+_sessions = table(Session)
+
+
+class Life:
+    """See the module."""
+
+    def read(self, batch: Batch, session_id: str, workspace_id: str | None = None) -> SessionView:
+        """Read a session inside a batch.
+
+        Raises:
+            NotFound: absent, or of another workspace.
+            Unavailable: its row does not hold a session.
+        """
+        query = sa.select(_sessions).where(_sessions.c.id == session_id)
+        if workspace_id is not None:
+            query = query.where(_sessions.c.workspace_id == workspace_id)
+        return session_from_row(batch.read(query).mappings().first())
+
+    def registered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
+        """The registration is confirmed on the chain and is of this grant."""
+        if view.state == "mismatch":
+            resolve(batch, PARAMETERS_DIFFER, view.id)
+        self._move(batch, view, "active", "session.registered", evidence)
+
+    def unregistered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
+        """The registration left the canonical chain: no payment until it is back."""
+        self._move(batch, view, "registering", "session.unregistered", evidence)
+
+    def mismatched(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
+        """The chain holds other parameters under this session's key."""
+        self._move(batch, view, "mismatch", "session.mismatched", evidence)
+        says = {"stored_hash": view.grant_hash.hex(), "registration": dict(evidence)}
+        note(batch, PARAMETERS_DIFFER, view.id, "critical", says, view.stream)
+
+    def revoked(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> SessionView:
+        """Revoke, by whomever `evidence` says, and with it every session beneath it."""
+        if view.state != "revoked":
+            self._revoke_all(batch, view, evidence)
+        return self.read(batch, view.id)
+
+    def lowered(self, batch: Batch, view: SessionView, event: Mapping[str, Any]) -> SessionView:
+        """The limits were lowered on the chain; `event` says to what, and where it stands."""
+        return self._limited(batch, view, LOWERED, event)
+
+    def unlowered(
+        self, batch: Batch, view: SessionView, lowering: Lowering, confirmed_by: Mapping[str, Any]
+    ) -> SessionView:
+        """It is confirmed that they were not: the event left the canonical chain."""
+        told = {"tx_hash": lowering.tx_hash, "limits_micro_usd": lowering.limits.to_json()}
+        return self._limited(batch, view, UNLOWERED, {**told, **confirmed_by})
+
+    def closed(self, batch: Batch, workspace_id: str, closing: Mapping[str, Any]) -> None:
+        """The workspace was closed on the chain: every session of it ends that is not over, but for
+        those that were registered after the closing."""
+        query = sa.select(_sessions).where(
+            _sessions.c.workspace_id == workspace_id, _sessions.c.state.in_(LOWERED_STATES)
+        )
+        live = [
+            row
+            for row in batch.read(query.order_by(_sessions.c.created_ms, _sessions.c.id)).all()
+            if before(chain_facts(batch.read, row.token_id).registration, closing)
+        ]
+        batch.hold((workspace_id, *(row.id for row in live)))
+        batch.record(workspace_stream(workspace_id), "workspace.closed", dict(closing))
+        for row in live:
+            self._revoke(batch, row, {"by": "chain", "event": "WorkspaceClosed", **closing})
+
+    def unreadable(self, batch: Batch, session_id: str, reason: str) -> None:
+        """The row holds no session. It pays nothing, and a revocation ends it all the same."""
+        row = batch.read(sa.select(_sessions).where(_sessions.c.id == session_id)).one()
+        note(batch, SESSION_DAMAGED, row.id, "critical", {"reason": reason}, _stream(row))
+        revocation = chain_facts(batch.read, row.token_id).revocation
+        if revocation is not None and row.state != "revoked":
+            self._revoke_all(batch, row, {"by": "chain", **revocation})
+
+    def _revoke_all(self, batch: Batch, view: Any, evidence: Mapping[str, Any]) -> None:
+        beneath = descendants(batch.read, view.id)
+        batch.hold(each.id for each in (view, *beneath))
+        self._revoke(batch, view, evidence)
+        for child in beneath:
+            if child.state != "revoked":
+                self._revoke(batch, child, {"by": "ancestor", "ancestor_id": view.id})
+
+    def _revoke(self, batch: Batch, view: Any, evidence: Mapping[str, Any]) -> None:
+        self._move(batch, view, "revoked", "session.revoked", evidence, ended=True)
+        self._tell(batch, view, "agent.session.revoked")
+
+    def _limited(
+        self, batch: Batch, view: SessionView, kind: str, told: Mapping[str, Any]
+    ) -> SessionView:
+        delegates = has_children(batch.read, view.id)
+        batch.hold((view.id, *((BUDGETS,) if delegates else ())))
+        lowered = lowered_to_json(follow_lowering(view.lowered, kind, told))
+        batch.update(
+            sa.update(_sessions).where(_sessions.c.id == view.id).values(lowered_json=lowered)
+        )
+        batch.record(view.stream, kind, {**told, "state": view.state})
+        if delegates:  # they are bound by it, too
+            changed(batch)
+        return self.read(batch, view.id)
+
+    def _move(
+        self,
+        batch: Batch,
+        view: Any,
+        state: str,
+        kind: str,
+        evidence: Mapping[str, Any],
+        *,
+        ended: bool = False,
+    ) -> None:
+        """`view` is a session, or its row."""
+        values: dict[str, Any] = {"state": state}
+        if ended:
+            values["ended_ms"] = batch.now_ms
+        batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
+        batch.record(_stream(view), kind, {**evidence, "state": state})
+
+    def _tell(self, batch: Batch, view: Any, name: str) -> None:
+        batch.event(
+            _stream(view),
+            name,
+            {
+                "session_id": view.id,
+                "type": view.type,
+                "label": view.label,
+                "agent_id": view.agent_id,
+                "expires_ms": view.expires_ms,
+            },
+        )
+
+
+def _stream(view: Any) -> Stream:
+    return Stream(view.workspace_id, view.id, view.type, view.label)
