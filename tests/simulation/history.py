@@ -246,7 +246,7 @@ class History:
             view = ours[-1]
             grant = replace(view.grant, salt=draw.randbytes(32))
             chain.by_somebody(contracts.registering(grant, view.public_key))
-        if ours and draw.random() < 0.15:
+        if ours and draw.random() < 0.5:
             view = draw.choice(ours)
             limits = self.workload.lower(view.grant.limits)
             chain.by_somebody(contracts.lowering(view.grant, view.token_id, limits))
