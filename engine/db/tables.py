@@ -4,44 +4,18 @@ Times are milliseconds since the epoch, money is micro-USD. Hashes are raw bytes
 lower-case text.
 """
 
-from typing import Any
+from sqlalchemy import BigInteger, Index, Integer, Table, UniqueConstraint, text
+from sqlmodel import SQLModel
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Index,
-    Integer,
-    LargeBinary,
-    Table,
-    Text,
-    UniqueConstraint,
-    text,
-)
-from sqlmodel import Field, SQLModel
+from engine.db.columns import big as _big
+from engine.db.columns import key as _key
+from engine.db.columns import place as _place
+from engine.db.columns import raw as _bytes
+from engine.db.columns import text as _text
 
 _HELD = text("state = 'held'")
 _WAITING = text("state = 'waiting'")
-
-
-def _bytes(*, nullable: bool = False, unique: bool = False) -> Any:
-    return Field(sa_column=Column(LargeBinary, nullable=nullable, unique=unique))
-
-
-def _big(*, nullable: bool = False) -> Any:
-    return Field(sa_column=Column(BigInteger, nullable=nullable))
-
-
-def _key(kind: Any = Text) -> Any:
-    return Field(sa_column=Column(kind, primary_key=True, autoincrement=False))
-
-
-def _place() -> Any:
-    # SQLite keeps rows by such a key, and by it alone if the column is an INTEGER and no BIGINT.
-    return _key(BigInteger().with_variant(Integer(), "sqlite"))
-
-
-def _text(*, nullable: bool = False) -> Any:
-    return Field(sa_column=Column(Text, nullable=nullable))
+_OPEN = text("resolved_ms IS NULL")
 
 
 class Meta(SQLModel, table=True):
@@ -220,7 +194,7 @@ class LogBatch(SQLModel, table=True):
 
     __tablename__ = "log_batches"
     id: int = _place()
-    first_leaf: int | None = Field(sa_column=Column(BigInteger, nullable=True, unique=True))
+    first_leaf: int | None = _big(nullable=True, unique=True)
     time_ms: int = _big()
     leaf_hashes: bytes = _bytes()
 
@@ -370,6 +344,39 @@ class ChainEvent(SQLModel, table=True):
     name: str = _text()
     subject: bytes = _bytes()
     args_json: str = _text()
+
+
+class DiscrepancyRow(SQLModel, table=True):
+    """Something that two of us say differently: this database, its records, the chain.
+
+    `subject` is what it is about: a session's id, or whatever names a thing that is no session of
+    ours. There is at most one open row for each kind and subject; `resolved_ms` closes it. The
+    other columns name the session, or only the workspace, where it is about one.
+    """
+
+    __tablename__ = "discrepancies"
+    __table_args__ = (
+        Index(
+            "discrepancies_open",
+            "kind",
+            "subject",
+            unique=True,
+            sqlite_where=_OPEN,
+            postgresql_where=_OPEN,
+        ),
+    )
+    id: str = _key()
+    workspace_id: str | None = _text(nullable=True)
+    session_id: str | None = _text(nullable=True)
+    session_type: str | None = _text(nullable=True)
+    label: str | None = _text(nullable=True)
+    kind: str = _text()
+    subject: str = _text()
+    severity: str = _text()
+    evidence_json: str = _text()
+    first_seen_ms: int = _big()
+    last_seen_ms: int = _big()
+    resolved_ms: int | None = _big(nullable=True)
 
 
 def table(model: type[SQLModel]) -> Table:

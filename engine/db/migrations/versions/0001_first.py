@@ -177,6 +177,30 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'held'"),
     )
     op.create_table(
+        "discrepancies",
+        sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("workspace_id", sa.Text(), nullable=True),
+        sa.Column("session_id", sa.Text(), nullable=True),
+        sa.Column("session_type", sa.Text(), nullable=True),
+        sa.Column("label", sa.Text(), nullable=True),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("severity", sa.Text(), nullable=False),
+        sa.Column("evidence_json", sa.Text(), nullable=False),
+        sa.Column("first_seen_ms", sa.BigInteger(), nullable=False),
+        sa.Column("last_seen_ms", sa.BigInteger(), nullable=False),
+        sa.Column("resolved_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        "discrepancies_open",
+        "discrepancies",
+        ["kind", "subject"],
+        unique=True,
+        sqlite_where=sa.text("resolved_ms IS NULL"),
+        postgresql_where=sa.text("resolved_ms IS NULL"),
+    )
+    op.create_table(
         "log_batches",
         sa.Column(
             "id",

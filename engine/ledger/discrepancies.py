@@ -1,0 +1,126 @@
+"""Discrepancies: what this database, its records and the chain do not say alike.
+
+    note(batch, "parameters_differ", view.id, "critical", evidence, view.stream)
+    resolve(batch, "parameters_differ", view.id)
+
+Each kind is noted once for each subject, however often it is seen; once it was resolved, seeing it
+again is another one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from engine.audit.canonical import decode_object, encode
+from engine.db.database import Read
+from engine.db.tables import DiscrepancyRow, table
+from engine.ledger.stream import Stream
+from engine.ledger.writer import Batch
+
+Severity = Literal["critical", "warning", "info"]
+
+_discrepancies = table(DiscrepancyRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """One of them. Times are milliseconds; `resolved_ms` is None while it is open.
+
+    `subject` is what it is about: a session's id, or a name of a thing that is no session of ours,
+    such as `anchor 4096` or `token 0x…`. The next four are None where it is about no session, or
+    about no workspace.
+    """
+
+    id: str
+    kind: str
+    subject: str
+    workspace_id: str | None
+    session_id: str | None
+    session_type: str | None
+    label: str | None
+    severity: str
+    evidence: Mapping[str, Any]
+    first_seen_ms: int
+    last_seen_ms: int
+    resolved_ms: int | None
+
+
+def note(
+    batch: Batch,
+    kind: str,
+    subject: str,
+    severity: Severity,
+    evidence: Mapping[str, Any],
+    stream: Stream | None = None,
+) -> bool:
+    """Write down what was found; returns whether it was not open already.
+
+    `stream` is that of the session, or of the workspace, that it is about. Where several processes
+    share the database, the caller holds that stream, or is the one that leads. `evidence` is JSON
+    of the log: what each side says, and where. Of what is open, the newest evidence is kept.
+
+    Raises:
+        CanonicalError: the evidence is no such JSON.
+    """
+    told = {"severity": severity, "evidence_json": encode(evidence).decode()}
+    open_one = batch.read(sa.select(_discrepancies.c.id).where(_open(kind, subject))).scalar()
+    if open_one is not None:
+        batch.update(
+            sa.update(_discrepancies)
+            .where(_discrepancies.c.id == open_one)
+            .values(**told, last_seen_ms=batch.now_ms)
+        )
+        return False
+    whose: dict[str, Any] = {"workspace_id": None, "session_type": None, "label": None}
+    is_session = False
+    if stream is not None:
+        whose, is_session = stream.columns(), stream.id != stream.workspace_id
+    batch.insert(
+        _discrepancies,
+        {
+            "id": batch.identifiers.new("dsc"),
+            **whose,
+            "session_id": stream.id if stream is not None and is_session else None,
+            "kind": kind,
+            "subject": subject,
+            **told,
+            "first_seen_ms": batch.now_ms,
+            "last_seen_ms": batch.now_ms,
+            "resolved_ms": None,
+        },
+    )
+    return True
+
+
+def resolve(batch: Batch, kind: str, subject: str) -> bool:
+    """It is no longer so; returns whether it was open."""
+    found = batch.read(sa.select(_discrepancies.c.id).where(_open(kind, subject))).scalar()
+    if found is None:
+        return False
+    batch.update(
+        sa.update(_discrepancies)
+        .where(_discrepancies.c.id == found)
+        .values(resolved_ms=batch.now_ms)
+    )
+    return True
+
+
+def open_discrepancies(read: Read, workspace_id: str | None = None) -> list[Discrepancy]:
+    """Those that are open, of one workspace or all, the oldest first."""
+    query = sa.select(_discrepancies).where(_discrepancies.c.resolved_ms.is_(None))
+    if workspace_id is not None:
+        query = query.where(_discrepancies.c.workspace_id == workspace_id)
+    rows = read(query.order_by(_discrepancies.c.first_seen_ms, _discrepancies.c.id))
+    found = []
+    for row in rows.mappings():
+        fields = dict(row)
+        evidence = decode_object(fields.pop("evidence_json").encode())
+        found.append(Discrepancy(evidence=evidence, **fields))
+    return found
+
+
+def _open(kind: str, subject: str) -> sa.ColumnElement[bool]:
+    columns = _discrepancies.c
+    return sa.and_(columns.kind == kind, columns.subject == subject, columns.resolved_ms.is_(None))
