@@ -12,12 +12,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from engine.audit.canonical import CanonicalError
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note
-from engine.audit.merkle import HASH_BYTES, Tree, leaf_hash
-from engine.audit.record import Head
+from engine.audit.merkle import HASH_BYTES, Tree
+from engine.audit.record import Head, record_hash
 from engine.db.database import Read
 from engine.db.tables import BATCH_RECORDS_MAX, BudgetEntry, CheckpointRow, LogBatch, Record, table
-from engine.errors import CannotStart
+from engine.errors import CannotStart, Unavailable
 from engine.ledger.stream import BUDGET_PREFIX
 
 _batches = table(LogBatch)
@@ -108,7 +109,7 @@ class Log:
             if batch is None or row.id != batch.id:
                 _no_more(expected, batch, position)
                 batch, expected, position = row, iter(_split(row.leaf_hashes)), 0
-            if row.record != row.id + position or leaf_hash(row.body) != next(expected, None):
+            if row.record != row.id + position or _hash(row.body) != next(expected, None):
                 raise CannotStart(f"audit log: {_named(row, position)} is missing or was changed")
             position += 1
             count += 1
@@ -149,7 +150,11 @@ def _placed(read: Read) -> int:
 
 
 def stored_head(read: Read, stream: str) -> Head:
-    """Where a stream ends by its last record, or a budget by its last entry."""
+    """Where a stream ends by its last record, or a budget by its last entry.
+
+    Raises:
+        Unavailable: that record is none any more.
+    """
     if stream.startswith(BUDGET_PREFIX):
         latest = read(sa.select(sa.func.max(_entries.c.seq)).where(_entries.c.budget == stream))
         seq = latest.scalar_one()
@@ -160,7 +165,22 @@ def stored_head(read: Read, stream: str) -> Head:
         .order_by(_records.c.seq.desc())
         .limit(1)
     ).first()
-    return Head() if last is None else Head(last.seq + 1, leaf_hash(last.body))
+    if last is None:
+        return Head()
+    prev = _hash(last.body)
+    if prev is None:
+        raise Unavailable(
+            f"record {last.seq} of {stream} is damaged in the database", code="session_damaged"
+        )
+    return Head(last.seq + 1, prev)
+
+
+def _hash(body: bytes) -> bytes | None:
+    """The hash of a stored record; None if it is none."""
+    try:
+        return record_hash(body)
+    except CanonicalError:
+        return None
 
 
 def _split(hashes: bytes) -> list[bytes]:

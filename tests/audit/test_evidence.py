@@ -51,7 +51,7 @@ def test_the_seal_covers_everything_but_itself_under_a_name_of_its_own(told: Sto
     document = told.document
     del document["signature"]
     message = seal_message(evidence.content)
-    assert message == b"tallystick/evidence/1\n" + canonical.encode(document)
+    assert message == b"tallystick/evidence/2\n" + canonical.encode(document)
     told.log_key.public_key().verify(evidence.signature, message)
 
 
@@ -157,8 +157,8 @@ def test_a_file_of_another_form_is_refused(told: Story, change: Any) -> None:
         pytest.param(b"[" * 200_000 + b"\n", id="very deep"),
         pytest.param(b'{"a":' * 40 + b"1" + b"}" * 40 + b"\n", id="deep objects"),
         pytest.param(b"1" * 200_000 + b"\n", id="very long number"),
-        pytest.param(b'{"format":"tallystick.evidence/1"}\n', id="only the format"),
-        pytest.param(b'{"format":["tallystick.evidence/1"]}\n', id="format in a list"),
+        pytest.param(b'{"format":"tallystick.evidence/2"}\n', id="only the format"),
+        pytest.param(b'{"format":["tallystick.evidence/2"]}\n', id="format in a list"),
     ],
 )
 def test_what_is_no_file_is_tampered_and_never_an_exception(told: Story, file: bytes) -> None:
@@ -187,8 +187,8 @@ def test_what_is_not_evidence_at_all_is_called_that(told: Story, file: bytes) ->
 def test_evidence_that_was_damaged_is_not_called_something_else(told: Story) -> None:
     for file in (told.full[:-1], told.full[:900], told.full[5000:], told.full.replace(b",", b", ")):
         assert b"tallystick.evidence/" not in file or "not an" not in told.verify(file).reason
-    other = told.full.replace(b"tallystick.evidence/1", b"tallystick.evidence/9")
-    assert told.verify(other).reason == "format: not of format tallystick.evidence/1"
+    other = told.full.replace(b"tallystick.evidence/2", b"tallystick.evidence/9")
+    assert told.verify(other).reason == "format: not of format tallystick.evidence/2"
 
 
 @pytest.mark.parametrize(

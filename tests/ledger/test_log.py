@@ -1,6 +1,5 @@
 """A log that is not the one that was signed does not start; and what does start is re-hashed."""
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from engine.clock import ManualClock
 from engine.engine import open_engine
 from engine.errors import CannotStart
 from tests.audit import rfc6962
+from tests.audit.committed import leaf
 from tests.ledger.asking import START_MS
 from tests.ledger.oracle import Records, alter, query, read_records
 from tests.world import World, settings_for
@@ -94,7 +94,7 @@ def rehash(data_file: Path) -> None:
             "SELECT body FROM records WHERE id / 1048576 = ? / 1048576 ORDER BY id",
             batch,
         )
-        hashes = b"".join(hashlib.sha256(b"\x00" + body).digest() for (body,) in bodies)
+        hashes = b"".join(leaf(body) for (body,) in bodies)
         change = "UPDATE log_batches SET leaf_hashes = ? WHERE id = ? AND first_leaf IS ?"
         assert alter(data_file, change, hashes, batch, first) == 1
 
@@ -193,7 +193,7 @@ def test_a_log_that_was_rewritten_with_its_roots_does_not_start_without_the_key(
     data_file: Path, resigned: bool
 ) -> None:
     edit_with_its_hash(2)(data_file)
-    leaves = [hashlib.sha256(b"\x00" + raw).digest() for _, raw in read_records(data_file)]
+    leaves = [leaf(raw) for _, raw in read_records(data_file)]
     [(origin,)] = query(data_file, "SELECT value FROM meta WHERE key = 'origin'")
     for size in (FIRST, SIZE):
         root = rfc6962.root(rfc6962.subtrees(leaves), size)

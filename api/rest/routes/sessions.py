@@ -1,6 +1,6 @@
 """Sessions: create, consent, list, get, restrict, revoke, evidence."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Response
@@ -40,6 +40,10 @@ _EVIDENCE: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
+
+Withholdable = Literal["label", "merchant", "user_wallet"]
+"""What `engine.audit.disclosure` has groups of."""
+_WITHHOLD = "What the file commits to and does not show; the rest can still be verified."
 
 router = APIRouter(
     route_class=ExactJsonRoute, tags=["sessions"], responses=documented(401, 422, 503)
@@ -161,10 +165,15 @@ def revoke(session_id: str, engine: EngineOf, caller: OperatorOf) -> Revoked:
     response_class=Response,
     responses={**_EVIDENCE, **documented(404, 409)},
 )
-def evidence(session_id: str, engine: EngineOf, caller: OperatorOf) -> Response:
+def evidence(
+    session_id: str,
+    engine: EngineOf,
+    caller: OperatorOf,
+    withhold: Annotated[list[Withholdable] | None, Query(description=_WITHHOLD)] = None,
+) -> Response:
     """What `tallystick verify` checks; the bytes matter, so save them as they are."""
     return Response(
-        engine.evidence(caller.workspace_id, session_id),
+        engine.evidence(caller.workspace_id, session_id, withhold=withhold or ()),
         media_type="application/json",
         headers={"Content-Disposition": f'attachment; filename="evidence-{session_id}.json"'},
     )
