@@ -15,7 +15,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 FIELD_SALT_BYTES = 32
 _DOMAIN = b"tallystick/commitment/1\n"
@@ -48,8 +48,10 @@ GROUPS: Mapping[str, Mapping[str, Fields]] = {
 The digest of a request is there because it is of few values: trying merchants would find theirs.
 """
 
-WITHHOLDABLE = tuple(sorted({name for groups in GROUPS.values() for name in groups}))
+Withholdable = Literal["label", "merchant", "user_wallet"]
 """The names of all groups."""
+WITHHOLDABLE: tuple[str, ...] = get_args(Withholdable)
+"""The same, sorted."""
 
 
 @dataclass(frozen=True, slots=True)

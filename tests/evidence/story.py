@@ -86,7 +86,7 @@ class Story:
     blind: bytes
     """The full session's, with everything withheld that can be."""
     small_blind: bytes
-    """The small session's, with its merchants withheld."""
+    """The small session's without its label and merchants, and with all else opened."""
 
     def verify(self, file: bytes, chain: Any = None) -> Report:
         """As the auditor of this log's registry."""
@@ -312,7 +312,7 @@ def _keep(world: World, full: SessionView, small: SessionView, unsigned: Session
     files = [world.engine.evidence(WORKSPACE, session.id) for session in (full, small, unsigned)]
     files += [
         world.engine.evidence(WORKSPACE, full.id, withhold=WITHHOLDABLE),
-        world.engine.evidence(WORKSPACE, small.id, withhold=("merchant",)),
+        world.engine.evidence(WORKSPACE, small.id, withhold=("label", "merchant")),
     ]
     return Story(registry, anchors, log_id, chain, deployment.log_key, raws, *files)
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from engine.audit.canonical import CanonicalError
 from engine.audit.verify import Verdict
-from tests.evidence.story import Story, story
+from tests.evidence.story import Story, read, story
 
 DIGITS = b"0123456789abcdef"
 
@@ -27,11 +28,15 @@ def plausible(byte: int, place: int) -> int:
     return byte ^ 0x20 if chr(byte).isalpha() else ord("0")
 
 
+@pytest.mark.parametrize("which", ["small", "small_blind"])
 @pytest.mark.parametrize("substitute", [flipped, plausible], ids=["bit", "digit"])
-def test_every_changed_byte_is_noticed(told: Story, substitute: Callable[[int, int], int]) -> None:
-    file = bytearray(told.small)
+def test_every_changed_byte_is_noticed(
+    told: Story, substitute: Callable[[int, int], int], which: str
+) -> None:
+    original: bytes = getattr(told, which)
+    file = bytearray(original)
     unnoticed = []
-    for place, byte in enumerate(told.small):
+    for place, byte in enumerate(original):
         file[place] = substitute(byte, place)
         assert file[place] != byte
         if told.verify(bytes(file)).verdict is not Verdict.TAMPERED:
@@ -41,13 +46,34 @@ def test_every_changed_byte_is_noticed(told: Story, substitute: Callable[[int, i
     assert told.verify(bytes(file)).verdict is Verdict.VERIFIED
 
 
-def test_every_cut_is_noticed(told: Story) -> None:
+@pytest.mark.parametrize("which", ["small", "small_blind"])
+def test_every_changed_byte_of_a_record_is_noticed_though_the_operator_seals_it(
+    told: Story, which: str
+) -> None:
+    """The seal hides nothing: every third byte of every entry, its opening and its proof."""
+    original: bytes = getattr(told, which)
+    start, end = original.index(b'"records":['), original.index(b'"registration":{')
+    unnoticed = []
+    for place in range(start, end, 3):
+        file = bytearray(original)
+        file[place] = plausible(file[place], place)
+        try:
+            resealed = told.seal(read(bytes(file)))
+        except CanonicalError:
+            continue
+        if told.verify(resealed).verdict is not Verdict.TAMPERED:
+            unnoticed.append(place)
+    assert unnoticed == []
+
+
+@pytest.mark.parametrize("which", ["small", "small_blind"])
+def test_every_cut_is_noticed(told: Story, which: str) -> None:
     """From the end, from the beginning, and a byte out of the middle."""
-    size = len(told.small)
-    for place in range(0, size, 5):
+    original: bytes = getattr(told, which)
+    for place in range(0, len(original), 5):
         for file in (
-            told.small[:place],
-            told.small[place + 1 :],
-            told.small[:place] + told.small[place + 1 :],
+            original[:place],
+            original[place + 1 :],
+            original[:place] + original[place + 1 :],
         ):
             assert told.verify(file).verdict is Verdict.TAMPERED

@@ -1,6 +1,6 @@
 """Sessions: create, consent, list, get, restrict, revoke, evidence."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Response
@@ -19,6 +19,7 @@ from api.rest.schemas import (
     SessionsQuery,
 )
 from api.rest.views import session_json
+from engine.audit.disclosure import Withholdable
 from engine.engine import Engine
 from engine.errors import NotFound
 from engine.policy.limits import Limits
@@ -41,8 +42,6 @@ _EVIDENCE: dict[int | str, dict[str, Any]] = {
     }
 }
 
-Withholdable = Literal["label", "merchant", "user_wallet"]
-"""What `engine.audit.disclosure` has groups of."""
 _WITHHOLD = "What the file commits to and does not show; the rest can still be verified."
 
 router = APIRouter(
