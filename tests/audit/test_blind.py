@@ -90,9 +90,11 @@ class Told:
 
 
 def denied(code: str, rule: str) -> Callable[[Document], None]:
-    """The decision is a denial by this rule."""
+    """The decision is a denial by this rule, so nothing is taken from what is left."""
 
     def change(body: Document) -> None:
+        if body["decision"]["allowed"]:
+            body["decision"]["remaining"]["per_day"] += body["request"]["amount_micro_usd"]
         body["decision"] |= {"allowed": False, "code": code, "rule": rule}
         body["hold_expires_ms"] = None
 

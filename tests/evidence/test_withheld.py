@@ -159,8 +159,7 @@ def test_trying_merchants_finds_nothing(twins: tuple[World, list[SessionView]]) 
         for file in (whole, withheld):
             assert checked(world, file).verdict is Verdict.VERIFIED
         tried = digests(read(withheld), merchant)
-        assert len(tried) == 20
-        assert sum(digest.encode() in whole for digest in tried) == 10
+        assert sum(digest.encode() in whole for digest in tried) == len(tried) // 2 == 11
         assert not any(digest.encode() in withheld for digest in tried)
 
 
@@ -241,13 +240,15 @@ UNSEEN = {
 """What is withheld can be anything, and the file says so."""
 
 
-@pytest.mark.parametrize("lie", LIES, ids=[lie[0] for lie in LIES])
+FORMED = [lie for lie in LIES if lie[2] != "inclusion"]
+"""The others have no committed form."""
+
+
+@pytest.mark.parametrize("lie", FORMED, ids=[lie[0] for lie in FORMED])
 def test_a_lie_in_what_is_not_withheld_is_named_by_the_same_check(
     told: Story, lie: tuple[str, Change, str]
 ) -> None:
     what, change, check = lie
-    if what in ("the body is empty", "the decision is none", "the request is none"):
-        pytest.skip("a record without the fields of its group has no committed form")
     file, chain = told.relogged(change, withhold=ALL)
     assert failed(told.verify(file, chain)) == UNSEEN.get(what, check)
 

@@ -1,5 +1,6 @@
 """A log that is not the one that was signed does not start; and what does start is re-hashed."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,10 @@ def edit(index: int) -> Callable[[Path], object]:
     def change(data_file: Path) -> None:
         [(body,)] = query(data_file, f"SELECT body FROM records WHERE {AT}", index)
         changed = body.replace(b'_micro_usd":1', b'_micro_usd":2', 1).replace(b'000"', b'001"', 1)
-        changed = changed if changed != body else body.replace(b'"salt":"', b'"salt":"0', 1)
+        if changed == body:
+            changed = re.sub(
+                rb'(?<="salt":")[0-9a-f]', lambda digit: b"1" if digit[0] == b"0" else b"0", body
+            )
         assert changed != body
         assert alter(data_file, f"UPDATE records SET body = ? WHERE {AT}", changed, index) == 1
 
