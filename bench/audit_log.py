@@ -59,8 +59,7 @@ class LogAppend(Contender):
         started = time.perf_counter()
         while (taken := time.perf_counter() - started) < seconds:
             for stream in draw.choices(self.streams, k=_AT_ONCE):
-                raw = self._encoded(scribe, stream, heads[stream])
-                leaf = leaf_hash(raw)
+                _, leaf = self._encoded(scribe, stream, heads[stream])
                 heads[stream] = Head(heads[stream].seq + 1, leaf)
                 tree.append(leaf)
             count += _AT_ONCE
@@ -71,7 +70,7 @@ class LogAppend(Contender):
         if hasattr(self, "opened"):
             self.opened.close()
 
-    def _encoded(self, scribe: Scribe, stream: str, head: Head) -> bytes:
+    def _encoded(self, scribe: Scribe, stream: str, head: Head) -> tuple[bytes, bytes]:
         return encode_record(
             log=scribe.origin,
             workspace=WORKSPACE,

@@ -6,7 +6,7 @@ The only place that chooses an implementation.
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -191,11 +191,13 @@ class Engine:
         """
         return self.lead.anchor()
 
-    def evidence(self, workspace_id: str, session_id: str) -> bytes:
-        """The evidence file of a session."""
+    def evidence(
+        self, workspace_id: str, session_id: str, *, withhold: Collection[str] = ()
+    ) -> bytes:
+        """The evidence file of a session, without the groups to `withhold`: see `Exporter`."""
         view = self.sessions.get(workspace_id, session_id)
         self.lead.sequence()
-        return self._exporter.export(view, self.clock())
+        return self._exporter.export(view, self.clock(), withhold=withhold)
 
     def ready(self) -> dict[str, Any]:
         """Whether decisions can be made, and what is in doubt if not."""

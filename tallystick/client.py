@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -263,9 +263,14 @@ class Client:
         """Sign a checkpoint of the log and anchor it now."""
         return self._object("POST", "/api/v1/log/anchor")
 
-    def evidence(self, session_id: str) -> bytes:
-        """The evidence file of a session, byte for byte."""
-        return self._call("GET", f"/api/v1/sessions/{_part(session_id)}/evidence").content
+    def evidence(self, session_id: str, *, withhold: Sequence[str] = ()) -> bytes:
+        """The evidence file of a session, byte for byte.
+
+        `withhold` names what it does not show: `label`, `merchant`, `user_wallet`.
+        """
+        path = f"/api/v1/sessions/{_part(session_id)}/evidence"
+        query = urlencode({"withhold": list(withhold)}, doseq=True)
+        return self._call("GET", f"{path}?{query}" if query else path).content
 
     def _object(
         self,

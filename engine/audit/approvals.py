@@ -27,7 +27,8 @@ POLICY_CHANGED = "POLICY_CHANGED"
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     request: bytes
-    digest: str
+    digest: str | None
+    """None where it is withheld, with the merchant; it is then known by its id alone."""
     policy_version: int
     expires_ms: int
     keys: set[str] = field(default_factory=set)
@@ -85,6 +86,7 @@ class Approvals:
     def decided(self, record: Record, policy_version: int) -> None:
         """A decision came out as it is recorded; if an approval let it pass, that is used up."""
         approval, decision = record.body["approval"], record.body["decision"]
+        digest = record.body.get("request_digest")
         if approval is None:
             return
         if decision["code"] != REQUIRED_CODE:
@@ -92,7 +94,7 @@ class Approvals:
                 del self._waiting[approval]
         elif approval != _opened_by(record):
             _check_live(self._same(record.body), record, policy_version)
-        elif any(each.digest == record.body["request_digest"] for each in self._waiting.values()):
+        elif any(each.digest == digest for each in self._waiting.values() if digest is not None):
             raise ValueError("an approval of the same request waits already")
 
     def follow(self, record: Record, policy_version: int) -> None:
@@ -102,7 +104,7 @@ class Approvals:
             self._waiting[approval] = self._requested(record, policy_version)
             return
         waiting = self._find(approval)
-        if body["digest"] != waiting.digest:
+        if body.get("digest") != waiting.digest:
             raise ValueError(f"{approval} waits for another request")
         if record.kind == "approval.expired":
             if record.time_ms < waiting.expires_ms:
@@ -130,13 +132,16 @@ class Approvals:
         ttl_ms = _integer(body["expires_ms"]) - record.time_ms
         if not 0 < ttl_ms <= TTL_MAX_MS or previous.time_ms != record.time_ms:
             raise ValueError("its life is not one that an approval can have")
-        if (body["digest"], _integer(body["policy_version"])) != (
-            denial["request_digest"],
+        if (body.get("digest"), _integer(body["policy_version"])) != (
+            denial.get("request_digest"),
             policy_version,
         ):
             raise ValueError("it is of another request or another policy than the denial")
         return _Waiting(
-            canonical.encode(denial["request"]), body["digest"], policy_version, body["expires_ms"]
+            canonical.encode(denial["request"]),
+            body.get("digest"),
+            policy_version,
+            body["expires_ms"],
         )
 
     def _check_refused(self, record: Record, waiting: _Waiting, policy_version: int) -> None:
@@ -161,7 +166,7 @@ class Approvals:
     def _same(self, body: Mapping[str, Any]) -> _Waiting:
         """The approval that a decision names, which waits for the same request."""
         waiting = self._find(body["approval"])
-        asked = body["request_digest"], canonical.encode(body["request"])
+        asked = body.get("request_digest"), canonical.encode(body["request"])
         if asked != (waiting.digest, waiting.request):
             raise ValueError(f"{body['approval']} waits for another request")
         return waiting

@@ -11,13 +11,15 @@ class ChainSilent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A session as the registry's event tells it."""
+    """A session as the registry's event tells it; `log_index` is the event's place in its block,
+    None where the view does not tell it."""
 
     grant_hash: bytes
     owner: str
     consent: str
     block_number: int
     tx_hash: bytes
+    log_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,13 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Anchoring:
-    """A size and root of a log as the anchor registry's event tells them."""
+    """A size and root of a log as the anchor registry's event tells them; `tx_hash` is None where
+    the view does not tell it."""
 
     size: int
     root: bytes
     block_number: int
+    tx_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

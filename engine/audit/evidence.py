@@ -1,8 +1,9 @@
 """The evidence file: one session's half of the tally, in one canonical JSON document.
 
 The file is exactly `canonical.encode(document)` and a newline, so no byte of it is idle. The log's
-Ed25519 key signs everything but the signature itself. What the chain knows (registration,
-revocation, anchors) is not repeated here: the auditor asks the chain.
+Ed25519 key signs everything but the signature itself. Where the registration and the anchors are on
+the chain is told for convenience: the auditor asks the chain. `docs/evidence.md` has the format
+byte by byte, `docs/evidence.schema.json` as a JSON Schema.
 """
 
 import hashlib
@@ -12,14 +13,16 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from engine.audit import canonical
+from engine.audit.chain import Anchoring
 from engine.audit.delegation import Ancestor
+from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 from engine.grant import Grant
 from engine.policy.identifiers import normalise_asset, normalise_chain, normalise_merchant
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
 
-FORMAT = "tallystick.evidence/1"
+FORMAT = "tallystick.evidence/2"
 SIZE_BYTES_MAX = 1 << 30
 
 NOT_PROVEN = (
@@ -34,12 +37,15 @@ NOT_PROVEN = (
     "An RPC endpoint can leave out events, or invent them: ask a second one.",
     "Where consent is none, nobody but the operator vouches for the parameters.",
     "What several sessions spent together, delegated or under a budget, is the operator's word.",
+    "Where merchants are withheld, what the rules on merchants denied is the operator's word.",
+    "The discrepancies are those that the operator's server found and kept.",
 )
 """What a verified file does not show. It stands in every file and is a part of the format."""
 
 _FAMILY = b"tallystick.evidence/"
-_SEAL_DOMAIN = b"tallystick/evidence/1\n"
+_SEAL_DOMAIN = b"tallystick/evidence/2\n"
 _DECIMAL = re.compile("0|[1-9][0-9]{0,77}")
+_SEVERITIES = ("critical", "warning", "info")
 
 
 class EvidenceError(ValueError):
@@ -48,11 +54,24 @@ class EvidenceError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record in the file: its index in the log, its raw bytes, its inclusion proof."""
+    """A record in the file: its index in the log, its bytes, its inclusion proof.
+
+    With `openings` the bytes are the record's committed form, of which these groups are shown.
+    """
 
     index: int
     raw: bytes
     proof: tuple[bytes, ...]
+    openings: Mapping[str, Opening] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Where the registration's event was on the chain when the file was made."""
+
+    block_number: int
+    log_index: int
+    tx_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +98,18 @@ class Evidence:
     owner_signature: bytes | None
     public_key: bytes
     token_id: bytes
+    registration: Coordinates
     checkpoint: str | None
+    anchored: Sequence[Anchoring]
+    """The anchors that the file rests on, as they were when it was made; the last is the
+    checkpoint's."""
     consistency: Sequence[tuple[bytes, ...]]
-    """Proofs between consecutive anchors, the last of which is the checkpoint's."""
+    """Proofs between consecutive anchors."""
     records: Sequence[Entry]
     tail: Sequence[Entry]
+    withheld: frozenset[str]
+    """The groups that no record of the file shows."""
+    discrepancies: Sequence[Mapping[str, Any]]
 
 
 def log_salt(verifier_key: str) -> bytes:
@@ -129,7 +155,8 @@ def parse_evidence(file: bytes) -> Evidence:
 def _read(document: dict[str, Any]) -> Evidence:
     _fields(
         document,
-        "format made_ms chain log session checkpoint consistency records tail not_proven signature",
+        "format made_ms chain log session registration checkpoint anchors consistency records tail "
+        "withheld discrepancies not_proven signature",
     )
     chain = _fields(document["chain"], "chain_id registry anchors")
     log = _fields(document["log"], "id origin verifier_key")
@@ -138,8 +165,10 @@ def _read(document: dict[str, Any]) -> Evidence:
         "id workspace type label grant grant_hash consent ancestors owner_signature public_key "
         "token_id",
     )
-    if type(document["made_ms"]) is not int or document["made_ms"] < 0:
-        raise ValueError("made_ms is not a time")
+    _count(document["made_ms"])
+    withheld = _list(document["withheld"])
+    if withheld != [name for name in WITHHOLDABLE if name in withheld]:
+        raise ValueError("what is withheld is not a sorted list of what can be")
     if document["not_proven"] != list(NOT_PROVEN):
         raise ValueError("the file does not say what it does not prove")
     if not _DECIMAL.fullmatch(chain["chain_id"]):
@@ -164,11 +193,49 @@ def _read(document: dict[str, Any]) -> Evidence:
         owner_signature=_signature(session["owner_signature"]),
         public_key=read_hex(session["public_key"], 65),
         token_id=read_hex(session["token_id"], 32),
+        registration=_coordinates(document["registration"]),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
+        anchored=tuple(_anchoring(item) for item in _list(document["anchors"])),
         consistency=tuple(_proof(item) for item in _list(document["consistency"])),
         records=tuple(_entry(item, proven=True) for item in _list(document["records"])),
         tail=tuple(_entry(item, proven=False) for item in _list(document["tail"])),
+        withheld=frozenset(withheld),
+        discrepancies=tuple(
+            _discrepancy(item, told=not withheld) for item in _list(document["discrepancies"])
+        ),
     )
+
+
+def _coordinates(item: Any) -> Coordinates:
+    _fields(item, "block_number log_index tx_hash")
+    return Coordinates(
+        _count(item["block_number"]), _count(item["log_index"]), read_hex(item["tx_hash"], 32)
+    )
+
+
+def _anchoring(item: Any) -> Anchoring:
+    _fields(item, "size root block_number tx_hash")
+    return Anchoring(
+        _count(item["size"]),
+        read_hex(item["root"], HASH_BYTES),
+        _count(item["block_number"]),
+        read_hex(item["tx_hash"], 32),
+    )
+
+
+def _discrepancy(item: Any, *, told: bool) -> Mapping[str, Any]:
+    """With anything withheld its evidence is, too: it could tell what is."""
+    _fields(item, "kind severity evidence first_seen_ms last_seen_ms resolved_ms")
+    _text(item["kind"])
+    if item["severity"] not in _SEVERITIES:
+        raise ValueError("a discrepancy has no severity")
+    if not (isinstance(item["evidence"], dict) if told else item["evidence"] is None):
+        raise ValueError("a discrepancy has no evidence, or some though it is withheld")
+    for name in ("first_seen_ms", "last_seen_ms"):
+        _count(item[name])
+    if item["resolved_ms"] is not None:
+        _count(item["resolved_ms"])
+    return dict(item)
 
 
 def _ancestor(item: Any) -> Ancestor:
@@ -182,11 +249,27 @@ def _signature(value: Any) -> bytes | None:
 
 
 def _entry(item: Any, *, proven: bool) -> Entry:
-    _fields(item, "index record proof" if proven else "index record")
+    whole = "openings" not in item
+    names = ("index", "record", "" if whole else "openings", "proof" if proven else "")
+    _fields(item, " ".join(names))
     if type(item["index"]) is not int:
         raise ValueError("an index is not an integer")
     proof = _proof(item["proof"]) if proven else ()
-    return Entry(item["index"], _text(item["record"]).encode(), proof)
+    openings = None if whole else _openings(item["openings"])
+    return Entry(item["index"], _text(item["record"]).encode(), proof, openings)
+
+
+def _openings(item: Any) -> dict[str, Opening]:
+    if not isinstance(item, dict) or not item.keys() <= set(WITHHOLDABLE):
+        raise ValueError("what is opened is not what can be withheld")
+    for opening in item.values():
+        _fields(opening, "salt value")
+        if not isinstance(opening["value"], dict):
+            raise TypeError("an opening has no value")
+    return {
+        name: Opening(read_hex(opening["salt"], FIELD_SALT_BYTES), opening["value"])
+        for name, opening in item.items()
+    }
 
 
 def _proof(nodes: Any) -> tuple[bytes, ...]:
@@ -224,6 +307,13 @@ def _fields(value: Any, names: str) -> dict[str, Any]:
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError("expected a list")
+    return value
+
+
+def _count(value: Any) -> int:
+    """A number of blocks, records or milliseconds."""
+    if type(value) is not int or value < 0:
+        raise ValueError("expected a whole number that is not negative")
     return value
 
 

@@ -1,22 +1,39 @@
-"""A record: one entry of the audit log, as the bytes that are hashed.
+"""A record: one entry of the audit log, and the bytes of it that are hashed.
 
 Every record belongs to a stream (a session, or a workspace for what is about no session), counts
 up in it and names the hash of the one before: each session has a chain of its own inside the log.
-The salt keeps a proof's neighbouring hashes from being guessed.
+
+A record is kept whole, with its private salt. What the tree's leaf is made of (RFC 6962) is its
+committed form: commitments stand in the place of the groups that can be withheld from who is shown
+the record (`engine.audit.disclosure`), and the salt, from which theirs come, is left out. Of a
+record in which nothing can be withheld the committed form is the record itself. Either way a salt
+keeps the neighbouring hashes in a proof from being guessed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from engine.audit import canonical
+from engine.audit.disclosure import (
+    FIELD_SALT_BYTES,
+    GROUPS,
+    Fields,
+    Opening,
+    check_absent,
+    field_salt,
+    join,
+    split,
+)
 from engine.audit.merkle import HASH_BYTES, leaf_hash
 
-FORMAT = "tallystick.record/1"
+FORMAT = "tallystick.record/2"
 SALT_BYTES = 16
-_FIELDS = frozenset(
-    ("body", "kind", "log", "prev", "salt", "seq", "stream", "time_ms", "v", "workspace")
-)
+_COMMON = ("body", "kind", "log", "prev", "seq", "stream", "time_ms", "v", "workspace")
+_WHOLE = frozenset((*_COMMON, "salt"))
+_COMMITTED = frozenset((*_COMMON, "commitments"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +44,20 @@ class Head:
     prev: bytes | None = None
 
 
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+_KIND = msgspec.json.Decoder(_Kind)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record read back from its bytes."""
+    """A record read back from its bytes.
+
+    `raw` is what was read, whole or in committed form, and `hash` its leaf hash either way. The
+    body lacks the groups in `withheld`.
+    """
 
     raw: bytes
     hash: bytes
@@ -41,6 +69,7 @@ class Record:
     time_ms: int
     kind: str
     body: Mapping[str, Any]
+    withheld: frozenset[str] = frozenset()
 
 
 def encode_record(
@@ -53,35 +82,73 @@ def encode_record(
     kind: str,
     body: Mapping[str, Any],
     salt: bytes,
-) -> bytes:
-    """The canonical bytes of a new record.
+) -> tuple[bytes, bytes]:
+    """The canonical bytes of a new record, and its hash.
 
-    `body` holds JSON values with ASCII keys, integers below 2^53; it is not looked at again here.
+    `body` holds JSON values with ASCII keys, integers below 2^53, and the fields of all groups of
+    its kind; it is not looked at again here.
     """
-    return canonical.encode_own(
-        {
-            "v": FORMAT,
-            "log": log,
-            "workspace": workspace,
-            "stream": stream,
-            "seq": head.seq,
-            "prev": None if head.prev is None else head.prev.hex(),
-            "time_ms": time_ms,
-            "kind": kind,
-            "body": body,
-            "salt": salt.hex(),
-        }
-    )
+    record = {
+        "v": FORMAT,
+        "log": log,
+        "workspace": workspace,
+        "stream": stream,
+        "seq": head.seq,
+        "prev": None if head.prev is None else head.prev.hex(),
+        "time_ms": time_ms,
+        "kind": kind,
+        "body": body,
+        "salt": salt.hex(),
+    }
+    raw = canonical.encode_own(record)
+    if kind not in GROUPS:
+        return raw, leaf_hash(raw)
+    committed, _ = _committed(record, salt, canonical.encode_own)
+    return raw, leaf_hash(canonical.encode_own(committed))
 
 
-def decode_record(raw: bytes) -> Record:
-    """Read a record.
+def record_hash(raw: bytes) -> bytes:
+    """The hash of a whole record, for who needs nothing else of it.
 
     Raises:
-        canonical.CanonicalError: the bytes are not a canonical record of this format.
+        canonical.CanonicalError: the bytes are not a whole record.
+    """
+    try:
+        kind = _KIND.decode(raw).kind
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise canonical.CanonicalError(f"not a record: {error}") from error
+    # Where every byte is hashed as it is, no byte can be another.
+    return decode_record(raw).hash if kind in GROUPS else leaf_hash(raw)
+
+
+def committed_form(
+    raw: bytes, withheld: Collection[str]
+) -> tuple[bytes, Mapping[str, Opening] | None]:
+    """What to show of a record in which these groups are withheld, and the openings of the others.
+
+    None for the openings: there is nothing to withhold in such a record, so it is shown whole.
+
+    Raises:
+        canonical.CanonicalError: the bytes are not a whole record.
+    """
+    record = decode_record(raw)
+    if GROUPS.get(record.kind, {}).keys().isdisjoint(withheld):
+        return raw, None
+    data = canonical.decode_object(raw)
+    committed, openings = _committed(data, bytes.fromhex(data["salt"]), canonical.encode)
+    shown = {name: opening for name, opening in openings.items() if name not in withheld}
+    return canonical.encode(committed), shown
+
+
+def decode_record(raw: bytes, openings: Mapping[str, Opening] | None = None) -> Record:
+    """Read a whole record, or its committed form with the openings of what is not withheld of it.
+
+    Raises:
+        canonical.CanonicalError: the bytes are not a canonical record of this format, or an opening
+            is not what the record commits to.
     """
     data = canonical.decode_object(raw)
-    if data.keys() != _FIELDS or data["v"] != FORMAT:
+    if data.keys() != (_WHOLE if openings is None else _COMMITTED) or data["v"] != FORMAT:
         raise canonical.CanonicalError(f"not a record of format {FORMAT}")
     strings = (data["log"], data["workspace"], data["stream"], data["kind"])
     if (
@@ -92,12 +159,23 @@ def decode_record(raw: bytes) -> Record:
         raise canonical.CanonicalError("a field of the record has the wrong type")
     try:
         prev = None if data["prev"] is None else read_hex(data["prev"], HASH_BYTES)
-        read_hex(data["salt"], SALT_BYTES)
+        salt = read_hex(data["salt"], SALT_BYTES) if openings is None else b""
     except ValueError as error:
         raise canonical.CanonicalError(f"prev or salt: {error}") from error
+    groups = GROUPS.get(data["kind"], {})
+    body, hashed, withheld = data["body"], raw, groups.keys() - (openings or {}).keys()
+    try:
+        if openings is not None:
+            body = _opened(data, groups, openings)
+        elif groups:
+            # Keys that are not ASCII have another order, which only the slower encoder knows.
+            encode = canonical.encode_own if raw.isascii() else canonical.encode
+            hashed, withheld = encode(_committed(data, salt, encode)[0]), set()
+    except (KeyError, TypeError, ValueError) as error:
+        raise canonical.CanonicalError(f"a group that can be withheld: {error}") from error
     return Record(
         raw=raw,
-        hash=leaf_hash(raw),
+        hash=leaf_hash(hashed),
         log=data["log"],
         workspace=data["workspace"],
         stream=data["stream"],
@@ -105,8 +183,47 @@ def decode_record(raw: bytes) -> Record:
         prev=prev,
         time_ms=data["time_ms"],
         kind=data["kind"],
-        body=data["body"],
+        body=body,
+        withheld=frozenset(withheld),
     )
+
+
+def _committed(
+    record: Mapping[str, Any], salt: bytes, encode: Callable[[object], bytes]
+) -> tuple[dict[str, Any], dict[str, Opening]]:
+    """The committed form of a whole record, and the openings of all its groups."""
+    body, commitments, openings = record["body"], {}, {}
+    for name, fields in GROUPS[record["kind"]].items():
+        body, value = split(body, fields)
+        openings[name] = opening = Opening(field_salt(salt, name), value)
+        commitments[name] = opening.commitment(encode).hex()
+    committed = {**record, "body": body, "commitments": commitments}
+    del committed["salt"]
+    return committed, openings
+
+
+def _opened(
+    data: Mapping[str, Any], groups: Mapping[str, Fields], openings: Mapping[str, Opening]
+) -> dict[str, Any]:
+    """The body of a committed form with the groups that are opened."""
+    body, commitments = data["body"], data["commitments"]
+    if not groups or not isinstance(commitments, dict) or commitments.keys() != groups.keys():
+        raise ValueError("it commits to other groups than its kind has")
+    if not openings.keys() <= groups.keys():
+        raise ValueError("an opening is of a group that its kind does not have")
+    for name, fields in groups.items():
+        commitment = read_hex(commitments[name], HASH_BYTES)
+        opening = openings.get(name)
+        if opening is None:
+            check_absent(body, fields)
+        elif (
+            len(opening.salt) != FIELD_SALT_BYTES
+            or opening.commitment(canonical.encode) != commitment
+        ):
+            raise ValueError(f"the opening of {name} is not what the record commits to")
+        else:
+            body = join(body, opening.value, fields)
+    return dict(body)
 
 
 def read_hex(value: object, length: int) -> bytes:

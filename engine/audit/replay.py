@@ -7,18 +7,21 @@ refused by an explicit test, never by an `assert`: an auditor may run Python wit
 The budgets of an agent or a workspace are not in the records of one session. Of a denial by one of
 them it follows that every other rule before it allowed the payment; what the budget held is the
 operator's word.
+
+Where the merchants of payments are withheld, `engine.audit.blind` says what is still decided again.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from engine.audit import canonical
 from engine.audit.approvals import Approvals
+from engine.audit.blind import check_blindly, without_merchants
 from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering
 from engine.audit.record import Record
-from engine.audit.usage import Usage, decide_again, integer, read_asked
+from engine.audit.usage import Asked, Usage, decide_again, integer, read_asked
 from engine.grant import Grant
 from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
 from engine.policy.explain import Explanation, explain
@@ -52,12 +55,18 @@ class ReplayError(ValueError):
 
 
 class Replay:
-    """One session's budget as its records tell it; feed the records in order."""
+    """One session's budget as its records tell it; feed the records in order.
 
-    def __init__(self, grant: Grant, grant_hash: bytes) -> None:
+    `withheld` are the groups that no record shows; where that is the merchants, `usage` is under
+    the policy without its rules on merchants.
+    """
+
+    def __init__(self, grant: Grant, grant_hash: bytes, *, withheld: Collection[str] = ()) -> None:
         self._grant = grant
         self._grant_hash = grant_hash.hex()
-        self.usage = Usage(grant.policy())
+        self._blind = "merchant" in withheld
+        self._policy = grant.policy()
+        self.usage = Usage(self._visible(self._policy))
         self.policy_version = 1
         self.restrictions: tuple[str, ...] = ()
         self.lowered: tuple[Lowering, ...] = ()
@@ -69,6 +78,8 @@ class Replay:
         self.registration: Mapping[str, Any] | None = None
         """The body of the last record of a registration on the chain."""
         self.decisions = 0
+        self.taken_as_told = 0
+        """How many of them rest on what is withheld: denials by rules that could not be asked."""
         self.allowed_ms: list[int] = []
         """The times of all allowed decisions, in order."""
         self.allowed_chain_ms: list[int] = []
@@ -168,15 +179,17 @@ class Replay:
         if not isinstance(body["restrictions"], list):
             raise TypeError("restrictions are a list")
         self.restrictions = tuple(body["restrictions"])
-        self.usage.enforce(self._policy())
+        self._policy = self._in_force()
+        self.usage.enforce(self._visible(self._policy))
 
     def _lowered(self, kind: str, body: Mapping[str, Any]) -> None:
         if self.state not in LOWERED_STATES or body["state"] != self.state:
             raise ValueError(f"the session was {self.state}")
         self.lowered = follow_lowering(self.lowered, kind, body)
-        self.usage.limit(self._policy().limits)
+        self._policy = self._in_force()
+        self.usage.limit(self._policy.limits)
 
-    def _policy(self) -> Policy:
+    def _in_force(self) -> Policy:
         return self._grant.policy(self.restrictions, (each.limits for each in self.lowered))
 
     def _decided(self, record: Record, body: Mapping[str, Any]) -> None:
@@ -188,18 +201,14 @@ class Replay:
         asked = read_asked(record)
         if asked.standing not in (STANDING_OF_STATE[self.state], Standing.MISMATCH):
             raise ValueError(f"the session was {self.state}, not {asked.standing.value}")
-        recorded = asked.recorded
         self._approvals.check_waived(record, self.policy_version)
-        decision = decide_again(self.usage, asked)
-        # As bytes, because to Python 1 equals True.
-        if canonical.encode_own(decision.to_json()) != canonical.encode_own(recorded):
-            raise ValueError(
-                f"the policy decides {decision.code} ({decision.rule}), "
-                f"the record says {recorded.get('code')}, or differs in its facts"
-            )
+        if self._blind:
+            self.taken_as_told += check_blindly(self._policy, self.usage, asked)
+        else:
+            self._check_decision(asked)
         self._approvals.decided(record, self.policy_version)
         self.decisions += 1
-        if not decision.allowed:
+        if not asked.recorded["allowed"]:
             if body["hold_expires_ms"] is not None:
                 raise ValueError("a denied payment holds nothing")
             return
@@ -212,6 +221,19 @@ class Replay:
         self.allowed_chain_ms.append(asked.chain_time_ms)
         self.allowed_tokens.add(asked.request.token)
         self.allowed_unregistered |= self.registration is None
+
+    def _check_decision(self, asked: Asked) -> None:
+        recorded, decision = asked.recorded, decide_again(self.usage, asked)
+        # As bytes, because to Python 1 equals True.
+        if canonical.encode_own(decision.to_json()) != canonical.encode_own(recorded):
+            raise ValueError(
+                f"the policy decides {decision.code} ({decision.rule}), "
+                f"the record says {recorded.get('code')}, or differs in its facts"
+            )
+
+    def _visible(self, policy: Policy) -> Policy:
+        """What of a policy can be replayed."""
+        return without_merchants(policy) if self._blind else policy
 
     def _ended(self, record: Record, body: Mapping[str, Any]) -> None:
         if body["payment"] not in self._expires_ms:

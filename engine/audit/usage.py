@@ -82,7 +82,7 @@ class Asked:
 
 
 def read_asked(record: Record) -> Asked:
-    """Read the record of a decision.
+    """Read the record of a decision; a merchant that is withheld is None.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: it is not of the form of one.
@@ -171,7 +171,7 @@ def _request(asked: Mapping[str, Any]) -> PaymentRequest:
         raise ValueError("token_priced is not true or false")
     return PaymentRequest(
         amount=amount,
-        merchant=asked["merchant"],
+        merchant=asked.get("merchant"),
         token=asked["token"],
         chain=asked["chain"],
         permission=asked["permission"],

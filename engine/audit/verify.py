@@ -10,8 +10,10 @@
  7  anchor        the checkpoint is signed, the chain holds its size and root, and every anchor
                   since the registration is the beginning of the next (RFC 9162 section 2.1.4.2)
  8  inclusion     every record is under the anchored root (RFC 9162 section 2.1.3.2)
- 9  sequence      the session's records are complete, chained and in order
-10  replay        every decision comes out the same from the records alone
+ 9  sequence      the session's records are complete, chained, in order, and what is withheld of
+                  them is what the file says is
+10  replay        every decision comes out the same from the records alone, as far as they are
+                  not withheld
 11  life          registration, revocation, times and end in the records fit what the chain says
 12  spends        everything the session's key moved on the chain is bound to an allowed record
 13  tail          nothing is left that no anchor covers yet
@@ -24,21 +26,21 @@ address and an RPC URL from somewhere other than the file. An RPC that leaves ou
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
 
 from cryptography.exceptions import InvalidSignature
 
-from engine.audit import canonical
+from engine.audit.anchored import check_anchors, check_places, moved
+from engine.audit.canonical import CanonicalError
 from engine.audit.chain import Anchoring, ChainSilent, ChainView, Registration
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note, public_key_of
 from engine.audit.delegation import check_line
 from engine.audit.evidence import Evidence, EvidenceError, log_salt, parse_evidence, seal_message
 from engine.audit.life import Life
-from engine.audit.merkle import leaf_hash
-from engine.audit.proofs import ProofError, verify_consistency, verify_inclusion
-from engine.audit.record import Record, decode_record
+from engine.audit.proofs import ProofError, verify_inclusion
+from engine.audit.record import Record
 from engine.audit.replay import Replay, ReplayError
 from engine.audit.report import Check, Finding, Report, Verdict, make_check, summary, tampered
+from engine.audit.sequence import Read, check_sequence, read_records
 from engine.grant import Domain
 from engine.policy.money import format_usd
 
@@ -67,7 +69,10 @@ def verify(file: bytes, chain: ChainView, *, registry: str) -> Report:
         evidence = parse_evidence(file)
     except EvidenceError as error:
         return Report((make_check(1, "format", Verdict.TAMPERED, str(error)),))
-    checks = [make_check(1, "format", Verdict.VERIFIED, f"{len(file)} bytes of canonical evidence")]
+    read = f"{len(file)} bytes of canonical evidence"
+    if evidence.withheld:
+        read += f"; withheld: {', '.join(sorted(evidence.withheld))}"
+    checks = [make_check(1, "format", Verdict.VERIFIED, read)]
     by_name: dict[str, Check] = {}
     for name, step in _Run(evidence, chain, registry.lower()).steps():
         needed = (by_name[need] for need in _NEEDS.get(name, ()))
@@ -96,7 +101,7 @@ class _Run:
         self.registry = registry
         self.grant_hash = evidence.grant.hash()
         self.records: list[Record] = []
-        self.replay = Replay(evidence.grant, self.grant_hash)
+        self.replay = self._new_replay()
 
     def steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "seal", self.seal
@@ -119,7 +124,9 @@ class _Run:
             key.verify(self.evidence.signature, seal_message(self.evidence.content))
         except (NoteError, InvalidSignature):
             raise tampered("the log's key did not sign this file as it is") from None
-        return f"signed by {self.evidence.log_origin}"
+        noted = len(self.evidence.discrepancies)
+        note = f"; the operator's server noted {noted} discrepancies" if noted else ""
+        return f"signed by {self.evidence.log_origin}{note}"
 
     # 3
     def same_chain(self) -> str:
@@ -154,6 +161,11 @@ class _Run:
         found = self._registration
         if found.grant_hash != self.grant_hash:
             raise tampered("the registry holds other parameters than the file's grant")
+        told = evidence.registration
+        if (told.block_number, told.tx_hash) != (found.block_number, found.tx_hash) or (
+            found.log_index not in (None, told.log_index)
+        ):
+            raise moved("the registration", told.block_number, found.block_number)
         return f"in block {found.block_number}, transaction 0x{found.tx_hash.hex()}"
 
     # 5
@@ -193,17 +205,23 @@ class _Run:
     # 7
     def anchor(self) -> str:
         if self.evidence.checkpoint is None:
-            if self.evidence.records or self.evidence.consistency:
+            evidence = self.evidence
+            if evidence.records or evidence.consistency or evidence.anchored:
                 raise tampered("records claim an anchor that the file does not name")
             raise Finding(Verdict.PENDING, "nothing of this log is anchored yet")
         checkpoint = self._checkpoint
         found = self._anchoring
         if found.root != checkpoint.root:
             raise tampered(f"the chain holds another root for size {checkpoint.size}")
+        told, size = self.evidence.anchored, checkpoint.size
+        anchors = [anchoring for anchoring in self._anchorings if anchoring.size <= size]
+        since = self._registration.block_number
+        older = check_anchors(told, self.evidence.consistency, anchors, since)
+        check_places(told, anchors)
         note = f"size {found.size}, root {found.root.hex()[:16]}…, in block {found.block_number}"
-        if older := self._check_consistency():
+        if older:
             note += f"; of one log with {older} older anchors"
-        if newer := sum(anchoring.size > checkpoint.size for anchoring in self._anchorings):
+        if newer := len(self._anchorings) - len(anchors):
             note += f"; {newer} newer anchors are not in this file"
         return note
 
@@ -213,58 +231,39 @@ class _Run:
         if not evidence.records:
             return "no record claims to be anchored"
         checkpoint = self._checkpoint
-        for entry in evidence.records:
+        size, root = checkpoint.size, checkpoint.root
+        for entry, record in zip(evidence.records, self._read, strict=False):
             try:
-                leaf = leaf_hash(entry.raw)
-                verify_inclusion(leaf, entry.index, checkpoint.size, entry.proof, checkpoint.root)
-            except ProofError as error:
+                if isinstance(record, CanonicalError):
+                    raise record
+                verify_inclusion(record.hash, entry.index, size, entry.proof, root)
+            except (CanonicalError, ProofError) as error:
                 raise tampered(f"record at log index {entry.index}: {error}") from error
         return f"{len(evidence.records)} records"
 
     # 9
     def sequence(self) -> str:
-        evidence = self.evidence
-        of_session = (evidence.log_origin, evidence.workspace, evidence.session_id)
-        records: list[Record] = []
-        last_index, prev, time_ms = -1, None, 0
-        for seq, entry in enumerate((*evidence.records, *evidence.tail)):
-            try:
-                record = decode_record(entry.raw)
-            except canonical.CanonicalError as error:
-                raise tampered(f"record {seq}: {error}") from error
-            if (record.log, record.workspace, record.stream) != of_session:
-                raise tampered(f"record {seq} is of another log or session")
-            if (record.seq, record.prev) != (seq, prev) or entry.index <= last_index:
-                raise tampered(f"record {seq} does not follow the record before it")
-            if record.time_ms < time_ms:
-                raise tampered(f"record {seq} is earlier than the record before it")
-            last_index, prev, time_ms = entry.index, record.hash, record.time_ms
-            records.append(record)
-        if not records:
-            raise tampered("there is no record of the session's creation")
-        created = {name: records[0].body.get(name) for name in ("grant", "type", "label")}
-        grant = evidence.grant.to_json()
-        if canonical.encode(created) != canonical.encode(
-            {"grant": grant, "type": evidence.session_type, "label": evidence.label}
-        ):
-            raise tampered("the session was created with another grant, type or label")
-        if evidence.grant.workspace != evidence.workspace:
-            raise tampered("the grant is for another workspace")
-        self.records = records
-        return f"{len(records)} records, unbroken"
+        self.records = check_sequence(self.evidence, self._read)
+        return f"{len(self.records)} records, unbroken"
 
     # 10
     def replayed(self) -> str:
-        replay = Replay(self.evidence.grant, self.grant_hash)
+        replay = self._new_replay()
         try:
             replay.feed(self.records)
         except ReplayError as error:
             raise tampered(str(error)) from error
         self.replay = replay
-        return (
+        note = (
             f"{replay.decisions} decisions, {len(replay.allowed_ms)} allowed, "
             f"{format_usd(replay.captured_micro_usd)} captured"
         )
+        if "merchant" in self.evidence.withheld:
+            note += (
+                f"; the merchants of {replay.decisions} payments are withheld, so rules on "
+                f"merchants are not replayed: {replay.taken_as_told} denials are taken as told"
+            )
+        return note
 
     # 11
     def life(self) -> str:
@@ -321,31 +320,13 @@ class _Run:
             raise Finding(Verdict.PENDING, f"the last {len(tail)} records are not anchored yet")
         return "every record is anchored"
 
-    def _check_consistency(self) -> int:
-        """Compare the anchors from the registration on; return how many are older than the file's.
+    def _new_replay(self) -> Replay:
+        evidence = self.evidence
+        return Replay(evidence.grant, self.grant_hash, withheld=evidence.withheld)
 
-        Proofs that reach further back are welcome: a reorganisation can have moved the
-        registration on since the file was made.
-        """
-        proofs = self.evidence.consistency
-        size, since = self._checkpoint.size, self._registration.block_number
-        anchors = [anchoring for anchoring in self._anchorings if anchoring.size <= size]
-        bound = sum(anchoring.block_number >= since for anchoring in anchors)
-        if not bound - 1 <= len(proofs) < len(anchors):
-            raise tampered(
-                f"{len(proofs)} consistency proofs, but {bound} anchors since the session's "
-                "registration"
-            )
-        pairs = pairwise(anchors[-1 - len(proofs) :])
-        for (older, newer), proof in zip(pairs, proofs, strict=True):
-            try:
-                verify_consistency(older.size, older.root, newer.size, newer.root, proof)
-            except ProofError as error:
-                raise tampered(
-                    f"the anchor of size {older.size} is not shown to be the beginning of the one "
-                    f"of size {newer.size}: {error}"
-                ) from error
-        return len(proofs)
+    @cached_property
+    def _read(self) -> list[Read]:
+        return read_records((*self.evidence.records, *self.evidence.tail))
 
     @property
     def _tokens(self) -> set[str]:

@@ -52,6 +52,7 @@ class GatewayView:
             consent=contracts.CONSENT[consent],
             block_number=event.log.block_number,
             tx_hash=event.log.tx_hash,
+            log_index=event.log.log_index,
         )
 
     def revocation(self, registry: str, token_id: bytes) -> Revocation | None:
@@ -71,7 +72,12 @@ class GatewayView:
         """See `ChainView`."""
         events = self._events(contracts.ANCHOR_REGISTRY, anchors, "Anchored", log_id)
         found = [
-            Anchoring(event.args["size"], event.args["root"], event.log.block_number)
+            Anchoring(
+                event.args["size"],
+                event.args["root"],
+                event.log.block_number,
+                event.log.tx_hash,
+            )
             for event in events
         ]
         size, root, _ = self._state(contracts.ANCHOR_REGISTRY, anchors, "latest", log_id)

@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
+from engine.audit.canonical import CanonicalError
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note
-from engine.audit.merkle import HASH_BYTES, Tree, leaf_hash
-from engine.audit.record import Head
+from engine.audit.merkle import HASH_BYTES, Tree
+from engine.audit.record import Head, record_hash
 from engine.db.database import Read
 from engine.db.tables import BudgetEntry, CheckpointRow, LogBatch, Record, table
-from engine.errors import CannotStart
+from engine.errors import CannotStart, Unavailable
 from engine.ledger.stream import BUDGET_PREFIX
 
 _RECORDS_COMPARED = 4096
@@ -111,7 +112,7 @@ class Log:
         rows = read(stored.execution_options(yield_per=_RECORDS_COMPARED))
         for part in rows.partitions():
             found_ids, bodies = zip(*part, strict=True)
-            found = list(map(leaf_hash, bodies))
+            found = list(map(_hash, bodies))
             end = count + len(found)
             if list(found_ids) != ids[count:end] or found != hashes[count:end]:
                 if not set(ids).issuperset(found_ids):
@@ -124,7 +125,7 @@ class Log:
 
 
 def _tell_first(
-    batches: Sequence[Any], expected: Iterable[tuple[int, bytes]], found: Mapping[int, bytes]
+    batches: Sequence[Any], expected: Iterable[tuple[int, bytes]], found: Mapping[int, bytes | None]
 ) -> NoReturn:
     """Name the first record that is not what was expected; there is one."""
     wrong = next(record_id for record_id, known in expected if found.get(record_id) != known)
@@ -160,7 +161,11 @@ def _placed(read: Read) -> int:
 
 
 def stored_head(read: Read, stream: str) -> Head:
-    """Where a stream ends by its last record, or a budget by its last entry."""
+    """Where a stream ends by its last record, or a budget by its last entry.
+
+    Raises:
+        Unavailable: that record is none any more.
+    """
     if stream.startswith(BUDGET_PREFIX):
         latest = read(sa.select(sa.func.max(_entries.c.seq)).where(_entries.c.budget == stream))
         seq = latest.scalar_one()
@@ -171,7 +176,22 @@ def stored_head(read: Read, stream: str) -> Head:
         .order_by(_records.c.seq.desc())
         .limit(1)
     ).first()
-    return Head() if last is None else Head(last.seq + 1, leaf_hash(last.body))
+    if last is None:
+        return Head()
+    prev = _hash(last.body)
+    if prev is None:
+        raise Unavailable(
+            f"record {last.seq} of {stream} is damaged in the database", code="session_damaged"
+        )
+    return Head(last.seq + 1, prev)
+
+
+def _hash(body: bytes) -> bytes | None:
+    """The hash of a stored record; None if it is none."""
+    try:
+        return record_hash(body)
+    except CanonicalError:
+        return None
 
 
 def _split(hashes: bytes) -> list[bytes]:

@@ -20,7 +20,6 @@ import sqlalchemy as sa
 import structlog
 
 from engine.audit.canonical import encode_own
-from engine.audit.merkle import leaf_hash
 from engine.audit.record import SALT_BYTES, Head, encode_record
 from engine.clock import Clock
 from engine.db.database import Database, Turn
@@ -138,7 +137,7 @@ class Batch:
     def record(self, stream: Stream, kind: str, body: dict[str, Any]) -> int:
         """Append to the audit log and return the record's id."""
         head = self.head(stream.id)
-        raw = encode_record(
+        raw, leaf = encode_record(
             log=self._scribe.origin,
             workspace=stream.workspace_id,
             stream=stream.id,
@@ -148,7 +147,6 @@ class Batch:
             body=body,
             salt=self._scribe.salt(),
         )
-        leaf = leaf_hash(raw)
         record_id = self._turn.batch + len(self._leaves)
         self._heads[stream.id] = self._moved[stream.id] = Head(head.seq + 1, leaf)
         self.insert(

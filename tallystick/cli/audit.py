@@ -39,14 +39,26 @@ def evidence(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the file.")] = Path(
         "evidence.json"
     ),
+    withhold: Annotated[
+        str | None,
+        typer.Option(
+            help="What not to show, with commas between: label, merchant, user_wallet. "
+            "All else can still be verified."
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
     """Write the evidence file of a session."""
+    from engine.audit.disclosure import WITHHOLDABLE
     from engine.errors import InvalidInput
 
+    withheld = [] if withhold is None else [name.strip() for name in withhold.split(",")]
+    for name in withheld:
+        if name not in WITHHOLDABLE:
+            raise InvalidInput("--withhold", f"{name!r} is none of: {', '.join(WITHHOLDABLE)}")
     with as_operator(url, api_key) as client:
-        file = client.evidence(session_id)
+        file = client.evidence(session_id, withhold=withheld)
     try:
         output.write_bytes(file)
     except OSError as error:

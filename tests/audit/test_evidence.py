@@ -51,7 +51,7 @@ def test_the_seal_covers_everything_but_itself_under_a_name_of_its_own(told: Sto
     document = told.document
     del document["signature"]
     message = seal_message(evidence.content)
-    assert message == b"tallystick/evidence/1\n" + canonical.encode(document)
+    assert message == b"tallystick/evidence/2\n" + canonical.encode(document)
     told.log_key.public_key().verify(evidence.signature, message)
 
 
@@ -76,42 +76,78 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def objects(document: Document) -> list[tuple[Any, ...]]:
-    """Where the objects of the file are."""
-    return [path for path in paths(document) if isinstance(at(document, path), dict)]
+    """Where the objects of the file are; the value of an opening is for its record to judge."""
+    return [
+        path
+        for path in paths(document)
+        if isinstance(at(document, path), dict) and "value" not in path
+    ]
 
 
-def test_no_field_can_be_added_anywhere(told: Story) -> None:
-    for path in objects(told.document):
-        document = told.document
+WHICH = pytest.mark.parametrize("which", ["full", "small_blind"])
+
+
+@WHICH
+def test_no_field_can_be_added_anywhere(told: Story, which: str) -> None:
+    file = getattr(told, which)
+    for path in objects(read(file)):
+        document = read(file)
         at(document, path)["x"] = None
         with pytest.raises(EvidenceError):
             parse_evidence(canonical.encode(document) + b"\n")
 
 
-def test_no_field_can_be_left_out_anywhere(told: Story) -> None:
-    for path in objects(told.document):
-        for name in at(told.document, path):
-            document = told.document
+@WHICH
+def test_no_field_can_be_left_out_anywhere(told: Story, which: str) -> None:
+    """But an opening: whether it must be there is for its record to say."""
+    file = getattr(told, which)
+    for path in objects(read(file)):
+        for name in at(read(file), path):
+            if name == "openings" or path[-1:] == ("openings",):
+                continue
+            document = read(file)
             del at(document, path)[name]
             with pytest.raises(EvidenceError):
                 parse_evidence(canonical.encode(document) + b"\n")
 
 
 @pytest.mark.parametrize("wrong", [None, True, 1, -1, "", "x", [], {}, [1], {"x": 1}], ids=repr)
-def test_every_field_has_one_type(told: Story, wrong: object) -> None:
+@WHICH
+def test_every_field_has_one_type(told: Story, wrong: object, which: str) -> None:
     """What is taken is of the type that was there, or one of the fields that can be null."""
-    nullable = {"checkpoint", "label", "owner_signature", "merchant"}
-    free = {"records", "tail", "index", "made_ms"}
-    for path in paths(told.document):
-        original = at(told.document, path)
+    nullable = {"checkpoint", "label", "owner_signature"}
+    file = getattr(told, which)
+    for path in paths(read(file)):
+        original = at(read(file), path)
         if not path or type(original) is type(wrong) or "limits_micro_usd" in path:
             continue
-        if path[-1] in (nullable if wrong is None else free if type(wrong) is int else ()):
+        if (wrong is None and path[-1] in nullable) or "value" in path[:-1]:
             continue
-        document = told.document
+        if path[-1] == "label" and type(wrong) is str:
+            continue
+        document = read(file)
         at(document, path[:-1])[path[-1]] = wrong
         with pytest.raises(EvidenceError):
             parse_evidence(canonical.encode(document) + b"\n")
+
+
+NOTED = {
+    "kind": "parameters_differ",
+    "severity": "critical",
+    "evidence": {},
+    "first_seen_ms": 1,
+    "last_seen_ms": 2,
+    "resolved_ms": None,
+}
+
+
+def test_a_discrepancy_reads_back(told: Story) -> None:
+    document = told.document
+    document["discrepancies"] = [NOTED, {**NOTED, "resolved_ms": 3}]
+    assert parse_evidence(told.seal(document)).discrepancies == tuple(document["discrepancies"])
+    report = told.verify(told.seal(document))
+    assert report.verdict is Verdict.VERIFIED
+    assert report.checks[1].reason.endswith("; the operator's server noted 2 discrepancies")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +172,26 @@ def test_every_field_has_one_type(told: Story, wrong: object) -> None:
         pytest.param(lambda d: d["tail"].append(d["records"][0]), id="proof in the tail"),
         pytest.param(lambda d: d["not_proven"].reverse(), id="not proven, in another order"),
         pytest.param(lambda d: d.update(made_ms=-1), id="made before time"),
+        pytest.param(lambda d: d["registration"].update(log_index=-1), id="a negative log index"),
+        pytest.param(lambda d: d["registration"].update(tx_hash="00" * 31), id="31 bytes of hash "),
+        pytest.param(lambda d: d["anchors"][0].update(size=-1), id="a negative size"),
+        pytest.param(lambda d: d["anchors"][0].update(root="0x" + "00" * 32), id="0x of a root"),
+        pytest.param(lambda d: d.update(withheld=["x"]), id="withheld that cannot be"),
+        pytest.param(lambda d: d["records"][0].update(openings=[]), id="openings in a list"),
+        pytest.param(lambda d: d["records"][0].update(openings={"x": {}}), id="opening of x"),
+        pytest.param(lambda d: d.update(discrepancies=[{}]), id="a discrepancy without a field"),
+        pytest.param(
+            lambda d: d.update(discrepancies=[{**NOTED, "severity": "bad"}]), id="a severity"
+        ),
+        pytest.param(
+            lambda d: d.update(discrepancies=[{**NOTED, "evidence": None}]), id="no evidence"
+        ),
+        pytest.param(
+            lambda d: d.update(discrepancies=[NOTED], withheld=["label"]), id="evidence withheld"
+        ),
+        pytest.param(
+            lambda d: d.update(discrepancies=[{**NOTED, "resolved_ms": -1}]), id="resolved early"
+        ),
     ],
 )
 def test_a_file_of_another_form_is_refused(told: Story, change: Any) -> None:
@@ -157,8 +213,8 @@ def test_a_file_of_another_form_is_refused(told: Story, change: Any) -> None:
         pytest.param(b"[" * 200_000 + b"\n", id="very deep"),
         pytest.param(b'{"a":' * 40 + b"1" + b"}" * 40 + b"\n", id="deep objects"),
         pytest.param(b"1" * 200_000 + b"\n", id="very long number"),
-        pytest.param(b'{"format":"tallystick.evidence/1"}\n', id="only the format"),
-        pytest.param(b'{"format":["tallystick.evidence/1"]}\n', id="format in a list"),
+        pytest.param(b'{"format":"tallystick.evidence/2"}\n', id="only the format"),
+        pytest.param(b'{"format":["tallystick.evidence/2"]}\n', id="format in a list"),
     ],
 )
 def test_what_is_no_file_is_tampered_and_never_an_exception(told: Story, file: bytes) -> None:
@@ -187,8 +243,8 @@ def test_what_is_not_evidence_at_all_is_called_that(told: Story, file: bytes) ->
 def test_evidence_that_was_damaged_is_not_called_something_else(told: Story) -> None:
     for file in (told.full[:-1], told.full[:900], told.full[5000:], told.full.replace(b",", b", ")):
         assert b"tallystick.evidence/" not in file or "not an" not in told.verify(file).reason
-    other = told.full.replace(b"tallystick.evidence/1", b"tallystick.evidence/9")
-    assert told.verify(other).reason == "format: not of format tallystick.evidence/1"
+    other = told.full.replace(b"tallystick.evidence/2", b"tallystick.evidence/9")
+    assert told.verify(other).reason == "format: not of format tallystick.evidence/2"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +259,7 @@ def test_evidence_that_was_damaged_is_not_called_something_else(told: Story) -> 
         pytest.param(lambda file: file * 2, id="twice"),
         pytest.param(lambda file: file[: len(file) // 2], id="half"),
         pytest.param(
-            lambda file: file.replace(b'{"chain"', b'{"chain":{},"chain"', 1), id="a key twice"
+            lambda file: file.replace(b',"chain"', b',"chain":{},"chain"', 1), id="a key twice"
         ),
         pytest.param(lambda file: file.replace("≤".encode(), rb"\u2264"), id="an escape"),
     ],

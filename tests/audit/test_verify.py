@@ -13,7 +13,7 @@ from eth_account import Account
 
 from engine.audit import canonical
 from engine.audit.checkpoint import Checkpoint, sign, verifier_key
-from engine.audit.merkle import Tree, leaf_hash
+from engine.audit.merkle import Tree
 from engine.audit.verify import Verdict, summary, verify
 from engine.grant import Domain, Grant
 from tests.evidence.story import (
@@ -22,6 +22,7 @@ from tests.evidence.story import (
     another_story,
     chained,
     failed,
+    leaf_of,
     read,
     replaced,
     story,
@@ -176,7 +177,7 @@ def checkpoint_of(size: int, root: bytes | None = None, **changes: Any) -> Edit:
     """A checkpoint by the log's real key, of what was never anchored."""
 
     def edit(document: Document) -> None:
-        tree = Tree([leaf_hash(raw) for raw in story().log])
+        tree = Tree([leaf_of(raw) for raw in story().log])
         document["checkpoint"] = story().checkpoint(size, root or tree.root(size), **changes)
         for entry in records(document):
             if entry["index"] < size:
@@ -187,7 +188,7 @@ def checkpoint_of(size: int, root: bytes | None = None, **changes: Any) -> Edit:
 
 def sign_checkpoint_with_another_key(document: Document) -> None:
     told = story()
-    tree = Tree([leaf_hash(raw) for raw in told.log])
+    tree = Tree([leaf_of(raw) for raw in told.log])
     origin = document["log"]["origin"]
     head = Checkpoint(origin, tree.size, tree.root())
     document["checkpoint"] = sign(head, origin, Ed25519PrivateKey.generate())
@@ -212,7 +213,7 @@ ATTACKS: list[tuple[str, Edit, str]] = [
     ("a field of a record's entry is added", lambda d: records(d)[0].update(x=1), "format"),
     ("what is not proven is left out", lambda d: d["not_proven"].clear(), "format"),
     ("a statement is cut from it", lambda d: d["not_proven"].pop(), "format"),
-    ("the format is another", lambda d: d.update(format="tallystick.evidence/2"), "format"),
+    ("the format is another", lambda d: d.update(format="tallystick.evidence/1"), "format"),
     ("the chain id has another spelling", lambda d: d["chain"].update(chain_id="01"), "format"),
     ("the records are no list", lambda d: d.update(records={}), "format"),
     ("a time is true", lambda d: d["session"]["grant"].update(valid_from_s=True), "format"),

@@ -175,6 +175,23 @@ def test_from_the_anchor_to_the_verdict(shell: Shell, session: dict[str, Any]) -
     assert tallystick("verify", file, *chain).returncode == 1
 
 
+def test_evidence_without_what_is_withheld(shell: Shell, session: dict[str, Any]) -> None:
+    assert pay(shell, session, "3", "--merchant", "unheard-of").returncode == 0
+    assert shell("anchor").returncode == 0
+    done = shell("evidence", session["id"], "-o", "shown.json", "--withhold", "merchant, label")
+    assert (done.returncode, done.stderr) == (0, "")
+    file = shell.directory / "shown.json"
+    assert b"unheard-of" not in file.read_bytes()
+    assert json.loads(file.read_bytes())["withheld"] == ["label", "merchant"]
+    chain = ("--rpc", shell.server.rpc, "--registry", shell.server.registry)
+    verified = tallystick("verify", file, *chain)
+    assert verified.stdout.splitlines()[-1] == "VERIFIED"
+    assert "; withheld: label, merchant" in verified.stdout
+    line = one_line(shell("evidence", session["id"], "--withhold", "merchant,amount"), 2)
+    names = "label, merchant, user_wallet"
+    assert line == f"invalid_parameter: --withhold: 'amount' is none of: {names}"
+
+
 # What goes wrong
 
 

@@ -5,7 +5,7 @@ answers, and removes it again. What is left are bytes and keys: every forgery st
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,8 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from engine.audit import canonical
 from engine.audit.chain import Anchoring, Registration, Revocation, Spend
 from engine.audit.checkpoint import Checkpoint, sign
+from engine.audit.disclosure import WITHHOLDABLE
 from engine.audit.evidence import render_evidence, seal_message
 from engine.audit.merkle import Tree, leaf_hash
+from engine.audit.record import committed_form, record_hash
 from engine.audit.verify import Report, verify
 from engine.clock import ManualClock, system_clock
 from engine.db.tables import Record, table
@@ -81,6 +83,10 @@ class Story:
     full: bytes
     small: bytes
     unsigned: bytes
+    blind: bytes
+    """The full session's, with everything withheld that can be."""
+    small_blind: bytes
+    """The small session's without its label and merchants, and with all else opened."""
 
     def verify(self, file: bytes, chain: Any = None) -> Report:
         """As the auditor of this log's registry."""
@@ -107,30 +113,36 @@ class Story:
         file: bytes | None = None,
         *,
         rechain: bool = True,
+        withhold: Collection[str] = (),
     ) -> tuple[bytes, Snapshot]:
         """What an operator shows that had logged and anchored something else from the start.
 
         `change` gets the session's records and may return others; `rechain` makes them count up
-        and name each other's hashes. The result is sealed, and its root is on the chain.
+        and name each other's hashes. The result is sealed, and its root is on the chain. With
+        `withhold` it shows what it logged in committed form.
         """
         document = read(file or self.full)
         bodies = [canonical.decode_object(e["record"].encode()) for e in document["records"]]
         changed = change(bodies) or bodies
         raws = chained(changed) if rechain else [canonical.encode(body) for body in changed]
         others = [raw for raw in self.log if raw.decode() not in _records_of(document)]
-        tree = Tree([leaf_hash(raw) for raw in (*others, *raws)])
+        tree = Tree([leaf_of(raw) for raw in (*others, *raws)])
+        anchoring = Anchoring(tree.size, tree.root(), self.last_block)
         document["checkpoint"] = self.checkpoint(tree.size, tree.root())
         document["consistency"] = []
+        document["anchors"] = told_anchors(anchoring)
+        document["withheld"] = sorted(withhold)
+        if "label" in withhold:
+            document["session"]["label"] = None
         document["records"] = [
             {
                 "index": index,
-                "record": raw.decode(),
+                **shown(raw, withhold),
                 "proof": [node.hex() for node in tree.inclusion_proof(index)],
             }
             for index, raw in enumerate(raws, start=len(others))
         ]
-        chain = self.anchored(Anchoring(tree.size, tree.root(), self.last_block))
-        return self.seal(document), chain
+        return self.seal(document), self.anchored(anchoring)
 
     @property
     def anchorings(self) -> tuple[Anchoring, ...]:
@@ -160,6 +172,36 @@ def replaced(chain: Snapshot, **changes: Any) -> Snapshot:
     return Snapshot(**fields)
 
 
+def leaf_of(raw: bytes) -> bytes:
+    """The leaf that somebody makes of any bytes: of a record its own."""
+    try:
+        return record_hash(raw)
+    except canonical.CanonicalError:
+        return leaf_hash(raw)
+
+
+def shown(raw: bytes, withhold: Collection[str]) -> Document:
+    """A record as an entry of a file shows it."""
+    if not withhold:
+        return {"record": raw.decode()}
+    committed, openings = committed_form(raw, withhold)
+    told = {name: {"salt": o.salt.hex(), "value": o.value} for name, o in (openings or {}).items()}
+    return {"record": committed.decode(), **({} if openings is None else {"openings": told})}
+
+
+def told_anchors(*anchorings: Anchoring) -> list[Document]:
+    """Anchors as a file tells them."""
+    return [
+        {
+            "size": anchoring.size,
+            "root": anchoring.root.hex(),
+            "block_number": anchoring.block_number,
+            "tx_hash": (anchoring.tx_hash or bytes(32)).hex(),
+        }
+        for anchoring in anchorings
+    ]
+
+
 def chained(bodies: Sequence[Document]) -> list[bytes]:
     """Records that count up and name each other's hashes.
 
@@ -168,7 +210,7 @@ def chained(bodies: Sequence[Document]) -> list[bytes]:
     raws: list[bytes] = []
     called: dict[str, str] = {}
     for seq, given in enumerate(bodies):
-        prev = leaf_hash(raws[-1]).hex() if raws else None
+        prev = leaf_of(raws[-1]).hex() if raws else None
         record = {**deepcopy(given), "seq": seq, "prev": prev}
         body = record["body"] if isinstance(record["body"], dict) else {}
         decides = record["kind"] == "payment.decided" and isinstance(body.get("payment"), str)
@@ -268,6 +310,10 @@ def _keep(world: World, full: SessionView, small: SessionView, unsigned: Session
         times_s={n: view.block_time_s(n) for n in range(gateway.head().number + 1)},
     )
     files = [world.engine.evidence(WORKSPACE, session.id) for session in (full, small, unsigned)]
+    files += [
+        world.engine.evidence(WORKSPACE, full.id, withhold=WITHHOLDABLE),
+        world.engine.evidence(WORKSPACE, small.id, withhold=("label", "merchant")),
+    ]
     return Story(registry, anchors, log_id, chain, deployment.log_key, raws, *files)
 
 

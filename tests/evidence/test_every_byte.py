@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from engine.audit.canonical import CanonicalError
 from engine.audit.verify import Verdict
-from tests.evidence.story import Story, story
+from tests.evidence.story import Story, read, story
 
 DIGITS = b"0123456789abcdef"
 
@@ -28,10 +29,15 @@ def plausible(byte: int, place: int) -> int:
 
 
 @pytest.mark.parametrize("substitute", [flipped, plausible], ids=["bit", "digit"])
-def test_every_changed_byte_is_noticed(told: Story, substitute: Callable[[int, int], int]) -> None:
-    file = bytearray(told.small)
+@pytest.mark.parametrize(("which", "step"), [("small", 1), ("small_blind", 3)])
+def test_every_changed_byte_is_noticed(
+    told: Story, substitute: Callable[[int, int], int], which: str, step: int
+) -> None:
+    original: bytes = getattr(told, which)
+    file = bytearray(original)
     unnoticed = []
-    for place, byte in enumerate(told.small):
+    for place in range(0, len(original), step):
+        byte = original[place]
         file[place] = substitute(byte, place)
         assert file[place] != byte
         if told.verify(bytes(file)).verdict is not Verdict.TAMPERED:
@@ -41,13 +47,31 @@ def test_every_changed_byte_is_noticed(told: Story, substitute: Callable[[int, i
     assert told.verify(bytes(file)).verdict is Verdict.VERIFIED
 
 
-def test_every_cut_is_noticed(told: Story) -> None:
+def test_a_changed_byte_of_a_record_is_noticed_though_the_operator_seals_it(told: Story) -> None:
+    """The seal hides nothing: bytes of every entry, its record, its opening and its proof."""
+    original = told.small_blind
+    start, end = original.index(b'"records":['), original.index(b'"registration":{')
+    unnoticed = []
+    for place in range(start, end, 4):
+        file = bytearray(original)
+        file[place] = plausible(file[place], place)
+        try:
+            resealed = told.seal(read(bytes(file)))
+        except CanonicalError:
+            continue
+        if told.verify(resealed).verdict is not Verdict.TAMPERED:
+            unnoticed.append(place)
+    assert unnoticed == []
+
+
+@pytest.mark.parametrize(("which", "step"), [("small", 5), ("small_blind", 15)])
+def test_every_cut_is_noticed(told: Story, which: str, step: int) -> None:
     """From the end, from the beginning, and a byte out of the middle."""
-    size = len(told.small)
-    for place in range(0, size, 5):
+    original: bytes = getattr(told, which)
+    for place in range(0, len(original), step):
         for file in (
-            told.small[:place],
-            told.small[place + 1 :],
-            told.small[:place] + told.small[place + 1 :],
+            original[:place],
+            original[place + 1 :],
+            original[:place] + original[place + 1 :],
         ):
             assert told.verify(file).verdict is Verdict.TAMPERED

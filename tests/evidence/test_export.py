@@ -5,7 +5,6 @@ import tracemalloc
 import pytest
 import sqlalchemy as sa
 
-from engine.audit.merkle import leaf_hash
 from engine.audit.proofs import verify_inclusion
 from engine.audit.verify import Report, Verdict, verify
 from engine.clock import ManualClock, system_clock
@@ -13,6 +12,7 @@ from engine.db.tables import Anchor, table
 from engine.errors import Conflict, NotFound
 from engine.evidence.chain_view import GatewayView
 from engine.sessions.session import SessionView
+from tests.audit.committed import leaf
 from tests.evidence.story import HOUR_MS, Document, pass_time, read
 from tests.world import WORKSPACE, World, settings_for
 
@@ -92,8 +92,8 @@ def test_every_proof_stands_alone(world: World) -> None:
         assert report.verdict is Verdict.VERIFIED
         for entry in document["records"]:
             proof = [bytes.fromhex(node) for node in entry["proof"]]
-            leaf = leaf_hash(entry["record"].encode())
-            verify_inclusion(leaf, entry["index"], found.size, proof, found.root)
+            hashed = leaf(entry["record"].encode())
+            verify_inclusion(hashed, entry["index"], found.size, proof, found.root)
             seen.add(entry["index"])
     assert len(seen) == sum(len(exported(world, view)[0]["records"]) for view in views)
 

@@ -5,9 +5,18 @@ import pytest
 from engine.audit.chain import Anchoring
 from engine.audit.evidence import NOT_PROVEN
 from engine.audit.life import END_RECORDED_MS
-from engine.audit.merkle import Tree, leaf_hash
+from engine.audit.merkle import Tree
 from engine.audit.verify import Verdict
-from tests.evidence.story import Snapshot, Story, failed, read, replaced, story
+from tests.evidence.story import (
+    Snapshot,
+    Story,
+    failed,
+    leaf_of,
+    read,
+    replaced,
+    story,
+    told_anchors,
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +77,7 @@ def test_an_open_hold_must_end_in_the_records(told: Story) -> None:
 
 
 def test_an_older_anchor_shows_only_what_was_then_and_says_so(told: Story) -> None:
-    tree = Tree([leaf_hash(raw) for raw in told.log])
+    tree = Tree([leaf_of(raw) for raw in told.log])
     document = told.document
     size = document["records"][5]["index"] + 1
     first, *newer = told.anchorings
@@ -79,6 +88,7 @@ def test_an_older_anchor_shows_only_what_was_then_and_says_so(told: Story) -> No
     for entry in document["records"]:
         entry["proof"] = [n.hex() for n in tree.inclusion_proof(entry["index"], size)]
     document["consistency"] = []
+    document["anchors"] = told_anchors(older)
     report = told.verify(told.seal(document), chain)
     assert report.verdict is Verdict.VERIFIED
     assert report.checks[6].reason.endswith("; 2 newer anchors are not in this file")

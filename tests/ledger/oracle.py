@@ -2,7 +2,6 @@
 plain JSON, its own hashes, and a sum over everything at every instant.
 """
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import Any
 import psycopg
 
 from tests.audit import rfc6962
+from tests.audit.committed import leaf as leaf_of
 
 WINDOWS_MS = {
     "per_day": 24 * 3_600_000,
@@ -93,7 +93,7 @@ class Records:
     def feed(self, rows: Iterable[tuple[int, bytes]]) -> None:
         """Take (index, bytes) rows; rows seen before must be the same bytes."""
         for index, raw in rows:
-            leaf = hashlib.sha256(b"\x00" + raw).digest()
+            leaf = leaf_of(raw)
             if index < len(self.leaves):
                 require(leaf == self.leaves[index], f"record {index} was changed")
                 continue

@@ -1,6 +1,6 @@
 """A log that is not the one that was signed does not start; and what does start is re-hashed."""
 
-import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from engine.clock import ManualClock
 from engine.engine import open_engine
 from engine.errors import CannotStart
 from tests.audit import rfc6962
+from tests.audit.committed import leaf
 from tests.ledger.asking import START_MS
 from tests.ledger.oracle import Records, alter, query, read_records
 from tests.world import World, settings_for
@@ -69,7 +70,10 @@ def edit(index: int) -> Callable[[Path], object]:
     def change(data_file: Path) -> None:
         [(body,)] = query(data_file, f"SELECT body FROM records WHERE {AT}", index)
         changed = body.replace(b'_micro_usd":1', b'_micro_usd":2', 1).replace(b'000"', b'001"', 1)
-        changed = changed if changed != body else body.replace(b'"salt":"', b'"salt":"0', 1)
+        if changed == body:
+            changed = re.sub(
+                rb'(?<="salt":")[0-9a-f]', lambda digit: b"1" if digit[0] == b"0" else b"0", body
+            )
         assert changed != body
         assert alter(data_file, f"UPDATE records SET body = ? WHERE {AT}", changed, index) == 1
 
@@ -94,7 +98,7 @@ def rehash(data_file: Path) -> None:
             "SELECT body FROM records WHERE id / 1048576 = ? / 1048576 ORDER BY id",
             batch,
         )
-        hashes = b"".join(hashlib.sha256(b"\x00" + body).digest() for (body,) in bodies)
+        hashes = b"".join(leaf(body) for (body,) in bodies)
         change = "UPDATE log_batches SET leaf_hashes = ? WHERE id = ? AND first_leaf IS ?"
         assert alter(data_file, change, hashes, batch, first) == 1
 
@@ -193,7 +197,7 @@ def test_a_log_that_was_rewritten_with_its_roots_does_not_start_without_the_key(
     data_file: Path, resigned: bool
 ) -> None:
     edit_with_its_hash(2)(data_file)
-    leaves = [hashlib.sha256(b"\x00" + raw).digest() for _, raw in read_records(data_file)]
+    leaves = [leaf(raw) for _, raw in read_records(data_file)]
     [(origin,)] = query(data_file, "SELECT value FROM meta WHERE key = 'origin'")
     for size in (FIRST, SIZE):
         root = rfc6962.root(rfc6962.subtrees(leaves), size)

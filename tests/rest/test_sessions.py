@@ -334,6 +334,20 @@ def test_evidence_is_the_engines_bytes_as_a_download(own_api: Served) -> None:
     assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
 
 
+def test_evidence_without_what_is_withheld(own_api: Served) -> None:
+    session = awaiting(own_api)
+    own_api.post(f"{SESSIONS}/{session['id']}/consent", sign(own_api.world.owner, session))
+    own_api.world.engine.clock = ManualClock(system_clock())
+    path = f"{SESSIONS}/{session['id']}/evidence"
+    withheld = ("label", "merchant")
+    answer = own_api.get(f"{path}?withhold=merchant&withhold=label")
+    made = own_api.world.engine.evidence("default", session["id"], withhold=withheld)
+    assert answer.content == made
+    assert answer.json()["withheld"] == list(withheld)
+    for wrong in ("amount", "", "merchant,label"):
+        refused(own_api.get(f"{path}?withhold={wrong}"), 422, "invalid_parameter", "withhold.0")
+
+
 def test_a_session_without_an_on_chain_identity_has_no_evidence(api: Served) -> None:
     for session in (create(api), awaiting(api)):
         answer = api.get(f"{SESSIONS}/{session['id']}/evidence")

@@ -1,6 +1,7 @@
 """The log's records as they stand in the data file: read, chained and hashed a second time.
 
-It shares no code with the engine: SQLite, JSON and SHA-256 from Python's own library.
+It shares no code with the engine: SQLite, JSON and SHA-256 from Python's own library, and the hash
+of a record written down a second time.
 """
 
 import hashlib
@@ -11,6 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.audit.committed import leaf as leaf_of
 
 _NEW = """
 SELECT id - id % 1048576, id % 1048576, body FROM records WHERE id >= ? + 1048576 ORDER BY id
@@ -89,7 +92,7 @@ class LogFollower:
         require((record["seq"], record["prev"]) == (seq, prev), "log", f"{where} follows no other")
         require(record["time_ms"] >= self.time_ms, "time", f"{where} is older than the one before")
         self.time_ms = record["time_ms"]
-        leaf = hashlib.sha256(b"\0" + raw).digest()
+        leaf = leaf_of(raw)
         self._heads[record["stream"]] = (seq + 1, leaf.hex())
         self.leaves.append(leaf)
         self.digest.update(leaf)
@@ -133,7 +136,7 @@ class LogFollower:
         """Every record is byte for byte what it was when it was read first."""
         with closing(_opened(data_file)) as connection:
             rows = connection.execute("SELECT body FROM records ORDER BY id")
-            found = [hashlib.sha256(b"\0" + raw).digest() for (raw,) in rows]
+            found = [leaf_of(raw) for (raw,) in rows]
         require(found == self.leaves, "log", "a record was changed after it was committed")
 
 

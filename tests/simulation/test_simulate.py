@@ -143,7 +143,7 @@ def test_a_run_is_cut_into_histories_of_every_temper() -> None:
     assert {TEMPERS[number % len(TEMPERS)] for number, _ in histories} == set(TEMPERS)
 
 
-@pytest.mark.parametrize("name", AUDITORS)
+@pytest.mark.parametrize("name", [*AUDITORS, "../audit/committed"])
 def test_the_auditor_shares_no_code_with_the_engine(name: str) -> None:
     tree = ast.parse((HERE / f"{name}.py").read_text())
     imported = {
@@ -156,5 +156,5 @@ def test_the_auditor_shares_no_code_with_the_engine(name: str) -> None:
             else [a.name for a in node.names]
         )
     }
-    ours = {f"tests.simulation.{other}" for other in AUDITORS}
+    ours = {"tests.audit.committed", *(f"tests.simulation.{other}" for other in AUDITORS)}
     assert {m for m in imported if m.split(".")[0] not in sys.stdlib_module_names} <= ours

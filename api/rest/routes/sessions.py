@@ -19,6 +19,7 @@ from api.rest.schemas import (
     SessionsQuery,
 )
 from api.rest.views import session_json
+from engine.audit.disclosure import Withholdable
 from engine.engine import Engine
 from engine.errors import NotFound
 from engine.policy.limits import Limits
@@ -40,6 +41,8 @@ _EVIDENCE: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
+
+_WITHHOLD = "What the file commits to and does not show; the rest can still be verified."
 
 router = APIRouter(
     route_class=ExactJsonRoute, tags=["sessions"], responses=documented(401, 422, 503)
@@ -161,10 +164,15 @@ def revoke(session_id: str, engine: EngineOf, caller: OperatorOf) -> Revoked:
     response_class=Response,
     responses={**_EVIDENCE, **documented(404, 409)},
 )
-def evidence(session_id: str, engine: EngineOf, caller: OperatorOf) -> Response:
+def evidence(
+    session_id: str,
+    engine: EngineOf,
+    caller: OperatorOf,
+    withhold: Annotated[list[Withholdable] | None, Query(description=_WITHHOLD)] = None,
+) -> Response:
     """What `tallystick verify` checks; the bytes matter, so save them as they are."""
     return Response(
-        engine.evidence(caller.workspace_id, session_id),
+        engine.evidence(caller.workspace_id, session_id, withhold=withhold or ()),
         media_type="application/json",
         headers={"Content-Disposition": f'attachment; filename="evidence-{session_id}.json"'},
     )

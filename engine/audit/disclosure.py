@@ -1,0 +1,119 @@
+"""What of a record can be withheld, and how it stays bound: salted commitments.
+
+The model is SD-JWT (RFC 9901 section 4.2). What is withheld together is a group: the fields of a
+record's body that tell one thing, in a JSON object of the body's own shape. What the log hashes of
+a group is its commitment,
+
+    commitment = SHA-256("tallystick/commitment/1\\n" ‖ field salt ‖ canonical JSON of the group)
+    field salt = HMAC-SHA256(key: the record's private salt, message: the group's name)
+
+so whoever is shown one group (its field salt and value) can check it, and learns nothing of another
+though its values be few. A group has every field that its value could be guessed from by trying.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+FIELD_SALT_BYTES = 32
+_DOMAIN = b"tallystick/commitment/1\n"
+
+Fields = Mapping[str, "Fields | None"]
+"""The fields of a group: None where the whole field belongs to it, or which fields within do."""
+
+_DIGEST: Fields = {"digest": None}
+
+GROUPS: Mapping[str, Mapping[str, Fields]] = {
+    "session.created": {
+        "label": {"label": None},
+        "user_wallet": {"user_wallet": None},
+    },
+    "payment.decided": {
+        "merchant": {
+            "decision": {"evidence": None, "reason": None, "remaining": {"merchant": None}},
+            "request": {"merchant": None},
+            "request_digest": None,
+        },
+    },
+    "approval.requested": {"merchant": _DIGEST},
+    "approval.granted": {"merchant": _DIGEST},
+    "approval.denied": {"merchant": {**_DIGEST, "reason": None}},
+    "approval.expired": {"merchant": _DIGEST},
+    "approval.refused": {"merchant": _DIGEST},
+}
+"""The groups of each kind of record; of any other kind nothing can be withheld.
+
+The digest of a request is there because it is of few values: trying merchants would find theirs.
+"""
+
+Withholdable = Literal["label", "merchant", "user_wallet"]
+"""The names of all groups."""
+WITHHOLDABLE: tuple[str, ...] = get_args(Withholdable)
+"""The same, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What shows a group: its field salt and its value."""
+
+    salt: bytes
+    value: Mapping[str, Any]
+
+    def commitment(self, encode: Callable[[object], bytes]) -> bytes:
+        """The 32 bytes that stand for the group; `encode` makes canonical JSON."""
+        return hashlib.sha256(_DOMAIN + self.salt + encode(self.value)).digest()
+
+
+def field_salt(private_salt: bytes, group: str) -> bytes:
+    """The salt of one group of a record: it tells nothing of the others'."""
+    return hmac.digest(private_salt, group.encode(), "sha256")
+
+
+def split(body: Mapping[str, Any], fields: Fields) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A body without a group, and the group.
+
+    Raises:
+        KeyError, TypeError: a field of the group is not there.
+    """
+    if type(body) is not dict:
+        raise TypeError("it is no object")
+    kept, taken = body.copy(), {}
+    for name, within in fields.items():
+        value = kept.pop(name)
+        if within is None:
+            taken[name] = value
+        else:
+            kept[name], taken[name] = split(value, within)
+    return kept, taken
+
+
+def join(kept: Mapping[str, Any], taken: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+    """The inverse of `split`.
+
+    Raises:
+        KeyError, TypeError, ValueError: the two are not the halves of one body.
+    """
+    if taken.keys() != fields.keys():
+        raise ValueError("it does not have the fields of its group")
+    check_absent(kept, fields)
+    body = dict(kept)
+    for name, within in fields.items():
+        body[name] = taken[name] if within is None else join(kept[name], taken[name], within)
+    return body
+
+
+def check_absent(kept: Mapping[str, Any], fields: Fields) -> None:
+    """A body has none of a group's fields, and all that they are fields of.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is otherwise.
+    """
+    for name, within in fields.items():
+        if within is not None:
+            if not isinstance(kept[name], dict):
+                raise TypeError(f"{name} is no object")
+            check_absent(kept[name], within)
+        elif name in kept:
+            raise ValueError(f"{name} is told beside its commitment")

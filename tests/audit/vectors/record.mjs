@@ -1,0 +1,85 @@
+// The hash of a record, from docs/evidence.md and with nothing but Node: reads one entry of an
+// evidence file a line, writes its leaf hash and what is withheld of it, or which opening is wrong.
+import { createHash, createHmac } from "node:crypto";
+import { createInterface } from "node:readline";
+
+const GROUPS = {
+  "session.created": { label: [["label"]], user_wallet: [["user_wallet"]] },
+  "payment.decided": {
+    merchant: [
+      ["request", "merchant"],
+      ["request_digest"],
+      ["decision", "reason"],
+      ["decision", "evidence"],
+      ["decision", "remaining", "merchant"],
+    ],
+  },
+  "approval.requested": { merchant: [["digest"]] },
+  "approval.granted": { merchant: [["digest"]] },
+  "approval.denied": { merchant: [["digest"], ["reason"]] },
+  "approval.expired": { merchant: [["digest"]] },
+  "approval.refused": { merchant: [["digest"]] },
+};
+
+function canonical(value) {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  const members = Object.keys(value)
+    .sort()
+    .map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`);
+  return `{${members.join(",")}}`;
+}
+
+function commitment(salt, value) {
+  return createHash("sha256")
+    .update("tallystick/commitment/1\n")
+    .update(salt)
+    .update(canonical(value))
+    .digest("hex");
+}
+
+function taken(body, paths) {
+  const group = {};
+  for (const path of paths) {
+    let [from, to] = [body, group];
+    for (const step of path.slice(0, -1)) {
+      to[step] ??= {};
+      [from, to] = [from[step], to[step]];
+    }
+    const last = path.at(-1);
+    to[last] = from[last];
+    delete from[last];
+  }
+  return group;
+}
+
+function answer({ record: text, openings }) {
+  const record = JSON.parse(text);
+  const groups = GROUPS[record.kind] ?? {};
+  let hashed = text;
+  let withheld = [];
+  if (openings) {
+    withheld = Object.keys(groups).filter((name) => !(name in openings));
+    for (const [name, { salt, value }] of Object.entries(openings)) {
+      if (commitment(Buffer.from(salt, "hex"), value) !== record.commitments[name])
+        return { refused: name };
+    }
+  } else if (record.kind in GROUPS) {
+    const key = Buffer.from(record.salt, "hex");
+    delete record.salt;
+    record.commitments = {};
+    for (const [name, paths] of Object.entries(groups)) {
+      const salt = createHmac("sha256", key).update(name).digest();
+      record.commitments[name] = commitment(salt, taken(record.body, paths));
+    }
+    hashed = canonical(record);
+  }
+  const hash = createHash("sha256").update(Buffer.from([0])).update(hashed).digest("hex");
+  return { hash, withheld: withheld.sort() };
+}
+
+const lines = [];
+for await (const line of createInterface({ input: process.stdin })) {
+  lines.push(JSON.stringify(answer(JSON.parse(line))));
+}
+process.stdout.write(lines.map((line) => `${line}\n`).join(""));
