@@ -5,7 +5,7 @@ It is what the session's records make it, and is read again from them whenever t
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -26,7 +26,7 @@ from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.ask import read_request
 from engine.ledger.lineage import line_above, policy_of
-from engine.ledger.parameters import compare_parameters
+from engine.ledger.parameters import REGISTERED_STATES, compare_parameters, lowered_on_chain
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
@@ -279,6 +279,8 @@ def follow_account(batch: Batch, account: Account) -> Account:
             if record["kind"] in ("session.restricted", "session.registered"):
                 return load_account(batch, session_id)
             account.apply(record)
+            if record["kind"] in (LOWERED, UNLOWERED):
+                account.rows = _digests(batch, [session_id])[session_id]
     except _DAMAGE as error:
         raise _damaged(session_id, error) from error
     account.keys.update((row.idempotency_key, row.seq) for row in batch.read(keyed))
@@ -287,14 +289,16 @@ def follow_account(batch: Batch, account: Account) -> Account:
 
 def changed_behind(batch: Batch, accounts: Mapping[str, Account]) -> list[str]:
     """Which of these accounts rest on rows, or on a first record, that are not what was read."""
+    found = _digests(batch, accounts)
+    return [each for each, account in accounts.items() if found.get(each) != account.rows]
+
+
+def _digests(batch: Batch, session_ids: Collection[str]) -> dict[str, bytes]:
     columns = (_sessions.c[name] for name in ("id", *_RESTS_ON))
     first = sa.and_(_records.c.stream == _sessions.c.id, _records.c.seq == 0)
     query = sa.select(*columns, _records.c.body).join(_records, first)
-    found = {
-        row.id: _digest(row, row.body)
-        for row in batch.read(query.where(_sessions.c.id.in_(accounts)))
-    }
-    return [each for each, account in accounts.items() if found.get(each) != account.rows]
+    rows = batch.read(query.where(_sessions.c.id.in_(session_ids)))
+    return {row.id: _digest(row, row.body) for row in rows}
 
 
 def _digest(row: Any, first_body: bytes) -> bytes:
@@ -320,6 +324,10 @@ def _compare(batch: Batch, account: Account, row: Any, decided: Sequence[int]) -
         raise ValueError("its row and its records tell of other restrictions")
     if lowered_from_json(row.lowered_json) != account.lowered:
         raise ValueError("its row and its records tell of other lowered limits")
+    if row.mint_pkp and row.state in REGISTERED_STATES:
+        told_of = {each.tx_hash for each in account.lowered}
+        if not told_of.issuperset(lowered_on_chain(batch.read, row.token_id)):
+            raise ValueError("limits that were lowered on the chain are not followed yet")
     _compare_approvals(batch, account, row)
     columns = _decisions.c
     rows = batch.read(

@@ -35,8 +35,10 @@ class Accounts:
     def __init__(self) -> None:
         self.known: dict[str, Account] = {}
         self._unchecked: list[str] = []
-        self._doubted: set[str] | None = None
-        """Sessions to examine; None before it was asked which of them had a discrepancy open."""
+        self._doubted: set[str] = set()
+        """Sessions to examine."""
+        self._noted: set[str] | None = None
+        """Sessions with a discrepancy that may be open; None before it was asked which."""
 
     def forget(self) -> None:
         """Read everything again when it is next needed."""
@@ -60,8 +62,10 @@ class Accounts:
             else:
                 account = follow_account(batch, account)
         except Unavailable:
-            self._doubted = (self._doubted or set()) | {session_id}
+            self._doubted.add(session_id)
             raise
+        if self._noted is not None and session_id in self._noted:
+            self._doubted.add(session_id)  # it may be mended
         if len(self.known) >= ACCOUNTS_MAX:
             del self.known[next(iter(self.known))]
         self.known[session_id] = account
@@ -72,12 +76,13 @@ class Accounts:
 
         At most `RECHECKED_MAX` accounts are looked at, and the next time others.
         """
-        if self._doubted is None:
-            self._doubted = {
-                found.session_id
+        if self._noted is None:
+            self._noted = {
+                found.subject
                 for found in open_discrepancies(batch.read)
-                if found.kind in (PARAMETERS_DIFFER, SESSION_DAMAGED) and found.session_id
+                if found.kind in (PARAMETERS_DIFFER, SESSION_DAMAGED)
             }
+            self._doubted.update(self._noted)
         if not self._unchecked:
             self._unchecked = list(self.known)
         checked, self._unchecked = (
@@ -90,6 +95,7 @@ class Accounts:
             self._doubted.add(each)
         suspects = sorted(self._doubted)[:RECHECKED_MAX]
         self._doubted.difference_update(suspects)
+        self._noted.update(suspects)
         return suspects
 
 

@@ -112,6 +112,11 @@ def resolve(batch: Batch, kind: str, subject: str) -> bool:
     return True
 
 
+def is_open(read: Read, kind: str, subject: str) -> bool:
+    """Whether it was noted and not resolved since."""
+    return read(sa.select(_discrepancies.c.id).where(_open(kind, subject))).first() is not None
+
+
 def open_discrepancies(read: Read, workspace_id: str | None = None) -> list[Discrepancy]:
     """Those that are open, of one workspace or all, the oldest first."""
     query = sa.select(_discrepancies).where(_discrepancies.c.resolved_ms.is_(None))

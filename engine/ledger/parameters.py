@@ -50,6 +50,16 @@ def compare_parameters(
     return says
 
 
+def lowered_on_chain(read: Read, token_id: bytes) -> set[str]:
+    """The transactions (`0x…`) that the index has of lowering a session's limits."""
+    found = read(
+        sa.select(_events.c.tx_hash).where(
+            _events.c.subject == token_id, _events.c.name == "LimitsLowered"
+        )
+    )
+    return {"0x" + tx_hash.hex() for tx_hash in found.scalars()}
+
+
 def registered_hash(read: Read, token_id: bytes) -> str | None:
     """The hash of the parameters that the index has of a token id's registration."""
     args = read(

@@ -20,7 +20,13 @@ from engine.audit.replay import LOWERED_STATES
 from engine.db.database import BUDGETS
 from engine.db.tables import Session, table
 from engine.ledger.budgets import changed
-from engine.ledger.discrepancies import PARAMETERS_DIFFER, SESSION_DAMAGED, note, resolve
+from engine.ledger.discrepancies import (
+    PARAMETERS_DIFFER,
+    SESSION_DAMAGED,
+    is_open,
+    note,
+    resolve,
+)
 from engine.ledger.stream import Stream, workspace_stream
 from engine.ledger.writer import Batch
 from engine.sessions.chain_facts import before, chain_facts
@@ -97,7 +103,8 @@ class Life:
     def unreadable(self, batch: Batch, session_id: str, reason: str) -> None:
         """The row holds no session. It pays nothing, and a revocation ends it all the same."""
         row = batch.read(sa.select(_sessions).where(_sessions.c.id == session_id)).one()
-        note(batch, SESSION_DAMAGED, row.id, "critical", {"reason": reason}, _stream(row))
+        if not is_open(batch.read, SESSION_DAMAGED, row.id):  # or it would be written every second
+            note(batch, SESSION_DAMAGED, row.id, "critical", {"reason": reason}, _stream(row))
         revocation = chain_facts(batch.read, row.token_id).revocation
         if revocation is not None and row.state != "revoked":
             self._revoke_all(batch, row, {"by": "chain", **revocation})

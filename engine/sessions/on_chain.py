@@ -30,8 +30,17 @@ from engine.chain.gateway import (
 from engine.chain.indexer import REORG_DEPTH_MAX
 from engine.chain.resend import send_again
 from engine.db.database import Database, Read
-from engine.db.tables import ChainBlock, ChainEvent, ChainTransaction, Record, Session, table
+from engine.db.tables import (
+    ChainBlock,
+    ChainEvent,
+    ChainTransaction,
+    DiscrepancyRow,
+    Record,
+    Session,
+    table,
+)
 from engine.errors import Unavailable
+from engine.ledger.discrepancies import SESSION_DAMAGED
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import chain_facts, workspace_closings, workspace_hash
 from engine.sessions.lifecycle import Sessions
@@ -45,6 +54,7 @@ REFUSED_WAIT_S = 10
 """What the chain refused is not tried again at once: only somebody's help will change it."""
 
 _blocks = table(ChainBlock)
+_discrepancies = table(DiscrepancyRow)
 _events = table(ChainEvent)
 _records = table(Record)
 _sessions = table(Session)
@@ -72,6 +82,7 @@ class Listener:
         ids = dict.fromkeys(batch.read(waiting).scalars())
         ids.update(dict.fromkeys(batch.read(touched).scalars()))
         ids.update(dict.fromkeys(_whose_lowering_is_missing(batch)))
+        ids.update(dict.fromkeys(_damaged_before(batch)))
         batch.hold(ids)
         for session_id in ids:
             try:
@@ -121,8 +132,7 @@ class Listener:
         """
         if view.state not in LOWERED_STATES:
             return view
-        ours = "0x" + view.grant_hash.hex()
-        there = {read_lowering(event): event for event in lowerings if event["grant_hash"] == ours}
+        there = {read_lowering(event): event for event in lowerings}
         for lowering, event in there.items():
             self._missing.pop((view.id, lowering), None)
             if lowering not in view.lowered:
@@ -183,6 +193,16 @@ def _whose_lowering_is_missing(batch: Batch) -> Iterator[str]:
         else:
             if missing:
                 yield session_id
+
+
+def _damaged_before(batch: Batch) -> list[str]:
+    """The sessions that could not be read, and may have missed what the chain said meanwhile."""
+    query = sa.select(_discrepancies.c.subject).where(
+        _discrepancies.c.kind == SESSION_DAMAGED, _discrepancies.c.resolved_ms.is_(None)
+    )
+    return list(
+        batch.read(query.join(_sessions, _sessions.c.id == _discrepancies.c.subject)).scalars()
+    )
 
 
 def _is_indexed(batch: Batch, block: BlockHeader, tip: BlockHeader) -> bool:
@@ -290,7 +310,12 @@ class Registrar:
         return self._send(session_id, action)
 
     def _send(self, session_id: str, action: str) -> bool:
-        view = self._writer.call(lambda batch: self._sessions.read(batch, session_id))
+        try:
+            view = self._writer.call(lambda batch: self._sessions.read(batch, session_id))
+        except Unavailable as error:  # the others must not wait until its row is mended
+            _log.error("session_unreadable", session=session_id, reason=error.message)
+            self._refused[session_id, action] = time.monotonic()
+            return False
         try:
             signed = sender.sign(
                 self._gateway, self._operator, to=self._registry, data=_call(view, action)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from engine.chain import contracts
 from engine.errors import CannotStart, Conflict, Unauthenticated, Unavailable
 from engine.ledger.payment import Payment
 from engine.ledger.writer import Batch
@@ -158,6 +160,24 @@ def placed(world: World, stream: str, *, last: bool) -> list[tuple[Any, ...]]:
         stream,
     )
     return rows[-1:] if last else rows
+
+
+def test_limits_that_the_leader_saw_lowered_bind_in_every_process(
+    anvil: AnvilWithContracts, pair: tuple[World, World]
+) -> None:
+    first, second = pair
+    parent = first.session(DAY, mint_pkp=True)
+    how = {"parent_id": parent.id, "await_consent": False, "duration_ms": 3_600_000}
+    child = first.create(DAY, **how)
+    assert [second.pay(view, 5).state for view in (parent, child)] == ["captured"] * 2
+    lower = contracts.lowering(parent.grant, parent.token_id, replace(DAY, per_day=12 * USD))
+    anvil.transact(anvil.owner, to=anvil.deployed.registry, data=lower)
+    tick_until(first, lambda: bool(first.engine.sessions.get(WORKSPACE, parent.id).lowered))
+    assert second.pay(child, 3).decision["rule"] == "ancestor_budget"
+    assert second.pay(parent, 3).decision["rule"] == "ancestor_budget"
+    assert second.pay(child, 2).state == "captured"
+    for view in (parent, child):
+        replayed(second, view)
 
 
 def test_one_leads_and_another_follows_when_it_is_gone(pair: tuple[World, World]) -> None:

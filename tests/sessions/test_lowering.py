@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from engine.audit.canonical import encode
 from engine.audit.verify import Verdict
 from engine.chain import contracts
+from engine.db.tables import Session, table
 from engine.errors import InvalidInput, Unavailable
 from engine.policy.limits import Limits
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
@@ -29,6 +32,8 @@ from tests.sessions.hands import (
 from tests.world import NO_LIMITS, USD, WORKSPACE, World
 
 CONFIRMATIONS = 3
+_sessions = table(Session)
+
 GRANTED = Limits(50 * USD, 100 * USD, 400 * USD, None, 40 * USD)
 
 
@@ -184,3 +189,23 @@ def test_a_row_that_tells_of_other_lowered_limits_stops_the_session(
     assert [found.kind for found in discrepancies(world, view)] == ["session_damaged"]
     other = world.session(GRANTED, mint_pkp=True)
     assert code(world, other) == "ALLOWED"
+
+
+def test_a_session_that_could_not_be_read_follows_what_it_missed(world: World) -> None:
+    view = world.session(GRANTED, mint_pkp=True)
+    row = sa.update(_sessions).where(_sessions.c.id == view.id)
+    as_it_was = encode(view.grant.to_json()).decode()
+    for grant_json in ("{}", as_it_was):
+        change = row.values(grant_json=grant_json)
+        world.engine.writer.call(lambda batch, change=change: batch.update(change))  # type: ignore[misc]
+        if grant_json == "{}":
+            lower(world, view, replace(GRANTED, per_transaction=5 * USD))
+            [found] = discrepancies(world, view)
+            assert found.kind == "session_damaged"
+    with pytest.raises(Unavailable, match="not followed yet"):
+        world.pay(view, 6)
+    world.engine.tick()
+    assert (rule(world, view, 6), rule(world, view, 5)) == ("per_transaction", "all")
+    world.engine.tick()
+    assert discrepancies(world, view) == []
+    replayed(world, view)

@@ -60,7 +60,7 @@ class SessionWatch:
             low_ms = seen.time_ms
         self._books.chain_ms = low_ms, max(high_ms, seen.time_max_ms)
         for account in self._books.accounts.values():
-            there = _lowerings(account, seen.sessions.get(account.address))
+            there = _lowerings(seen.sessions.get(account.address))
             for lowering in account.lowered:
                 if lowering in there:
                     account.missing.pop(lowering, None)
@@ -112,7 +112,7 @@ class SessionWatch:
         require(seen is not None and body["state"] == account.state, "lowering", where)
         require(account.state in ("registering", "active", "mismatch"), "lowering", where)
         assert seen is not None
-        there = _lowerings(account, seen.sessions.get(account.address))
+        there = _lowerings(seen.sessions.get(account.address))
         if record.kind == "session.lowered":
             require(lowering in there, "lowering", f"{where}: it is not on the chain")
             require(lowering not in account.lowered, "lowering", f"{where}: it counts twice")
@@ -160,7 +160,7 @@ class SessionWatch:
             if found is not None and found["revoked"]:
                 require(account.state == "revoked", "revocation", f"{where}: the chain revoked it")
             elif account.state in ("registering", "active", "mismatch"):
-                ignored = _lowerings(account, found) - account.lowered.keys()
+                ignored = _lowerings(found) - account.lowered.keys()
                 require(not ignored, "lowering", f"{where}: {ignored} do not count")
             if found is not None and found["revoked"]:
                 continue
@@ -186,8 +186,6 @@ _UNLIMITED = 2**64 - 1
 _LIMITS = ("per_transaction", "per_day", "per_week", "per_month", "approval_above")
 
 
-def _lowerings(account: Account, found: dict[str, Any] | None) -> set[Lowering]:
+def _lowerings(found: dict[str, Any] | None) -> set[Lowering]:
     """What lowered the limits of a session, as the chain is now."""
-    if found is None or found["grant_hash"] != account.grant_hash:
-        return set()
-    return set(found["lowered"])
+    return set() if found is None else set(found["lowered"])
