@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from engine.audit.canonical import encode
+from engine.audit.canonical import CanonicalError, encode
+from engine.audit.disclosure import GROUPS, split
 from engine.audit.record import Record, committed_form, decode_record
 from engine.audit.replay import Replay, ReplayError
 from engine.clock import ManualClock
+from engine.grant import Grant
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions.session import SessionView
+from tests.audit.test_replay import at, leaves, others, records_of, sentences, steps, take
 from tests.audit.test_replay import limits as any_limits
-from tests.audit.test_replay import records_of, sentences, steps, take
-from tests.evidence.story import Document, chained
+from tests.evidence.story import Document, chained, read, story
 from tests.world import USD, World
 
 LISTED = (
@@ -188,6 +190,36 @@ def test_a_denial_that_is_taken_as_told_has_all_else_as_it_must_be(
     assert told.check() == 1
     with pytest.raises(ReplayError, match=why):
         told.check(lambda body: change(body["decision"]))
+
+
+def test_no_fact_that_is_shown_of_any_decision_can_be_another() -> None:
+    document = read(story().full)
+    grant = Grant.from_json(document["session"]["grant"])
+    bodies = [json.loads(entry["record"]) for entry in document["records"]]
+
+    def replays(changed: list[Document]) -> bool:
+        replay = Replay(grant, grant.hash(), withheld=("merchant",))
+        try:
+            replay.feed(withheld(chained(changed)))
+        except (CanonicalError, ReplayError):
+            return False
+        return True
+
+    assert replays(bodies)
+    tried, accepted = 0, []
+    for place, record in enumerate(bodies):
+        if record["kind"] != "payment.decided":
+            continue
+        shown, _ = split(record["body"], GROUPS["payment.decided"]["merchant"])
+        for path in leaves(shown["decision"], ("body", "decision")):
+            for other in others(at(record, path)):
+                changed = json.loads(json.dumps(record))
+                at(changed, path[:-1])[path[-1]] = other
+                tried += 1
+                if replays([*bodies[:place], changed, *bodies[place + 1 :]]):
+                    accepted.append((place, path, other))
+    assert accepted == []
+    assert tried > 300
 
 
 def test_a_record_that_tells_its_merchant_does_not_replay_among_those_that_do_not(

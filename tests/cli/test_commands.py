@@ -176,7 +176,7 @@ def test_from_the_anchor_to_the_verdict(shell: Shell, session: dict[str, Any]) -
 
 
 def test_evidence_without_what_is_withheld(shell: Shell, session: dict[str, Any]) -> None:
-    assert pay(shell, session, "3", "--merchant", "unheard-of").returncode == 0
+    assert pay(shell, session, "3", "--merchant", "unheard-of").returncode == 6
     assert shell("anchor").returncode == 0
     done = shell("evidence", session["id"], "-o", "shown.json", "--withhold", "merchant, label")
     assert (done.returncode, done.stderr) == (0, "")
