@@ -165,6 +165,11 @@ class Sessions(Life):
 
     # What follows runs on the writer's thread.
 
+    def expired(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
+        """The session is over by a clock that counts."""
+        self._move(batch, view, "expired", "session.expired", evidence, ended=True)
+        self._tell(batch, view, "agent.session.expired")
+
     def _create(
         self, batch: Batch, workspace_id: str, new: NewSession, identity: Identity
     ) -> SessionView:
@@ -274,8 +279,7 @@ class Sessions(Life):
         batch.hold(view.id for view in due)
         for view in due:
             evidence = {"chain_time_ms": chain_time_ms} if view.mint_pkp else {}
-            self._move(batch, view, "expired", "session.expired", evidence, ended=True)
-            self._tell(batch, view, "agent.session.expired")
+            self.expired(batch, view, evidence)
         return len(due)
 
 
