@@ -36,7 +36,7 @@ class ReconciliationAnswer(TypedDict):
     head_block: int
     filed: int
     resolved: int
-    sessions_ended: int
+    sessions_tightened: int
     left_out: int
     made_at: str
 
@@ -93,7 +93,7 @@ def reconciliation_json(made: Reconciliation) -> ReconciliationAnswer:
         "head_block": made.head_number,
         "filed": made.filed,
         "resolved": made.resolved,
-        "sessions_ended": made.acted,
+        "sessions_tightened": made.acted,
         "left_out": made.left_out,
         "made_at": time_text(made.made_ms),
     }

@@ -6,13 +6,13 @@ meanwhile has said nothing.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.chain import contracts
 from engine.chain.gateway import BlockHeader, CallReverted, ChainGateway, ChainUnavailable, Log
 from engine.chain.indexer import BLOCKS_PER_READ_MAX, REORG_DEPTH_MAX, event_row
-from engine.grant import UNLIMITED
+from engine.grant import limits_on_chain
 from engine.reconcile.sides import (
     Anchoring,
     ChainSide,
@@ -26,14 +26,6 @@ from engine.reconcile.sides import (
 
 Progress = Callable[[int, int, int], None]
 """Called with the first block of a reading, the last, and how far it has come."""
-
-_LIMITS = {
-    "per_transaction": "perTransactionMicroUsd",
-    "per_day": "perDayMicroUsd",
-    "per_week": "perWeekMicroUsd",
-    "per_month": "perMonthMicroUsd",
-    "approval_above": "approvalAboveMicroUsd",
-}
 
 
 class ChainReader:
@@ -74,7 +66,8 @@ class ChainReader:
         if from_block is None or from_block <= self._start_block:
             events = self._known_up_to(block, progress)
             return self._side(events, block, from_block=0)
-        events = self._between(from_block, block, progress)
+        parts = self._between(from_block, block, progress)
+        events = [event for _, part in parts for event in part]
         return self._side(events, block, from_block=from_block)
 
     def _known_up_to(
@@ -85,7 +78,9 @@ class ChainReader:
         known = self._marks[-1].number if self._marks else self._start_block - 1
         self._events = [event for event in self._events if event.log.block_number <= known]
         if known < block.number:
-            self._events += self._between(known + 1, block, progress, remember=True)
+            for end, events in self._between(known + 1, block, progress):
+                self._events += events
+                self._marks.append(end)
         settled = [mark for mark in self._marks if mark.number <= block.number - REORG_DEPTH_MAX]
         self._marks = settled[-1:] + self._marks[len(settled) :]
         return self._events
@@ -97,34 +92,23 @@ class ChainReader:
         return now is not None and now.hash == mark.hash
 
     def _between(
-        self,
-        first: int,
-        block: BlockHeader,
-        progress: Progress | None,
-        *,
-        remember: bool = False,
-    ) -> list[contracts.Event]:
-        events: list[contracts.Event] = []
+        self, first: int, block: BlockHeader, progress: Progress | None
+    ) -> Iterator[tuple[BlockHeader, list[contracts.Event]]]:
+        """The events of blocks `first` to `block` in parts, each with the last block of it."""
         for start in range(first, block.number + 1, self._blocks_per_read):
-            end = min(start + self._blocks_per_read - 1, block.number)
-            before = self._header(end)
+            end = self._header(min(start + self._blocks_per_read - 1, block.number))
             logs = self._gateway.logs(
-                from_block=start, to_block=end, addresses=tuple(self._sources)
+                from_block=start, to_block=end.number, addresses=tuple(self._sources)
             )
             self._check_blocks(logs)
-            if self._header(end).hash != before.hash:
+            if self._header(end.number).hash != end.hash:
                 raise ChainUnavailable("the chain changed while it was read")
             decoded = (contracts.decode_log(self._sources[log.address], log) for log in logs)
-            events += [event for event in decoded if event is not None]
-            if remember:
-                self._events = [*self._events, *events]
-                self._marks.append(before)
-                events = []
+            yield end, [event for event in decoded if event is not None]
             if progress is not None:
-                progress(first, block.number, end)
+                progress(first, block.number, end.number)
         if self._header(block.number).hash != block.hash:
             raise ChainUnavailable("the chain changed while it was read")
-        return events
 
     def _header(self, number: int) -> BlockHeader:
         header = self._gateway.block(number)
@@ -250,9 +234,9 @@ def _closed(side: ChainSide, args: Mapping[str, Any], place: Place) -> None:
 
 
 def _lowered(side: ChainSide, args: Mapping[str, Any], place: Place) -> None:
-    values = {ours: args["limits"][theirs] for ours, theirs in _LIMITS.items()}
-    limits = {name: None if value == UNLIMITED else value for name, value in values.items()}
-    side.lowerings[args["tokenId"].to_bytes(32)] = Lowering(limits, place)
+    side.lowerings[args["tokenId"].to_bytes(32)] = Lowering(
+        args["grantHash"], args["by"].lower(), limits_on_chain(args["limits"]), place
+    )
 
 
 def _anchored(side: ChainSide, args: Mapping[str, Any], place: Place) -> None:

@@ -4,12 +4,12 @@ Pure. Both sides are as of one block, the last that the index holds, so that wha
 not mistaken for a difference. What is on its way is none, until it has been so for long.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from engine.ledger.discrepancies import Severity
-from engine.policy.limits import Limits
+from engine.policy.limits import lowest
 from engine.reconcile.kinds import KINDS
 from engine.reconcile.sides import (
     Anchoring,
@@ -130,11 +130,18 @@ def _in_force(
 ) -> Iterator[Finding]:
     """What a session that is over on neither side still has to agree on."""
     lowering = chain.lowerings.get(session.token_id)
-    if lowering is not None and not _within(session.limits, lowering.limits):
+    if (
+        lowering is not None
+        and lowering.grant_hash == session.grant_hash
+        and (session.limits is None or lowest(session.limits, lowering.limits) != session.limits)
+    ):
         yield _finding(
             "lowered_on_chain_only",
             session,
-            {"enforced": _told_limits(session), "chain": _as_text(lowering.limits)},
+            {
+                "enforced": None if session.limits is None else session.limits.to_json(),
+                "chain": lowering.to_json(),
+            },
             lowering,
         )
     confirmed = registration.place.block_number + confirmations <= chain.block.number
@@ -286,26 +293,6 @@ def _finding(
         "place": None if source is None else source.place.to_json(),
     }
     return Finding(kind, session.id, told, session, session.workspace_id)
-
-
-def _within(enforced: Limits | None, lowered: Mapping[str, int | None]) -> bool:
-    """Whether no limit is above the lowered one; an absent one is above all."""
-    if enforced is None:
-        return False
-    for name, theirs in lowered.items():
-        ours = getattr(enforced, name)
-        if theirs is not None and (ours is None or ours > theirs):
-            return False
-    return True
-
-
-def _told_limits(session: LedgerSession) -> dict[str, str | None] | None:
-    return None if session.limits is None else _as_text(asdict(session.limits))
-
-
-def _as_text(limits: Mapping[str, int | None]) -> dict[str, str | None]:
-    """In micro-USD; they can exceed 2^53."""
-    return {name: None if value is None else str(value) for name, value in limits.items()}
 
 
 def _told(anchor: LedgerAnchor) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from eth_utils.crypto import keccak
 
 from engine.audit.canonical import decode_object
+from engine.audit.lowering import lowered_from_json
 from engine.chain.gateway import BlockHeader
 from engine.db.database import Database, Read
 from engine.db.tables import (
@@ -21,7 +22,7 @@ from engine.db.tables import (
 )
 from engine.grant import Grant
 from engine.ledger.log import Log
-from engine.policy.limits import Limits
+from engine.policy.limits import Limits, lowest
 from engine.reconcile.chain_reader import indexed, order_of
 from engine.reconcile.compare import ENDED_STATES
 from engine.reconcile.sides import Event, EventPlace, LedgerAnchor, LedgerSession, LedgerSide
@@ -37,7 +38,7 @@ _columns = _sessions.c
 
 @dataclass(frozen=True, slots=True)
 class _Parameters:
-    grant_json: str
+    source: tuple[str, str]
     hash: bytes | None
     limits: Limits | None
 
@@ -96,17 +97,21 @@ class LedgerReader:
             _columns.token_id,
             _columns.grant_hash,
             _columns.grant_json,
+            _columns.lowered_json,
             _columns.created_ms,
             _columns.ended_ms,
         )
         sessions = []
         parameters: dict[str, _Parameters] = {}
         for row in read(columns):
-            known = _Parameters(row.grant_json, row.grant_hash, None)
+            source = (row.grant_json, row.lowered_json)
+            known = _Parameters(
+                source, row.grant_hash, None
+            )  # of what is over, nothing is enforced
             if row.state not in ENDED_STATES:
                 known = self._parameters.get(row.id, known)
-                if known.limits is None or known.grant_json != row.grant_json:
-                    known = _parse(row.grant_json)
+                if known.limits is None or known.source != source:
+                    known = _parse(source)
                 parameters[row.id] = known
             action = "revoke" if row.state == "revoked" else "register"
             transaction = sent.get((row.id, action))
@@ -115,12 +120,15 @@ class LedgerReader:
         return sessions
 
 
-def _parse(grant_json: str) -> _Parameters:
+def _parse(source: tuple[str, str]) -> _Parameters:
+    grant_json, lowered_json = source
     try:
         grant = Grant.from_json(decode_object(grant_json.encode()))
-        return _Parameters(grant_json, grant.hash(), grant.limits)
+        lowered = lowered_from_json(lowered_json)
     except ValueError:
-        return _Parameters(grant_json, None, None)
+        return _Parameters(source, None, None)
+    limits = lowest(grant.limits, *(each.limits for each in lowered))
+    return _Parameters(source, grant.hash(), limits)
 
 
 def _session(row: Any, parameters: _Parameters, transaction: Any) -> LedgerSession:

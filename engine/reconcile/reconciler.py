@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from engine.audit.lowering import read_lowering
 from engine.audit.record import decode_record
 from engine.chain.gateway import BlockHeader, ChainGateway, ChainUnavailable
 from engine.clock import Clock
@@ -21,7 +22,10 @@ from engine.db.database import Database
 from engine.db.tables import Record, Session, table
 from engine.deployment import Deployment
 from engine.errors import Unavailable
+from engine.ledger.accounts import examine
 from engine.ledger.discrepancies import (
+    PARAMETERS_DIFFER,
+    SESSION_DAMAGED,
     Discrepancy,
     Severity,
     note,
@@ -44,11 +48,11 @@ FILED_MAX = 1_000
 """No more discrepancies are filed by one reconciliation; the first tell enough."""
 SEVERITIES: Sequence[Severity] = ("critical", "warning", "info")
 
-_NOT_OURS = frozenset(("session_damaged",))
-"""What the ledger files, and resolves, by itself."""
+_JUDGED_BY_THE_LEDGER = frozenset((PARAMETERS_DIFFER, SESSION_DAMAGED))
+"""Of these it sees more than what is compared here: what the session's records say."""
+_TIGHTENING = frozenset(("revoked_on_chain_only", "expired_on_chain_only", "lowered_on_chain_only"))
 _records = table(Record)
 _sessions = table(Session)
-_ENDS = ("revoked_on_chain_only", "expired_on_chain_only")
 _log = structlog.get_logger(__name__)
 
 
@@ -67,7 +71,7 @@ class Reconciliation:
 
     `block` is the last that was compared; `found` counts the discrepancies by severity, `filed`
     those that were not open before, `resolved` those that no longer are, `acted` the sessions that
-    were ended because of it. `left_out` were found and not filed.
+    were ended or limited because of it. `left_out` were found and not filed.
     """
 
     from_block: int
@@ -223,8 +227,8 @@ class Reconciler:
         )
 
     def _act(self, batch: Batch, finding: Finding) -> bool:
-        """End a session that the chain has ended; says whether that was done now."""
-        if finding.session is None or finding.kind not in _ENDS:
+        """Do here what the chain says and nobody did; says whether that was done now."""
+        if finding.session is None or finding.kind not in _TIGHTENING:
             return False
         try:
             view = self._sessions.read(batch, finding.session.id)
@@ -238,20 +242,32 @@ class Reconciler:
             batch.forget()
             return True
         evidence = {"by": "chain", "found_by": "reconciliation", "found": finding.evidence}
-        if finding.kind == "expired_on_chain_only":
-            self._sessions.expired(batch, view, evidence)
-        else:
+        if finding.kind == "revoked_on_chain_only":
             self._sessions.revoked(batch, view, evidence)
-        _log.error("session_ended_by_reconciliation", session=view.id, kind=finding.kind)
+        elif finding.kind == "expired_on_chain_only":
+            self._sessions.expired(batch, view, evidence)
+        elif read_lowering(finding.evidence["chain"]) in view.lowered:
+            return False
+        else:
+            self._sessions.lowered(batch, view, finding.evidence["chain"])
+        _log.error("tightened_by_reconciliation", session=view.id, kind=finding.kind)
         return True
 
     def _resolve(self, batch: Batch, findings: Sequence[Finding]) -> int:
+        """Close what is open and was not found again; returns how many were."""
         found = {finding.key for finding in findings}
-        return sum(
-            resolve(batch, known.kind, known.subject)
+        before = [
+            known
             for known in open_discrepancies(batch.read)
-            if known.kind not in _NOT_OURS and (known.kind, known.subject) not in found
-        )
+            if (known.kind, known.subject) not in found
+        ]
+        judged = [known for known in before if known.kind in _JUDGED_BY_THE_LEDGER]
+        for known in before:
+            if known not in judged:
+                resolve(batch, known.kind, known.subject)
+        examine(batch, [known.subject for known in judged])
+        still_open = {known.id for known in open_discrepancies(batch.read)}
+        return sum(known.id not in still_open for known in before)
 
 
 def _recorded_end(batch: Batch, session_id: str) -> dict[str, Any] | None:

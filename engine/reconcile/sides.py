@@ -61,10 +61,21 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """`LimitsLowered`: from here on these limits hold, in micro-USD, None if there is none."""
+    """`LimitsLowered`: from here on these limits hold for the session with this grant."""
 
-    limits: Mapping[str, int | None]
+    grant_hash: bytes
+    account: str
+    limits: Limits
     place: Place
+
+    def to_json(self) -> dict[str, Any]:
+        """As a record of the session tells it."""
+        return {
+            "grant_hash": "0x" + self.grant_hash.hex(),
+            "account": self.account,
+            "limits_micro_usd": self.limits.to_json(),
+            **self.place.to_json(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

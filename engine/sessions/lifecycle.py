@@ -165,11 +165,6 @@ class Sessions(Life):
 
     # What follows runs on the writer's thread.
 
-    def expired(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
-        """The session is over by a clock that counts."""
-        self._move(batch, view, "expired", "session.expired", evidence, ended=True)
-        self._tell(batch, view, "agent.session.expired")
-
     def _create(
         self, batch: Batch, workspace_id: str, new: NewSession, identity: Identity
     ) -> SessionView:

@@ -110,6 +110,6 @@ def _print(state: dict[str, Any]) -> None:
     console.print(
         f"{said}; blocks {last['from_block']} to {last['to_block']} compared{behind}; "
         f"{last['filed']} new, {last['resolved']} resolved, "
-        f"{last['sessions_ended']} sessions ended",
+        f"{last['sessions_tightened']} sessions tightened",
         soft_wrap=True,
     )

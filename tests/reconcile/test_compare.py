@@ -11,9 +11,10 @@ from engine.audit.canonical import encode
 from engine.chain.gateway import BlockHeader
 from engine.reconcile.compare import INDEX_LAG_MAX, OVERDUE_MS, Finding, compare
 from engine.reconcile.kinds import KINDS
-from engine.reconcile.sides import Ending, Lowering
+from engine.reconcile.sides import Ending
 from tests.reconcile.worlds import (
     CONFIRMATIONS,
+    LIMITS,
     NOW_MS,
     TIP,
     Facts,
@@ -92,8 +93,8 @@ def over_there(making: Making) -> str:
 
 def lowered_there(making: Making) -> str:
     session = making.random.choice(making.facts.of("active"))
-    name, limit = making.random.choice((("per_day", 199), ("per_week", 2**64 - 2)))
-    making.facts.lowerings[session.token_id] = Lowering({name: limit}, making.place())
+    change = making.random.choice(({"per_day": 199}, {"per_week": 10**15 - 1}))
+    making.lowered(session, replace(LIMITS, **change))
     return session.id
 
 

@@ -153,6 +153,13 @@ class Making:
         self.facts.revocations[session.token_id] = ending
         return ending
 
+    def lowered(self, session: LedgerSession, limits: Limits, **changes: Any) -> None:
+        """Its limits on the chain."""
+        fields = {"grant_hash": session.grant_hash, "account": "0x" + "0d" * 20, **changes}
+        self.facts.lowerings[session.token_id] = Lowering(
+            limits=limits, place=self.place(), **fields
+        )
+
     def anchor(self, size: int, state: str, block_number: int, **changes: Any) -> LedgerAnchor:
         """An anchor here, as it is on the chain too unless it is on its way."""
         place = self.place(block_number) if state != "sent" else None
@@ -184,8 +191,7 @@ class Making:
         session = self.session(session_id, "active")
         self.registered(session)
         if self.random.random() < 0.5:
-            limits = {"per_transaction": 100, "per_day": 200, "per_week": None}
-            self.facts.lowerings[session.token_id] = Lowering(limits, self.place())
+            self.lowered(session, LIMITS)
 
     def revoked_on_both_sides(self, session_id: str) -> None:
         session = self.session(session_id, "revoked", waiting_since_ms=1)
@@ -226,6 +232,12 @@ class Making:
         session = self.session(session_id, "active", workspace_id="acme")
         self.registered(session, workspace=workspace, place=self.place(401))
 
+    def lowered_for_another_grant(self, session_id: str) -> None:
+        """What is said of other parameters says nothing of these."""
+        session = self.session(session_id, "active")
+        self.registered(session)
+        self.lowered(session, Limits(1, 1, 1, 1, 1), grant_hash=b"\x67" * 32)
+
     def of_somebody_else(self, session_id: str) -> None:
         stranger = self.session(session_id, "active")
         del self.facts.sessions[session_id]
@@ -243,5 +255,6 @@ _WAYS = (
     Making.revoked_and_over,
     Making.never_on_the_chain,
     Making.in_a_workspace_that_was_opened_again,
+    Making.lowered_for_another_grant,
     Making.of_somebody_else,
 )

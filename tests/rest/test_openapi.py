@@ -93,6 +93,8 @@ def test_what_needs_a_secret_says_which(document: dict[str, Any]) -> None:
 
 def test_every_good_answer_is_documented_field_by_field(document: dict[str, Any]) -> None:
     for method, path, operation in operations(document):
+        if path == "/metrics":
+            continue
         for status in operation["responses"].keys() & {"200", "201"}:
             schema = operation["responses"][status]["content"]["application/json"]["schema"]
             schema = schema.get("items", schema)
