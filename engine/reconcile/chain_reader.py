@@ -7,12 +7,13 @@ meanwhile has said nothing.
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.chain import contracts
 from engine.chain.gateway import BlockHeader, CallReverted, ChainGateway, ChainUnavailable, Log
 from engine.chain.indexer import BLOCKS_PER_READ_MAX, REORG_DEPTH_MAX, event_row
-from engine.grant import limits_on_chain
+from engine.grant import limits_from_chain
 from engine.reconcile.sides import (
     Anchoring,
     ChainSide,
@@ -26,6 +27,21 @@ from engine.reconcile.sides import (
 
 Progress = Callable[[int, int, int], None]
 """Called with the first block of a reading, the last, and how far it has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What to ask an endpoint in another way, because something was found by its events.
+
+    `registered` and `unregistered` are token ids, `told` and `untold` events that it did and did
+    not tell of, `unmined` transactions of anchors that it did not tell of.
+    """
+
+    registered: Collection[bytes]
+    unregistered: Collection[bytes]
+    told: Mapping[EventPlace, Event]
+    untold: Mapping[EventPlace, Event]
+    unmined: Collection[bytes]
 
 
 class ChainReader:
@@ -140,19 +156,8 @@ class ChainReader:
 
     # What an endpoint says in another way of the same, to hold its events against
 
-    def check(
-        self,
-        side: ChainSide,
-        *,
-        registered: Collection[bytes] = (),
-        unregistered: Collection[bytes] = (),
-        mined: Collection[bytes] = (),
-        not_mined: Collection[tuple[bytes, bytes]] = (),
-    ) -> None:
+    def check(self, side: ChainSide, doubts: Doubts) -> None:
         """Hold what its events say against the contracts' state, and against receipts.
-
-        `registered` and `unregistered` are token ids, `mined` transactions whose events were told,
-        `not_mined` those, each with its block, of which none was.
 
         Raises:
             ChainUnavailable: the endpoint contradicts itself, or the chain went on meanwhile.
@@ -162,17 +167,26 @@ class ChainReader:
         told = (newest, side.anchors[newest].root if newest else bytes(32))
         if side.whole and (size, root) != told and self._gateway.head().hash == side.block.hash:
             raise _contradiction("what is anchored")
-        for token_ids, expected in ((registered, True), (unregistered, False)):
+        for token_ids, expected in ((doubts.registered, True), (doubts.unregistered, False)):
             for token_id in token_ids:
                 if self._registered(token_id) is not expected:
                     raise _contradiction("a registration")
-        for tx_hash in mined:
-            if self._gateway.receipt(tx_hash) is None:
-                raise _contradiction("a transaction")
-        for tx_hash, block_hash in not_mined:
+        for events, expected in ((doubts.told, True), (doubts.untold, False)):
+            for place, event in events.items():
+                if self._in_receipt(place, event) is not expected:
+                    raise _contradiction(f"event {place[1]} of block {place[0]}")
+        for tx_hash in doubts.unmined:
             receipt = self._gateway.receipt(tx_hash)
-            if receipt is not None and receipt.succeeded and receipt.block_hash == block_hash:
-                raise _contradiction("a transaction")
+            if receipt is not None and receipt.succeeded:
+                raise _contradiction("an anchor")
+
+    def _in_receipt(self, place: EventPlace, event: Event) -> bool:
+        """Whether the receipt of an event's transaction has it at this place of this block."""
+        receipt = self._gateway.receipt(event.tx_hash)
+        return receipt is not None and any(
+            (log.block_number, log.log_index) == place and log.block_hash == event.block_hash
+            for log in receipt.logs
+        )
 
     def _registered(self, token_id: bytes) -> bool:
         session = self._ask(
@@ -235,7 +249,7 @@ def _closed(side: ChainSide, args: Mapping[str, Any], place: Place) -> None:
 
 def _lowered(side: ChainSide, args: Mapping[str, Any], place: Place) -> None:
     side.lowerings[args["tokenId"].to_bytes(32)] = Lowering(
-        args["grantHash"], args["by"].lower(), limits_on_chain(args["limits"]), place
+        args["grantHash"], args["by"].lower(), limits_from_chain(args["limits"]), place
     )
 
 

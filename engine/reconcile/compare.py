@@ -116,11 +116,10 @@ def _of_session(
 
 
 def _not_registered(session: LedgerSession, chain: ChainSide, late_ms: int) -> Iterator[Finding]:
-    if not session.on_chain:
+    if not session.on_chain or not chain.whole:
         return
     if session.state in ("active", "paused"):
-        if chain.whole:
-            yield _finding("session_missing_on_chain", session, {"read_to": chain.block.number})
+        yield _finding("session_missing_on_chain", session, {"read_to": chain.block.number})
     elif session.state not in ENDED_STATES:
         yield from _overdue("registration_overdue", session, late_ms)
 

@@ -9,6 +9,7 @@ held against what the endpoint says of it in another way, before it counts.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -35,7 +36,7 @@ from engine.ledger.discrepancies import (
 from engine.ledger.log import Log
 from engine.ledger.stream import Stream, workspace_stream
 from engine.ledger.writer import Batch, Writer
-from engine.reconcile.chain_reader import ChainReader
+from engine.reconcile.chain_reader import ChainReader, Doubts
 from engine.reconcile.compare import ENDED_STATES, Finding, compare
 from engine.reconcile.kinds import KINDS
 from engine.reconcile.ledger_reader import LedgerReader
@@ -183,19 +184,17 @@ class Reconciler:
             if session.id in subjects["session_missing_on_chain"]
         }
         unknown = {bytes.fromhex(s.partition("0x")[2]) for s in subjects["session_unknown_here"]}
-        ours = [event for key, event in ledger.events.items() if chain.events.get(key) != event]
-        theirs = [event for key, event in chain.events.items() if ledger.events.get(key) != event]
+        theirs = {p: e for p, e in chain.events.items() if ledger.events.get(p) != e}
+        ours = {p: e for p, e in ledger.events.items() if p not in chain.events}
         lost = [a for a in ledger.anchors if f"anchor {a.size}" in subjects["anchor_missing"]]
-        self._chain.check(
-            chain,
+        doubts = Doubts(
             registered=unknown,
             unregistered=missing,
-            mined=[event.tx_hash for event in theirs[:FILED_MAX]],
-            not_mined=[
-                *((event.tx_hash, event.block_hash) for event in ours[:FILED_MAX]),
-                *((tx_hash, a.block_hash or b"") for a in lost for tx_hash in a.tx_hashes),
-            ],
+            told=dict(islice(theirs.items(), FILED_MAX)),
+            untold=dict(islice(ours.items(), FILED_MAX)),
+            unmined=[tx_hash for anchor in lost for tx_hash in anchor.tx_hashes],
         )
+        self._chain.check(chain, doubts)
 
     # What follows runs on the writer's thread.
 

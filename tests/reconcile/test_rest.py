@@ -139,6 +139,7 @@ def test_the_metrics_tell_of_decisions_log_and_chain(api: Served) -> None:
 def test_metrics_count_from_the_start_of_the_server(tmp_path: Path) -> None:
     with Served(tmp_path / "data") as api:
         api.pay(api.session()["session_token"])
+        api.world.engine.tick()
         assert samples(api)["tallystick_decisions_total/ALLOWED"] == 1
     with Served(tmp_path / "data", admin_key="the-admin-key-of-this-installation") as api:
         metrics = samples(api, key="the-admin-key-of-this-installation")
