@@ -44,14 +44,11 @@ def sign(
     data: bytes,
     value: int = 0,
     nonce: int | None = None,
-    instead_of: bytes | None = None,
 ) -> SignedTransaction:
     """Build and sign a type-2 transaction (EIP-1559); nothing is sent.
 
     `to` None creates a contract; `value` is in wei; `nonce` None takes the next pending one, which
-    is only safe when nobody else sends from the same account at the same time. `instead_of` is a
-    signed transaction that waits: the new one takes its nonce, and pays so much more that nodes
-    take it in its place.
+    is only safe when nobody else sends from the same account at the same time.
 
     Raises:
         CallReverted: the transaction would revert now.
@@ -59,36 +56,40 @@ def sign(
         ChainUnavailable: the chain could not be asked.
     """
     sender = account.address.lower()
-    if instead_of is not None:
-        nonce = fields_of(instead_of)["nonce"]
-    elif nonce is None:
+    if nonce is None:
         nonce = gateway.transaction_count(sender, pending=True)
     gas = gateway.estimate_gas(sender=sender, to=to, data=data, value=value)
     if gas > MAX_GAS:
         raise TransactionRejected(f"needs {gas} gas, more than {MAX_GAS}")
-    max_fee_per_gas, max_priority_fee_per_gas = gateway.fees()
-    if instead_of is not None:
-        before = fields_of(instead_of)
-        max_fee_per_gas = max(max_fee_per_gas, _above(before["maxFeePerGas"]))
-        max_priority_fee_per_gas = max(
-            max_priority_fee_per_gas, _above(before["maxPriorityFeePerGas"])
-        )
-    if max(max_fee_per_gas, max_priority_fee_per_gas) > MAX_FEE_PER_GAS_WEI:
-        raise TransactionRejected(f"the chain asks for {max_fee_per_gas} wei per gas")
     fields: dict[str, Any] = {
-        "type": 2,
         "chainId": gateway.chain_id,
         "nonce": nonce,
         # The state may differ a little when the transaction is mined; unused gas is not paid.
         "gas": min(gas + gas // 4, MAX_GAS) if data else gas,
-        "maxFeePerGas": max_fee_per_gas,
-        "maxPriorityFeePerGas": max_priority_fee_per_gas,
         "to": bytes.fromhex(to.removeprefix("0x")) if to is not None else b"",
         "value": value,
         "data": data,
     }
-    signed = account.sign_transaction(fields)
-    return SignedTransaction(bytes(signed.raw_transaction), bytes(signed.hash), fields["nonce"])
+    return _sign(account, fields, *gateway.fees())
+
+
+def sign_again(gateway: ChainGateway, account: "LocalAccount", raw: bytes) -> SignedTransaction:
+    """The transaction `raw` of `account`, that waits to be mined, with fees so much higher that
+    nodes take it in its place; nothing is sent. Whichever is mined, the other no longer can be.
+
+    Raises:
+        TransactionRejected: it needs higher fees than are ever reasonable.
+        ChainUnavailable: the chain could not be asked.
+    """
+    before = fields_of(raw)
+    fields = {name: before[name] for name in _CALL}
+    fee, tip = gateway.fees()
+    return _sign(
+        account,
+        fields,
+        max(fee, _above(before["maxFeePerGas"])),
+        max(tip, _above(before["maxPriorityFeePerGas"])),
+    )
 
 
 def fields_of(raw: bytes) -> Mapping[str, Any]:
@@ -98,6 +99,20 @@ def fields_of(raw: bytes) -> Mapping[str, Any]:
 
     fields: Mapping[str, Any] = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
     return fields
+
+
+_CALL = ("chainId", "nonce", "gas", "to", "value", "data")
+
+
+def _sign(
+    account: "LocalAccount", fields: Mapping[str, Any], fee: int, tip: int
+) -> SignedTransaction:
+    if max(fee, tip) > MAX_FEE_PER_GAS_WEI:
+        raise TransactionRejected(f"the chain asks for {max(fee, tip)} wei per gas")
+    signed = account.sign_transaction(
+        {"type": 2, **fields, "maxFeePerGas": fee, "maxPriorityFeePerGas": tip}
+    )
+    return SignedTransaction(bytes(signed.raw_transaction), bytes(signed.hash), fields["nonce"])
 
 
 def _above(fee: int) -> int:

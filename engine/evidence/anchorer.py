@@ -6,7 +6,7 @@ is that a second copy is refused. What the chain holds of this log counts, whoev
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from engine.audit.checkpoint import Checkpoint, sign
 from engine.chain import contracts, sender
 from engine.chain.gateway import CallReverted, ChainGateway, Receipt, TransactionRejected
 from engine.chain.resend import send_again
+from engine.chain.sender import SignedTransaction
 from engine.db.database import Database
 from engine.db.tables import Anchor, ChainEvent, CheckpointRow, table
 from engine.evidence.anchor_state import State, is_slow, state_of
@@ -147,29 +148,34 @@ class Anchorer:
         return self._send(self.checkpoint())
 
     def _send(self, checkpoint: Checkpoint) -> AnchorView | None:
-        signed = self._sign(checkpoint.size, checkpoint.root)
-        if signed is None:
-            return self.latest()
-        self._keep(checkpoint, state="sent", tx_hash=signed.hash, raw_tx=signed.raw)
-        self._offer(signed.raw)
-        self._follow()
+        data = contracts.call_data(
+            contracts.ANCHOR_REGISTRY, "anchor", self._log_id, checkpoint.size, checkpoint.root
+        )
+        signed = self._signing(
+            checkpoint.size,
+            lambda: sender.sign(self._gateway, self._operator, to=self._address, data=data),
+        )
+        if signed is not None:
+            self._keep(checkpoint, state="sent", tx_hash=signed.hash, raw_tx=signed.raw)
+            self._offer(signed.raw)
+            self._follow()
         return self.latest()
 
-    def _sign(
-        self, size: int, root: bytes, *, instead_of: bytes | None = None
-    ) -> sender.SignedTransaction | None:
-        """The transaction that anchors this, or None if the chain would refuse it."""
-        data = contracts.call_data(contracts.ANCHOR_REGISTRY, "anchor", self._log_id, size, root)
+    def _signing(
+        self, size: int, sign: Callable[[], SignedTransaction]
+    ) -> SignedTransaction | None:
+        """What `sign` makes, or None if the chain would refuse it."""
         try:
-            signed = sender.sign(
-                self._gateway, self._operator, to=self._address, data=data, instead_of=instead_of
-            )
-        except (CallReverted, TransactionRejected) as error:
-            _log.error("anchor_refused", size=size, reason=str(error))
-            self.refused = str(error)
-            return None
-        self.refused = None
-        return signed
+            signed = sign()
+        except CallReverted as error:
+            self.refused = f"reverted: {contracts.revert_name(error, contracts.ANCHOR_REGISTRY)}"
+        except TransactionRejected as error:
+            self.refused = error.message
+        else:
+            self.refused = None
+            return signed
+        _log.error("anchor_refused", size=size, reason=self.refused)
+        return None
 
     def _follow(self) -> bool:
         """Learn what became of the newest anchors; says whether one was lost for good."""
@@ -239,7 +245,9 @@ class Anchorer:
         operator = self._operator.address.lower()
         if sender.fields_of(row.raw_tx)["nonce"] != self._gateway.transaction_count(operator):
             return  # it waits for another transaction, which no fee of its own changes
-        signed = self._sign(row.size, row.root, instead_of=row.raw_tx)
+        signed = self._signing(
+            row.size, lambda: sender.sign_again(self._gateway, self._operator, row.raw_tx)
+        )
         if signed is None:
             return
         _log.warning("anchor_slow", size=row.size, tx_hash="0x" + signed.hash.hex())

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from eth_account.signers.local import LocalAccount
 
-from engine.chain import sender
+from engine.chain import contracts, sender
 from engine.chain.gateway import ChainUnavailable, TransactionRejected
+from engine.chain.sender import SignedTransaction
 from engine.db.tables import Anchor, table
-from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
+from engine.errors import Unavailable
+from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until
 from tests.engine.test_anchorer import anchor, anchored, anchored_now, grow, sizes, stored
 from tests.world import World
 
 GWEI = 10**9
+NOTHING = {"critical": 0, "warning": 0, "info": 0}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,19 @@ def rows(world: World) -> list[sa.Row[tuple[object, ...]]]:
     anchors = table(Anchor)
     with world.engine.database.reading() as connection:
         return list(connection.execute(sa.select(anchors).order_by(anchors.c.size)).all())
+
+
+def opened_in(world: World) -> int:
+    """The block in which the log was opened."""
+    deployment, gateway = world.engine.deployment, world.engine.gateway
+    topic = contracts.event_topic(contracts.ANCHOR_REGISTRY, "LogOpened")
+    [opened] = gateway.logs(
+        from_block=0,
+        to_block=gateway.head().number,
+        addresses=[deployment.anchors],
+        topics=[topic, deployment.log_id],
+    )
+    return int(opened.block_number)
 
 
 def tx_hashes(world: World) -> list[bytes]:
@@ -176,6 +193,15 @@ def test_one_behind_another_transaction_keeps_its_fee(
     settle(on_anvil)
 
 
+def overtaking(anvil: AnvilWithContracts, operator: LocalAccount, nonce: int) -> SignedTransaction:
+    """A transaction of the operator's that takes the place of another one with this nonce."""
+    same_fee = sender.sign(
+        anvil.gateway, operator, to=operator.address.lower(), data=b"", nonce=nonce
+    )
+    higher = sender.sign_again(anvil.gateway, operator, same_fee.raw)
+    return sender.sign_again(anvil.gateway, operator, higher.raw)
+
+
 # A nonce that another transaction takes, and a block that is taken back
 
 
@@ -200,14 +226,8 @@ def test_another_transaction_replaces_it_by_a_higher_fee(
     with anvil.idle():
         first = anchor(on_anvil)
         [row] = rows(on_anvil)
-        thief = sender.sign(
-            anvil.gateway,
-            operator,
-            to=operator.address.lower(),
-            data=b"",
-            instead_of=row.raw_tx,
-        )
-        anvil.gateway.send_raw(thief.raw)
+        nonce = sender.fields_of(row.raw_tx)["nonce"]
+        anvil.gateway.send_raw(overtaking(anvil, operator, nonce).raw)
     settle(on_anvil)
     assert first.tx_hash not in tx_hashes(on_anvil)
 
@@ -224,39 +244,63 @@ def test_mined_and_taken_back_it_is_anchored_again(
 def test_mined_again_in_another_block_it_is_the_same_anchor(
     anvil: AnvilWithContracts, on_anvil: World
 ) -> None:
+    anvil.mine()
     size = anchored_now(on_anvil)
     [before] = rows(on_anvil)
-    anvil.rpc("anvil_reorg", 2, [["0x" + before.raw_tx.hex(), 1]])
+    anvil.rpc("anvil_reorg", 2, [["0x" + before.raw_tx.hex(), 0]])
     tick_until(on_anvil, lambda: stored(on_anvil) == [(size, "final")])
     [after] = rows(on_anvil)
     assert after.tx_hash == before.tx_hash
-    assert (after.block_number, after.block_hash) != (before.block_number, before.block_hash)
+    assert after.block_number == before.block_number - 1
     settle(on_anvil)
 
 
 # Another engine with the same keys
 
 
-def test_of_two_engines_that_anchor_one_size_the_second_is_refused_and_both_agree(
+def by_a_copy(anvil: AnvilWithContracts, world: World) -> SignedTransaction:
+    """The anchor of everything, as another engine with the same records and keys would sign it."""
+    world.engine.lead.sequence()
+    checkpoint = world.engine.lead.anchorer.checkpoint()
+    deployment = world.engine.deployment
+    data = contracts.call_data(
+        contracts.ANCHOR_REGISTRY, "anchor", deployment.log_id, checkpoint.size, checkpoint.root
+    )
+    return sender.sign(anvil.gateway, deployment.operator, to=deployment.anchors, data=data)
+
+
+def test_a_copy_of_the_installation_that_came_first_counts_for_both(
     anvil: AnvilWithContracts, on_anvil: World
 ) -> None:
-    """A copy of the installation has the same records; what it anchored counts, whoever sent it."""
-    on_anvil.engine.lead.anchorer._patience_ms = 10**9
     size = grow(on_anvil)
-    anchorer = on_anvil.engine.lead.anchorer
-    checkpoint = anchorer.checkpoint()
     with anvil.idle():
-        copy = anchorer._sign(checkpoint.size, checkpoint.root)
-        assert copy is not None
+        copy = by_a_copy(anvil, on_anvil)
         anvil.gateway.send_raw(copy.raw)
-        ours = anchor(on_anvil)
-        assert (ours.size, ours.state) == (size, "sent")
-    wait_until(lambda: anvil.gateway.receipt(ours.tx_hash) is not None)
-    refused = anvil.gateway.receipt(ours.tx_hash)
-    assert refused is not None
-    assert not refused.succeeded
+        with pytest.raises(Unavailable, match="SizeNotGrowing"):
+            on_anvil.engine.anchor()
+        assert rows(on_anvil) == []
     tick_until(on_anvil, lambda: stored(on_anvil) == [(size, "final")])
     assert tx_hashes(on_anvil) == [copy.hash]
+    assert on_anvil.engine.reconciler.run().found == NOTHING
+    settle(on_anvil)
+
+
+def test_a_copy_of_the_installation_that_overtakes_counts_for_both(
+    anvil: AnvilWithContracts, on_anvil: World
+) -> None:
+    on_anvil.engine.lead.anchorer._patience_ms = 10**9
+    size = grow(on_anvil)
+    operator = on_anvil.engine.deployment.operator
+    with anvil.idle():
+        copy = sender.sign_again(anvil.gateway, operator, by_a_copy(anvil, on_anvil).raw)
+        ours = anchor(on_anvil)
+        assert (
+            sender.fields_of(copy.raw)["nonce"]
+            == sender.fields_of(rows(on_anvil)[0].raw_tx)["nonce"]
+        )
+        anvil.gateway.send_raw(copy.raw)
+    tick_until(on_anvil, lambda: stored(on_anvil) == [(size, "final")])
+    assert tx_hashes(on_anvil) == [copy.hash] != [ours.tx_hash]
     settle(on_anvil)
 
 
@@ -370,24 +414,24 @@ class Trouble:
 
     def price_out(self) -> None:
         base_fee = int(self.anvil.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"], 16)
-        if base_fee < 1_000 * GWEI:
+        if base_fee < 100 * GWEI:
             expensive(self.anvil, self.world)
 
     def steal_the_nonce(self) -> None:
         operator = self.world.engine.deployment.operator
         raws = [row.raw_tx for row in rows(self.world) if row.state == "sent" and row.raw_tx]
-        how = {"instead_of": raws[0]} if raws else {}
         try:
-            thief = sender.sign(
-                self.anvil.gateway, operator, to=operator.address.lower(), data=b"", **how
-            )
-            self.anvil.gateway.send_raw(thief.raw)
+            if raws:
+                nonce = sender.fields_of(raws[0])["nonce"]
+                self.anvil.gateway.send_raw(overtaking(self.anvil, operator, nonce).raw)
+            else:
+                sender.send(self.anvil.gateway, operator, to=operator.address.lower(), data=b"")
         except TransactionRejected:
-            pass  # it was mined meanwhile
+            pass  # it was mined meanwhile, or offered with a fee that is higher still
 
     def reorganise(self) -> None:
         head = int(self.anvil.rpc("eth_blockNumber"), 16)
-        room = head - self.world.engine.deployment.start_block
+        room = head - opened_in(self.world)  # without its log there is nothing to anchor
         if room > 0:
             self.anvil.rpc("anvil_reorg", self.random.randint(1, min(3, room)), [])
 
@@ -430,4 +474,4 @@ def test_any_sequence_of_troubles_ends_with_every_size_anchored_once(
             found = sizes(on_anvil)
             assert found == sorted(set(found)), done
     assert settle(on_anvil) == sizes(on_anvil)[-1], done
-    assert on_anvil.engine.reconciler.run().found == {"critical": 0, "warning": 0, "info": 0}
+    assert on_anvil.engine.reconciler.run().found == NOTHING

@@ -141,8 +141,9 @@ def test_metrics_count_from_the_start_of_the_server(tmp_path: Path) -> None:
         api.pay(api.session()["session_token"])
         api.world.engine.tick()
         assert samples(api)["tallystick_decisions_total/ALLOWED"] == 1
-    with Served(tmp_path / "data", admin_key="the-admin-key-of-this-installation") as api:
-        metrics = samples(api, key="the-admin-key-of-this-installation")
+        key = api.key
+    with Served(tmp_path / "data") as api:
+        metrics = samples(api, key=key)
         assert not any("decisions_total" in name for name in metrics)
 
 
