@@ -12,7 +12,10 @@ import sqlalchemy as sa
 from api.server import Server
 from engine.chain.gateway import ChainUnavailable
 from engine.db.tables import Anchor, ChainEvent, table
-from tests.cli.processes import COMMAND, PATIENCE_S, Done, called, environment
+from engine.ledger.discrepancies import Discrepancy
+from engine.reconcile.reconciler import Reading
+from engine.reconcile.sides import ChainSide
+from tests.cli.processes import COMMAND, PATIENCE_S, Done, called, environment, tallystick
 from tests.cli.terminal import on_a_terminal
 from tests.world import World
 
@@ -27,8 +30,9 @@ def served(tmp_path: Path) -> Iterator[tuple[World, str]]:
 
 
 def reconcile(served: tuple[World, str], *arguments: str) -> Done:
+    """In a process of its own, since the server here logs to the same output."""
     world, url = served
-    return called("reconcile", *arguments, url=url, api_key=world.operator_key or "")
+    return tallystick("reconcile", *arguments, url=url, api_key=world.operator_key or "")
 
 
 def test_nothing_differs(served: tuple[World, str]) -> None:
@@ -91,26 +95,25 @@ def test_other_failures_have_the_usual_status(served: tuple[World, str]) -> None
 def test_a_terminal_sees_a_bar_while_a_long_range_is_read(
     served: tuple[World, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """And nothing of it is left when it is done."""
     world, url = served
-    chain = world.engine.gateway
-    chain.mine(2_100)  # type: ignore[attr-defined]
-    monkeypatch.setattr(world.engine.reconciler._chain, "_blocks_per_read", 300)
-    logs, opened, asked = chain.logs, world.engine.reconciler.open, threading.Event()
+    reconciler = world.engine.reconciler
+    read, opened, asked = reconciler._chain.read, reconciler.open, threading.Event()
 
-    def after_a_look(**wanted: Any) -> Any:
+    def read_slowly(*how: Any, **options: Any) -> ChainSide:
+        """As of a chain of ten thousand blocks: until somebody has asked how far it is."""
+        reconciler.reading = Reading(1, 10_000, 4_000)
         asked.clear()
         assert asked.wait(PATIENCE_S)
-        return logs(**wanted)
+        return read(*how, **options)
 
-    def look() -> Any:
+    def look() -> list[Discrepancy]:
         asked.set()
         return opened()
 
-    monkeypatch.setattr(chain, "logs", after_a_look)
-    monkeypatch.setattr(world.engine.reconciler, "open", look)
+    monkeypatch.setattr(reconciler._chain, "read", read_slowly)
+    monkeypatch.setattr(reconciler, "open", look)
     environ = environment(url=url, api_key=world.operator_key or "")
     status, seen = on_a_terminal([COMMAND, "reconcile"], 100, environ, tmp_path)
     assert status == 0
-    assert "/2104" in seen
+    assert "4000/10000" in seen
     assert "no discrepancies" in seen

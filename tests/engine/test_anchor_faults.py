@@ -248,6 +248,7 @@ def test_mined_again_in_another_block_it_is_the_same_anchor(
     size = anchored_now(on_anvil)
     [before] = rows(on_anvil)
     anvil.rpc("anvil_reorg", 2, [["0x" + before.raw_tx.hex(), 0]])
+    on_anvil.engine.tick()
     tick_until(on_anvil, lambda: stored(on_anvil) == [(size, "final")])
     [after] = rows(on_anvil)
     assert after.tx_hash == before.tx_hash

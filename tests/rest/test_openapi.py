@@ -137,7 +137,7 @@ def test_a_method_that_a_route_does_not_have_is_refused_in_the_shape_of_errors(
 
 
 def test_a_path_that_is_no_route_is_a_404_in_the_shape_of_errors(api: Served) -> None:
-    for path in ("/api", "/api/v1", "/api/v2/payments", "/.env", "/metrics"):
+    for path in ("/api", "/api/v1", "/api/v2/payments", "/.env", "/metric"):
         answer = api.get(path)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 

@@ -1,7 +1,6 @@
 """What a Prometheus server scrapes."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
 
 from api.rest.auth import Bearer, EngineOf
 from api.rest.errors import documented
@@ -14,8 +13,11 @@ router = APIRouter(tags=["health"])
 @router.get(
     "/metrics",
     summary="Metrics in the text format of Prometheus",
-    response_class=PlainTextResponse,
-    responses=documented(401, 503),
+    response_model=None,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **documented(401, 503),
+    },
 )
 def metrics(request: Request, engine: EngineOf, secret: Bearer) -> Response:
     """Needs the admin key, since it tells of all workspaces together, unless
