@@ -199,6 +199,7 @@ class Reconciler:
     # What follows runs on the writer's thread.
 
     def _file(self, batch: Batch, findings: Sequence[Finding], chain: ChainSide) -> Reconciliation:
+        batch.sequencing()  # of the processes that share a database, only one files at a time
         worst_first = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
         acted = sum(self._act(batch, finding) for finding in worst_first)
         filed = 0
