@@ -292,7 +292,8 @@ class Engine:
         try:
             self.reconciler.run()
         except Unavailable as error:
-            _log.warning("not_reconciled", reason=error.message)
+            if not self._stopping.is_set():
+                _log.warning("not_reconciled", reason=error.message)
         except Exception:  # noqa: BLE001 (the next one may do better)
             _log.exception("reconciliation_failed")
 

@@ -200,6 +200,8 @@ class Reconciler:
 
     def _file(self, batch: Batch, findings: Sequence[Finding], chain: ChainSide) -> Reconciliation:
         batch.sequencing()  # of the processes that share a database, only one files at a time
+        gone = self._not_found_again(batch, findings) if chain.whole else []
+        batch.hold(known.subject for known in gone if known.kind in _JUDGED_BY_THE_LEDGER)
         worst_first = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
         acted = sum(self._act(batch, finding) for finding in worst_first)
         filed = 0
@@ -220,7 +222,7 @@ class Reconciler:
             head_number=chain.head_number,
             found={s: sum(f.severity == s for f in findings) for s in SEVERITIES},
             filed=filed,
-            resolved=self._resolve(batch, findings) if chain.whole else 0,
+            resolved=self._resolve(batch, gone),
             acted=acted,
             left_out=max(0, len(findings) - FILED_MAX),
             made_ms=batch.now_ms,
@@ -253,21 +255,23 @@ class Reconciler:
         _log.error("tightened_by_reconciliation", session=view.id, kind=finding.kind)
         return True
 
-    def _resolve(self, batch: Batch, findings: Sequence[Finding]) -> int:
-        """Close what is open and was not found again; returns how many were."""
+    def _not_found_again(self, batch: Batch, findings: Sequence[Finding]) -> list[Discrepancy]:
         found = {finding.key for finding in findings}
-        before = [
+        return [
             known
             for known in open_discrepancies(batch.read)
             if (known.kind, known.subject) not in found
         ]
-        judged = [known for known in before if known.kind in _JUDGED_BY_THE_LEDGER]
-        for known in before:
-            if known not in judged:
+
+    def _resolve(self, batch: Batch, gone: Sequence[Discrepancy]) -> int:
+        """Close what is no longer so; returns how many were."""
+        judged = [known.subject for known in gone if known.kind in _JUDGED_BY_THE_LEDGER]
+        for known in gone:
+            if known.kind not in _JUDGED_BY_THE_LEDGER:
                 resolve(batch, known.kind, known.subject)
-        examine(batch, [known.subject for known in judged])
+        examine(batch, judged)
         still_open = {known.id for known in open_discrepancies(batch.read)}
-        return sum(known.id not in still_open for known in before)
+        return sum(known.id not in still_open for known in gone)
 
 
 def _recorded_end(batch: Batch, session_id: str) -> dict[str, Any] | None:
