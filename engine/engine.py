@@ -31,12 +31,14 @@ from engine.identifiers import Identifiers
 from engine.lead import Lead
 from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
+from engine.ledger.decision_counts import DecisionCounts
 from engine.ledger.explanations import Explanations
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, committed
 from engine.ledger.payments import Payments
 from engine.ledger.writer import Scribe, Writer
 from engine.policy.decision import Remaining
+from engine.reconcile.reconciler import Reconciler
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import Vault, kept_salt
@@ -76,9 +78,10 @@ class Engine:
         self._lock = lock
         self._log = log
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._anchored_at = time.monotonic()
         self._background: threading.Thread | None = None
+        self._reconciling: threading.Thread | None = None
         self.writer = Writer(database, Scribe(deployment.origin, identifiers), clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
         self.ledger = Ledger(
@@ -115,6 +118,18 @@ class Engine:
             confirmations=settings.confirmations,
         )
         self._exporter = Exporter(database, log, deployment)
+        self.reconciler = Reconciler(
+            gateway,
+            database,
+            self.writer,
+            log,
+            self.sessions,
+            deployment,
+            self.clock,
+            confirmations=settings.confirmations,
+            go_on=self._go_on,
+        )
+        self.decision_counts = DecisionCounts(database)
 
     def open(self) -> None:
         """Take commands and read the chain once.
@@ -133,13 +148,19 @@ class Engine:
         """Follow the chain, expire what is over and anchor the log, on a thread of its own."""
         self._background = threading.Thread(target=self._run, name="engine", daemon=True)
         self._background.start()
+        if self.settings.reconcile_interval_s:
+            self._reconciling = threading.Thread(
+                target=self._reconcile, name="reconciler", daemon=True
+            )
+            self._reconciling.start()
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
-        if self._background is not None:
-            self._background.join()
+        for thread in (self._background, self._reconciling):
+            if thread is not None:
+                thread.join()
         self.writer.stop()
         self.gateway.close()
         self.database.close()
@@ -244,7 +265,7 @@ class Engine:
         return view
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             interval_s = self.settings.anchor_interval_s
             due = 0 < interval_s <= time.monotonic() - self._anchored_at
             if due:
@@ -254,6 +275,29 @@ class Engine:
                 self._tick_noting_defects(anchor=due)
             self._wake.wait(self.settings.poll_interval_ms / 1000)
             self._wake.clear()
+
+    def _go_on(self) -> None:
+        """Read the chain and act on it, or leave the process that leads the time to."""
+        if self._stopping.is_set():
+            raise Unavailable("the engine is stopping")
+        self.tick()
+        if not self.lead.leads:
+            self._stopping.wait(2 * self.settings.poll_interval_ms / 1000)
+
+    def _reconcile(self) -> None:
+        while not self._stopping.wait(self.settings.reconcile_interval_s):
+            with contextlib.suppress(Exception):  # the line may not fit on a full disk
+                if self.lead.leads:
+                    self._reconcile_noting_defects()
+
+    def _reconcile_noting_defects(self) -> None:
+        try:
+            self.reconciler.run()
+        except Unavailable as error:
+            if not self._stopping.is_set():
+                _log.warning("not_reconciled", reason=error.message)
+        except Exception:  # noqa: BLE001 (the next one may do better)
+            _log.exception("reconciliation_failed")
 
     def _tick_noting_defects(self, *, anchor: bool) -> None:
         try:

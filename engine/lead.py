@@ -6,6 +6,7 @@ The others learn from a row of the database what it read and whether that is in 
 
 import threading
 import time
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 import structlog
@@ -14,7 +15,7 @@ from engine.chain import contracts
 from engine.chain.gateway import BlockHeader, ChainError, ChainGateway
 from engine.chain.indexer import DeepReorg, Indexer
 from engine.db.database import Database, Turn
-from engine.db.tables import Shared, table
+from engine.db.tables import ChainBlock, Shared, table
 from engine.deployment import Deployment
 from engine.errors import Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
@@ -29,8 +30,24 @@ from engine.sessions.on_chain import Listener, Registrar
 ANCHOR_WAIT_S = 30
 """So long a process that does not lead waits for an anchor of the one that does."""
 
+_blocks = table(ChainBlock)
 _shared = table(Shared)
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPosition:
+    """The newest block of the chain, None if this process does not ask; the newest in the index."""
+
+    head_number: int | None
+    indexed_number: int | None
+
+    @property
+    def lag(self) -> int | None:
+        """How many blocks are between the two."""
+        if self.head_number is None or self.indexed_number is None:
+            return None
+        return max(0, self.head_number - self.indexed_number)
 
 
 class Lead:
@@ -65,6 +82,8 @@ class Lead:
         """Notified after every tick."""
         self.chain_fault: str | None = None
         """What is wrong with the chain, if anything is."""
+        self.head_number: int | None = None
+        """The chain's newest block when this process last asked."""
         self._listener = Listener(sessions, confirmations=confirmations)
         self.indexer = Indexer(
             gateway,
@@ -99,6 +118,11 @@ class Lead:
         if database.shared:
             writer.on_turn(self._learn)
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process did the work when it last looked whose it is."""
+        return self._leads
+
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what has to be done again and again. A silent chain is noted."""
         with self._ticking:
@@ -132,6 +156,12 @@ class Lead:
                 f"the chain refused the anchor: {self.anchorer.refused}", code="anchor_refused"
             )
         return latest
+
+    def position(self) -> ChainPosition:
+        """How far the index has followed the chain."""
+        with self._database.reading() as connection:
+            indexed = connection.execute(sa.select(sa.func.max(_blocks.c.number))).scalar_one()
+        return ChainPosition(self.head_number if self._leads else None, indexed)
 
     def sequence(self) -> int:
         """Give everything committed its place in the log; returns how many records have one."""
@@ -208,6 +238,7 @@ class Lead:
         while True:
             tip: BlockHeader = self.indexer.tick()
             head = self._gateway.head()
+            self.head_number = head.number
             self._chain_watch.reached(tip.timestamp_s * 1000)
             if tip.number >= head.number:
                 self._chain_watch.seen(tip.timestamp_s * 1000)

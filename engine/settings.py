@@ -145,6 +145,13 @@ class Settings(BaseSettings):
     anchor_interval_s: int = Field(
         default=60, ge=0, description="How often the log is anchored; 0: only when asked"
     )
+    reconcile_interval_s: int = Field(
+        default=300, ge=0, description="How often ledger and chain are compared; 0: only when asked"
+    )
+    public_metrics: bool = Field(
+        default=False,
+        description="`/metrics` for anybody who reaches it, not only with the admin key",
+    )
     hold_ttl_s: int = Field(
         default=900, ge=1, le=604_800, description="Life of a hold that is not captured"
     )

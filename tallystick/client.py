@@ -18,7 +18,7 @@ import httpx
 DEFAULT_URL = "http://127.0.0.1:8402"
 TIMEOUT_S = 30.0
 REPLAY_TIMEOUT_S = 600.0
-"""What replays a session's log takes longer the more there is of it."""
+"""What replays a session's log, or reads a chain, takes longer the more there is of it."""
 
 _NOTHING_SENT = (
     httpx.ConnectError,
@@ -262,6 +262,15 @@ class Client:
     def anchor(self) -> dict[str, Any]:
         """Sign a checkpoint of the log and anchor it now."""
         return self._object("POST", "/api/v1/log/anchor")
+
+    def reconcile(self, *, from_block: int | None = None) -> dict[str, Any]:
+        """Compare ledger and chain now, the whole chain or from a block on; see `open`."""
+        since = "" if from_block is None else f"?from_block={from_block}"
+        return self._object("POST", f"/api/v1/reconciliation{since}", timeout_s=REPLAY_TIMEOUT_S)
+
+    def reconciliation(self) -> dict[str, Any]:
+        """The open discrepancies, the last reconciliation, and how far one has come."""
+        return self._object("GET", "/api/v1/reconciliation")
 
     def evidence(self, session_id: str, *, withhold: Sequence[str] = ()) -> bytes:
         """The evidence file of a session, byte for byte.

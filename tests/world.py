@@ -28,6 +28,7 @@ def settings_for(directory: Path, **changes: Any) -> Settings:
             "port": 0,
             "rpc_port": 0,
             "anchor_interval_s": 0,
+            "reconcile_interval_s": 0,
             "poll_interval_ms": 20,
             **changes,
         }

@@ -14,7 +14,9 @@ from api.rest.routes import (
     budgets,
     explanations,
     log,
+    metrics,
     payments,
+    reconciliation,
     sessions,
     workspaces,
 )
@@ -47,6 +49,8 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(workspaces.router)
     app.include_router(budgets.router)
     app.include_router(log.router)
+    app.include_router(reconciliation.router)
+    app.include_router(metrics.router)
 
     @app.get("/", include_in_schema=False)
     async def root() -> dict[str, str]:

@@ -125,18 +125,7 @@ class Indexer:
 
     def _decode(self, log: Log) -> dict[str, Any] | None:
         event = contracts.decode_log(self._sources[log.address], log)
-        if event is None or event.name not in _SUBJECTS:
-            return None
-        subject = event.args[_SUBJECTS[event.name]]
-        return {
-            "block_number": log.block_number,
-            "log_index": log.log_index,
-            "block_hash": log.block_hash,
-            "tx_hash": log.tx_hash,
-            "name": event.name,
-            "subject": subject if isinstance(subject, bytes) else subject.to_bytes(32),
-            "args_json": json.dumps(_plain(event.args), sort_keys=True),
-        }
+        return None if event is None else event_row(event)
 
     def _store(
         self,
@@ -173,6 +162,22 @@ class Indexer:
         if headers:
             batch.update(sa.delete(_blocks).where(_blocks.c.number < tip.number - REORG_DEPTH_MAX))
         self._on_change(batch, tip, subjects)
+
+
+def event_row(event: contracts.Event) -> dict[str, Any] | None:
+    """What is kept of an event; None if it is not one that is followed."""
+    if event.name not in _SUBJECTS:
+        return None
+    log, subject = event.log, event.args[_SUBJECTS[event.name]]
+    return {
+        "block_number": log.block_number,
+        "log_index": log.log_index,
+        "block_hash": log.block_hash,
+        "tx_hash": log.tx_hash,
+        "name": event.name,
+        "subject": subject if isinstance(subject, bytes) else subject.to_bytes(32),
+        "args_json": json.dumps(_plain(event.args), sort_keys=True),
+    }
 
 
 def _plain(value: Any) -> Any:

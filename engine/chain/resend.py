@@ -2,13 +2,14 @@
 
 import structlog
 
+from engine.chain import sender
 from engine.chain.gateway import ChainGateway, TransactionRejected
 
 _log = structlog.get_logger(__name__)
 
 
-def send_again(gateway: ChainGateway, sender: str, raw: bytes) -> bool:
-    """Offer the transaction `raw` of `sender` to the chain; False if another must take its place.
+def send_again(gateway: ChainGateway, account: str, raw: bytes) -> bool:
+    """Offer the transaction `raw` of `account` to the chain; False if another must take its place.
 
     That is so when the chain refuses it (its nonce was taken) and when one with a lower nonce is
     gone, by a reorganisation or an emptied pool: it would wait for that one for good.
@@ -16,7 +17,7 @@ def send_again(gateway: ChainGateway, sender: str, raw: bytes) -> bool:
     Raises:
         ChainUnavailable: it may or may not have been accepted.
     """
-    if _nonce(raw) > gateway.transaction_count(sender, pending=True):
+    if sender.fields_of(raw)["nonce"] > gateway.transaction_count(account, pending=True):
         _log.warning("transaction_stranded", reason="a transaction before it is gone")
         return False
     try:
@@ -25,10 +26,3 @@ def send_again(gateway: ChainGateway, sender: str, raw: bytes) -> bool:
         _log.warning("transaction_lost", reason=error.reason)
         return False
     return True
-
-
-def _nonce(raw: bytes) -> int:
-    from eth_account.typed_transactions.typed_transaction import TypedTransaction
-    from hexbytes import HexBytes
-
-    return int(TypedTransaction.from_bytes(HexBytes(raw)).as_dict()["nonce"])

@@ -261,7 +261,12 @@ class CheckpointRow(SQLModel, table=True):
 
 
 class Anchor(SQLModel, table=True):
-    """A checkpoint on its way to the chain: sent, then mined, then final."""
+    """A checkpoint on its way to the chain: sent, then mined, then final.
+
+    `tx_hash` and `raw_tx` are of the transaction that was mined or, until then, sent last; others
+    of the same nonce, that it replaced or that replaced it, are in `replaced_json`. `raw_tx` is
+    empty where this database does not know who sent it.
+    """
 
     __tablename__ = "anchors"
     size: int = _key(BigInteger)
@@ -269,6 +274,7 @@ class Anchor(SQLModel, table=True):
     state: str = _text()
     tx_hash: bytes = _bytes()
     raw_tx: bytes = _bytes()
+    replaced_json: str = _text()
     block_number: int | None = _big(nullable=True)
     block_hash: bytes | None = _bytes(nullable=True)
     sent_ms: int = _big()

@@ -1,24 +1,27 @@
 """Signs checkpoints of the log and puts their roots on the chain.
 
-An anchor is sent, then mined, then final; a reorganisation makes it sent again. No other is sent
-before it is mined, and while its fate is unknown it is sent again as it is: the registry takes
-strictly growing sizes, so the worst that can happen is that a second copy is refused.
+`anchor_state` tells the life of an anchor. No other is sent before it is mined, and while its fate
+is unknown it is sent again: the registry takes strictly growing sizes, so the worst that can happen
+is that a second copy is refused. What the chain holds of this log counts, whoever sent it.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import structlog
+from eth_utils.crypto import keccak
 
 from engine.audit.checkpoint import Checkpoint, sign
 from engine.chain import contracts, sender
 from engine.chain.gateway import CallReverted, ChainGateway, Receipt, TransactionRejected
 from engine.chain.resend import send_again
+from engine.chain.sender import SignedTransaction
 from engine.db.database import Database
 from engine.db.tables import Anchor, ChainEvent, CheckpointRow, table
+from engine.evidence.anchor_state import State, is_slow, state_of
 from engine.ledger.log import Log
 from engine.ledger.writer import Batch, Writer
 
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 FOLLOWED_MAX = 64
 """So many of the newest anchors are looked after."""
 
-_SENT = {"state": "sent", "block_number": None, "block_hash": None}
+PATIENCE_MS = 120_000
+"""After so long a time a higher fee is offered, and again after each further one."""
 
 _anchors = table(Anchor)
 _events = table(ChainEvent)
@@ -64,6 +68,7 @@ class Anchorer:
         signing_key: "Ed25519PrivateKey",
         operator: "LocalAccount",
         confirmations: int,
+        patience_ms: int = PATIENCE_MS,
     ) -> None:
         self._gateway = gateway
         self._database = database
@@ -74,12 +79,15 @@ class Anchorer:
         self._signing_key = signing_key
         self._operator = operator
         self._confirmations = confirmations
+        self._patience_ms = patience_ms
         self.refused: str | None = None
         """Why the chain did not take the newest anchor that was tried, if it did not."""
 
     def checkpoint(self) -> Checkpoint:
         """Sign the tree of all committed records and keep the note."""
-        size = self._log.size
+        return self._signed(self._log.size)
+
+    def _signed(self, size: int) -> Checkpoint:
         checkpoint = Checkpoint(self._log.origin, size, self._log.tree.root(size))
         note = sign(checkpoint, self._log.origin, self._signing_key)
 
@@ -111,15 +119,10 @@ class Anchorer:
 
         It is so when an older database was put back, or when the anchorer's key is used elsewhere.
         """
-        query = (
-            sa.select(_events.c.args_json)
-            .where(_events.c.subject == self._log_id, _events.c.name == "Anchored")
-            .order_by(_events.c.block_number.desc())
-            .limit(FOLLOWED_MAX)
-        )
-        for args in map(json.loads, batch.read(query).scalars()):
+        for row in batch.read(_anchored(self._log_id)):
+            args = json.loads(row.args_json)
             size = int(args["size"])
-            if size > self._log.size or "0x" + self._log.tree.root(size).hex() != args["root"]:
+            if not self._is_ours(size, args["root"]):
                 return (
                     f"the chain holds an anchor of size {size} that is not of the records here: "
                     "an older database was put back, or another anchors this log"
@@ -129,15 +132,17 @@ class Anchorer:
     def tick(self, *, new: bool) -> AnchorView | None:
         """Follow the anchors on their way; if all arrived and `new`, anchor what was added since.
 
-        One that was lost is replaced at once.
+        One that was lost is replaced at once, one that waits for long is offered with a higher fee.
 
         Raises:
             ChainUnavailable: the chain does not answer; what was sent stays `sent`.
         """
         lost = self._follow()
+        self._adopt()
         latest = self.latest()
         if latest is not None and latest.state == "sent":
-            return latest
+            self._hurry()
+            return self.latest()
         if not (new or lost) or self._log.size == (latest.size if latest else 0):
             return latest
         return self._send(self.checkpoint())
@@ -146,46 +151,45 @@ class Anchorer:
         data = contracts.call_data(
             contracts.ANCHOR_REGISTRY, "anchor", self._log_id, checkpoint.size, checkpoint.root
         )
-        try:
-            signed = sender.sign(self._gateway, self._operator, to=self._address, data=data)
-        except (CallReverted, TransactionRejected) as error:
-            _log.error("anchor_refused", size=checkpoint.size, reason=str(error))
-            self.refused = str(error)
-            return self.latest()
-        self.refused = None
-        row = {
-            "size": checkpoint.size,
-            "root": checkpoint.root,
-            "tx_hash": signed.hash,
-            "raw_tx": signed.raw,
-            **_SENT,
-        }
-        self._writer.call(lambda batch: batch.insert(_anchors, {**row, "sent_ms": batch.now_ms}))
-        self._offer(signed.raw)
-        self._follow()
+        signed = self._signing(
+            checkpoint.size,
+            lambda: sender.sign(self._gateway, self._operator, to=self._address, data=data),
+        )
+        if signed is not None:
+            self._keep(checkpoint, state="sent", tx_hash=signed.hash, raw_tx=signed.raw)
+            self._offer(signed.raw)
+            self._follow()
         return self.latest()
+
+    def _signing(
+        self, size: int, sign: Callable[[], SignedTransaction]
+    ) -> SignedTransaction | None:
+        """What `sign` makes, or None if the chain would refuse it."""
+        try:
+            signed = sign()
+        except CallReverted as error:
+            self.refused = f"reverted: {contracts.revert_name(error, contracts.ANCHOR_REGISTRY)}"
+        except TransactionRejected as error:
+            self.refused = error.message
+        else:
+            self.refused = None
+            return signed
+        _log.error("anchor_refused", size=size, reason=self.refused)
+        return None
 
     def _follow(self) -> bool:
         """Learn what became of the newest anchors; says whether one was lost for good."""
         lost = False
         head = self._gateway.head().number
         for row, receipt in reversed(list(self._unsettled())):
-            if receipt is None and self._offer(row.raw_tx):
-                self._change(row, _SENT)
-            elif receipt is not None and receipt.succeeded:
-                final = head >= receipt.block_number + self._confirmations
-                self._change(
-                    row,
-                    {
-                        "state": "final" if final else "mined",
-                        "block_number": receipt.block_number,
-                        "block_hash": receipt.block_hash,
-                    },
-                )
-            else:
+            waits = receipt is None and any(self._offer(raw) for raw in _raw_txs(row))
+            state = state_of(receipt, waits=waits, head=head, confirmations=self._confirmations)
+            if state is None:
                 _log.error("anchor_lost", size=row.size, tx_hash="0x" + row.tx_hash.hex())
-                self._change(row, None)
+                self._change(_forget(row))
                 lost = True
+            else:
+                self._move(row, state, receipt)
         return lost
 
     def _unsettled(self) -> Iterator[tuple[Any, Receipt | None]]:
@@ -197,20 +201,139 @@ class Anchorer:
         with self._database.reading() as connection:
             rows = connection.execute(query.limit(FOLLOWED_MAX)).all()
         for row in rows:
-            receipt = self._gateway.receipt(row.tx_hash)
+            receipts = (self._gateway.receipt(tx_hash) for tx_hash in _tx_hashes(row))
+            receipt = next((found for found in receipts if found is not None), None)
             yield row, receipt
             if row.state == "final" and receipt is not None and receipt.succeeded:
                 return
 
+    def _move(self, row: Any, state: State, receipt: Receipt | None) -> None:
+        """Write down where an anchor stands, and by which of its transactions."""
+        values: dict[str, Any] = {
+            "state": state,
+            "block_number": None if receipt is None else receipt.block_number,
+            "block_hash": None if receipt is None else receipt.block_hash,
+        }
+        if receipt is not None and receipt.tx_hash != row.tx_hash:
+            others = [raw for raw in _raw_txs(row) if keccak(raw) != receipt.tx_hash]
+            [mined] = [raw for raw in _raw_txs(row) if keccak(raw) == receipt.tx_hash]
+            values |= {
+                "tx_hash": receipt.tx_hash,
+                "raw_tx": mined,
+                "replaced_json": _replaced(others),
+            }
+        if all(getattr(row, name) == value for name, value in values.items()):
+            return
+
+        def command(batch: Batch) -> None:
+            again = {"sent_ms": batch.now_ms} if state == "sent" else {}
+            batch.update(_update(row, {**values, **again}))
+
+        self._writer.call(command)
+
+    def _hurry(self) -> None:
+        """Offer a higher fee for the anchor that is next to be mined, if it has waited for long."""
+        waiting = sa.select(_anchors).where(_anchors.c.state == "sent").order_by(_anchors.c.size)
+        with self._database.reading() as connection:
+            row = connection.execute(waiting.limit(1)).first()
+        if row is None or not row.raw_tx:
+            return
+        replaced = len(_raw_txs(row)) - 1
+        now_ms = self._writer.call(lambda batch: batch.now_ms)
+        if not is_slow(row.sent_ms, now_ms, replaced=replaced, patience_ms=self._patience_ms):
+            return
+        operator = self._operator.address.lower()
+        if sender.fields_of(row.raw_tx)["nonce"] != self._gateway.transaction_count(operator):
+            return  # it waits for another transaction, which no fee of its own changes
+        signed = self._signing(
+            row.size, lambda: sender.sign_again(self._gateway, self._operator, row.raw_tx)
+        )
+        if signed is None:
+            return
+        _log.warning("anchor_slow", size=row.size, tx_hash="0x" + signed.hash.hex())
+        values = {
+            "tx_hash": signed.hash,
+            "raw_tx": signed.raw,
+            "replaced_json": _replaced(_raw_txs(row)),
+        }
+        self._change(_update(row, values))
+        self._offer(signed.raw)
+
+    def _adopt(self) -> None:
+        """Keep a row of each anchor that the chain holds of the records here, whoever sent it."""
+        query = _anchored(self._log_id)
+        with self._database.reading() as connection:
+            found = {
+                int(json.loads(row.args_json)["size"]): row for row in connection.execute(query)
+            }
+            known = sa.select(_anchors.c.size).where(_anchors.c.size.in_(found))
+            for size in connection.execute(known).scalars():
+                del found[size]
+        for size, row in found.items():
+            if not self._is_ours(size, json.loads(row.args_json)["root"]):
+                continue
+            _log.warning("anchor_adopted", size=size, tx_hash="0x" + row.tx_hash.hex())
+            self._keep(
+                self._signed(size),
+                state="mined",
+                tx_hash=row.tx_hash,
+                raw_tx=b"",
+                block_number=row.block_number,
+                block_hash=row.block_hash,
+            )
+
+    def _is_ours(self, size: int, root: str) -> bool:
+        """Whether the records here lead to this root, which is in hexadecimal."""
+        return size <= self._log.size and "0x" + self._log.tree.root(size).hex() == root
+
+    def _keep(self, checkpoint: Checkpoint, **values: Any) -> None:
+        row = {
+            "size": checkpoint.size,
+            "root": checkpoint.root,
+            "replaced_json": "[]",
+            "block_number": None,
+            "block_hash": None,
+            **values,
+        }
+        self._writer.call(lambda batch: batch.insert(_anchors, {**row, "sent_ms": batch.now_ms}))
+
+    def _change(self, statement: sa.Update | sa.Delete) -> None:
+        self._writer.call(lambda batch: batch.update(statement))
+
     def _offer(self, raw: bytes) -> bool:
         return send_again(self._gateway, self._operator.address.lower(), raw)
 
-    def _change(self, row: Any, values: dict[str, Any] | None) -> None:
-        """Change an anchor; None forgets it, to make room for another."""
-        if values is not None and all(getattr(row, name) == values[name] for name in values):
-            return
-        change = sa.delete(_anchors) if values is None else sa.update(_anchors).values(**values)
-        self._writer.call(lambda batch: batch.update(change.where(_anchors.c.size == row.size)))
+
+def _anchored(log_id: bytes) -> sa.Select[Any]:
+    """The newest anchors of a log that the index holds."""
+    return (
+        sa.select(_events)
+        .where(_events.c.subject == log_id, _events.c.name == "Anchored")
+        .order_by(_events.c.block_number.desc(), _events.c.log_index.desc())
+        .limit(FOLLOWED_MAX)
+    )
+
+
+def _raw_txs(row: Any) -> list[bytes]:
+    """The transactions of an anchor that are known, the one of its row first."""
+    own = [row.raw_tx] if row.raw_tx else []
+    return own + [bytes.fromhex(raw) for raw in json.loads(row.replaced_json)]
+
+
+def _tx_hashes(row: Any) -> list[bytes]:
+    return list(dict.fromkeys((row.tx_hash, *(bytes(keccak(raw)) for raw in _raw_txs(row)))))
+
+
+def _replaced(raw_txs: Sequence[bytes]) -> str:
+    return json.dumps([raw.hex() for raw in raw_txs])
+
+
+def _update(row: Any, values: Mapping[str, Any]) -> sa.Update:
+    return sa.update(_anchors).where(_anchors.c.size == row.size).values(**values)
+
+
+def _forget(row: Any) -> sa.Delete:
+    return sa.delete(_anchors).where(_anchors.c.size == row.size)
 
 
 def _view(row: Any) -> AnchorView:

@@ -73,6 +73,11 @@ class Life:
             self._revoke_all(batch, view, evidence)
         return self.read(batch, view.id)
 
+    def expired(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
+        """It is over by a clock that counts."""
+        self._move(batch, view, "expired", "session.expired", evidence, ended=True)
+        self._tell(batch, view, "agent.session.expired")
+
     def lowered(self, batch: Batch, view: SessionView, event: Mapping[str, Any]) -> SessionView:
         """The limits were lowered on the chain; `event` says to what, and where it stands."""
         return self._limited(batch, view, LOWERED, event)

@@ -274,8 +274,7 @@ class Sessions(Life):
         batch.hold(view.id for view in due)
         for view in due:
             evidence = {"chain_time_ms": chain_time_ms} if view.mint_pkp else {}
-            self._move(batch, view, "expired", "session.expired", evidence, ended=True)
-            self._tell(batch, view, "agent.session.expired")
+            self.expired(batch, view, evidence)
         return len(due)
 
 

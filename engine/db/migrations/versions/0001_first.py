@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("tx_hash", sa.LargeBinary(), nullable=False),
         sa.Column("raw_tx", sa.LargeBinary(), nullable=False),
+        sa.Column("replaced_json", sa.Text(), nullable=False),
         sa.Column("block_number", sa.BigInteger(), nullable=True),
         sa.Column("block_hash", sa.LargeBinary(), nullable=True),
         sa.Column("sent_ms", sa.BigInteger(), nullable=False),
