@@ -190,6 +190,10 @@ class Engine:
         """
         return self.lead.anchor()
 
+    def resume_chain(self, *, by: str) -> tuple[int, bytes]:
+        """Read all of the chain again after a reorganisation that was too deep; see `Lead`."""
+        return self.lead.resume_chain(by=by)
+
     def evidence(self, workspace_id: str, session_id: str) -> bytes:
         """The evidence file of a session."""
         view = self.sessions.get(workspace_id, session_id)

@@ -263,6 +263,10 @@ class Client:
         """Sign a checkpoint of the log and anchor it now."""
         return self._object("POST", "/api/v1/log/anchor")
 
+    def resume_chain(self) -> dict[str, Any]:
+        """Have all of the chain read again, after a reorganisation that was too deep."""
+        return self._object("POST", "/api/v1/chain/resume")
+
     def evidence(self, session_id: str) -> bytes:
         """The evidence file of a session, byte for byte."""
         return self._call("GET", f"/api/v1/sessions/{_part(session_id)}/evidence").content

@@ -12,6 +12,7 @@ from api.rest.commits import Commits
 from api.rest.routes import (
     approvals,
     budgets,
+    chain,
     explanations,
     log,
     payments,
@@ -47,6 +48,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(workspaces.router)
     app.include_router(budgets.router)
     app.include_router(log.router)
+    app.include_router(chain.router)
 
     @app.get("/", include_in_schema=False)
     async def root() -> dict[str, str]:

@@ -15,7 +15,16 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from tallystick.cli import approvals, audit, budgets, explanations, payments, server, sessions
+from tallystick.cli import (
+    approvals,
+    audit,
+    budgets,
+    chain,
+    explanations,
+    payments,
+    server,
+    sessions,
+)
 from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
 
 READER_GONE_EXIT_CODE = 141
@@ -46,6 +55,7 @@ def tallystick(
 
 
 server.add_to(app)
+chain.add_to(app)
 app.add_typer(sessions.app, name="sessions", help="Create, show, restrict and revoke sessions.")
 app.add_typer(budgets.app, name="budgets", help="Set, list and lift budgets above sessions.")
 payments.add_to(app)
