@@ -14,6 +14,7 @@ from engine.chain.anvil import AnvilProcess
 from engine.chain.deploy import create, deploy
 from engine.chain.gateway import Receipt
 from engine.chain.json_rpc import JsonRpcChain
+from engine.chain.sender import SignedTransaction
 from tests.world import World
 
 PATIENCE_S = 30
@@ -43,6 +44,12 @@ class AnvilWithContracts:
         answer = httpx.post(self.process.url, json=request, trust_env=False).json()
         assert "error" not in answer, answer
         return answer["result"]
+
+    def sign(
+        self, account: LocalAccount, to: str | None, data: bytes, nonce: int | None = None
+    ) -> SignedTransaction:
+        """A transaction that is not sent."""
+        return sender.sign(self.gateway, account, to=to, data=data, nonce=nonce)
 
     def transact(self, account: LocalAccount, *, to: str | None, data: bytes = b"") -> Receipt:
         """Send and wait until it is mined."""

@@ -131,13 +131,11 @@ class Endpoint:
             request = self._request(method, list(parameters))
             requests[request["id"]] = request
         replies = self._send(method, list(requests.values()))
-        if not isinstance(replies, list):
-            raise NotAnAnswerError(f"{self._shown_url}: {method}: not a list of answers")
         results = {}
-        for reply in map(as_object, replies):
-            if isinstance(reply.get("error"), dict):
+        for reply in replies if isinstance(replies, list) else ():
+            if isinstance(reply, dict) and isinstance(reply.get("error"), dict):
                 raise self.unavailable(RpcError(method, reply["error"]))
-            if isinstance(reply.get("id"), int):
+            if isinstance(reply, dict) and isinstance(reply.get("id"), int):
                 results[reply["id"]] = reply.get("result")
         if results.keys() != requests.keys():
             raise NotAnAnswerError(f"{self._shown_url}: {method}: not an answer to each request")

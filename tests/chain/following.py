@@ -81,13 +81,21 @@ class Follower:
         """Read to the head; returns what is stored then."""
         while self.indexer.tick().number < self.gateway.head().number:
             pass
+        return self.stored()
+
+    def stored(self) -> Indexed:
+        """What is stored now."""
         return indexed(self.database)
 
     def read_anew(self) -> Indexed:
         """Forget everything, and read from the first block on."""
+        self.forget()
+        return self.read()
+
+    def forget(self) -> None:
+        """Know nothing of the chain."""
         for rows in (ChainEvent, ChainBlock):
             self._writer.call(lambda batch, rows=rows: batch.update(sa.delete(table(rows))))
-        return self.read()
 
     def close(self) -> None:
         """Release the file."""

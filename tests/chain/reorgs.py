@@ -53,7 +53,7 @@ class Rounds:
     """One engine, and what is done to its chain. `figures` counts it."""
 
     def __init__(self, chains: Chains, world: World, hands: Hands, draw: random.Random) -> None:
-        self._chains, self._world, self._hands, self._draw = chains, world, hands, draw
+        self.chains, self.world, self._hands, self._draw = chains, world, hands, draw
         self._killer = Killer(draw)
         self._fork: Blocks = []
         self._revoked: set[str] = set()
@@ -82,21 +82,21 @@ class Rounds:
             self._grow(depth)
         elif way == "switch" and len(self._fork) > depth:
             self._roll_back(len(self._fork) - depth)
-            self._look()
+            self.look()
         {"reorg": self._reorg, "rollback": self._rollback, "switch": self._switch}[way](depth)
         self.figures[f"rounds by {way}"] += 1
         self.figures["blocks replaced"] += depth
         if self._draw.random() < KILLED:
             self._kill()
-        self._look()
+        self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Let the engine read, and compare."""
-        self._world.engine.tick()
-        if fault := self._world.engine.lead.chain_fault:
+        self.world.engine.tick()
+        if fault := self.world.engine.lead.chain_fault:
             raise Differs(f"the engine stopped: {fault}")
-        found = indexed(self._world.engine.database)
-        clean = self._clean[self._chains.active].read_anew()
+        found = indexed(self.world.engine.database)
+        clean = self._clean[self.chains.active].read_anew()
         for name, ours, theirs in zip(("events", "blocks"), found, clean, strict=True):
             if ours != theirs:
                 raise Differs(
@@ -108,7 +108,7 @@ class Rounds:
         self.figures["events compared"] += len(found[0])
         for view in self._hands.sessions:
             expected = self._expected(view, clean[0])
-            actual = self._world.engine.sessions.get(WORKSPACE, view.id).state
+            actual = self.world.engine.sessions.get(WORKSPACE, view.id).state
             if actual != expected:
                 raise Differs(f"session {view.id} is {actual}, and by the chain {expected}")
             self.figures[f"sessions found {expected}"] += 1
@@ -128,17 +128,17 @@ class Rounds:
     def _grow(self, depth: int) -> None:
         """More blocks, which the engine reads as they come."""
         more = self._hands.fork(
-            self._chains.url, self._chains.ancestor(0), depth - len(self._fork), []
+            self.chains.url, self.chains.ancestor(0), depth - len(self._fork), []
         )
         self._fork = self._fork + more
         cuts = sorted(self._draw.choices(range(len(more) + 1), k=2))
         for start, end in zip((0, *cuts), (*cuts, len(more)), strict=True):
-            extend(self._chains.url, more[start:end])
-            self._world.engine.tick()
-        self._look()
+            extend(self.chains.url, more[start:end])
+            self.world.engine.tick()
+        self.look()
 
     def _roll_back(self, depth: int) -> Blocks:
-        rpc(self._chains.url, "anvil_rollback", depth)
+        rpc(self.chains.url, "anvil_rollback", depth)
         cut = len(self._fork) - depth
         gone, self._fork = self._fork[cut:], self._fork[:cut]
         return gone
@@ -146,37 +146,35 @@ class Rounds:
     def _reorg(self, depth: int) -> None:
         """As many other blocks at once."""
         cut = len(self._fork) - depth
-        ancestor = self._chains.ancestor(depth)
-        other = self._hands.fork(self._chains.url, ancestor, depth, self._fork[cut:])
+        ancestor = self.chains.ancestor(depth)
+        other = self._hands.fork(self.chains.url, ancestor, depth, self._fork[cut:])
         self._fork = self._fork[:cut] + other
-        replace_newest(self._chains.url, other)
+        replace_newest(self.chains.url, other)
 
     def _rollback(self, depth: int) -> None:
         """First fewer, then others, more or fewer than there were."""
         gone = self._roll_back(depth)
         if self._draw.random() < LOOKS_BETWEEN:
-            self._look()
+            self.look()
         length = self._draw.randint(1, LENGTH_MAX - len(self._fork))
-        other = self._hands.fork(self._chains.url, self._chains.ancestor(0), length, gone)
+        other = self._hands.fork(self.chains.url, self.chains.ancestor(0), length, gone)
         self._fork = self._fork + other
-        extend(self._chains.url, other)
+        extend(self.chains.url, other)
 
     def _switch(self, _depth: int) -> None:
         """Another node has the same beginning, and goes on from there in its own way."""
-        self._chains.go_over()
+        self.chains.go_over()
         length = self._draw.randint(1, LENGTH_MAX)
-        self._fork = self._hands.fork(
-            self._chains.url, self._chains.ancestor(0), length, self._fork
-        )
-        extend(self._chains.url, self._fork)
-        self._chains.show()
+        self._fork = self._hands.fork(self.chains.url, self.chains.ancestor(0), length, self._fork)
+        extend(self.chains.url, self._fork)
+        self.chains.show()
 
     def _kill(self) -> None:
         """Let engines read what has changed, and die of it."""
-        self._world.engine.close()
+        self.world.engine.close()
         for _ in range(self._draw.randint(1, KILLS_MAX)):
-            self.figures[self._killer.kill(self._world)] += 1
-        self._world.engine = self._world._open()
+            self.figures[self._killer.kill(self.world)] += 1
+        self.world.engine = self.world._open()
 
 
 @contextmanager
@@ -215,22 +213,31 @@ def prepared(directory: Path, draw: random.Random) -> Iterator[Rounds]:
         yield rounds
 
 
-def run(seed: int, rounds: int, *, depth_max: int, ways: Sequence[str] = WAYS) -> Counter[str]:
-    """So many rounds from a seed; returns the figures.
+Plan = Sequence[tuple[str, int]]
+"""Of each round, the way and the depth."""
+
+
+def planned(seed: int, rounds: int, depth_max: int, ways: Sequence[str]) -> Plan:
+    """Every depth once before one comes twice."""
+    draw = random.Random(seed)
+    depths = list(range(1, depth_max + 1))
+    plan: list[tuple[str, int]] = []
+    while len(plan) < rounds:
+        draw.shuffle(depths)
+        plan += [(draw.choice(ways), depth) for depth in depths]
+    return plan[:rounds]
+
+
+def run(seed: int, plan: Plan) -> Counter[str]:
+    """Go through all rounds of a plan; returns the figures.
 
     Raises:
         Differs: naming the round.
     """
-    draw = random.Random(seed)
-    depths = list(range(1, depth_max + 1))
-    planned: list[tuple[str, int]] = []
-    while len(planned) < rounds:
-        draw.shuffle(depths)
-        planned += [(draw.choice(ways), depth) for depth in depths]
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="tallystick-reorgs-"))
-        made = stack.enter_context(prepared(Path(directory), draw))
-        for number, (way, depth) in enumerate(planned[:rounds]):
+        made = stack.enter_context(prepared(Path(directory), random.Random(seed)))
+        for number, (way, depth) in enumerate(plan):
             try:
                 made.round(way, depth)
             except Differs as difference:
@@ -257,7 +264,8 @@ def main(arguments: list[str] | None = None) -> int:
     structlog.configure(processors=[drop])
     started = time.monotonic()
     try:
-        figures = run(asked.seed, asked.rounds, depth_max=asked.depth_max, ways=asked.way or WAYS)
+        ways = asked.way or WAYS
+        figures = run(asked.seed, planned(asked.seed, asked.rounds, asked.depth_max, ways))
     except Differs as difference:
         sys.stdout.write(f"{difference}\n")
         return 1

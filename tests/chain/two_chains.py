@@ -58,10 +58,15 @@ class Chains:
         return self._trunk + self.above() - depth
 
     def go_over(self) -> None:
-        """See the other one, which has nothing yet but what both have."""
+        """Turn to the other one, and take from it what it has above what both have."""
         self._active = 1 - self._active
         if above := self.above():
             rpc(self.url, "anvil_rollback", above)
+
+    def flap(self) -> None:
+        """Let the engine see the other one as it is."""
+        self._active = 1 - self._active
+        self.show()
 
     def show(self) -> None:
         """Let the engine see the one that is active."""
