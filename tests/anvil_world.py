@@ -38,6 +38,16 @@ class AnvilWithContracts:
             "usd_price": "1",
         }
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How an installation is told of this chain."""
+        return {
+            "chain": self.process.url,
+            "registry": self.deployed.registry,
+            "operator_key": "0x" + bytes(self.operator.key).hex(),
+            "tokens": (self.token,),
+        }
+
     def rpc(self, method: str, *parameters: Any) -> Any:
         """Ask Anvil something that only a test asks."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
@@ -75,14 +85,7 @@ class AnvilWithContracts:
     @contextmanager
     def world(self, directory: Path, **changes: Any) -> Iterator[World]:
         """An installation on this chain, whose owner has ether."""
-        opened = World(
-            directory,
-            chain=self.process.url,
-            registry=self.deployed.registry,
-            operator_key="0x" + bytes(self.operator.key).hex(),
-            tokens=(self.token,),
-            **changes,
-        )
+        opened = World(directory, **self.settings, **changes)
         opened.owner = self.owner
         try:
             yield opened
