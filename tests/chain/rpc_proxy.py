@@ -12,6 +12,7 @@ function of `Line`). What it is not about passes through it. `told` counts how o
 import contextlib
 import json
 import random
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -106,13 +107,7 @@ class RpcProxy:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # whoever asked has hung up
-
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )
@@ -192,6 +187,34 @@ class RpcProxy:
 
     def _post(self, target: str, body: Any) -> Any:
         return self._http.post(target, json=body).json()
+
+
+class _Server(ThreadingHTTPServer):
+    """Ends its connections when it is closed, also those that clients keep alive."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._connections: set[socket.socket] = set()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        super().server_close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever asked has hung up."""
 
 
 # Lies about an answer: the answer that is told instead, or None where there is nothing to lie about
