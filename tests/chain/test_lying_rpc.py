@@ -12,10 +12,13 @@ from engine.chain import contracts
 from engine.chain.gateway import ChainChanged, ChainUnavailable
 from engine.chain.json_rpc import JsonRpcChain
 from engine.errors import Unavailable
-from tests.anvil_world import AnvilWithContracts, anvil_with_contracts
+from engine.sessions.session import SessionView
+from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until
 from tests.chain import rpc_proxy as lies
 from tests.chain.following import Follower, Indexed, sources_at
 from tests.chain.rpc_proxy import RpcProxy, range_limit, result_limit
+from tests.sessions.seen import events
+from tests.world import WORKSPACE, World
 
 TIMEOUT_S = 0.5
 TICKS_MAX = 400
@@ -114,7 +117,7 @@ def lied(anvil: AnvilWithContracts, tmp_path: Path) -> Iterator[Lied]:
         "start_block": anvil.deployed.block_number,
     }
     with RpcProxy(anvil.process.url, seed=1) as proxy:
-        through = JsonRpcChain(proxy.url, timeout_s=TIMEOUT_S)
+        through = JsonRpcChain(proxy.url, timeout_s=TIMEOUT_S, expected_chain_id=gateway.chain_id)
         follower = Follower(tmp_path / "lied.sqlite3", through, **known)
         clean = Follower(tmp_path / "clean.sqlite3", gateway, **known)
         yield Lied(anvil, proxy, follower, clean)
@@ -138,7 +141,7 @@ STOPS: dict[Callable[..., Any], str] = {
     lies.busy: "429",
     lies.overloaded: "503",
     lies.silence: "timed out",
-    lies.truncated: "",
+    lies.truncated: "peer closed connection",
     lies.cut_json: "not a JSON answer",
     lies.huge: "answer above",
     lies.hung_up: "disconnected",
@@ -263,6 +266,62 @@ def test_ten_thousand_events_of_others_in_the_block_of_ours_hide_nothing(lied: L
         assert lied.read() is None
     lied.is_told_in_full()
     assert lied.follower.stored()[0][-1][0] == head.number
+
+
+def test_an_engine_behind_a_liar_does_everything_once(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    """Registrations, a revocation by the owner and anchors, while every answer may be a lie."""
+    every = [lie for lie in (*HEALED, *STOPS, *CHANGED, *HARMLESS) if lie is not lies.silence]
+    with RpcProxy(anvil.process.url, seed=7) as proxy:
+        world = World(tmp_path / "data", **anvil.settings | {"chain": proxy.url})
+        world.owner = anvil.owner
+        with proxy.lying(*every, probability=0.02):
+            views = [world.consent(world.create(), wait_s=0) for _ in range(3)]
+            tick_until(world, lambda: {state(world, view) for view in views} == {"active"})
+            data = contracts.revoking(views[0].grant, views[0].token_id)
+            anvil.transact(anvil.owner, to=anvil.deployed.registry, data=data)
+            tick_until(world, lambda: state(world, views[0]) == "revoked")
+            tick_until(world, lambda: anchors(world))
+        assert sum(proxy.told.values()) > 10
+        tick_until(world, lambda: final(world))
+        assert world.engine.ready()["faults"] == []
+        codes = [world.pay(view, 1).decision["code"] for view in views]
+        assert codes == ["SESSION_REVOKED", "ALLOWED", "ALLOWED"]
+        for view in views:
+            assert len(events(world.engine, "SessionRegistered", view)) == 1
+        is_once_anchored(anvil, world)
+        world.engine.close()
+
+
+def state(world: World, view: SessionView) -> str:
+    return world.engine.sessions.get(WORKSPACE, view.id).state
+
+
+def anchors(world: World) -> bool:
+    world.engine.tick(anchor=True)
+    return world.engine.lead.anchorer.latest() is not None
+
+
+def final(world: World) -> bool:
+    latest = world.engine.lead.anchorer.latest()
+    return latest is not None and latest.state == "final"
+
+
+def is_once_anchored(anvil: AnvilWithContracts, world: World) -> None:
+    """Each size once, the largest being the one that the engine calls final."""
+    topic = contracts.event_topic(contracts.ANCHOR_REGISTRY, "Anchored")
+    logs = anvil.gateway.logs(
+        from_block=0,
+        to_block=anvil.gateway.head().number,
+        addresses=[anvil.deployed.anchors],
+        topics=[topic, world.engine.deployment.log_id],
+    )
+    anchored = [int.from_bytes(log.topics[2]) for log in logs]
+    assert anchored == sorted(set(anchored))
+    latest = world.engine.lead.anchorer.latest()
+    assert latest is not None
+    assert anchored[-1] == latest.size
 
 
 def nonce_of(anvil: AnvilWithContracts, more: int) -> int:
