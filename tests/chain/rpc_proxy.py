@@ -92,7 +92,7 @@ class RpcProxy:
         self._draw = random.Random(seed)
         self._plans: list[Plan] = []
         self._lock = threading.Lock()
-        self._http = httpx.Client(timeout=60, trust_env=False)
+        self._http = httpx.Client(timeout=60, trust_env=False, verify=False)
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
