@@ -191,8 +191,12 @@ class Engine:
         return self.lead.anchor()
 
     def resume_chain(self, *, by: str) -> tuple[int, bytes]:
-        """Read all of the chain again after a reorganisation that was too deep; see `Lead`."""
-        return self.lead.resume_chain(by=by)
+        """Have all of the chain read again after a reorganisation that was too deep; see `Lead`."""
+        newest = self.lead.resume_chain(by=by)
+        if self._background is None:
+            self.tick()
+        self._wake.set()
+        return newest
 
     def evidence(self, workspace_id: str, session_id: str) -> bytes:
         """The evidence file of a session."""

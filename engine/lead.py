@@ -153,8 +153,8 @@ class Lead:
     def resume_chain(self, *, by: str) -> tuple[int, bytes]:
         """Give up what is remembered of the chain, after a reorganisation that is too deep for it.
 
-        All of the chain is read again, and sessions follow. Returns the newest block that was given
-        up; that it was, and by whom, is a record of the default workspace.
+        All of the chain is read again by the next tick, and sessions follow. Returns the newest
+        block that was given up; that it was, and by whom, is a record of the default workspace.
 
         Raises:
             Conflict: there was no such reorganisation.
@@ -180,7 +180,9 @@ class Lead:
                 newest = self._writer.call(command, DEFAULT_WORKSPACE)
             else:
                 raise _not_stopped()
-        self.tick()
+            doubt = Unavailable("the chain is being read again", code=DeepReorg.code)
+            self._chain_watch.lost(doubt)
+            self.chain_fault = doubt.message
         return newest
 
     def _tick(self, *, anchor: bool) -> None:

@@ -34,6 +34,7 @@ from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from engine.chain import sender as transactions
+from engine.chain.bloom import bloom_of
 from engine.chain.embedded_genesis import contract_address, open_chain, to_header
 from engine.chain.embedded_store import BlockStore
 from engine.chain.embedded_tester import EmbeddedBackend, EmbeddedTester
@@ -155,7 +156,10 @@ class EmbeddedChain:
     def block_logs(self, header: BlockHeader) -> list[Log]:
         """See `ChainGateway.block_logs`."""
         with self.locked():
-            return self._store.logs(header.number, header.number, None)
+            logs = self._store.logs(header.number, header.number, None)
+        if bloom_of(logs) != header.logs_bloom:
+            raise ChainUnavailable(f"block {header.number} of the embedded chain lost an event")
+        return logs
 
     def code_hashes(self, addresses: Sequence[str]) -> list[bytes]:
         """See `ChainGateway.code_hashes`."""

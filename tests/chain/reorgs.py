@@ -34,7 +34,7 @@ from tests.chain.following import Follower, indexed, sources_of
 from tests.chain.forks import Blocks, Hands, extend, replace_newest, rpc
 from tests.chain.killed_reader import drop
 from tests.chain.rpc_proxy import RpcProxy
-from tests.chain.two_chains import SESSIONS, Chains, Killer, node, waiting_world
+from tests.chain.two_chains import SESSIONS, Chains, Killer, new_session, node, waiting_world
 from tests.world import WORKSPACE, World
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +42,7 @@ KILLS_MAX = 3
 KILLED = 0.34
 LOOKS_BETWEEN = 0.5
 LENGTH_MAX = 64
+RENEWED_MAX = 4
 WAYS = ("reorg", "rollback", "switch")
 
 
@@ -78,6 +79,7 @@ class Rounds:
 
     def round(self, way: str, depth: int) -> None:
         """Replace the newest `depth` blocks, and compare."""
+        self._renew()
         if len(self._fork) < depth:
             self._grow(depth)
         elif way == "switch" and len(self._fork) > depth:
@@ -89,6 +91,13 @@ class Rounds:
         if self._draw.random() < KILLED:
             self._kill()
         self.look()
+
+    def _renew(self) -> None:
+        """What was seen revoked stays so; new sessions take the places of some."""
+        sessions = self._hands.sessions
+        for view in [view for view in sessions if view.id in self._revoked][:RENEWED_MAX]:
+            sessions.remove(view)
+            sessions.append(new_session(self.world))
 
     def look(self) -> None:
         """Let the engine read, and compare."""

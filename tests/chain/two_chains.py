@@ -14,6 +14,7 @@ from engine.chain import contracts, sender
 from engine.chain.anvil import AnvilProcess
 from engine.chain.deploy import deploy
 from engine.chain.json_rpc import JsonRpcChain
+from engine.sessions.session import SessionView
 from tests.anvil_world import ANVIL_TOML, PATIENCE_S
 from tests.chain.forks import rpc
 from tests.chain.rpc_proxy import RpcProxy
@@ -113,6 +114,11 @@ class Killer:
         self._process.communicate()
 
 
+def new_session(world: World) -> SessionView:
+    """A session that its owner has signed, and that waits for the chain."""
+    return world.consent(world.create(duration_ms=168 * 3_600_000), wait_s=0)
+
+
 def node(state: Path) -> AnvilProcess:
     return AnvilProcess.from_toml(
         ANVIL_TOML, port=0, state_file=state, preserve_historical_states=True
@@ -142,7 +148,7 @@ def waiting_world(anvil: AnvilProcess, url: str, directory: Path) -> World:
         ask("grantRole", role, hand.address)
     ask("revokeRole", role, operator.address)
     for _ in range(SESSIONS):
-        world.consent(world.create(duration_ms=168 * 3_600_000), wait_s=0)
+        new_session(world)
     rpc(anvil.url, "anvil_mine", hex(BELOW))
     world.engine.close()
     gateway.close()
