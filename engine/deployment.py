@@ -34,6 +34,8 @@ _ALWAYS_STORED = {
     "genesis_hash",
     "registry",
     "anchors",
+    "registry_code",
+    "anchors_code",
     "start_block",
     "origin",
     "log_id",
@@ -47,12 +49,17 @@ _meta = table(Meta)
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Everything that identifies this installation."""
+    """Everything that identifies this installation.
+
+    `registry_code` and `anchors_code` are the Keccak-256 hashes of the contracts' code.
+    """
 
     chain_id: int
     genesis_hash: bytes
     registry: str
     anchors: str
+    registry_code: bytes
+    anchors_code: bytes
     start_block: int
     origin: str
     log_id: bytes
@@ -159,6 +166,8 @@ def _read(
         genesis_hash=genesis_hash,
         registry=stored["registry"],
         anchors=stored["anchors"],
+        registry_code=bytes.fromhex(stored["registry_code"]),
+        anchors_code=bytes.fromhex(stored["anchors_code"]),
         start_block=int(stored["start_block"]),
         origin=origin,
         log_id=bytes.fromhex(stored["log_id"]),
@@ -200,11 +209,14 @@ def _first_start(
     log_key = Ed25519PrivateKey.generate()
     salt = log_salt(verifier_key(origin, log_key.public_key()))
     log_id = _open_log(gateway, operator, anchors, salt)
+    registry_code, anchors_code = gateway.code_hashes([registry, anchors])
     stored = {
         "chain_id": str(gateway.chain_id),
         "genesis_hash": genesis_hash.hex(),
         "registry": registry,
         "anchors": anchors,
+        "registry_code": registry_code.hex(),
+        "anchors_code": anchors_code.hex(),
         "start_block": str(start_block),
         "origin": origin,
         "log_id": log_id.hex(),

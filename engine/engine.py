@@ -212,6 +212,14 @@ class Engine:
         """
         return self.lead.anchor()
 
+    def resume_chain(self, *, by: str) -> tuple[int, bytes]:
+        """Have all of the chain read again after a reorganisation that was too deep; see `Lead`."""
+        newest = self.lead.resume_chain(by=by)
+        if self._background is None:
+            self.tick()
+        self._wake.set()
+        return newest
+
     def evidence(
         self, workspace_id: str, session_id: str, *, withhold: Collection[str] = ()
     ) -> bytes:

@@ -12,20 +12,22 @@ import sqlalchemy as sa
 import structlog
 
 from engine.chain import contracts
-from engine.chain.gateway import BlockHeader, ChainError, ChainGateway
-from engine.chain.indexer import DeepReorg, Indexer
+from engine.chain.gateway import BlockHeader, ChainChanged, ChainError, ChainGateway
+from engine.chain.indexer import DeepReorg, Indexer, Source
 from engine.db.database import Database, Turn
 from engine.db.tables import ChainBlock, Shared, table
 from engine.deployment import Deployment
-from engine.errors import Unavailable
+from engine.errors import Conflict, Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
 from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, sequence
+from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.on_chain import Listener, Registrar
+from engine.workspaces.access import DEFAULT_WORKSPACE
 
 ANCHOR_WAIT_S = 30
 """So long a process that does not lead waits for an anchor of the one that does."""
@@ -90,9 +92,10 @@ class Lead:
             database,
             writer,
             {
-                deployment.registry: contracts.SESSION_REGISTRY,
-                deployment.anchors: contracts.ANCHOR_REGISTRY,
+                deployment.registry: Source(contracts.SESSION_REGISTRY, deployment.registry_code),
+                deployment.anchors: Source(contracts.ANCHOR_REGISTRY, deployment.anchors_code),
             },
+            genesis_hash=deployment.genesis_hash,
             start_block=deployment.start_block,
             on_change=self._chain_changed,
         )
@@ -179,6 +182,41 @@ class Lead:
         """What the chain holds that the log here did not lead to, if anything."""
         return self._writer.call(self.anchorer.contradiction)
 
+    def resume_chain(self, *, by: str) -> tuple[int, bytes]:
+        """Give up what is remembered of the chain, after a reorganisation that is too deep for it.
+
+        All of the chain is read again by the next tick, and sessions follow. Returns the newest
+        block that was given up; that it was, and by whom, is a record of the default workspace.
+
+        Raises:
+            Conflict: there was no such reorganisation.
+            ChainUnavailable, ChainChanged: the chain does not answer, or it is another.
+        """
+
+        def command(batch: Batch) -> tuple[int, bytes]:
+            batch.head(DEFAULT_WORKSPACE)
+            if (newest := self.indexer.forget(batch)) is None:
+                raise _not_stopped()
+            number, block_hash = newest
+            batch.record(
+                workspace_stream(DEFAULT_WORKSPACE),
+                "chain.resumed",
+                {"by": by, "block_number": number, "block_hash": "0x" + block_hash.hex()},
+            )
+            return newest
+
+        with self._ticking:
+            try:
+                self.indexer.common_ancestor()
+            except DeepReorg:
+                newest = self._writer.call(command, DEFAULT_WORKSPACE)
+            else:
+                raise _not_stopped()
+            doubt = Unavailable("the chain is being read again", code=DeepReorg.code)
+            self._chain_watch.lost(doubt)
+            self.chain_fault = doubt.message
+        return newest
+
     def _tick(self, *, anchor: bool) -> None:
         self.sequence()
         if not self._leads and self._database.shared:
@@ -207,8 +245,8 @@ class Lead:
             if self.registrar.tick():
                 self._read_chain()
             self.anchorer.tick(new=anchor)
-        except DeepReorg as error:
-            self._chain_watch.lost()
+        except ChainChanged as error:
+            self._chain_watch.lost(error)
             return error.message
         except ChainError as error:
             return error.message
@@ -284,3 +322,9 @@ class Lead:
                 return
             time.sleep(0.05)
         raise Unavailable("no process that leads has anchored it", code="anchor_pending")
+
+
+def _not_stopped() -> Conflict:
+    return Conflict(
+        "the chain was not reorganised deeper than it is followed", code="chain_not_reorganised"
+    )

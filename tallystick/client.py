@@ -263,6 +263,10 @@ class Client:
         """Sign a checkpoint of the log and anchor it now."""
         return self._object("POST", "/api/v1/log/anchor")
 
+    def resume_chain(self) -> dict[str, Any]:
+        """Have all of the chain read again, after a reorganisation that was too deep."""
+        return self._object("POST", "/api/v1/chain/resume")
+
     def reconcile(self, *, from_block: int | None = None) -> dict[str, Any]:
         """Compare ledger and chain now, the whole chain or from a block on; see `open`."""
         since = "" if from_block is None else f"?from_block={from_block}"

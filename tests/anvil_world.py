@@ -14,6 +14,7 @@ from engine.chain.anvil import AnvilProcess
 from engine.chain.deploy import create, deploy
 from engine.chain.gateway import Receipt
 from engine.chain.json_rpc import JsonRpcChain
+from engine.chain.sender import SignedTransaction
 from tests.world import World
 
 PATIENCE_S = 30
@@ -37,12 +38,29 @@ class AnvilWithContracts:
             "usd_price": "1",
         }
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How an installation is told of this chain."""
+        return {
+            "chain": self.process.url,
+            "registry": self.deployed.registry,
+            "operator_key": "0x" + bytes(self.operator.key).hex(),
+            "tokens": (self.token,),
+        }
+
     def rpc(self, method: str, *parameters: Any) -> Any:
         """Ask Anvil something that only a test asks."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
-        answer = httpx.post(self.process.url, json=request, trust_env=False).json()
+        # Without `verify` no certificates are loaded, which takes longer than the rest.
+        answer = httpx.post(self.process.url, json=request, trust_env=False, verify=False).json()
         assert "error" not in answer, answer
         return answer["result"]
+
+    def sign(
+        self, account: LocalAccount, to: str | None, data: bytes, nonce: int | None = None
+    ) -> SignedTransaction:
+        """A transaction that is not sent."""
+        return sender.sign(self.gateway, account, to=to, data=data, nonce=nonce)
 
     def transact(self, account: LocalAccount, *, to: str | None, data: bytes = b"") -> Receipt:
         """Send and wait until it is mined."""
@@ -68,14 +86,7 @@ class AnvilWithContracts:
     @contextmanager
     def world(self, directory: Path, **changes: Any) -> Iterator[World]:
         """An installation on this chain, whose owner has ether."""
-        opened = World(
-            directory,
-            chain=self.process.url,
-            registry=self.deployed.registry,
-            operator_key="0x" + bytes(self.operator.key).hex(),
-            tokens=(self.token,),
-            **changes,
-        )
+        opened = World(directory, **self.settings, **changes)
         opened.owner = self.owner
         try:
             yield opened

@@ -313,6 +313,13 @@ class AnchorAnswer(TypedDict):
     anchor: AnchorFields | None
 
 
+class ResumedChain(TypedDict):
+    """The newest block that was given up."""
+
+    block_number: int
+    block_hash: str
+
+
 class Health(TypedDict):
     """The process answers."""
 

@@ -12,6 +12,7 @@ from api.rest.commits import Commits
 from api.rest.routes import (
     approvals,
     budgets,
+    chain,
     explanations,
     log,
     metrics,
@@ -51,6 +52,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(log.router)
     app.include_router(reconciliation.router)
     app.include_router(metrics.router)
+    app.include_router(chain.router)
 
     @app.get("/", include_in_schema=False)
     async def root() -> dict[str, str]:

@@ -172,6 +172,11 @@ def event_topic(name: str, event: str) -> bytes:
     return next(topic for topic, known in _events_by_topic(name).items() if known == event)
 
 
+def has_event(name: str, event: str) -> bool:
+    """Whether a contract has an event of that name."""
+    return event in _events_by_topic(name).values()
+
+
 def revert_name(error: CallReverted, name: str = SESSION_REGISTRY) -> str:
     """What a contract refused with: the name of its custom error where it is one of ours."""
     for item in _artifact(name)["abi"]:

@@ -30,10 +30,12 @@ from eth.constants import ZERO_ADDRESS
 from eth.exceptions import HeaderNotFound, TransactionNotFound
 from eth.vm.spoof import SpoofTransaction
 from eth_typing import Address, BlockNumber, Hash32
+from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from engine.chain import sender as transactions
-from engine.chain.embedded_genesis import contract_address, open_chain
+from engine.chain.bloom import bloom_of
+from engine.chain.embedded_genesis import contract_address, open_chain, to_header
 from engine.chain.embedded_store import BlockStore
 from engine.chain.embedded_tester import EmbeddedBackend, EmbeddedTester
 from engine.chain.gateway import (
@@ -46,6 +48,7 @@ from engine.chain.gateway import (
     Receipt,
     TopicFilter,
     TransactionRejected,
+    check_succession,
     log_matches,
     revert_reason,
 )
@@ -115,12 +118,20 @@ class EmbeddedChain:
     def head(self) -> BlockHeader:
         """See `ChainGateway.head`."""
         with self.locked() as chain:
-            return _header(chain.get_canonical_head())
+            return to_header(chain.get_canonical_head())
 
     def block(self, number: int) -> BlockHeader | None:
         """See `ChainGateway.block`."""
         header = self._header_at(number)
-        return None if header is None else _header(header)
+        return None if header is None else to_header(header)
+
+    def headers(self, first: int, last: int) -> list[BlockHeader]:
+        """See `ChainGateway.headers`."""
+        with self.locked():
+            found = (self.block(number) for number in range(first, last + 1))
+            headers = [header for header in found if header is not None]
+        check_succession(headers, first, last)
+        return headers
 
     def _header_at(self, number: int) -> BlockHeaderAPI | None:
         with self.locked() as chain:
@@ -141,6 +152,19 @@ class EmbeddedChain:
         with self.locked():
             stored = self._store.logs(from_block, to_block, addresses)
         return [log for log in stored if log_matches(log, None, topics)]
+
+    def block_logs(self, header: BlockHeader) -> list[Log]:
+        """See `ChainGateway.block_logs`."""
+        with self.locked():
+            logs = self._store.logs(header.number, header.number, None)
+        if bloom_of(logs) != header.logs_bloom:
+            raise ChainUnavailable(f"block {header.number} of the embedded chain lost an event")
+        return logs
+
+    def code_hashes(self, addresses: Sequence[str]) -> list[bytes]:
+        """See `ChainGateway.code_hashes`."""
+        codes = (self.code(address) for address in addresses)
+        return [keccak(code) if code else bytes(32) for code in codes]
 
     def code(self, address: str) -> bytes:
         """See `ChainGateway.code`."""
@@ -358,15 +382,6 @@ class EmbeddedChain:
         with self._lock:
             self._closed = True
             self._store.close()
-
-
-def _header(header: BlockHeaderAPI) -> BlockHeader:
-    return BlockHeader(
-        number=header.block_number,
-        hash=header.hash,
-        parent_hash=header.parent_hash,
-        timestamp_s=header.timestamp,
-    )
 
 
 def _canonical(address: str) -> Address:

@@ -20,7 +20,7 @@ from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from engine.chain.embedded_store import BlockStore
-from engine.chain.gateway import ChainError
+from engine.chain.gateway import BLOOM_BYTES, BlockHeader, ChainError
 
 RECURSION_LIMIT = 12_000
 """Python frames. Importing py-evm lets the whole process recurse 100,000 deep, and then a request
@@ -95,3 +95,14 @@ def contract_address(transaction: SignedTransactionAPI) -> str | None:
     if transaction.to != b"":
         return None
     return f"0x{generate_contract_address(transaction.sender, transaction.nonce).hex()}"
+
+
+def to_header(header: BlockHeaderAPI) -> BlockHeader:
+    """A py-evm header as the gateway's."""
+    return BlockHeader(
+        number=header.block_number,
+        hash=header.hash,
+        parent_hash=header.parent_hash,
+        timestamp_s=header.timestamp,
+        logs_bloom=header.bloom.to_bytes(BLOOM_BYTES),
+    )

@@ -9,6 +9,7 @@ line starts fast.
     gateway.logs(from_block=0, to_block=gateway.head().number, addresses=[registry])
 """
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -22,15 +23,21 @@ TopicFilter = bytes | Sequence[bytes] | None
 NO_SENDER = "0x" + "00" * 20
 """Who asks when a call names nobody, as in the execution API."""
 
+BLOOM_BYTES = 256
+
 
 @dataclass(frozen=True, slots=True)
 class BlockHeader:
-    """A block, as far as confirmations and reorganisations need it."""
+    """A block, as far as confirmations and reorganisations need it.
+
+    `logs_bloom` (256 bytes) tells what it may have logged, see `bloom.py`.
+    """
 
     number: int
     hash: bytes
     parent_hash: bytes
     timestamp_s: int
+    logs_bloom: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,12 @@ class ChainUnavailable(ChainError, Unavailable):
     code = "chain_unavailable"
 
 
+class ChainChanged(ChainError, Unavailable):
+    """It is not the chain that it was: an operator must look. What is known of it is in doubt."""
+
+    code = "chain_changed"
+
+
 class CallReverted(ChainError):
     """The contract refused. `data` is what it returned (ABI-encoded error), `reason` its text."""
 
@@ -114,11 +127,29 @@ class ChainGateway(Protocol):
         ...
 
     def head(self) -> BlockHeader:
-        """Return the newest block."""
+        """Return the newest block.
+
+        Raises:
+            ChainChanged: the endpoint serves another chain than before.
+        """
         ...
 
     def block(self, number: int) -> BlockHeader | None:
         """Return the canonical block of that height, or None above the head."""
+        ...
+
+    def headers(self, first: int, last: int) -> list[BlockHeader]:
+        """Return the canonical blocks `first..last` (both included), each the child of the last.
+
+        A block that is not there, or does not follow, is `ChainUnavailable`.
+        """
+        ...
+
+    def block_logs(self, header: BlockHeader) -> list[Log]:
+        """Return every event of one block, whoever emitted it, in chain order.
+
+        They make up the block's bloom; events that do not are `ChainUnavailable`.
+        """
         ...
 
     def logs(
@@ -150,6 +181,10 @@ class ChainGateway(Protocol):
 
     def code(self, address: str) -> bytes:
         """Return the contract code at `address`; empty if there is none."""
+        ...
+
+    def code_hashes(self, addresses: Sequence[str]) -> list[bytes]:
+        """Return the Keccak-256 hash of the code at each address; 32 zero bytes without code."""
         ...
 
     def balance(self, address: str) -> int:
@@ -188,6 +223,19 @@ class ChainGateway(Protocol):
     def close(self) -> None:
         """Release what is held. Closing twice is harmless; other calls then fail."""
         ...
+
+
+def check_succession(headers: Sequence[BlockHeader], first: int, last: int) -> None:
+    """Be sure that these are the blocks `first..last`, each the child of the one before.
+
+    Raises:
+        ChainUnavailable: they are not; the chain may have changed while it was read.
+    """
+    if [header.number for header in headers] != list(range(first, last + 1)):
+        raise ChainUnavailable(f"a block of {first}..{last} disappeared while it was read")
+    for parent, child in itertools.pairwise(headers):
+        if child.parent_hash != parent.hash:
+            raise ChainUnavailable(f"block {child.number} does not follow the one before it")
 
 
 def log_matches(log: Log, addresses: Collection[str] | None, topics: Sequence[TopicFilter]) -> bool:

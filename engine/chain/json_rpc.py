@@ -1,30 +1,26 @@
 """A chain behind a JSON-RPC endpoint (ethereum/execution-apis), its answers checked before use.
 
 The endpoint is not trusted with our types, our range or our filter: an answer that is not what was
-asked for is `ChainUnavailable`. It *is* trusted not to leave events out; comparing two endpoints is
-how an auditor checks that. Anvil, Geth, the embedded chain's own port and hosted nodes all fit.
+asked for is `ChainUnavailable`. `logs` alone cannot know that no event was left out: `block_logs`
+holds all events of a block against its bloom, and an auditor compares two endpoints. Anvil, Geth,
+the embedded chain's own port and hosted nodes all fit.
 """
 
-import itertools
-import json
 import re
-import threading
-import time
 from collections.abc import Collection, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-import httpx
-
+from engine.chain.bloom import bloom_of
 from engine.chain.gateway import (
     NO_SENDER,
     BlockHeader,
     CallReverted,
-    ChainError,
     ChainUnavailable,
     Log,
     Receipt,
     TopicFilter,
     TransactionRejected,
+    check_succession,
     log_matches,
     revert_reason,
 )
@@ -33,16 +29,19 @@ from engine.chain.json_rpc_answers import (
     as_data,
     as_hash,
     as_header,
+    as_list,
     as_log,
     as_object,
     as_quantity,
     as_receipt,
 )
+from engine.chain.json_rpc_endpoint import AnswerTooLargeError, Endpoint, RpcError
 
-ANSWER_MAX_BYTES = 64 << 20
 TIP_WEI = 10**9
 """The priority fee where the endpoint does not suggest one."""
 
+_NO_CODE = bytes.fromhex("c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470")
+"""The Keccak-256 hash of nothing."""
 _METHOD_NOT_FOUND = -32601
 _REVERTED = 3
 # Codes that speak of the endpoint and not of the transaction: internal error, resource unavailable,
@@ -58,17 +57,6 @@ _HALTED = re.compile(
 )
 
 
-class _RpcError(Exception):
-    """The endpoint answered with an error object."""
-
-    def __init__(self, method: str, error: dict[str, Any]) -> None:
-        code, message = error.get("code"), error.get("message")
-        self.code = code if isinstance(code, int) else 0
-        self.message = message if isinstance(message, str) else ""
-        self.data = error.get("data")
-        super().__init__(f"{method}: {self.message} ({self.code})")
-
-
 class JsonRpcChain:
     """A `ChainGateway` over HTTP. Every method may be called from any thread.
 
@@ -82,104 +70,66 @@ class JsonRpcChain:
     def __init__(
         self, url: str, *, timeout_s: float = 10.0, expected_chain_id: int | None = None
     ) -> None:
-        try:
-            self._url = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise ChainError(f"not a URL: {error}") from error
-        if self._url.scheme not in ("http", "https") or not self._url.host:
-            raise ChainError("a chain's URL begins with http:// or https:// and names a host")
-        # What may be shown: a hosted endpoint's path and query hold its access key.
-        port = f":{self._url.port}" if self._url.port else ""
-        self._shown_url = f"{self._url.scheme}://{self._url.host}{port}"
-        self._exchange_timeout_s = 6 * timeout_s
-        self._expected_chain_id = expected_chain_id
-        self._chain_id: int | None = None
-        self._identifiers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._http = httpx.Client(timeout=timeout_s, headers={"Accept": "application/json"})
+        self._endpoint = Endpoint(url, timeout_s=timeout_s, expected_chain_id=expected_chain_id)
 
     @property
     def chain_id(self) -> int:
-        """The EIP-155 chain id, asked for once.
+        """The EIP-155 chain id. What is read is of this chain, or not believed.
 
         Raises:
-            ChainError: it is not the expected one.
+            ChainChanged: it is not the expected one.
         """
-        with self._lock:
-            if self._chain_id is None:
-                try:
-                    found = as_quantity(self._exchange("eth_chainId", []))
-                except _RpcError as error:
-                    raise self._unavailable(error) from error
-                if self._expected_chain_id not in (None, found):
-                    raise ChainError(
-                        f"{self._shown_url} serves chain {found}, not {self._expected_chain_id}"
-                    )
-                self._chain_id = found
-            return self._chain_id
-
-    # Transport
-
-    def _ask(self, method: str, *parameters: Any) -> Any:
-        """Return the result of one call to the right chain; errors become ours."""
-        try:
-            return self._ask_raw(method, *parameters)
-        except _RpcError as error:
-            raise self._unavailable(error) from error
-
-    def _ask_raw(self, method: str, *parameters: Any) -> Any:
-        if self._chain_id is None:
-            _ = self.chain_id
-        return self._exchange(method, list(parameters))
-
-    def _exchange(self, method: str, parameters: list[Any]) -> Any:
-        identifier = next(self._identifiers)
-        request = {"jsonrpc": "2.0", "id": identifier, "method": method, "params": parameters}
-        try:
-            reply = json.loads(self._post(json.dumps(request).encode()))
-        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed, or JSON too deep
-            cause = str(error) or type(error).__name__
-            raise ChainUnavailable(f"{self._shown_url}: {method}: {cause}") from error
-        except ValueError as error:
-            raise ChainUnavailable(f"{self._shown_url}: {method}: not a JSON answer") from error
-        answer = as_object(reply)
-        if isinstance(answer.get("error"), dict):
-            raise _RpcError(method, answer["error"])
-        if answer.get("id") != identifier or "result" not in answer:
-            raise ChainUnavailable(f"{self._shown_url}: {method}: not an answer to this request")
-        return answer["result"]
-
-    def _post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        with self._http.stream("POST", self._url, content=body, headers=headers) as response:
-            received = bytearray()
-            deadline = time.monotonic() + self._exchange_timeout_s
-            for part in response.iter_bytes():
-                received += part
-                if len(received) > ANSWER_MAX_BYTES:
-                    raise httpx.DecodingError(f"answer above {ANSWER_MAX_BYTES} bytes")
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the answer came too slowly")
-        # Some nodes send JSON-RPC errors with a 4xx; an error without such a body has no meaning.
-        if response.status_code == 429 or response.status_code >= 500 or not received:
-            raise httpx.DecodingError(f"HTTP status {response.status_code}")
-        return bytes(received)
+        return self._endpoint.chain_id
 
     # Reading
 
     def head(self) -> BlockHeader:
         """See `ChainGateway.head`."""
-        return as_header(self._ask("eth_getBlockByNumber", "latest", False))
+        self._endpoint.confirm_chain()
+        return as_header(self._endpoint.ask("eth_getBlockByNumber", "latest", False))
 
     def block(self, number: int) -> BlockHeader | None:
         """See `ChainGateway.block`."""
-        answer = self._ask("eth_getBlockByNumber", hex(number), False)
+        answer = self._endpoint.ask("eth_getBlockByNumber", hex(number), False)
         if answer is None:
             return None
         header = as_header(answer)
         if header.number != number:
-            self._distrust(f"asked for block {number}, got {header.number}")
+            raise self._endpoint.wrong(f"asked for block {number}, got {header.number}")
         return header
+
+    def headers(self, first: int, last: int) -> list[BlockHeader]:
+        """See `ChainGateway.headers`. Many are asked for in one request."""
+        asked = [(hex(number), False) for number in range(first, last + 1)]
+        answers = self._endpoint.ask_many("eth_getBlockByNumber", asked)
+        headers = [as_header(answer) for answer in answers if answer is not None]
+        check_succession(headers, first, last)
+        return headers
+
+    def block_logs(self, header: BlockHeader) -> list[Log]:
+        """See `ChainGateway.block_logs`. If the events are not all, the receipts must have them."""
+        block_hash = f"0x{header.hash.hex()}"
+        found = []
+        for ask in (self._logs_of_block, self._logs_of_receipts):
+            try:
+                objects = ask(block_hash)
+            except RpcError as error:
+                found.append(str(error))
+                continue
+            if (logs := _whole(header, objects)) is not None:
+                return logs
+            found.append(f"{len(objects)} events")
+        raise self._endpoint.wrong(
+            f"nothing that it tells of block {header.number} makes up the block's bloom "
+            f"({', '.join(found)})"
+        )
+
+    def _logs_of_block(self, block_hash: str) -> list[Any]:
+        return as_list(self._endpoint.ask_raw("eth_getLogs", {"blockHash": block_hash}))
+
+    def _logs_of_receipts(self, block_hash: str) -> list[Any]:
+        receipts = as_list(self._endpoint.ask_raw("eth_getBlockReceipts", block_hash))
+        return [log for receipt in receipts for log in as_list(as_object(receipt).get("logs"))]
 
     def logs(
         self,
@@ -201,63 +151,77 @@ class JsonRpcChain:
         logs = [as_log(log) for log in self._log_objects(wanted, from_block, to_block)]
         places = [(log.block_number, log.log_index) for log in logs]
         if len(set(places)) != len(places):
-            self._distrust("the same log twice")
+            raise self._endpoint.wrong("the same log twice")
         for log in logs:
             if not from_block <= log.block_number <= to_block:
-                self._distrust(f"a log of block {log.block_number}, which was not asked for")
+                raise self._endpoint.wrong(
+                    f"a log of block {log.block_number}, which was not asked for"
+                )
             if not log_matches(log, addresses, topics):
-                self._distrust("a log that does not match the filter")
+                raise self._endpoint.wrong("a log that does not match the filter")
         return sorted(logs, key=lambda log: (log.block_number, log.log_index))
 
     def _log_objects(self, wanted: dict[str, Any], first: int, last: int) -> list[Any]:
+        asked = wanted | {"fromBlock": hex(first), "toBlock": hex(last)}
         try:
-            answer = self._ask_raw(
-                "eth_getLogs", wanted | {"fromBlock": hex(first), "toBlock": hex(last)}
-            )
-        except _RpcError as error:
-            if first >= last or not _TOO_MUCH.search(error.message):
-                raise self._unavailable(error) from error
-            middle = (first + last) // 2
-            return self._log_objects(wanted, first, middle) + self._log_objects(
-                wanted, middle + 1, last
-            )
-        if not isinstance(answer, list):
-            self._distrust("logs that are not a list")
-        return answer
+            return as_list(self._endpoint.ask_raw("eth_getLogs", asked))
+        except RpcError as error:
+            if not _TOO_MUCH.search(error.message):
+                raise self._endpoint.unavailable(error) from error
+            refusal: Exception = error
+        except AnswerTooLargeError as error:
+            refusal = error
+        if first >= last:
+            raise ChainUnavailable(
+                f"the endpoint refuses to answer the events of one block ({first}): {refusal}; "
+                "no smaller question can be asked, another endpoint is needed"
+            ) from refusal
+        middle = (first + last) // 2
+        return self._log_objects(wanted, first, middle) + self._log_objects(
+            wanted, middle + 1, last
+        )
 
     def code(self, address: str) -> bytes:
         """See `ChainGateway.code`."""
-        return as_data(self._ask("eth_getCode", address, "latest"))
+        return as_data(self._endpoint.ask("eth_getCode", address, "latest"))
+
+    def code_hashes(self, addresses: Sequence[str]) -> list[bytes]:
+        """See `ChainGateway.code_hashes`; the code itself is not sent over the line."""
+        message = {"from": NO_SENDER, "data": f"0x{asking_code_hashes(addresses).hex()}"}
+        answer = as_data(self._endpoint.ask("eth_call", message, "latest"))
+        if len(answer) != 32 * (1 + len(addresses)):
+            raise self._endpoint.wrong(f"{len(answer)} bytes in place of {len(addresses)} hashes")
+        return [_code_hash(answer[at : at + 32]) for at in range(32, len(answer), 32)]
 
     def balance(self, address: str) -> int:
         """See `ChainGateway.balance`."""
-        return as_quantity(self._ask("eth_getBalance", address, "latest"))
+        return as_quantity(self._endpoint.ask("eth_getBalance", address, "latest"))
 
     def transaction_count(self, address: str, *, pending: bool = False) -> int:
         """See `ChainGateway.transaction_count`."""
         tag = "pending" if pending else "latest"
-        return as_quantity(self._ask("eth_getTransactionCount", address, tag))
+        return as_quantity(self._endpoint.ask("eth_getTransactionCount", address, tag))
 
     def fees(self) -> tuple[int, int]:
         """See `ChainGateway.fees`: twice the newest base fee, so that six full blocks still fit."""
-        newest = as_object(self._ask("eth_getBlockByNumber", "latest", False))
+        newest = as_object(self._endpoint.ask("eth_getBlockByNumber", "latest", False))
         base_fee = as_quantity(newest.get("baseFeePerGas"))
         try:
-            tip = as_quantity(self._ask_raw("eth_maxPriorityFeePerGas"))
-        except _RpcError as error:
+            tip = as_quantity(self._endpoint.ask_raw("eth_maxPriorityFeePerGas"))
+        except RpcError as error:
             if error.code != _METHOD_NOT_FOUND:
-                raise self._unavailable(error) from error
+                raise self._endpoint.unavailable(error) from error
             tip = TIP_WEI
         return 2 * base_fee + tip, tip
 
     def receipt(self, tx_hash: bytes) -> Receipt | None:
         """See `ChainGateway.receipt`."""
-        answer = self._ask("eth_getTransactionReceipt", f"0x{tx_hash.hex()}")
+        answer = self._endpoint.ask("eth_getTransactionReceipt", f"0x{tx_hash.hex()}")
         if answer is None or as_object(answer).get("blockHash") is None:  # some show pending ones
             return None
         receipt = as_receipt(answer)
         if receipt.tx_hash != tx_hash:
-            self._distrust("the receipt of another transaction")
+            raise self._endpoint.wrong("the receipt of another transaction")
         return receipt
 
     # Executing and sending
@@ -270,8 +234,8 @@ class JsonRpcChain:
         at = "latest" if block is None else hex(block)
         try:
             return as_data(self._execute("eth_call", message, at))
-        except _RpcError as error:
-            raise self._unavailable(error) from error
+        except RpcError as error:
+            raise self._endpoint.unavailable(error) from error
 
     def estimate_gas(self, *, sender: str, to: str | None, data: bytes, value: int = 0) -> int:
         """See `ChainGateway.estimate_gas`."""
@@ -280,15 +244,15 @@ class JsonRpcChain:
             message["to"] = to
         try:
             return as_count(self._execute("eth_estimateGas", message))
-        except _RpcError as error:
+        except RpcError as error:
             if error.code in _ENDPOINT_CODES:
-                raise self._unavailable(error) from error
+                raise self._endpoint.unavailable(error) from error
             raise TransactionRejected(error.message) from error
 
     def _execute(self, method: str, *parameters: Any) -> Any:
         try:
-            return self._ask_raw(method, *parameters)
-        except _RpcError as error:
+            return self._endpoint.ask_raw(method, *parameters)
+        except RpcError as error:
             data = _revert_data(error.data)
             if error.code == _REVERTED or data or _HALTED.search(error.message):
                 reason = revert_reason(data or b"") or error.message
@@ -301,28 +265,49 @@ class JsonRpcChain:
 
         tx_hash = keccak(raw)
         try:
-            answered = as_hash(self._ask_raw("eth_sendRawTransaction", f"0x{raw.hex()}"))
-        except _RpcError as error:
+            answered = as_hash(self._endpoint.ask_raw("eth_sendRawTransaction", f"0x{raw.hex()}"))
+        except RpcError as error:
             if error.code in _ENDPOINT_CODES:
-                raise self._unavailable(error) from error
+                raise self._endpoint.unavailable(error) from error
             # "already known" and "nonce too low" are also what the second sending of one
             # transaction gets: it was accepted if the endpoint knows it.
-            if self._ask("eth_getTransactionByHash", f"0x{tx_hash.hex()}") is None:
+            if self._endpoint.ask("eth_getTransactionByHash", f"0x{tx_hash.hex()}") is None:
                 raise TransactionRejected(error.message) from error
             return tx_hash
         if answered != tx_hash:
-            self._distrust("the hash of another transaction")
+            raise self._endpoint.wrong("the hash of another transaction")
         return tx_hash
 
     def close(self) -> None:
         """See `ChainGateway.close`."""
-        self._http.close()
+        self._endpoint.close()
 
-    def _unavailable(self, error: _RpcError) -> ChainUnavailable:
-        return ChainUnavailable(f"{self._shown_url}: {error}")
 
-    def _distrust(self, what: str) -> NoReturn:
-        raise ChainUnavailable(f"{self._shown_url} answered wrongly: {what}")
+def asking_code_hashes(addresses: Sequence[str]) -> bytes:
+    """Init code that returns a word of zeros and the EXTCODEHASH (EIP-1052) of each address.
+
+    Without the zeros it could begin like no contract may (EIP-3541).
+    """
+    code = b"".join(
+        b"\x73" + bytes.fromhex(address[2:]) + b"\x3f\x61" + (32 * at).to_bytes(2) + b"\x52"
+        for at, address in enumerate(addresses, start=1)
+    )
+    return code + b"\x61" + (32 * (1 + len(addresses))).to_bytes(2) + b"\x5f\xf3"
+
+
+def _code_hash(word: bytes) -> bytes:
+    """An account without code has the hash of nothing, one that does not exist has zero."""
+    return bytes(32) if word == _NO_CODE else word
+
+
+def _whole(header: BlockHeader, objects: Sequence[Any]) -> list[Log] | None:
+    """The events of a block, if they are all of it: each in its place, together its bloom."""
+    logs = sorted((as_log(log) for log in objects), key=lambda log: log.log_index)
+    if any((log.block_number, log.block_hash) != (header.number, header.hash) for log in logs):
+        raise ChainUnavailable(f"an event of block {header.number} is of another block")
+    places = [log.log_index for log in logs]
+    whole = len(set(places)) == len(places) and bloom_of(logs) == header.logs_bloom
+    return logs if whole else None
 
 
 def _topic(topic: TopicFilter) -> str | list[str] | None:

@@ -6,7 +6,7 @@ Every function takes whatever JSON held and raises `ChainUnavailable` unless it 
 import re
 from typing import Any
 
-from engine.chain.gateway import BlockHeader, ChainUnavailable, Log, Receipt
+from engine.chain.gateway import BLOOM_BYTES, BlockHeader, ChainUnavailable, Log, Receipt
 
 TOPICS_MAX = 4
 LOGS_PER_RECEIPT_MAX = 100_000
@@ -23,6 +23,13 @@ def as_object(value: Any) -> dict[str, Any]:
     """Read a JSON object."""
     if not isinstance(value, dict):
         raise _wrong("something other than an object")
+    return value
+
+
+def as_list(value: Any) -> list[Any]:
+    """Read a JSON array."""
+    if not isinstance(value, list):
+        raise _wrong("something other than a list")
     return value
 
 
@@ -54,6 +61,13 @@ def as_hash(value: Any) -> bytes:
     return data
 
 
+def as_bloom(value: Any) -> bytes:
+    """Read a log bloom."""
+    if len(data := as_data(value)) != BLOOM_BYTES:
+        raise _wrong(f"{len(data)} bytes in place of a bloom")
+    return data
+
+
 def as_address(value: Any) -> str:
     """Read an address; returned in lower case."""
     if len(data := as_data(value)) != 20:
@@ -69,6 +83,7 @@ def as_header(value: Any) -> BlockHeader:
         hash=as_hash(fields.get("hash")),
         parent_hash=as_hash(fields.get("parentHash")),
         timestamp_s=as_count(fields.get("timestamp")),
+        logs_bloom=as_bloom(fields.get("logsBloom")),
     )
 
 

@@ -14,6 +14,7 @@ class ChainWatch:
         self._stopwatch = stopwatch
         self._silence_max_ms = silence_max_ms
         self._read_ms: int | None = None
+        self._doubt: Unavailable | None = None
         self.time_ms = 0
         self.ever_read = False
         """Whether it was read since the start; until then nobody knows that the log is not old."""
@@ -21,6 +22,7 @@ class ChainWatch:
     def seen(self, time_ms: int) -> None:
         """The chain was just read to its newest block, which is of this time."""
         self._read_ms = self._stopwatch()
+        self._doubt = None
         self.ever_read = True
         self.reached(time_ms)
 
@@ -38,8 +40,11 @@ class ChainWatch:
         """Let nobody decide by what is known of the chain if that is too old.
 
         Raises:
-            Unavailable: it was not read since the start, or not lately and the session lives on it.
+            Unavailable: it was not read since the start, or not lately and the session lives on it;
+                with the reason and the code of what made it doubtful, if that is known.
         """
+        if self._doubt is not None and (on_chain or not self.ever_read):
+            raise Unavailable(self._doubt.message, code=self._doubt.code)
         if not self.ever_read:
             raise Unavailable(
                 "the chain has not been read since the start, so the log may be an old copy",
@@ -56,9 +61,10 @@ class ChainWatch:
         """How long ago the chain was read; None if that does not count any more."""
         return None if self._read_ms is None else self._stopwatch() - self._read_ms
 
-    def lost(self) -> None:
-        """Nothing known of the chain can be trusted until it is read again."""
+    def lost(self, doubt: Unavailable | None = None) -> None:
+        """Nothing known of the chain can be trusted until it is read again, because of `doubt`."""
         self._read_ms = None
+        self._doubt = doubt
 
     @property
     def silent(self) -> bool:

@@ -30,6 +30,14 @@ Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Tip:
+    """The last block that a reading is to reach."""
+
+    number: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Doubts:
     """What to ask an endpoint in another way, because something was found by its events.
 
@@ -72,13 +80,16 @@ class ChainReader:
         """Blocks up to which everything is known, the newest last."""
 
     def read(
-        self, block: BlockHeader, *, from_block: int | None = None, progress: Progress | None = None
+        self, tip: Tip, *, from_block: int | None = None, progress: Progress | None = None
     ) -> ChainSide:
-        """What the chain holds up to `block`; with `from_block`, of what is in that one and later.
+        """What the chain holds up to `tip`; with `from_block`, of what is in that block and later.
 
         Raises:
             ChainUnavailable: no answer, a contradiction, or the chain changed meanwhile.
         """
+        block = self._header(tip.number)
+        if block.hash != tip.hash:
+            raise ChainUnavailable("the chain changed since it was indexed")
         if from_block is None or from_block <= self._start_block:
             events = self._known_up_to(block, progress)
             return self._side(events, block, from_block=0)

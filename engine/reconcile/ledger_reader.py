@@ -9,7 +9,6 @@ from eth_utils.crypto import keccak
 
 from engine.audit.canonical import decode_object
 from engine.audit.lowering import lowered_from_json
-from engine.chain.gateway import BlockHeader
 from engine.db.database import Database, Read
 from engine.db.tables import (
     Anchor,
@@ -23,7 +22,7 @@ from engine.db.tables import (
 from engine.grant import Grant
 from engine.ledger.log import Log
 from engine.policy.limits import Limits, lowest
-from engine.reconcile.chain_reader import indexed, order_of
+from engine.reconcile.chain_reader import Tip, indexed, order_of
 from engine.reconcile.compare import ENDED_STATES
 from engine.reconcile.sides import Event, EventPlace, LedgerAnchor, LedgerSession, LedgerSide
 
@@ -52,7 +51,7 @@ class LedgerReader:
         self._log_id = log_id
         self._parameters: dict[str, _Parameters] = {}
 
-    def read(self, now_ms: int, *, from_block: int = 0) -> tuple[LedgerSide, BlockHeader | None]:
+    def read(self, now_ms: int, *, from_block: int = 0) -> tuple[LedgerSide, Tip | None]:
         """The ledger's side, and the last block that the index had read by then, if any.
 
         Of the index only what is in `from_block` and later.
@@ -77,7 +76,7 @@ class LedgerReader:
         )
         if tip is None:
             return side, None
-        return side, BlockHeader(tip.number, tip.hash, tip.parent_hash, tip.timestamp_s)
+        return side, Tip(tip.number, tip.hash)
 
     def _read_sessions(self, read: Read) -> list[LedgerSession]:
         query = sa.select(

@@ -164,10 +164,10 @@ class Reconciler:
         return self._look(from_block)
 
     def _look(self, from_block: int | None) -> tuple[list[Finding], LedgerSide, ChainSide]:
-        ledger, block = self._ledger.read(self._clock(), from_block=from_block or 0)
-        if block is None:
+        ledger, tip = self._ledger.read(self._clock(), from_block=from_block or 0)
+        if tip is None:
             raise ChainUnavailable("nothing of the chain has been read yet")
-        chain = self._chain.read(block, from_block=from_block, progress=self._reached)
+        chain = self._chain.read(tip, from_block=from_block, progress=self._reached)
         return compare(ledger, chain, confirmations=self._confirmations), ledger, chain
 
     def _reached(self, first: int, last: int, reached: int) -> None:

@@ -167,6 +167,22 @@ def test_a_truncated_file_is_refused(path: Path) -> None:
         EmbeddedChain(path)
 
 
+def test_an_event_that_is_missing_from_the_file_is_missed(path: Path) -> None:
+    chain = EmbeddedChain(path)
+    deploy_and_emit(chain, 1)
+    header = chain.head()
+    assert len(chain.block_logs(header)) == 1
+    chain.close()
+    with sqlite3.connect(path) as file:
+        file.execute("DELETE FROM log WHERE block_number = ?", (header.number,))
+    file.close()
+    chain = EmbeddedChain(path)
+    assert chain.logs(from_block=header.number, to_block=header.number) == []
+    with pytest.raises(ChainUnavailable, match="lost an event"):
+        chain.block_logs(header)
+    chain.close()
+
+
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ChainError, match="cannot be opened"):
         EmbeddedChain(tmp_path / "missing" / "chain.sqlite3")

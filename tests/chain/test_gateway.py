@@ -2,7 +2,9 @@
 
 import pytest
 from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
 
+from engine.chain.bloom import admits, bloom_of, mask_of
 from engine.chain.gateway import (
     CallReverted,
     ChainUnavailable,
@@ -51,6 +53,39 @@ def test_blocks_chain_up_and_time_moves_forward(chain: ChainUnderTest) -> None:
         assert child.timestamp_s >= parent.timestamp_s
     assert chain.gateway.block(head.number + 1) is None
     assert chain.gateway.block(2**40) is None
+
+
+def test_headers_are_those_of_the_blocks(chain: ChainUnderTest) -> None:
+    for _ in range(3):
+        chain.transact(to=NOBODY)
+    last = chain.gateway.head().number
+    headers = chain.gateway.headers(0, last)
+    assert headers == [chain.gateway.block(number) for number in range(last + 1)]
+    assert chain.gateway.headers(last, last) == [chain.gateway.head()]
+    assert chain.gateway.headers(last, last - 1) == []
+    with pytest.raises(ChainUnavailable, match="disappeared"):
+        chain.gateway.headers(last, last + 1)
+
+
+def test_the_events_of_a_block_make_up_its_bloom(chain: ChainUnderTest) -> None:
+    emitting = chain.transact(to=chain.contract, data=emit(b"notch")).block_number
+    silent = chain.transact(to=NOBODY).block_number
+    for number in (emitting, silent):
+        header = chain.gateway.block(number)
+        assert header is not None
+        logs = chain.gateway.block_logs(header)
+        assert logs == chain.gateway.logs(from_block=number, to_block=number)
+        assert bloom_of(logs) == header.logs_bloom
+        emitted = mask_of(bytes.fromhex(chain.contract[2:]), EVENT)
+        assert admits(header.logs_bloom, emitted) == (number == emitting)
+        assert not admits(header.logs_bloom, mask_of(b"something else"))
+
+
+def test_code_has_a_hash_where_there_is_some(chain: ChainUnderTest) -> None:
+    funded = chain.rich.address.lower()
+    hashes = chain.gateway.code_hashes([NOBODY, chain.contract, funded])
+    assert hashes == [bytes(32), keccak(RUNTIME), bytes(32)]
+    assert chain.gateway.code_hashes([]) == []
 
 
 def test_a_receipt_names_its_block(chain: ChainUnderTest) -> None:

@@ -1,26 +1,24 @@
 """What is indexed is what a clean reading of the canonical chain gives, whatever happened to it."""
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from eth_utils.address import to_checksum_address
 
 from engine.chain import contracts, sender
 from engine.chain.deploy import create
 from engine.chain.gateway import BlockHeader, ChainUnavailable
-from engine.chain.indexer import REORG_DEPTH_MAX, DeepReorg, Indexer
-from engine.clock import system_clock
-from engine.db.sqlite import SqliteDatabase
-from engine.db.tables import ChainBlock, ChainEvent, table
+from engine.chain.indexer import REORG_DEPTH_MAX, DeepReorg
 from engine.errors import Unavailable
-from engine.identifiers import Identifiers
-from engine.ledger.writer import Batch, Scribe, Writer
+from engine.ledger.writer import Batch
 from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
+from tests.chain.following import Follower, indexed, sources_of
 from tests.sessions.seen import REGISTRY, events
 from tests.world import WORKSPACE, World
 
@@ -41,70 +39,38 @@ def world(anvil: AnvilWithContracts, tmp_path: Path) -> Iterator[World]:
         yield opened
 
 
-def indexed(database: SqliteDatabase) -> tuple[list[Any], dict[int, bytes]]:
-    """All events, with everything known of them, and the hashes of the blocks that are kept."""
-    events, blocks = table(ChainEvent), table(ChainBlock)
-    with database.reading() as connection:
-        found = connection.execute(
-            sa.select(events).order_by(events.c.block_number, events.c.log_index)
-        ).all()
-        kept = connection.execute(sa.select(blocks.c.number, blocks.c.hash)).all()
-    return [tuple(row) for row in found], dict(map(tuple, kept))
-
-
 class CleanReader:
     """Reads a chain anew each time, with an indexer that never saw another."""
 
     def __init__(self, directory: Path) -> None:
-        self._database = SqliteDatabase(directory / "clean.sqlite3")
-        identifiers = Identifiers(system_clock)
-
-        self._writer = Writer(self._database, Scribe("clean", identifiers), system_clock)
-        self._writer.start()
-
-    def read(self, world: World) -> tuple[list[Any], dict[int, bytes]]:
-        """What the tables should hold."""
-        for rows in (ChainEvent, ChainBlock):
-            self._writer.call(lambda batch, rows=rows: batch.update(sa.delete(table(rows))))
-        deployment = world.engine.deployment
-        indexer = Indexer(
-            world.engine.gateway,
-            self._database,
-            self._writer,
-            {
-                deployment.registry: contracts.SESSION_REGISTRY,
-                deployment.anchors: contracts.ANCHOR_REGISTRY,
-            },
-            start_block=deployment.start_block,
-            on_change=lambda batch, tip, subjects: None,
-        )
-        while indexer.tick().number < world.engine.gateway.head().number:
-            pass
-        return indexed(self._database)
+        self._directory = directory
 
     def agrees_with(self, world: World) -> None:
-        """Assert that the world has indexed the same, apart from blocks it need not keep."""
+        """Assert that the world has indexed the same, row for row."""
         world.engine.lead._read_chain()  # an anchor may have been mined after the last reading
-        events, blocks = indexed(world.engine.database)
-        clean_events, clean_blocks = self.read(world)
-        assert events == clean_events
-        head = world.engine.gateway.head()
-        assert max(blocks) == head.number
-        # After a way back fewer blocks are kept than a clean reading keeps, but none is another's.
-        assert blocks.items() <= clean_blocks.items()
-        assert sorted(blocks) == list(range(min(blocks), head.number + 1))
+        deployment = world.engine.deployment
+        follower = Follower(
+            self._directory / f"{next(_files)}.sqlite3",
+            world.engine.gateway,
+            sources_of(deployment),
+            genesis_hash=deployment.genesis_hash,
+            start_block=deployment.start_block,
+        )
+        try:
+            clean = follower.read()
+        finally:
+            follower.close()
+        assert indexed(world.engine.database) == clean
+        assert clean[1][-1][0] == world.engine.gateway.head().number
 
-    def close(self) -> None:
-        self._writer.stop()
-        self._database.close()
+
+_files = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CleanReader]:
+def clean(tmp_path_factory: pytest.TempPathFactory) -> CleanReader:
     """The second reader."""
-    reader = CleanReader(tmp_path_factory.mktemp("clean"))
-    yield reader
-    reader.close()
+    return CleanReader(tmp_path_factory.mktemp("clean"))
 
 
 def reorganise(anvil: AnvilWithContracts, depth: int, _snapshot: str = "") -> None:
@@ -304,7 +270,7 @@ def test_as_deep_as_is_remembered_is_followed_and_one_deeper_stops_decisions(
     assert world.engine.ready()["ready"] is False
     with pytest.raises(Unavailable) as refused:
         world.pay(there, 1)
-    assert refused.value.code == "chain_unavailable"
+    assert refused.value.code == "chain_reorganised"
     assert code(world, here) == "ALLOWED"
     with pytest.raises(DeepReorg):
         world.engine.lead.indexer.tick()
@@ -404,18 +370,16 @@ def test_blocks_that_do_not_hang_together_are_not_believed(
     anvil: AnvilWithContracts, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A balancer in front of two nodes answers from both."""
-    gateway, honest = world.engine.gateway, world.engine.gateway.block
+    gateway, honest = world.engine.gateway, world.engine.gateway.headers
     anvil.mine(3)
-    head = gateway.head().number
     before = indexed(world.engine.database)
 
-    def other(number: int) -> BlockHeader | None:
-        header = honest(number)
-        if header is None or number != head - 1:
-            return header
-        return BlockHeader(number, bytes(32), header.parent_hash, header.timestamp_s)
+    def other(first: int, last: int) -> list[BlockHeader]:
+        headers = honest(first, last)
+        headers[0] = replace(headers[0], parent_hash=bytes(32))
+        return headers
 
-    monkeypatch.setattr(gateway, "block", other)
+    monkeypatch.setattr(gateway, "headers", other)
     with pytest.raises(ChainUnavailable, match="does not follow"):
         world.engine.lead.indexer.tick()
     assert indexed(world.engine.database) == before

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.chain import json_rpc
+from engine.chain import json_rpc_endpoint
 from engine.chain.gateway import CallReverted, ChainError, ChainUnavailable, TransactionRejected
 from engine.chain.json_rpc import JsonRpcChain
 
@@ -19,7 +19,13 @@ HASH = "0x" + "11" * 32
 TOPIC = b"\x22" * 32
 RAW = bytes.fromhex("02c0")
 
-BLOCK = {"number": "0x5", "hash": HASH, "parentHash": HASH, "timestamp": "0x64"}
+BLOCK = {
+    "number": "0x5",
+    "hash": HASH,
+    "parentHash": HASH,
+    "timestamp": "0x64",
+    "logsBloom": "0x" + "00" * 256,
+}
 LOG: dict[str, Any] = {
     "address": ADDRESS,
     "topics": ["0x" + TOPIC.hex()],
@@ -73,6 +79,9 @@ def endpoint() -> Endpoint:
 @pytest.fixture
 def url(endpoint: Endpoint) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             endpoint.asked.append(request)
@@ -137,7 +146,7 @@ def test_an_answer_without_the_right_form_is_unavailable(
 def test_an_answer_that_never_ends_is_cut_off(
     endpoint: Endpoint, chain: JsonRpcChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_rpc, "ANSWER_MAX_BYTES", 1000)
+    monkeypatch.setattr(json_rpc_endpoint, "ANSWER_MAX_BYTES", 1000)
     endpoint.reply = lambda _: (200, b'"' + b"x" * 2000 + b'"')
     with pytest.raises(ChainUnavailable, match="above 1000 bytes"):
         _ = chain.chain_id
@@ -198,6 +207,8 @@ def test_an_access_key_in_the_url_is_not_shown(endpoint: Endpoint, url: str) -> 
         {"hash": None},
         {"parentHash": "0x" + "zz" * 32},
         {"timestamp": 100},
+        {"logsBloom": None},
+        {"logsBloom": "0x" + "00" * 255},
     ],
 )
 def test_a_wrong_block_is_refused(
@@ -208,6 +219,43 @@ def test_a_wrong_block_is_refused(
     endpoint.results["eth_getBlockByNumber"] = BLOCK | change
     with pytest.raises(ChainUnavailable):
         chain.block(5)
+
+
+def test_blocks_are_asked_for_in_one_request_where_the_endpoint_takes_it(
+    endpoint: Endpoint, chain: JsonRpcChain
+) -> None:
+    endpoint.results["eth_getBlockByNumber"] = chained
+    taken = endpoint.reply
+
+    def many(request: Any) -> tuple[int, bytes]:
+        if not isinstance(request, list):
+            return taken(request)
+        return 200, b"[" + b",".join(taken(each)[1] for each in reversed(request)) + b"]"
+
+    def none(request: Any) -> tuple[int, bytes]:
+        return taken(request) if isinstance(request, dict) else (400, b"one at a time")
+
+    for reply, requests in ((many, 1 + 3), (none, 250)):
+        endpoint.reply, endpoint.asked = reply, []
+        assert [header.number for header in chain.headers(1, 250)] == list(range(1, 251))
+        assert len(endpoint.asked) <= requests + 3, "and the three that are not taken"
+
+
+def chained(number: str, _full: bool) -> Any:
+    """A block whose hash is its number."""
+    at = int(number, 16)
+    named = {"hash": f"0x{at:064x}", "parentHash": f"0x{at - 1:064x}"}
+    return BLOCK | named | {"number": number}
+
+
+@pytest.mark.parametrize("reply", [b"[]", b"{}", b"null", b"[null]", b'[{"id": 1, "result": 2}]'])
+def test_many_answers_that_are_not_those_are_asked_for_one_by_one(
+    endpoint: Endpoint, chain: JsonRpcChain, reply: bytes
+) -> None:
+    endpoint.results["eth_getBlockByNumber"] = chained
+    honest = endpoint.reply
+    endpoint.reply = lambda asked: honest(asked) if isinstance(asked, dict) else (200, reply)
+    assert [header.number for header in chain.headers(1, 3)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ ROUTES = {
     ("POST", "/api/v1/agents"): Route("operator", 201, {"agent_id": "bot"}),
     ("GET", "/api/v1/agents"): Route("operator"),
     ("POST", "/api/v1/log/anchor"): Route("operator"),
+    ("POST", "/api/v1/chain/resume"): Route("admin", 409),
     ("GET", "/api/v1/budgets"): Route("operator"),
 }
 for budget in (WORKSPACE_BUDGET, AGENT_BUDGET):

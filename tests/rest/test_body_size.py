@@ -23,6 +23,7 @@ ROUTES = (
     "/api/v1/agents",
     "/api/v1/workspaces",
     "/api/v1/log/anchor",
+    "/api/v1/chain/resume",
     "/nowhere",
 )
 

@@ -6,7 +6,7 @@ in the place of its newest.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import le
 from typing import Any
 
@@ -17,8 +17,10 @@ from hexbytes import HexBytes
 from web3 import Web3
 
 from engine.chain import contracts
+from engine.chain.bloom import bloom_of
 from engine.chain.contracts import ANCHOR_REGISTRY, SESSION_REGISTRY
 from engine.chain.gateway import (
+    BLOOM_BYTES,
     NO_SENDER,
     BlockHeader,
     CallReverted,
@@ -31,6 +33,7 @@ from engine.chain.gateway import (
 
 REGISTRY = "0x" + "a1" * 20
 ANCHORS = "0x" + "a2" * 20
+CODE_HASH = b"\xc0" * 32
 GAS = 200_000
 
 _LIMITS = "(uint64,uint64,uint64,uint64,uint64)"
@@ -93,7 +96,8 @@ class ScriptedChain:
         self._pool: list[Transaction] = []
         self._forks = 0
         self.at_call: Callable[[], None] = lambda: None
-        self.blocks: list[Block] = [Block(BlockHeader(0, keccak(b"genesis"), bytes(32), 1), [])]
+        genesis = BlockHeader(0, keccak(b"genesis"), bytes(32), 1, bytes(BLOOM_BYTES))
+        self.blocks: list[Block] = [Block(genesis, [])]
         self.time_max_s = 1
 
     # What happens to it
@@ -104,7 +108,8 @@ class ScriptedChain:
         time_s = max(time_s, parent.timestamp_s + 1)
         number = parent.number + 1
         seed = b"%d/%d/%d" % (number, time_s, self._forks) + parent.hash
-        block = Block(BlockHeader(number, keccak(seed), parent.hash, time_s), [])
+        header = BlockHeader(number, keccak(seed), parent.hash, time_s, bytes(BLOOM_BYTES))
+        block = Block(header, [])
         self.blocks.append(block)
         waiting, self._pool = self._pool, []
         for transaction in sorted(waiting, key=lambda t: -1 if t.nonce is None else t.nonce):
@@ -112,6 +117,7 @@ class ScriptedChain:
                 self._run(block, transaction)
             elif transaction.nonce > self._nonce():
                 self._pool.append(transaction)
+        block.header = replace(header, logs_bloom=bloom_of(block.logs))
         self.time_max_s = max(self.time_max_s, time_s)
 
     def reorganise(self, depth: int, keep: Callable[[], bool]) -> None:
@@ -167,6 +173,14 @@ class ScriptedChain:
         self.at_call()
         return self.blocks[number].header if number < len(self.blocks) else None
 
+    def headers(self, first: int, last: int) -> list[BlockHeader]:
+        self.at_call()
+        return [block.header for block in self.blocks[first : last + 1]]
+
+    def block_logs(self, header: BlockHeader) -> list[Log]:
+        self.at_call()
+        return self.blocks[header.number].logs
+
     def logs(
         self,
         *,
@@ -190,6 +204,10 @@ class ScriptedChain:
 
     def code(self, address: str) -> bytes:
         raise NotImplementedError("nothing that is simulated asks for it")
+
+    def code_hashes(self, addresses: Sequence[str]) -> list[bytes]:
+        self.at_call()
+        return [CODE_HASH] * len(addresses)
 
     def balance(self, address: str) -> int:
         raise NotImplementedError("nothing that is simulated asks for it")

@@ -37,7 +37,7 @@ from engine.policy.limits import DAY_MS, Limits
 from engine.sessions import on_chain
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import KEK_BYTES, Vault
-from tests.simulation.chain import ANCHORS, REGISTRY, ScriptedChain
+from tests.simulation.chain import ANCHORS, CODE_HASH, REGISTRY, ScriptedChain
 from tests.simulation.faults import Door, Faults
 from tests.world import WORKSPACE, settings_for
 
@@ -123,6 +123,8 @@ class Installation:
             genesis_hash=self.chain.blocks[0].header.hash,
             registry=REGISTRY,
             anchors=ANCHORS,
+            registry_code=CODE_HASH,
+            anchors_code=CODE_HASH,
             start_block=0,
             origin=origin,
             log_id=contracts.log_id_of(operator.address, salt),
