@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from engine.audit import canonical
+from engine.audit.consent import SIGNATURE_BYTES_MAX
 from engine.audit.delegation import Ancestor
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
@@ -32,6 +33,7 @@ NOT_PROVEN = (
     "Anchors older than the registration or newer than the file's are not compared with the file.",
     "Any contract can claim that the key moved its tokens: whether they are real is not shown.",
     "An RPC endpoint can leave out events, or invent them: ask a second one.",
+    "A wallet that is a contract (ERC-1271) consented in the block of the registration, not since.",
     "Where consent is none, nobody but the operator vouches for the parameters.",
     "What several sessions spent together, delegated or under a budget, is the operator's word.",
 )
@@ -161,7 +163,7 @@ def _read(document: dict[str, Any]) -> Evidence:
         grant_hash=read_hex(session["grant_hash"], HASH_BYTES),
         consent=_text(session["consent"]),
         ancestors=tuple(_ancestor(item) for item in _list(session["ancestors"])),
-        owner_signature=_signature(session["owner_signature"]),
+        owner_signature=_signature(session["owner_signature"], session["consent"]),
         public_key=read_hex(session["public_key"], 65),
         token_id=read_hex(session["token_id"], 32),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
@@ -172,13 +174,20 @@ def _read(document: dict[str, Any]) -> Evidence:
 
 
 def _ancestor(item: Any) -> Ancestor:
-    _fields(item, "grant token_id owner_signature")
-    token_id = read_hex(item["token_id"], 32)
-    return Ancestor(_grant(item["grant"]), token_id, _signature(item["owner_signature"]))
+    _fields(item, "grant token_id consent owner_signature")
+    token_id, consent = read_hex(item["token_id"], 32), _text(item["consent"])
+    signature = _signature(item["owner_signature"], consent)
+    return Ancestor(_grant(item["grant"]), token_id, consent, signature)
 
 
-def _signature(value: Any) -> bytes | None:
-    return None if value is None else read_hex(value, 65)
+def _signature(value: Any, consent: Any) -> bytes | None:
+    """The owner's: 65 bytes by EIP-712; the other kinds have no one length."""
+    if value is None:
+        return None
+    length = 65 if consent == "eip712" else len(_text(value)) // 2
+    if not 0 < length <= SIGNATURE_BYTES_MAX:
+        raise ValueError("the owner's signature is empty or too long")
+    return read_hex(value, length)
 
 
 def _entry(item: Any, *, proven: bool) -> Entry:

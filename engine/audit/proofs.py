@@ -9,7 +9,13 @@ from collections.abc import Sequence
 
 from engine.audit.merkle import EMPTY_ROOT, HASH_BYTES, SIZE_MAX, is_hash, node_hash
 
-__all__ = ["PROOF_HASHES_MAX", "ProofError", "verify_consistency", "verify_inclusion"]
+__all__ = [
+    "PROOF_HASHES_MAX",
+    "Inclusions",
+    "ProofError",
+    "verify_consistency",
+    "verify_inclusion",
+]
 
 PROOF_HASHES_MAX = SIZE_MAX.bit_length() + 1
 """One sibling for each level of the largest tree, and the node a consistency proof starts at."""
@@ -57,6 +63,77 @@ def verify_inclusion(
         raise ProofError("the proof is too short")
     if rebuilt != root:
         raise ProofError("the proof leads to another root")
+
+
+class Inclusions:
+    """Checks the inclusion proofs of many leaves of one tree (`size`, `root`), in any order.
+
+    What `verify` accepts, and what it raises, are those of `verify_inclusion`. Two paths meet at
+    the lowest node that is above both leaves. There the rest of a proof must be, byte for byte, the
+    rest of the one before it, which has been verified: so neighbours cost a hash or two.
+    """
+
+    def __init__(self, size: int, root: bytes) -> None:
+        self._size = size
+        self._root = root
+        self._proof: Sequence[bytes] = ()
+        self._path: dict[int, tuple[int, bytes, int]] = {}
+        """The nodes of the last path by `sn`, which names their level: `fn`, the hash, and how many
+        hashes of the proof were left there."""
+
+    def verify(self, leaf_hash: bytes, index: int, proof: Sequence[bytes]) -> None:
+        """Check that the leaf at `index` is `leaf_hash`; see `verify_inclusion`.
+
+        Raises:
+            ProofError: the proof, or the shape of any argument, is wrong.
+        """
+        if not self._meets(leaf_hash, index, proof):
+            verify_inclusion(leaf_hash, index, self._size, proof, self._root)
+            self._remember(leaf_hash, index, proof)
+
+    def _meets(self, leaf_hash: bytes, index: int, proof: Sequence[bytes]) -> bool:
+        """Climb as `verify_inclusion` does, until the last path is met; remember the new part.
+
+        False says nothing of the proof.
+        """
+        if type(index) is not int or not 0 <= index < self._size or type(proof) is not tuple:
+            return False
+        fn, sn, rebuilt = index, self._size - 1, leaf_hash
+        begun: list[tuple[int, tuple[int, bytes, int]]] = []
+        for place, sibling in enumerate(proof):
+            known = self._path.get(sn)
+            if known is not None and known[0] == fn:
+                left = known[2]
+                if rebuilt != known[1] or proof[place:] != self._proof[len(self._proof) - left :]:
+                    return False
+                self._path.update(begun)
+                self._proof = proof
+                if len(self._path) != len(proof):  # some levels were passed over at the right edge
+                    self._remember(leaf_hash, index, proof)
+                return True
+            begun.append((sn, (fn, rebuilt, len(proof) - place)))
+            if not is_hash(sibling) or sn == 0:
+                return False
+            if fn & 1 or fn == sn:
+                rebuilt = node_hash(sibling, rebuilt)
+                fn, sn = _skip_missing_siblings(fn, sn)
+            else:
+                rebuilt = node_hash(rebuilt, sibling)
+            fn, sn = fn >> 1, sn >> 1
+        return False
+
+    def _remember(self, leaf_hash: bytes, index: int, proof: Sequence[bytes]) -> None:
+        """Keep the nodes of a path that was verified."""
+        fn, sn, rebuilt = index, self._size - 1, leaf_hash
+        self._path, self._proof = {}, proof
+        for place, sibling in enumerate(proof):
+            self._path[sn] = fn, rebuilt, len(proof) - place
+            if fn & 1 or fn == sn:
+                rebuilt = node_hash(sibling, rebuilt)
+                fn, sn = _skip_missing_siblings(fn, sn)
+            else:
+                rebuilt = node_hash(rebuilt, sibling)
+            fn, sn = fn >> 1, sn >> 1
 
 
 def verify_consistency(

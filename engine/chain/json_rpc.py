@@ -99,6 +99,11 @@ class JsonRpcChain:
         self._http = httpx.Client(timeout=timeout_s, headers={"Accept": "application/json"})
 
     @property
+    def name(self) -> str:
+        """The endpoint's URL without what may be secret in it."""
+        return self._shown_url
+
+    @property
     def chain_id(self) -> int:
         """The EIP-155 chain id, asked for once.
 
@@ -233,9 +238,12 @@ class JsonRpcChain:
         """See `ChainGateway.balance`."""
         return as_quantity(self._ask("eth_getBalance", address, "latest"))
 
-    def transaction_count(self, address: str, *, pending: bool = False) -> int:
+    def transaction_count(
+        self, address: str, *, pending: bool = False, block: int | None = None
+    ) -> int:
         """See `ChainGateway.transaction_count`."""
-        tag = "pending" if pending else "latest"
+        newest = "pending" if pending else "latest"
+        tag = newest if block is None else hex(block)
         return as_quantity(self._ask("eth_getTransactionCount", address, tag))
 
     def fees(self) -> tuple[int, int]:
