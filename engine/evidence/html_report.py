@@ -22,8 +22,7 @@ _STYLE = Path(__file__).with_name("report.css")
 _VERDICTS = {
     "verified": (
         "Verified",
-        "Every check holds: the session existed with these parameters, and every payment in the "
-        "file follows from them.",
+        "Every check holds: the session existed with these parameters, and every payment follows.",
     ),
     "tampered": (
         "Tampered",
@@ -97,18 +96,12 @@ def _head(said: Mapping[str, Any], history: Mapping[str, Any] | None, file_name:
         about = Markup("{} session <span>{}</span>, {}").format(
             history["type"].capitalize(), history["session_id"], about
         )
-    reason = Markup()
-    if said["exit_code"]:
-        reason = Markup("<p>{}</p>").format(said["reason"])
-    else:
-        reason = Markup("<p>{}</p>").format(_sums(history))
+    why = said["reason"] if said["exit_code"] else _sums(history)
     return Markup(
         '<header>\n<h1>{}</h1>\n<p class="about">{}</p>\n'
-        '<div class="verdict {}"><strong>{}</strong><p>{}</p>{}'
-        "<p><small>Exit status {}; the check that decided: {}</small></p></div>\n</header>"
-    ).format(
-        title, about, said["verdict"], word, meaning, reason, said["exit_code"], said["reason"]
-    )
+        '<div class="verdict {}"><strong>{}</strong><p>{}</p><p>{}</p>'
+        "<small>Exit status {}</small></div>\n</header>"
+    ).format(title, about, said["verdict"], word, meaning, why, said["exit_code"])
 
 
 def _sums(history: Mapping[str, Any] | None) -> str:
@@ -141,8 +134,8 @@ def _granted(session: Mapping[str, Any]) -> Markup:
     agent, workspace = session["agent_id"], session["workspace"]
     begins, ends = time_text(session["valid_from_ms"]), time_text(session["valid_until_ms"])
     sentences = [
-        f"The agent {agent} may spend for the workspace {workspace}, from {begins} until just "
-        f"before {ends}.",
+        f"The agent {agent} may spend for the workspace {workspace}.",
+        f"It may do so from {begins} until just before {ends}.",
         _one_of("It may pay", session["merchants"], "any merchant"),
         _one_of("It may pay with", session["tokens"], "any token that has a price"),
         _one_of("It may pay on", session["chains"], "any chain"),
@@ -339,7 +332,7 @@ def _amount(micro_usd: int | None) -> _Cell:
 
 
 def _number(value: int) -> _Cell:
-    return _Cell('<td class="amount">{}</td>').format(f"{value:,}")
+    return _Cell('<td class="amount">{}</td>').format(value)
 
 
 def _time(time_ms: int) -> Markup:
