@@ -106,7 +106,7 @@ class Life:
             said += f"; limits lowered on the chain in block {blocks}"
         if anchored_in is not None:
             ends = [end.block_time_s for end in (found.revocation, found.closing) if end]
-            self.check_end(min(evidence.grant.valid_until_s, *ends) * 1000, anchored_in)
+            self.check_end(min([evidence.grant.valid_until_s, *ends]) * 1000, anchored_in)
         self.check_clocks()
         return said
 
