@@ -70,16 +70,16 @@ class Inclusions:
 
     What `verify` accepts, and what it raises, are those of `verify_inclusion`. Two paths meet at
     the lowest node that is above both leaves. There the rest of a proof must be, byte for byte, the
-    rest of the one before it, which has been verified: so neighbours cost a hash or two.
+    rest of the one before it, which was verified up to the root: so a neighbour costs two hashes.
     """
 
     def __init__(self, size: int, root: bytes) -> None:
         self._size = size
         self._root = root
-        self._proof: Sequence[bytes] = ()
+        self._proof: tuple[bytes, ...] = ()
         self._path: dict[int, tuple[int, bytes, int]] = {}
-        """The nodes of the last path by `sn`, which names their level: `fn`, the hash, and how many
-        hashes of the proof were left there."""
+        """The last path: by `sn`, which names a level, the `fn` there, the node's hash, and how
+        many hashes of the proof were left."""
 
     def verify(self, leaf_hash: bytes, index: int, proof: Sequence[bytes]) -> None:
         """Check that the leaf at `index` is `leaf_hash`; see `verify_inclusion`.
@@ -87,53 +87,43 @@ class Inclusions:
         Raises:
             ProofError: the proof, or the shape of any argument, is wrong.
         """
-        if not self._meets(leaf_hash, index, proof):
+        regular = type(index) is int and 0 <= index < self._size and is_hash(leaf_hash)
+        if not (regular and type(proof) is tuple and self._climb(leaf_hash, index, proof)):
             verify_inclusion(leaf_hash, index, self._size, proof, self._root)
-            self._remember(leaf_hash, index, proof)
 
-    def _meets(self, leaf_hash: bytes, index: int, proof: Sequence[bytes]) -> bool:
-        """Climb as `verify_inclusion` does, until the last path is met; remember the new part.
+    def _climb(self, leaf_hash: bytes, index: int, proof: tuple[bytes, ...]) -> bool:
+        """Climb to the last path or to the root; if that works, this is the last path from now on.
 
         False says nothing of the proof.
         """
-        if type(index) is not int or not 0 <= index < self._size or type(proof) is not tuple:
-            return False
         fn, sn, rebuilt = index, self._size - 1, leaf_hash
-        begun: list[tuple[int, tuple[int, bytes, int]]] = []
-        for place, sibling in enumerate(proof):
+        left = len(proof)
+        begun: dict[int, tuple[int, bytes, int]] = {}
+        for sibling in proof:
             known = self._path.get(sn)
             if known is not None and known[0] == fn:
-                left = known[2]
-                if rebuilt != known[1] or proof[place:] != self._proof[len(self._proof) - left :]:
+                _, node, above = known
+                if rebuilt != node or left != above or proof[-above:] != self._proof[-above:]:
                     return False
                 self._path.update(begun)
+                if len(self._path) != len(proof):  # some of its levels are none of this path's
+                    kept = {level: at for level, at in self._path.items() if at[2] <= above}
+                    self._path = kept | begun
                 self._proof = proof
-                if len(self._path) != len(proof):  # some levels were passed over at the right edge
-                    self._remember(leaf_hash, index, proof)
                 return True
-            begun.append((sn, (fn, rebuilt, len(proof) - place)))
-            if not is_hash(sibling) or sn == 0:
+            if sn == 0 or not is_hash(sibling):
                 return False
+            begun[sn] = fn, rebuilt, left
             if fn & 1 or fn == sn:
                 rebuilt = node_hash(sibling, rebuilt)
                 fn, sn = _skip_missing_siblings(fn, sn)
             else:
                 rebuilt = node_hash(rebuilt, sibling)
-            fn, sn = fn >> 1, sn >> 1
-        return False
-
-    def _remember(self, leaf_hash: bytes, index: int, proof: Sequence[bytes]) -> None:
-        """Keep the nodes of a path that was verified."""
-        fn, sn, rebuilt = index, self._size - 1, leaf_hash
-        self._path, self._proof = {}, proof
-        for place, sibling in enumerate(proof):
-            self._path[sn] = fn, rebuilt, len(proof) - place
-            if fn & 1 or fn == sn:
-                rebuilt = node_hash(sibling, rebuilt)
-                fn, sn = _skip_missing_siblings(fn, sn)
-            else:
-                rebuilt = node_hash(rebuilt, sibling)
-            fn, sn = fn >> 1, sn >> 1
+            fn, sn, left = fn >> 1, sn >> 1, left - 1
+        if sn != 0 or rebuilt != self._root:
+            return False
+        self._path, self._proof = begun, proof
+        return True
 
 
 def verify_consistency(
