@@ -307,8 +307,13 @@ def _list(items: Iterable[Any]) -> Markup:
     return Markup("<ul>{}</ul>").format(rows)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
-    top = Markup("").join(Markup("<th>{}</th>").format(head) for head in heads)
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markup:
+    """A table; what stands above amounts is aligned as they are."""
+    plain, amount = Markup("<th>{}</th>"), Markup('<th class="amount">{}</th>')
+    top = Markup("").join(
+        (amount if any(isinstance(row[place], _Cell) for row in rows) else plain).format(head)
+        for place, head in enumerate(heads)
+    )
     body = Markup("\n").join(
         Markup("<tr>{}</tr>").format(
             Markup("").join(
