@@ -231,9 +231,10 @@ def _happened(history: Mapping[str, Any]) -> tuple[Markup, ...]:
 
 
 def _payment(payment: Mapping[str, Any]) -> Sequence[Any]:
-    outcome = Markup("{}<small>captured {}</small>").format(
-        payment["state"], amount_text(payment["captured_micro_usd"])
-    )
+    outcome = Markup("{}").format(payment["state"])
+    if payment["allowed"]:
+        captured = amount_text(payment["captured_micro_usd"])
+        outcome += Markup("<small>captured {}</small>").format(captured)
     proof = _proof(payment)
     if payment["ended_ms"] is not None:
         outcome += Markup("<small>{}</small>").format(time_text(payment["ended_ms"]))
