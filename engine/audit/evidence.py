@@ -93,14 +93,14 @@ def log_salt(verifier_key: str) -> bytes:
     return hashlib.sha256(verifier_key.encode()).digest()
 
 
-def seal_message(content: Mapping[str, Any]) -> bytes:
+def seal_message(content: Mapping[str, Any]) -> bytearray:
     """The bytes that the log's key signs."""
-    return _SEAL_DOMAIN + canonical.encode(content)
+    return canonical.encode_own_behind(_SEAL_DOMAIN, content)
 
 
 def render_evidence(content: Mapping[str, Any], signature: bytes) -> bytes:
     """The file of a document and its signature."""
-    return canonical.encode({**content, "signature": signature.hex()}) + b"\n"
+    return canonical.encode_own({**content, "signature": signature.hex()}) + b"\n"
 
 
 def parse_evidence(file: bytes) -> Evidence:
@@ -116,7 +116,7 @@ def parse_evidence(file: bytes) -> Evidence:
     if not file.endswith(b"\n"):
         raise EvidenceError("does not end with a newline: cut off, or changed by an editor")
     try:
-        document = canonical.decode_object(file[:-1])
+        document = canonical.decode_apart(memoryview(file)[:-1], "records", "tail")
     except canonical.CanonicalError as error:
         raise EvidenceError(f"not canonical JSON: {error}") from error
     if document.get("format") != FORMAT:
@@ -146,6 +146,7 @@ def _read(document: dict[str, Any]) -> Evidence:
         raise ValueError("the file does not say what it does not prove")
     if not _DECIMAL.fullmatch(chain["chain_id"]):
         raise ValueError("the chain id is not a decimal number")
+    nodes = _Nodes()
     return Evidence(
         content={name: value for name, value in document.items() if name != "signature"},
         signature=read_hex(document["signature"], 64),
@@ -167,9 +168,9 @@ def _read(document: dict[str, Any]) -> Evidence:
         public_key=read_hex(session["public_key"], 65),
         token_id=read_hex(session["token_id"], 32),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
-        consistency=tuple(_proof(item) for item in _list(document["consistency"])),
-        records=tuple(_entry(item, proven=True) for item in _list(document["records"])),
-        tail=tuple(_entry(item, proven=False) for item in _list(document["tail"])),
+        consistency=tuple(_proof(item, nodes) for item in _list(document["consistency"])),
+        records=tuple(_entry(item, nodes, proven=True) for item in _list(document["records"])),
+        tail=tuple(_entry(item, nodes, proven=False) for item in _list(document["tail"])),
     )
 
 
@@ -190,19 +191,25 @@ def _signature(value: Any, consent: Any) -> bytes | None:
     return read_hex(value, length)
 
 
-def _entry(item: Any, *, proven: bool) -> Entry:
-    _fields(item, "index record proof" if proven else "index record")
-    if type(item["index"]) is not int:
+class _Nodes(dict[Any, bytes]):
+    """Hashes by their hexadecimal form: proofs share most of theirs, so each is kept once."""
+
+    def __missing__(self, text: Any) -> bytes:
+        node = self[text] = read_hex(text, HASH_BYTES)
+        return node
+
+
+def _entry(data: Any, nodes: _Nodes, *, proven: bool) -> Entry:
+    item = canonical.decode(bytes(data))
+    fields = _fields(item, "index record proof" if proven else "index record")
+    if type(fields["index"]) is not int:
         raise ValueError("an index is not an integer")
-    proof = _proof(item["proof"]) if proven else ()
-    return Entry(item["index"], _text(item["record"]).encode(), proof)
+    proof = _proof(fields["proof"], nodes) if proven else ()
+    return Entry(fields["index"], _text(fields["record"]).encode(), proof)
 
 
-def _proof(nodes: Any) -> tuple[bytes, ...]:
-    raw = read_hex("".join(_list(nodes)), HASH_BYTES * len(nodes))
-    if any(len(node) != 2 * HASH_BYTES for node in nodes):
-        raise ValueError("a node of a proof is no hash")
-    return tuple(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
+def _proof(items: Any, nodes: _Nodes) -> tuple[bytes, ...]:
+    return tuple([nodes[item] for item in _list(items)])
 
 
 def _grant(data: Any) -> Grant:

@@ -1,11 +1,11 @@
 """What an auditor brings to a verification, and what it finds beside its verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from engine.audit.chain import Anchoring, ChainView, Lowering, Registration, Revocation
 from engine.audit.evidence import Evidence
-from engine.audit.record import Record
+from engine.audit.record import Record, decode_record
 from engine.audit.report import Finding, Report, Verdict
 
 
@@ -54,12 +54,19 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A verification: its report, and what it rests on as far as it came.
-
-    `records` are those of the session, from which `sequence` and `replay` found no fault.
-    """
+    """A verification: its report, and what it rests on as far as it came."""
 
     report: Report
     evidence: Evidence | None = None
-    records: Sequence[Record] = ()
     found: Found = field(default_factory=Found)
+
+
+def records_of(evidence: Evidence) -> Iterator[Record]:
+    """The session's records, decoded one by one.
+
+    Raises:
+        CanonicalError: one is none, as the `sequence` check says.
+    """
+    for entries in (evidence.records, evidence.tail):
+        for entry in entries:
+            yield decode_record(entry.raw)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from engine.audit.chain import Anchoring, ChainView, Lowering, Registration, Revocation
 from engine.audit.evidence import Evidence
-from engine.audit.examination import Found
+from engine.audit.examination import Found, records_of
 from engine.audit.record import Record
 from engine.audit.replay import Replay
 from engine.audit.report import Finding, Verdict, tampered
@@ -59,30 +59,23 @@ class Life:
             if any(chain_ms < earliest_ms for chain_ms in known_ms):
                 raise tampered("payments are dated before the block of the registration")
 
-    def check_dates(
-        self, records: Iterable[tuple[Record, int]], anchors: Sequence[Anchoring]
-    ) -> None:
+    def check_dates(self, records: Iterable[tuple[int, int]], anchors: Sequence[Anchoring]) -> None:
         """A record was made before the first anchor over it, so it cannot be dated after it.
 
-        `records` are in order, each with its index in the log; `anchors` are ordered by size.
+        `records` are the time of each, in order, and its index in the log; `anchors` are ordered by
+        size.
         """
         latest_ms = 0
-        for record, index in records:
-            if record.time_ms <= latest_ms:
+        for seq, (time_ms, index) in enumerate(records):
+            if time_ms <= latest_ms:
                 continue
             first = bisect_right(anchors, index, key=lambda found: found.size)
             if first < len(anchors):
                 latest_ms = self._time_ms(anchors[first].block_number) + CLOCKS_DIFFER_MS
-                if record.time_ms > latest_ms:
-                    raise tampered(f"record {record.seq} is dated after the anchor that holds it")
+                if time_ms > latest_ms:
+                    raise tampered(f"record {seq} is dated after the anchor that holds it")
 
-    def check_ends(
-        self,
-        evidence: Evidence,
-        records: Sequence[Record],
-        found: Found,
-        anchored_in: int | None,
-    ) -> str:
+    def check_ends(self, evidence: Evidence, found: Found, anchored_in: int | None) -> str:
         """No payment was allowed long after the chain ended the session or lowered its limits.
 
         Notes what the chain says in `found`, and returns how it stands. `anchored_in` is the block
@@ -101,7 +94,7 @@ class Life:
             closing = chain.workspace_closing(registry, above, evidence.workspace)
             self.check_over(closing, "its workspace was closed")
         if found.lowerings:
-            self.check_lowered(evidence.grant, records, found.lowerings)
+            self.check_lowered(evidence.grant, records_of(evidence), found.lowerings)
             blocks = ", ".join(str(lowering.block_number) for lowering in found.lowerings)
             said += f"; limits lowered on the chain in block {blocks}"
         if anchored_in is not None:
@@ -126,7 +119,7 @@ class Life:
         return said
 
     def check_lowered(
-        self, grant: Grant, records: Sequence[Record], lowerings: Sequence[Lowering]
+        self, grant: Grant, records: Iterable[Record], lowerings: Sequence[Lowering]
     ) -> None:
         """No payment was allowed that the limits in force on the chain did not, long after it.
 

@@ -5,13 +5,12 @@ forged file cannot put its story under the name of this command. Times are milli
 micro-USD, hashes and keys lower-case hexadecimal with 0x; a limit that is null is not there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from engine.audit.chain import Revocation
 from engine.audit.evidence import NOT_PROVEN, Evidence
-from engine.audit.examination import Examination, Found
-from engine.audit.record import Record
+from engine.audit.examination import Examination, Found, records_of
 from engine.audit.report import Verdict, summary
 from engine.policy.limits import Limits
 
@@ -37,7 +36,7 @@ def statement(found: Examination) -> dict[str, Any]:
         said["session"] = _session(evidence, found.found)
         said["chain"] = _chain(evidence, found.found)
     if evidence is not None and good.issuperset(_RECORDED):
-        said["history"] = _history(evidence, found.records)
+        said["history"] = _history(evidence)
     return said
 
 
@@ -111,7 +110,7 @@ def _end(end: Revocation | None) -> dict[str, Any] | None:
     }
 
 
-def _history(evidence: Evidence, records: Iterable[Record]) -> dict[str, Any]:
+def _history(evidence: Evidence) -> dict[str, Any]:
     """What happened: the life of the session, its approvals, its payments and their sums."""
     life: list[dict[str, Any]] = []
     approvals: list[dict[str, Any]] = []
@@ -119,7 +118,7 @@ def _history(evidence: Evidence, records: Iterable[Record]) -> dict[str, Any]:
     peaks = dict.fromkeys(WINDOWS, 0)
     anchored = len(evidence.records)
     entries = (*evidence.records, *evidence.tail)
-    for place, (record, entry) in enumerate(zip(records, entries, strict=True)):
+    for place, (record, entry) in enumerate(zip(records_of(evidence), entries, strict=True)):
         body = record.body
         told = {
             "record": record.seq,
