@@ -266,7 +266,7 @@ def _plain(levels: int) -> Any:
     """The type of plain data with so many containers inside one another, for msgspec to check."""
     if not levels:
         return _SCALAR
-    inner = _plain(levels - 1)
+    inner: Any = _plain(levels - 1)
     return _SCALAR | dict[str, inner] | list[inner]
 
 
