@@ -110,7 +110,8 @@ def decode_apart(data: bytes | memoryview, *names: str) -> dict[str, Any]:
     """`decode_object`, but the items of the lists called `names` are left as they stand.
 
     Each is a `msgspec.Raw`, of which `bytes` are still to be decoded: so a large document is never
-    held as objects. `encode_own` writes the object as it was.
+    held as objects. `encode_own` writes the object as it was. A document without these lists, or
+    with a key that is not ASCII, is read whole.
 
     Raises:
         CanonicalError: as `decode_object`, but for what is wrong within such an item.
