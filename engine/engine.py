@@ -179,10 +179,17 @@ class Engine:
         return self._settled(view, wait_s), token
 
     def consent(
-        self, workspace_id: str, session_id: str, signature: bytes, *, wait_s: float = 0.0
+        self,
+        workspace_id: str,
+        session_id: str,
+        signature: bytes,
+        *,
+        kind: str = "eip712",
+        wait_s: float = 0.0,
     ) -> SessionView:
         """Accept the owner's signature and wait up to `wait_s` for the registration."""
-        return self._settled(self.sessions.consent(workspace_id, session_id, signature), wait_s)
+        view = self.sessions.consent(workspace_id, session_id, signature, kind, self.gateway)
+        return self._settled(view, wait_s)
 
     def revoke_session(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
         """Revoke now; the chain is told in the background."""

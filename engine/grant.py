@@ -142,6 +142,14 @@ class Grant:
         """The EIP-712 struct hash: the identity of these parameters, on any chain."""
         return _struct_hash("Grant", _GRANT_TYPES, self.message())
 
+    def digest(self, domain: Domain) -> bytes:
+        """What a wallet or a passkey signs: the EIP-712 digest, on one chain and registry."""
+        from eth_account.messages import encode_typed_data
+        from eth_utils.crypto import keccak
+
+        message = encode_typed_data(full_message=self.typed_data(domain))
+        return keccak(b"\x19" + message.version + message.header + message.body)
+
     def signer(self, signature: bytes, domain: Domain) -> str:
         """The lower-case address whose 65-byte, low-s signature over this grant it is (EIP-712).
 

@@ -125,12 +125,14 @@ class Client:
         """Create a session beneath another one; a holder of that one's token may, too."""
         return self._object("POST", f"/api/v1/ai/sessions/{_part(session_id)}/children", fields)
 
-    def consent(self, session_id: str, owner_signature: str) -> dict[str, Any]:
-        """Hand in the owner's EIP-712 signature over the session's `typed_data`."""
+    def consent(
+        self, session_id: str, owner_signature: str, *, consent: str = "eip712"
+    ) -> dict[str, Any]:
+        """Hand in the owner's signature over the session's `typed_data`, and say of which kind."""
         return self._object(
             "POST",
             f"/api/v1/ai/sessions/{_part(session_id)}/consent",
-            {"owner_signature": owner_signature},
+            {"consent": consent, "owner_signature": owner_signature},
         )
 
     def sessions(self, *, page: int = 1) -> list[dict[str, Any]]:

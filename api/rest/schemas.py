@@ -28,6 +28,7 @@ from api.rest.fields import (
     printable,
 )
 from engine.audit.approvals import REQUIRED_MAX
+from engine.audit.consent import SIGNATURE_BYTES_MAX
 from engine.ledger.approval import State
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import DEFAULT_LIMITS
@@ -79,7 +80,7 @@ class SessionBody(Body):
     )
     duration_hours: Hours = Field(default=24, validate_default=True)
     await_consent: bool = Field(
-        default=False, description="Wait for the owner's EIP-712 signature before anything is paid"
+        default=False, description="Wait for the owner's signature before anything is paid"
     )
     type: Literal["agent", "app"] = "agent"
     label: Annotated[str, printable(100)] | None = None
@@ -117,7 +118,19 @@ class Restrict(Body):
 class Consent(Body):
     """The owner's signature over the session's grant."""
 
-    owner_signature: Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{130}$")]
+    consent: Literal["eip712", "erc1271", "passkey"] = Field(
+        default="eip712", description="What `owner_signature` is"
+    )
+    owner_signature: Annotated[
+        str,
+        Field(
+            pattern=r"^0x([0-9a-fA-F]{2})+$",
+            max_length=2 + 2 * SIGNATURE_BYTES_MAX,
+            description="`eip712`: r ‖ s ‖ v. `erc1271`: whatever the owner's contract takes. "
+            "`passkey`: x ‖ y ‖ abi.encode(r, s, challengeIndex, typeIndex, authenticatorData, "
+            "clientDataJSON)",
+        ),
+    ]
 
 
 class PaymentBody(Body):

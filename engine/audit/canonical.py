@@ -11,9 +11,8 @@ as they are: no Unicode normalisation, so the NFC and NFD forms of a word are di
 """
 
 import json
-import re
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 
@@ -23,9 +22,11 @@ __all__ = [
     "CanonicalError",
     "Json",
     "decode",
+    "decode_apart",
     "decode_object",
     "encode",
     "encode_own",
+    "encode_own_behind",
 ]
 
 Json = dict[str, "Json"] | list["Json"] | str | int | bool | None
@@ -69,6 +70,13 @@ def encode_own(value: object) -> bytes:
     return _SORTING.encode(value)
 
 
+def encode_own_behind(prefix: bytes, value: object) -> bytearray:
+    """`prefix` and the bytes of `encode_own`; a large value is written once and not copied."""
+    written = bytearray(prefix)
+    _SORTING.encode_into(value, written, len(prefix))
+    return written
+
+
 def decode(data: bytes) -> Json:
     """Return the value whose canonical form is exactly `data`; arrays come back as lists.
 
@@ -98,6 +106,34 @@ def decode(data: bytes) -> Json:
     return value
 
 
+def decode_apart(data: bytes | memoryview, *names: str) -> dict[str, Any]:
+    """`decode_object`, but the items of the lists called `names` are left as they stand.
+
+    Each is a `msgspec.Raw`, of which `bytes` are still to be decoded: so a large document is never
+    held as objects. `encode_own` writes the object as it was. A document without these lists, or
+    with a key that is not ASCII, is read whole.
+
+    Raises:
+        CanonicalError: as `decode_object`, but for what is wrong within such an item.
+    """
+    try:
+        members: dict[str, Any] = _MEMBERS.decode(data)
+        lists = {name: _ITEMS.decode(members[name]) for name in names}
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        return decode_object(bytes(data))
+    # Where nothing but the members is there, no space and no key twice is there either.
+    whole = sum(len(name) + len('"":,') + len(memoryview(raw)) for name, raw in members.items())
+    tight = len("{}") + whole - len(",") == len(data) and all(
+        len("[]") + sum(len(memoryview(item)) + len(",") for item in items) - bool(items)
+        == len(memoryview(members[name]))
+        for name, items in lists.items()
+    )
+    if not tight or list(members) != sorted(members) or not all(map(str.isascii, members)):
+        return decode_object(bytes(data))
+    rest = {name: decode(bytes(raw)) for name, raw in members.items() if name not in lists}
+    return {name: lists[name] if name in lists else rest[name] for name in members}
+
+
 def decode_object(data: bytes) -> dict[str, Any]:
     """`decode` for bytes that must hold an object.
 
@@ -120,20 +156,16 @@ def _decode_plain(data: bytes) -> Json:
     What comes out of the C decoder and goes back in as the same bytes has no white space, no key
     twice, and the order and the escapes of the C encoder: those of RFC 8785 if its keys are ASCII.
     """
-    if data[:1].isdigit() or _LONG_INTEGER.search(data):
-        return None
     try:
         value: Json = _C_DECODER.decode(data)
         if _SORTING.encode(value) != data:
             return None
-    except (msgspec.DecodeError, UnicodeDecodeError, CanonicalError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    shallow = data.count(b"{") + data.count(b"[") <= DEPTH_MAX
-    return value if (shallow and data.isascii()) or _is_plain(value, 0) else None
+    return value if data.isascii() or _has_ascii_keys(value) else None
 
 
-def _is_plain(value: Json, depth: int) -> bool:
-    """Whether it has no key that is not ASCII, and is not too deep."""
+def _has_ascii_keys(value: Json) -> bool:
     within: Iterable[Json] = ()
     if isinstance(value, dict):
         if not all(map(str.isascii, value)):
@@ -141,11 +173,7 @@ def _is_plain(value: Json, depth: int) -> bool:
         within = value.values()
     elif isinstance(value, list):
         within = value
-    else:
-        return True
-    return depth < DEPTH_MAX and all(
-        _is_plain(item, depth + 1) for item in within if isinstance(item, dict | list)
-    )
+    return all(_has_ascii_keys(item) for item in within if isinstance(item, dict | list))
 
 
 def _check(value: Any, depth: int) -> bool:
@@ -233,8 +261,20 @@ def _no_float(_text: str) -> NoReturn:
 # Its escapes are those of RFC 8785 §3.2.2.2: a test holds every character against another encoder.
 _SORTING = msgspec.json.Encoder(order="sorted")
 _KEEPING = msgspec.json.Encoder()
-_C_DECODER = msgspec.json.Decoder(float_hook=_no_float)
-_LONG_INTEGER = re.compile(rb"[-:,\[][0-9]{16}")  # perhaps beyond 2^53 - 1
+
+
+def _plain(levels: int) -> Any:
+    """The type of plain data with so many containers inside one another, for msgspec to check."""
+    if not levels:
+        return _SCALAR
+    inner: Any = _plain(levels - 1)
+    return _SCALAR | dict[str, inner] | list[inner]
+
+
+_SCALAR = str | Annotated[int, msgspec.Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)] | bool | None
+_C_DECODER: msgspec.json.Decoder[Json] = msgspec.json.Decoder(_plain(7))
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
 )

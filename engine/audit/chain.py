@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.grant import Grant
+from engine.policy.limits import Limits
+
 
 class ChainSilent(Exception):
     """Raised by a `ChainView` that cannot answer now, or whose endpoint contradicts itself."""
@@ -26,6 +29,16 @@ class Registration:
 class Revocation:
     """The end of a session as the registry's event tells it."""
 
+    block_number: int
+    block_time_s: int
+    tx_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """Limits as the registry's event lowered them; a limit that is None is not there."""
+
+    limits: Limits
     block_number: int
     block_time_s: int
     tx_hash: bytes
@@ -56,11 +69,16 @@ class Spend:
 
 
 class ChainView(Protocol):
-    """What verification asks a chain. Every method may raise `ChainSilent`."""
+    """What verification asks a chain, as of one block. Every method may raise `ChainSilent`."""
 
     @property
     def chain_id(self) -> int:
         """The EIP-155 chain id."""
+        ...
+
+    @property
+    def block_number(self) -> int:
+        """The block as of which all questions are answered."""
         ...
 
     def anchors_of(self, registry: str) -> str | None:
@@ -73,6 +91,25 @@ class ChainView(Protocol):
 
     def revocation(self, registry: str, token_id: bytes) -> Revocation | None:
         """The revocation of a token id."""
+        ...
+
+    def lowerings(self, registry: str, token_id: bytes, grant: Grant) -> Sequence[Lowering]:
+        """Everything by which the limits of a registered session were lowered, in order."""
+        ...
+
+    def workspace_closing(
+        self, registry: str, token_id: bytes, workspace: str
+    ) -> Revocation | None:
+        """The closing of a workspace that ended a session, if that was registered for it."""
+        ...
+
+    def accepts_signature(
+        self, wallet: str, digest: bytes, signature: bytes, block_number: int
+    ) -> bool | None:
+        """Whether a contract took a signature for its own after a block (ERC-1271).
+
+        None if nobody has its state of that block.
+        """
         ...
 
     def log_opened(self, anchors: str, log_id: bytes) -> bytes | None:

@@ -8,8 +8,9 @@ line spent together is in their own files.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.audit.chain import ChainView
-from engine.audit.report import tampered
+from engine.audit.chain import ChainView, Registration
+from engine.audit.consent import check_consent
+from engine.audit.report import Finding, tampered
 from engine.grant import NO_PARENT, Domain, Grant
 from engine.policy.narrower import narrower
 
@@ -23,6 +24,8 @@ class Ancestor:
 
     grant: Grant
     token_id: bytes
+    consent: str
+    """The kind of `owner_signature`, where there is one: see `engine.audit.consent`."""
     owner_signature: bytes | None
 
 
@@ -32,7 +35,7 @@ def check_line(grant: Grant, line: Sequence[Ancestor], chain: ChainView, domain:
     `line` has the parent first; it is empty where nobody delegated. Raises `Finding` for what does
     not fit, and `ChainSilent` as its chain does.
     """
-    signer, child, policy = "", grant, grant.policy()
+    signed, child, policy = "", grant, grant.policy()
     for ancestor in line:
         above = ancestor.grant
         if above.hash() != child.parent:
@@ -41,34 +44,41 @@ def check_line(grant: Grant, line: Sequence[Ancestor], chain: ChainView, domain:
             raise tampered("a grant that it is delegated from is of another owner or workspace")
         if (wider := narrower(policy, above.policy())) is not None:
             raise tampered(f"it allows more than a grant that it is delegated from: {wider}")
-        _check_registered(ancestor, chain, domain.registry)
-        if ancestor.owner_signature is not None:
-            signer = signer or _signer(above, ancestor.owner_signature, domain)
-        child = above
+        found = _registration(ancestor, chain, domain.registry)
+        said = _consented(ancestor, chain, domain, found)
+        signed, child = signed or said, above
     if child.parent != NO_PARENT or len(line) >= DEPTH_MAX:
         raise tampered("the line of grants that it is delegated from has no beginning")
-    if signer:
-        return f"delegated from a grant that {signer} signed (EIP-712)"
+    if signed:
+        return f"delegated from a grant {signed}"
     return "delegated from a session that nobody signed for"
 
 
-def _check_registered(ancestor: Ancestor, chain: ChainView, registry: str) -> None:
+def _registration(ancestor: Ancestor, chain: ChainView, registry: str) -> Registration | None:
+    """Where the chain has it, if it has."""
     if "0x" + ancestor.token_id[-20:].hex() != ancestor.grant.session_key:
         raise tampered("the token id of a session above is not that of its key")
     found = chain.registration(registry, ancestor.token_id)
     if found is None:
-        return
+        return None
     if found.grant_hash != ancestor.grant.hash():
         raise tampered("the registry holds other parameters for a session above")
     if (found.consent == "none") != (ancestor.owner_signature is None):
         raise tampered("the chain records another consent for a session above")
+    return found
 
 
-def _signer(grant: Grant, signature: bytes, domain: Domain) -> str:
+def _consented(
+    ancestor: Ancestor, chain: ChainView, domain: Domain, found: Registration | None
+) -> str:
+    """Who signed for it, and how; empty if nobody did."""
+    if ancestor.owner_signature is None:
+        if ancestor.consent not in ("none", "delegated"):
+            raise tampered("the file does not show the consent of a session above")
+        return ""
+    signature, kind = ancestor.owner_signature, ancestor.consent
     try:
-        signer = grant.signer(signature, domain)
-    except ValueError as error:
-        raise tampered(f"a grant that it is delegated from: {error}") from error
-    if signer != grant.owner:
-        raise tampered(f"a grant that it is delegated from was signed by {signer}")
-    return signer
+        return check_consent(ancestor.grant, kind, signature, chain, domain, found)
+    except Finding as finding:
+        reason = f"a grant that it is delegated from: {finding.reason}"
+        raise Finding(finding.verdict, reason) from finding

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.audit import canonical
 from engine.audit.chain import Anchoring
+from engine.audit.consent import SIGNATURE_BYTES_MAX
 from engine.audit.delegation import Ancestor
 from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
 from engine.audit.merkle import HASH_BYTES
@@ -35,6 +36,7 @@ NOT_PROVEN = (
     "Anchors older than the registration or newer than the file's are not compared with the file.",
     "Any contract can claim that the key moved its tokens: whether they are real is not shown.",
     "An RPC endpoint can leave out events, or invent them: ask a second one.",
+    "A wallet that is a contract (ERC-1271) consented in the block of the registration, not since.",
     "Where consent is none, nobody but the operator vouches for the parameters.",
     "What several sessions spent together, delegated or under a budget, is the operator's word.",
     "Where merchants are withheld, what the rules on merchants denied is the operator's word.",
@@ -117,14 +119,14 @@ def log_salt(verifier_key: str) -> bytes:
     return hashlib.sha256(verifier_key.encode()).digest()
 
 
-def seal_message(content: Mapping[str, Any]) -> bytes:
+def seal_message(content: Mapping[str, Any]) -> bytearray:
     """The bytes that the log's key signs."""
-    return _SEAL_DOMAIN + canonical.encode(content)
+    return canonical.encode_own_behind(_SEAL_DOMAIN, content)
 
 
 def render_evidence(content: Mapping[str, Any], signature: bytes) -> bytes:
     """The file of a document and its signature."""
-    return canonical.encode({**content, "signature": signature.hex()}) + b"\n"
+    return canonical.encode_own({**content, "signature": signature.hex()}) + b"\n"
 
 
 def parse_evidence(file: bytes) -> Evidence:
@@ -140,7 +142,7 @@ def parse_evidence(file: bytes) -> Evidence:
     if not file.endswith(b"\n"):
         raise EvidenceError("does not end with a newline: cut off, or changed by an editor")
     try:
-        document = canonical.decode_object(file[:-1])
+        document = canonical.decode_apart(memoryview(file)[:-1], "records", "tail")
     except canonical.CanonicalError as error:
         raise EvidenceError(f"not canonical JSON: {error}") from error
     if document.get("format") != FORMAT:
@@ -173,6 +175,7 @@ def _read(document: dict[str, Any]) -> Evidence:
         raise ValueError("the file does not say what it does not prove")
     if not _DECIMAL.fullmatch(chain["chain_id"]):
         raise ValueError("the chain id is not a decimal number")
+    nodes = _Nodes()
     return Evidence(
         content={name: value for name, value in document.items() if name != "signature"},
         signature=read_hex(document["signature"], 64),
@@ -190,15 +193,15 @@ def _read(document: dict[str, Any]) -> Evidence:
         grant_hash=read_hex(session["grant_hash"], HASH_BYTES),
         consent=_text(session["consent"]),
         ancestors=tuple(_ancestor(item) for item in _list(session["ancestors"])),
-        owner_signature=_signature(session["owner_signature"]),
+        owner_signature=_signature(session["owner_signature"], session["consent"]),
         public_key=read_hex(session["public_key"], 65),
         token_id=read_hex(session["token_id"], 32),
         registration=_coordinates(document["registration"]),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
         anchored=tuple(_anchoring(item) for item in _list(document["anchors"])),
-        consistency=tuple(_proof(item) for item in _list(document["consistency"])),
-        records=tuple(_entry(item, proven=True) for item in _list(document["records"])),
-        tail=tuple(_entry(item, proven=False) for item in _list(document["tail"])),
+        consistency=tuple(_proof(item, nodes) for item in _list(document["consistency"])),
+        records=tuple(_entry(item, nodes, proven=True) for item in _list(document["records"])),
+        tail=tuple(_entry(item, nodes, proven=False) for item in _list(document["tail"])),
         withheld=frozenset(withheld),
         discrepancies=tuple(
             _discrepancy(item, told=not withheld) for item in _list(document["discrepancies"])
@@ -239,22 +242,38 @@ def _discrepancy(item: Any, *, told: bool) -> Mapping[str, Any]:
 
 
 def _ancestor(item: Any) -> Ancestor:
-    _fields(item, "grant token_id owner_signature")
-    token_id = read_hex(item["token_id"], 32)
-    return Ancestor(_grant(item["grant"]), token_id, _signature(item["owner_signature"]))
+    _fields(item, "grant token_id consent owner_signature")
+    token_id, consent = read_hex(item["token_id"], 32), _text(item["consent"])
+    signature = _signature(item["owner_signature"], consent)
+    return Ancestor(_grant(item["grant"]), token_id, consent, signature)
 
 
-def _signature(value: Any) -> bytes | None:
-    return None if value is None else read_hex(value, 65)
+def _signature(value: Any, consent: Any) -> bytes | None:
+    """The owner's: 65 bytes by EIP-712; the other kinds have no one length."""
+    if value is None:
+        return None
+    length = 65 if consent == "eip712" else len(_text(value)) // 2
+    if not 0 < length <= SIGNATURE_BYTES_MAX:
+        raise ValueError("the owner's signature is empty or too long")
+    return read_hex(value, length)
 
 
-def _entry(item: Any, *, proven: bool) -> Entry:
+class _Nodes(dict[Any, bytes]):
+    """Hashes by their hexadecimal form: proofs share most of theirs, so each is kept once."""
+
+    def __missing__(self, text: Any) -> bytes:
+        node = self[text] = read_hex(text, HASH_BYTES)
+        return node
+
+
+def _entry(data: Any, nodes: _Nodes, *, proven: bool) -> Entry:
+    item = canonical.decode_object(bytes(data))
     whole = "openings" not in item
     names = ("index", "record", "" if whole else "openings", "proof" if proven else "")
     _fields(item, " ".join(names))
     if type(item["index"]) is not int:
         raise ValueError("an index is not an integer")
-    proof = _proof(item["proof"]) if proven else ()
+    proof = _proof(item["proof"], nodes) if proven else ()
     openings = None if whole else _openings(item["openings"])
     return Entry(item["index"], _text(item["record"]).encode(), proof, openings)
 
@@ -272,11 +291,8 @@ def _openings(item: Any) -> dict[str, Opening]:
     }
 
 
-def _proof(nodes: Any) -> tuple[bytes, ...]:
-    raw = read_hex("".join(_list(nodes)), HASH_BYTES * len(nodes))
-    if any(len(node) != 2 * HASH_BYTES for node in nodes):
-        raise ValueError("a node of a proof is no hash")
-    return tuple(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
+def _proof(items: Any, nodes: _Nodes) -> tuple[bytes, ...]:
+    return tuple([nodes[item] for item in _list(items)])
 
 
 def _grant(data: Any) -> Grant:

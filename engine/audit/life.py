@@ -9,18 +9,26 @@ than the block that holds it by as long as its transaction waited, and that can 
 """
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.audit.chain import Anchoring, ChainView, Registration, Revocation
+from engine.audit.chain import Anchoring, ChainView, Lowering, Registration, Revocation
+from engine.audit.evidence import Evidence
+from engine.audit.examination import Found, records_of
 from engine.audit.record import Record
 from engine.audit.replay import Replay
 from engine.audit.report import Finding, Verdict, tampered
+from engine.audit.usage import Usage, decide_again, read_asked
+from engine.grant import Grant
+from engine.policy.decision import Policy
 
 CLOCKS_DIFFER_MS = 15 * 60_000
 """How far the clocks of an honest operator and of the chain may be apart."""
 REVOCATION_SEEN_MS = 10 * 60_000
 """An engine that has not read the chain for five minutes decides no more; blocks may be late."""
+SEEN_MS = REVOCATION_SEEN_MS + CLOCKS_DIFFER_MS
+"""So long after a block an honest server may not know yet what the block says."""
 END_RECORDED_MS = 24 * 3_600_000
 """By then the log holds the end of a session, and of a hold, that is over."""
 
@@ -51,36 +59,94 @@ class Life:
             if any(chain_ms < earliest_ms for chain_ms in known_ms):
                 raise tampered("payments are dated before the block of the registration")
 
-    def check_dates(
-        self, records: Iterable[tuple[Record, int]], anchors: Sequence[Anchoring]
-    ) -> None:
+    def check_dates(self, records: Iterable[tuple[int, int]], anchors: Sequence[Anchoring]) -> None:
         """A record was made before the first anchor over it, so it cannot be dated after it.
 
-        `records` are in order, each with its index in the log; `anchors` are ordered by size.
+        `records` are the time of each, in order, and its index in the log; `anchors` are ordered by
+        size.
         """
         latest_ms = 0
-        for record, index in records:
-            if record.time_ms <= latest_ms:
+        for seq, (time_ms, index) in enumerate(records):
+            if time_ms <= latest_ms:
                 continue
             first = bisect_right(anchors, index, key=lambda found: found.size)
             if first < len(anchors):
                 latest_ms = self._time_ms(anchors[first].block_number) + CLOCKS_DIFFER_MS
-                if record.time_ms > latest_ms:
-                    raise tampered(f"record {record.seq} is dated after the anchor that holds it")
+                if time_ms > latest_ms:
+                    raise tampered(f"record {seq} is dated after the anchor that holds it")
 
-    def check_revoked(self, revocation: Revocation | None) -> str:
-        """No payment was allowed long after the revocation; returns how it stands."""
-        if revocation is None:
+    def check_ends(self, evidence: Evidence, found: Found, anchored_in: int | None) -> str:
+        """No payment was allowed long after the chain ended the session or lowered its limits.
+
+        Notes what the chain says in `found`, and returns how it stands. `anchored_in` is the block
+        of the anchor over the records, if there is one.
+        """
+        chain, registry, token_id = self.chain, evidence.registry, evidence.token_id
+        found.revocation = chain.revocation(registry, token_id)
+        found.closing = chain.workspace_closing(registry, token_id, evidence.workspace)
+        found.lowerings = chain.lowerings(registry, token_id, evidence.grant)
+        said = self.check_over(found.revocation, "the session was revoked")
+        if found.closing is not None:
+            said += "; " + self.check_over(found.closing, "its workspace was closed")
+        for ancestor in evidence.ancestors:  # it ends with any of them
+            above = ancestor.token_id
+            self.check_over(chain.revocation(registry, above), "the session was revoked")
+            closing = chain.workspace_closing(registry, above, evidence.workspace)
+            self.check_over(closing, "its workspace was closed")
+        if found.lowerings:
+            self.check_lowered(evidence.grant, records_of(evidence), found.lowerings)
+            blocks = ", ".join(str(lowering.block_number) for lowering in found.lowerings)
+            said += f"; limits lowered on the chain in block {blocks}"
+        if anchored_in is not None:
+            ends = [end.block_time_s for end in (found.revocation, found.closing) if end]
+            self.check_end(min([evidence.grant.valid_until_s, *ends]) * 1000, anchored_in)
+        self.check_clocks()
+        return said
+
+    def check_over(self, end: Revocation | None, what: str) -> str:
+        """No payment was allowed long after an end of the session; returns how it stands."""
+        if end is None:
             return "not revoked on the chain"
-        replay, revoked_ms = self.replay, revocation.block_time_s * 1000
-        late = len(replay.allowed_ms) - bisect_right(replay.allowed_ms, revoked_ms)
-        if late and replay.allowed_ms[-1] > revoked_ms + REVOCATION_SEEN_MS + CLOCKS_DIFFER_MS:
-            raise tampered("payments were allowed after the session was revoked on the chain")
+        replay, over_ms = self.replay, end.block_time_s * 1000
+        late = len(replay.allowed_ms) - bisect_right(replay.allowed_ms, over_ms)
+        if late and replay.allowed_ms[-1] > over_ms + SEEN_MS:
+            raise tampered(f"payments were allowed after {what} on the chain")
         known = "and" if replay.state == "revoked" else "not yet"
-        said = f"revoked on the chain in block {revocation.block_number}, {known} in the log"
+        said = f"{what.rpartition(' was ')[2]} on the chain in block {end.block_number}, "
+        said += f"{known} in the log"
         if late:
             said += f"; {late} payments were allowed before the server had seen it"
         return said
+
+    def check_lowered(
+        self, grant: Grant, records: Iterable[Record], lowerings: Sequence[Lowering]
+    ) -> None:
+        """No payment was allowed that the limits in force on the chain did not, long after it.
+
+        Only the limits are counted again, from the payments alone: what else the policy asks for
+        was replayed. It does not matter whether the records tell of the lowering.
+        """
+        whole = grant.policy()
+        policy = Policy(
+            whole.limits, None, None, None, None, whole.valid_from_ms, whole.valid_until_ms
+        )
+        usage, due, in_force = Usage(policy), deque(lowerings), None
+        for record in records:
+            body = record.body
+            if record.kind in ("payment.captured", "payment.voided", "payment.expired"):
+                usage.end(body["payment"], record.time_ms, body["captured_micro_usd"])
+            if record.kind != "payment.decided" or not body["decision"]["allowed"]:
+                continue
+            while due and record.time_ms > due[0].block_time_s * 1000 + SEEN_MS:
+                in_force = due.popleft()
+                usage.enforce(replace(policy, limits=in_force.limits))
+            asked = read_asked(record)
+            if in_force is not None and not (again := decide_again(usage, asked)).allowed:
+                raise tampered(
+                    f"record {record.seq} allows more than the limits that were lowered in block "
+                    f"{in_force.block_number}: {again.reason}"
+                )
+            usage.hold(body["payment"], record.time_ms, asked.request)
 
     def check_end(self, over_ms: int, anchored_in: int) -> None:
         """Left-out records are noticed at the latest when the session is over.

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 
 from engine.audit.merkle import EMPTY_ROOT, HASH_BYTES, SIZE_MAX, is_hash, node_hash
 
-__all__ = ["PROOF_HASHES_MAX", "ProofError", "verify_consistency", "verify_inclusion"]
+__all__ = [
+    "PROOF_HASHES_MAX",
+    "Inclusions",
+    "ProofError",
+    "verify_consistency",
+    "verify_inclusion",
+]
 
 PROOF_HASHES_MAX = SIZE_MAX.bit_length() + 1
 """One sibling for each level of the largest tree, and the node a consistency proof starts at."""
@@ -57,6 +63,67 @@ def verify_inclusion(
         raise ProofError("the proof is too short")
     if rebuilt != root:
         raise ProofError("the proof leads to another root")
+
+
+class Inclusions:
+    """Checks the inclusion proofs of many leaves of one tree (`size`, `root`), in any order.
+
+    What `verify` accepts, and what it raises, are those of `verify_inclusion`. Two paths meet at
+    the lowest node that is above both leaves. There the rest of a proof must be, byte for byte, the
+    rest of the one before it, which was verified up to the root: so a neighbour costs two hashes.
+    """
+
+    def __init__(self, size: int, root: bytes) -> None:
+        self._size = size
+        self._root = root
+        self._proof: tuple[bytes, ...] = ()
+        self._path: dict[int, tuple[int, bytes, int]] = {}
+        """The last path: by `sn`, which names a level, the `fn` there, the node's hash, and how
+        many hashes of the proof were left."""
+
+    def verify(self, leaf_hash: bytes, index: int, proof: Sequence[bytes]) -> None:
+        """Check that the leaf at `index` is `leaf_hash`; see `verify_inclusion`.
+
+        Raises:
+            ProofError: the proof, or the shape of any argument, is wrong.
+        """
+        regular = type(index) is int and 0 <= index < self._size and is_hash(leaf_hash)
+        if not (regular and type(proof) is tuple and self._climb(leaf_hash, index, proof)):
+            verify_inclusion(leaf_hash, index, self._size, proof, self._root)
+
+    def _climb(self, leaf_hash: bytes, index: int, proof: tuple[bytes, ...]) -> bool:
+        """Climb to the last path or to the root; if that works, this is the last path from now on.
+
+        False says nothing of the proof.
+        """
+        fn, sn, rebuilt = index, self._size - 1, leaf_hash
+        left = len(proof)
+        begun: dict[int, tuple[int, bytes, int]] = {}
+        for sibling in proof:
+            known = self._path.get(sn)
+            if known is not None and known[0] == fn:
+                _, node, above = known
+                if rebuilt != node or left != above or proof[-above:] != self._proof[-above:]:
+                    return False
+                self._path.update(begun)
+                if len(self._path) != len(proof):  # some of its levels are none of this path's
+                    kept = {level: at for level, at in self._path.items() if at[2] <= above}
+                    self._path = kept | begun
+                self._proof = proof
+                return True
+            if sn == 0 or not is_hash(sibling):
+                return False
+            begun[sn] = fn, rebuilt, left
+            if fn & 1 or fn == sn:
+                rebuilt = node_hash(sibling, rebuilt)
+                fn, sn = _skip_missing_siblings(fn, sn)
+            else:
+                rebuilt = node_hash(rebuilt, sibling)
+            fn, sn, left = fn >> 1, sn >> 1, left - 1
+        if sn != 0 or rebuilt != self._root:
+            return False
+        self._path, self._proof = begun, proof
+        return True
 
 
 def verify_consistency(

@@ -60,7 +60,8 @@ class Usage:
         self.spending.reduce(self._holds.pop(payment), captured)
         if captured:
             decided_ms, request = self._counted[payment]
-            self._counted[payment] = decided_ms, replace(request, amount=captured)
+            if captured != request.amount:
+                self._counted[payment] = decided_ms, replace(request, amount=captured)
         else:
             del self._counted[payment]
 

@@ -4,8 +4,8 @@
  2  seal          the log's key signed the whole file
  3  chain         the file speaks of the chain and the registry that the auditor named
  4  registration  the registry holds this session key, with the hash of exactly this grant
- 5  consent       the owner signed the grant (EIP-712) or one that it is delegated from and that
-                  allows no less, or the file says openly that nobody did
+ 5  consent       the owner signed the grant (EIP-712, ERC-1271 or a passkey) or one that it is
+                  delegated from and that allows no less, or the file says openly that nobody did
  6  log           the grant names this log, and the chain names this log's key
  7  anchor        the checkpoint is signed, the chain holds its size and root, and every anchor
                   since the registration is the beginning of the next (RFC 9162 section 2.1.4.2)
@@ -24,7 +24,9 @@ Pure: the chain comes in through `ChainView`. What the caller must still do: get
 address and an RPC URL from somewhere other than the file. An RPC that leaves out events hides them.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 from cryptography.exceptions import InvalidSignature
@@ -33,18 +35,20 @@ from engine.audit.anchored import check_anchors, check_places, moved
 from engine.audit.canonical import CanonicalError
 from engine.audit.chain import Anchoring, ChainSilent, ChainView, Registration
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note, public_key_of
+from engine.audit.consent import check_consent
 from engine.audit.delegation import check_line
 from engine.audit.evidence import Evidence, EvidenceError, log_salt, parse_evidence, seal_message
+from engine.audit.examination import Auditor, Examination, Found
 from engine.audit.life import Life
-from engine.audit.proofs import ProofError, verify_inclusion
-from engine.audit.record import Record
-from engine.audit.replay import Replay, ReplayError
+from engine.audit.proofs import Inclusions, ProofError
+from engine.audit.replay import Replay
 from engine.audit.report import Check, Finding, Report, Verdict, make_check, summary, tampered
-from engine.audit.sequence import Read, check_sequence, read_records
+from engine.audit.sequence import Walk
+from engine.audit.spends import check_spends
 from engine.grant import Domain
 from engine.policy.money import format_usd
 
-__all__ = ["Check", "Report", "Verdict", "summary", "verify"]
+__all__ = ["Check", "Report", "Verdict", "examine", "summary", "verify"]
 
 _NEEDS = {
     "registration": ("chain",),
@@ -60,26 +64,61 @@ _NEEDS = {
 """The checks that each check rests on. What reads the file alone is made though others failed."""
 
 
-def verify(file: bytes, chain: ChainView, *, registry: str) -> Report:
-    """Verify evidence against the chain; `registry` is the auditor's, never the file's.
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """No cyclic garbage arises here; to look for it among the records is a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
-    Never raises for anything the file holds or the chain answers.
+
+def verify(
+    file: bytes,
+    chain: ChainView,
+    *,
+    registry: str,
+    anchors: str | None = None,
+    chain_id: int | None = None,
+) -> Report:
+    """Verify evidence against the chain.
+
+    `registry` is the auditor's, never the file's; so are `anchors` and `chain_id`, where they are
+    given: the registry names the one, the endpoint the other. Never raises for anything the file
+    holds or the chain answers.
     """
+    return examine(file, chain, registry=registry, anchors=anchors, chain_id=chain_id).report
+
+
+@_nothing_collected()
+def examine(
+    file: bytes,
+    chain: ChainView,
+    *,
+    registry: str,
+    anchors: str | None = None,
+    chain_id: int | None = None,
+) -> Examination:
+    """As `verify`; answers what was found on the way, too."""
     try:
         evidence = parse_evidence(file)
     except EvidenceError as error:
-        return Report((make_check(1, "format", Verdict.TAMPERED, str(error)),))
+        return Examination(Report((make_check(1, "format", Verdict.TAMPERED, str(error)),)))
+    run = _Run(evidence, chain, Auditor(registry.lower(), anchors and anchors.lower(), chain_id))
     read = f"{len(file)} bytes of canonical evidence"
     if evidence.withheld:
         read += f"; withheld: {', '.join(sorted(evidence.withheld))}"
     checks = [make_check(1, "format", Verdict.VERIFIED, read)]
     by_name: dict[str, Check] = {}
-    for name, step in _Run(evidence, chain, registry.lower()).steps():
+    for name, step in run.steps():
         needed = (by_name[need] for need in _NEEDS.get(name, ()))
         failed = next((check for check in needed if check.stops), None)
         by_name[name] = _made(len(checks) + 1, name, step, failed)
         checks.append(by_name[name])
-    return Report(tuple(checks))
+    return Examination(Report(tuple(checks)), evidence, run.found)
 
 
 def _made(number: int, name: str, step: Callable[[], str], failed: Check | None) -> Check:
@@ -95,13 +134,14 @@ def _made(number: int, name: str, step: Callable[[], str], failed: Check | None)
 
 
 class _Run:
-    def __init__(self, evidence: Evidence, chain: ChainView, registry: str) -> None:
+    def __init__(self, evidence: Evidence, chain: ChainView, auditor: Auditor) -> None:
         self.evidence = evidence
         self.chain = chain
-        self.registry = registry
+        self.auditor = auditor
+        self.registry = auditor.registry
+        self.found = Found()
         self.grant_hash = evidence.grant.hash()
-        self.records: list[Record] = []
-        self.replay = self._new_replay()
+        self.replay = Replay(evidence.grant, self.grant_hash, withheld=evidence.withheld)
 
     def steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "seal", self.seal
@@ -130,19 +170,16 @@ class _Run:
 
     # 3
     def same_chain(self) -> str:
-        found = self.chain.chain_id
-        if found != self.evidence.chain_id:
-            raise tampered(
-                f"the file is of chain {self.evidence.chain_id}, the endpoint (--rpc) of {found}"
-            )
+        evidence, found = self.evidence, self.auditor.check_endpoint(self.chain)
+        if found != evidence.chain_id:
+            raise tampered(f"the file is of chain {evidence.chain_id}, the endpoint of {found}")
         anchors = self._anchors
-        if self.registry != self.evidence.registry:
-            raise tampered(
-                f"the file is of registry {self.evidence.registry}, not yours (--registry)"
-            )
-        if anchors != self.evidence.anchors:
+        if self.registry != evidence.registry:
+            raise tampered(f"the file is of registry {evidence.registry}, not yours (--registry)")
+        if anchors != evidence.anchors:
             raise tampered("the file names another anchor registry than the session registry")
-        return f"chain {found}, registry {self.registry}"
+        self.found.block_number = self.chain.block_number
+        return f"chain {found}, registry {self.registry}, as of block {self.found.block_number}"
 
     # 4
     def registered(self) -> str:
@@ -158,7 +195,7 @@ class _Run:
             raise tampered("the grant is for another session key")
         if self.grant_hash != evidence.grant_hash:
             raise tampered("the grant does not have the hash that the file names")
-        found = self._registration
+        found = self.found.registration = self._registration
         if found.grant_hash != self.grant_hash:
             raise tampered("the registry holds other parameters than the file's grant")
         told = evidence.registration
@@ -181,15 +218,8 @@ class _Run:
             if evidence.ancestors:
                 return delegated
             return "none: an operator registered the session without the owner's signature"
-        try:
-            signer = evidence.grant.signer(evidence.owner_signature, domain)
-        except ValueError as error:
-            raise tampered(str(error)) from error
-        if signer != evidence.grant.owner:
-            raise tampered(f"the grant was signed by {signer}, not by its owner")
-        if (found.consent, evidence.consent) != ("eip712", "eip712"):
-            raise tampered(f"the chain records consent: {found.consent}")
-        return f"signed by {signer} (EIP-712)"
+        kind, signature = evidence.consent, evidence.owner_signature
+        return check_consent(evidence.grant, kind, signature, self.chain, domain, found)
 
     # 6
     def log(self) -> str:
@@ -223,6 +253,7 @@ class _Run:
             note += f"; of one log with {older} older anchors"
         if newer := len(self._anchorings) - len(anchors):
             note += f"; {newer} newer anchors are not in this file"
+        self.found.anchorings = anchors
         return note
 
     # 8
@@ -230,30 +261,27 @@ class _Run:
         evidence = self.evidence
         if not evidence.records:
             return "no record claims to be anchored"
-        checkpoint = self._checkpoint
-        size, root = checkpoint.size, checkpoint.root
-        for entry, record in zip(evidence.records, self._read, strict=False):
+        tree = Inclusions(self._checkpoint.size, self._checkpoint.root)
+        for entry, leaf in zip(evidence.records, self._walk.hashes, strict=False):
             try:
-                if isinstance(record, CanonicalError):
-                    raise record
-                verify_inclusion(record.hash, entry.index, size, entry.proof, root)
+                if isinstance(leaf, CanonicalError):
+                    raise leaf
+                tree.verify(leaf, entry.index, entry.proof)
             except (CanonicalError, ProofError) as error:
                 raise tampered(f"record at log index {entry.index}: {error}") from error
         return f"{len(evidence.records)} records"
 
     # 9
     def sequence(self) -> str:
-        self.records = check_sequence(self.evidence, self._read)
-        return f"{len(self.records)} records, unbroken"
+        if self._walk.broken is not None:
+            raise self._walk.broken
+        return f"{len(self._walk.times_ms)} records, unbroken"
 
     # 10
     def replayed(self) -> str:
-        replay = self._new_replay()
-        try:
-            replay.feed(self.records)
-        except ReplayError as error:
-            raise tampered(str(error)) from error
-        self.replay = replay
+        replay, refused = self.replay, self._walk.not_replayed
+        if refused is not None:
+            raise tampered(str(refused)) from refused
         note = (
             f"{replay.decisions} decisions, {len(replay.allowed_ms)} allowed, "
             f"{format_usd(replay.captured_micro_usd)} captured"
@@ -271,44 +299,15 @@ class _Run:
         life = Life(self.replay, self.chain, self._registration)
         life.check_registered()
         indexes = (entry.index for entry in evidence.records)
-        life.check_dates(zip(self.records, indexes, strict=False), self._anchorings)
-        revocation = self.chain.revocation(self.registry, evidence.token_id)
-        said = life.check_revoked(revocation)
-        for ancestor in evidence.ancestors:  # it ends with any of them
-            life.check_revoked(self.chain.revocation(self.registry, ancestor.token_id))
-        if evidence.checkpoint is not None:
-            over_s = evidence.grant.valid_until_s
-            if revocation is not None:
-                over_s = min(over_s, revocation.block_time_s)
-            life.check_end(over_s * 1000, self._anchoring.block_number)
-        life.check_clocks()
-        return said
+        life.check_dates(zip(self._walk.times_ms, indexes, strict=False), self._anchorings)
+        anchored_in = None if evidence.checkpoint is None else self._anchoring.block_number
+        return life.check_ends(evidence, self.found, anchored_in)
 
     # 12
     def spends(self) -> str:
         spends = self.chain.spends(self.evidence.grant.session_key)
-        if not spends:
-            return "the session's key moved nothing on the chain"
-        # A contract that nothing in the file names can be anybody's and say what they like. It can
-        # also be a token of great value, so what it says is told apart and never ignored.
-        chain_id, named = self.evidence.chain_id, self._tokens
-        told = [spend for spend in spends if spend.contract is not None]
-        known = [spend for spend in told if f"eip155:{chain_id}/erc20:{spend.contract}" in named]
-        first = (known or spends)[0]
-        reason = (
-            f"{len(spends)} on the chain without a record that names it, the first: {first.what}"
-        )
-        if first.tx_hash is not None:
-            reason += f" in transaction 0x{first.tx_hash.hex()}"
-        own = next((spend.what for spend in spends if spend.contract is None), None)
-        if own is not None and own != first.what:
-            reason += f"; {own}"
-        if strange := len(told) - len(known):
-            reason += (
-                f"; {strange} told by contracts that neither the grant nor an allowed payment "
-                "names: real tokens, or somebody's imitations"
-            )
-        raise Finding(Verdict.UNBINDABLE, reason)
+        named = {*self.evidence.grant.tokens, *self.replay.allowed_tokens}
+        return check_spends(spends, self.evidence.chain_id, named)
 
     # 13
     def tail(self) -> str:
@@ -320,18 +319,9 @@ class _Run:
             raise Finding(Verdict.PENDING, f"the last {len(tail)} records are not anchored yet")
         return "every record is anchored"
 
-    def _new_replay(self) -> Replay:
-        evidence = self.evidence
-        return Replay(evidence.grant, self.grant_hash, withheld=evidence.withheld)
-
     @cached_property
-    def _read(self) -> list[Read]:
-        return read_records((*self.evidence.records, *self.evidence.tail))
-
-    @property
-    def _tokens(self) -> set[str]:
-        """The tokens (CAIP-19) that the grant or an allowed payment names."""
-        return {*self.evidence.grant.tokens, *self.replay.allowed_tokens}
+    def _walk(self) -> Walk:
+        return Walk(self.evidence, self.replay)
 
     @cached_property
     def _anchors(self) -> str:
@@ -343,6 +333,7 @@ class _Run:
                 f"there is no SessionRegistry at {self.registry} on chain {self.chain.chain_id}: "
                 f"is --registry right? The file names {self.evidence.registry}",
             )
+        self.auditor.check_anchors(anchors)
         return anchors
 
     @cached_property

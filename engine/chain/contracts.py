@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from eth_abi.abi import encode
 from eth_abi.exceptions import DecodingError
 from eth_utils.address import to_checksum_address
 from web3 import Web3
@@ -32,6 +33,8 @@ ERC20_TRANSFER: bytes = Web3.keccak(text="Transfer(address,address,uint256)")
 """Topic 0 of a transfer (ERC-20)."""
 AUTHORIZATION_USED: bytes = Web3.keccak(text="AuthorizationUsed(address,bytes32)")
 """Topic 0 of a used payment authorization (EIP-3009)."""
+_IS_VALID_SIGNATURE = bytes.fromhex("1626ba7e")
+"""Selector of `isValidSignature(bytes32,bytes)`, and what it answers for yes (ERC-1271)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +79,22 @@ def call_data(name: str, function: str, *args: Any) -> bytes:
     return bytes.fromhex(str(_contract(name).encode_abi(function, args=list(args)))[2:])
 
 
-def read(gateway: ChainGateway, name: str, address: str, function: str, *args: Any) -> Any:
-    """Call a view function and decode its one or many results.
+def read(
+    gateway: ChainGateway,
+    name: str,
+    address: str,
+    function: str,
+    *args: Any,
+    block: int | None = None,
+) -> Any:
+    """Call a view function and decode its one or many results, as of `block` or the newest.
 
     Raises:
         CallReverted: the contract refused.
         ChainUnavailable: the answer is not what this function returns.
     """
     contract = _contract(name)
-    answer = gateway.call(address, call_data(name, function, *args))
+    answer = gateway.call(address, call_data(name, function, *args), block=block)
     abi = contract.get_function_by_name(function).abi
     types = [_abi_type(output) for output in abi.get("outputs", ())]
     try:
@@ -94,13 +104,15 @@ def read(gateway: ChainGateway, name: str, address: str, function: str, *args: A
     return values[0] if len(values) == 1 else values
 
 
-def registering(grant: Grant, public_key: bytes, owner_signature: bytes | None = None) -> bytes:
+def registering(
+    grant: Grant, public_key: bytes, owner_signature: bytes | None = None, kind: str = "eip712"
+) -> bytes:
     """The call that registers one session, whose public key is 65 bytes: 0x04 ‖ x ‖ y.
 
-    The signature is the owner's by EIP-712; without it the consent is recorded as none.
+    The owner's signature is of that kind of `CONSENT`; without it the consent is recorded as none.
     """
     x, y = public_key[1:33], public_key[33:65]
-    consent = CONSENT.index("eip712" if owner_signature else "none")
+    consent = CONSENT.index(kind if owner_signature else "none")
     registration = (grant.abi_tuple(), x, y, False, consent, owner_signature or b"")
     return call_data(SESSION_REGISTRY, "register", [registration])
 
@@ -127,6 +139,24 @@ def closing(workspace_id: str) -> bytes:
 def opening(workspace_id: str) -> bytes:
     """The call that opens a workspace again, for an operator to send."""
     return call_data(SESSION_REGISTRY, "openWorkspace", Web3.keccak(text=workspace_id))
+
+
+def accepts_signature(
+    gateway: ChainGateway, wallet: str, digest: bytes, signature: bytes, *, block: int | None = None
+) -> bool:
+    """Whether a wallet that is a contract takes a signature over a digest for its own (ERC-1271).
+
+    It is asked on the state after `block`, or on the newest; the registry judges its answer alike.
+
+    Raises:
+        ChainUnavailable: the endpoint does not answer, or has no such state any more.
+    """
+    question = _IS_VALID_SIGNATURE + encode(["bytes32", "bytes"], [digest, signature])
+    try:
+        answer = gateway.call(wallet, question, block=block)
+    except CallReverted:
+        return False
+    return answer[:32] == _IS_VALID_SIGNATURE.ljust(32, b"\0")
 
 
 def log_id_of(anchorer: str, salt: bytes) -> bytes:

@@ -176,10 +176,19 @@ class EmbeddedChain:
         with self.locked():
             return self._vm().state.get_balance(_canonical(address))
 
-    def transaction_count(self, address: str, *, pending: bool = False) -> int:  # noqa: ARG002
-        """See `ChainGateway.transaction_count`; nothing is ever pending here."""
-        with self.locked():
-            return self._vm().state.get_nonce(_canonical(address))
+    def transaction_count(
+        self,
+        address: str,
+        *,
+        pending: bool = False,  # noqa: ARG002 (nothing is ever pending here)
+        block: int | None = None,
+    ) -> int:
+        """See `ChainGateway.transaction_count`."""
+        with self.locked() as chain:
+            header = chain.get_canonical_head() if block is None else self._header_at(block)
+            if header is None:
+                raise ChainUnavailable(f"there is no block {block}")
+            return chain.get_vm(header).state.get_nonce(_canonical(address))
 
     def fees(self) -> tuple[int, int]:
         """See `ChainGateway.fees`."""

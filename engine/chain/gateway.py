@@ -191,8 +191,13 @@ class ChainGateway(Protocol):
         """Return the balance in wei."""
         ...
 
-    def transaction_count(self, address: str, *, pending: bool = False) -> int:
-        """Return the next nonce of `address`, with `pending` counting unmined transactions too."""
+    def transaction_count(
+        self, address: str, *, pending: bool = False, block: int | None = None
+    ) -> int:
+        """Return the next nonce of `address` after `block` (default: the newest).
+
+        With `pending` it counts unmined transactions too, and there is no `block`.
+        """
         ...
 
     def estimate_gas(self, *, sender: str, to: str | None, data: bytes, value: int = 0) -> int:

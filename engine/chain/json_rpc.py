@@ -73,6 +73,11 @@ class JsonRpcChain:
         self._endpoint = Endpoint(url, timeout_s=timeout_s, expected_chain_id=expected_chain_id)
 
     @property
+    def name(self) -> str:
+        """The endpoint's URL without what may be secret in it."""
+        return self._endpoint.name
+
+    @property
     def chain_id(self) -> int:
         """The EIP-155 chain id. What is read is of this chain, or not believed.
 
@@ -197,9 +202,12 @@ class JsonRpcChain:
         """See `ChainGateway.balance`."""
         return as_quantity(self._endpoint.ask("eth_getBalance", address, "latest"))
 
-    def transaction_count(self, address: str, *, pending: bool = False) -> int:
+    def transaction_count(
+        self, address: str, *, pending: bool = False, block: int | None = None
+    ) -> int:
         """See `ChainGateway.transaction_count`."""
-        tag = "pending" if pending else "latest"
+        newest = "pending" if pending else "latest"
+        tag = newest if block is None else hex(block)
         return as_quantity(self._endpoint.ask("eth_getTransactionCount", address, tag))
 
     def fees(self) -> tuple[int, int]:

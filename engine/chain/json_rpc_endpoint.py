@@ -59,7 +59,7 @@ class Endpoint:
             raise ChainError("a chain's URL begins with http:// or https:// and names a host")
         # What may be shown: a hosted endpoint's path and query hold its access key.
         port = f":{self._url.port}" if self._url.port else ""
-        self._shown_url = f"{self._url.scheme}://{self._url.host}{port}"
+        self.name = f"{self._url.scheme}://{self._url.host}{port}"
         self._exchange_timeout_s = 6 * timeout_s
         self._chain_id = expected_chain_id
         self._confirmed = False
@@ -95,7 +95,7 @@ class Endpoint:
         except RpcError as error:
             raise self.unavailable(error) from error
         if self._chain_id not in (None, found):
-            raise ChainChanged(f"{self._shown_url} serves chain {found}, not {self._chain_id}")
+            raise ChainChanged(f"{self.name} serves chain {found}, not {self._chain_id}")
         self._chain_id, self._confirmed = found, True
 
     def ask(self, method: str, *parameters: Any) -> Any:
@@ -138,7 +138,7 @@ class Endpoint:
             if isinstance(reply, dict) and isinstance(reply.get("id"), int):
                 results[reply["id"]] = reply.get("result")
         if results.keys() != requests.keys():
-            raise NotAnAnswerError(f"{self._shown_url}: {method}: not an answer to each request")
+            raise NotAnAnswerError(f"{self.name}: {method}: not an answer to each request")
         return [results[identifier] for identifier in requests]
 
     def _request(self, method: str, parameters: list[Any]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Endpoint:
         if isinstance(answer.get("error"), dict):
             raise RpcError(method, answer["error"])
         if answer.get("id") != request["id"] or "result" not in answer:
-            raise NotAnAnswerError(f"{self._shown_url}: {method}: not an answer to this request")
+            raise NotAnAnswerError(f"{self.name}: {method}: not an answer to this request")
         return answer["result"]
 
     def _send(self, method: str, body: Any) -> Any:
@@ -160,9 +160,9 @@ class Endpoint:
             answer = json.loads(self._post(json.dumps(body).encode(), connected))
         except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed, or JSON too deep
             cause = str(error) or type(error).__name__
-            raise ChainUnavailable(f"{self._shown_url}: {method}: {cause}") from error
+            raise ChainUnavailable(f"{self.name}: {method}: {cause}") from error
         except ValueError as error:
-            raise NotAnAnswerError(f"{self._shown_url}: {method}: not a JSON answer") from error
+            raise NotAnAnswerError(f"{self.name}: {method}: not a JSON answer") from error
         if connected and method != _CHAIN_ID:
             self.confirm_chain()  # somebody else may answer over a new connection
         return answer
@@ -182,9 +182,7 @@ class Endpoint:
             for part in response.iter_bytes():
                 received += part
                 if len(received) > ANSWER_MAX_BYTES:
-                    raise AnswerTooLargeError(
-                        f"{self._shown_url}: answer above {ANSWER_MAX_BYTES} bytes"
-                    )
+                    raise AnswerTooLargeError(f"{self.name}: answer above {ANSWER_MAX_BYTES} bytes")
                 if time.monotonic() > deadline:
                     raise httpx.ReadTimeout("the answer came too slowly")
         # Some nodes send JSON-RPC errors with a 4xx; an error without such a body has no meaning.
@@ -198,8 +196,8 @@ class Endpoint:
 
     def unavailable(self, error: RpcError) -> ChainUnavailable:
         """The error as ours."""
-        return ChainUnavailable(f"{self._shown_url}: {error}")
+        return ChainUnavailable(f"{self.name}: {error}")
 
     def wrong(self, what: str) -> ChainUnavailable:
         """An answer that contradicts what was asked, or itself, as an error of ours."""
-        return ChainUnavailable(f"{self._shown_url} answered wrongly: {what}")
+        return ChainUnavailable(f"{self.name} answered wrongly: {what}")

@@ -1,18 +1,31 @@
 """What verification asks a chain, answered through a gateway. Needs no database and no server.
 
-Endpoints leave out events when they prune or lag. So what an event says is held against what the
-contracts' own state says; an endpoint that contradicts itself is not believed in either.
+Every question is answered as of one block, the newest when the first was asked. Endpoints leave out
+events when they prune or lag. So what an event says is held against what the contracts' own state
+says; an endpoint that contradicts itself is not believed in either.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 
-from engine.audit.chain import Anchoring, ChainSilent, Registration, Revocation, Spend
+from engine.audit.chain import Anchoring, ChainSilent, Lowering, Registration, Revocation, Spend
 from engine.chain import contracts
 from engine.chain.contracts import Event
-from engine.chain.gateway import CallReverted, ChainError, ChainGateway, Log
+from engine.chain.gateway import (
+    BlockHeader,
+    CallReverted,
+    ChainError,
+    ChainGateway,
+    ChainUnavailable,
+    Log,
+)
+from engine.grant import UNLIMITED, Grant
+from engine.policy.limits import Limits
+from engine.policy.money import AMOUNT_MAX_MICRO_USD
 
 Answer = TypeVar("Answer")
 
@@ -21,18 +34,46 @@ _SPENDS = {
     contracts.AUTHORIZATION_USED: "a payment authorization of",
 }
 _NOTHING = bytes(32)
+_REGISTRY = contracts.SESSION_REGISTRY
 
 
 class GatewayView:
-    """A `ChainView` over one gateway. It remembers nothing: each question goes to the chain."""
+    """A `ChainView` over one gateway, as of `block_number` or the newest block.
 
-    def __init__(self, gateway: ChainGateway) -> None:
+    It remembers nothing but that block: each question goes to the chain.
+    """
+
+    def __init__(
+        self,
+        gateway: ChainGateway,
+        *,
+        name: str = "the endpoint",
+        block_number: int | None = None,
+    ) -> None:
+        self.name = name
         self._gateway = gateway
+        self._block_number = block_number
+
+    def at(self, block_number: int) -> "GatewayView":
+        """The same endpoint as of another block."""
+        return GatewayView(self._gateway, name=self.name, block_number=block_number)
+
+    @cached_property
+    def header(self) -> BlockHeader:
+        """The block as of which it answers."""
+        if self._block_number is None:
+            return _ask(self._gateway.head)
+        return self._header(self._block_number)
 
     @property
     def chain_id(self) -> int:
         """See `ChainView`."""
         return _ask(lambda: self._gateway.chain_id)
+
+    @property
+    def block_number(self) -> int:
+        """See `ChainView`."""
+        return self.header.number
 
     def anchors_of(self, registry: str) -> str | None:
         """See `ChainView`."""
@@ -45,7 +86,7 @@ class GatewayView:
             return None
         consent = event.args["consent"]
         if consent >= len(contracts.CONSENT):
-            raise ChainSilent(f"the endpoint answers a consent of {consent}, which is none")
+            raise ChainSilent(f"{self.name} answers a consent of {consent}, which is none")
         return Registration(
             grant_hash=event.args["grantHash"],
             owner=event.args["owner"].lower(),
@@ -57,15 +98,51 @@ class GatewayView:
 
     def revocation(self, registry: str, token_id: bytes) -> Revocation | None:
         """See `ChainView`."""
-        event = self._session_event(registry, "SessionRevoked", token_id)
-        if event is None:
+        return self._end(self._session_event(registry, "SessionRevoked", token_id))
+
+    def lowerings(self, registry: str, token_id: bytes, grant: Grant) -> Sequence[Lowering]:
+        """See `ChainView`."""
+        events = self._events(_REGISTRY, registry, "LimitsLowered", token_id)
+        asked = int.from_bytes(token_id), grant.abi_tuple()
+        in_force = self._state(_REGISTRY, registry, "limitsOf", *asked)
+        told = [tuple(event.args["limits"].values()) for event in events]
+        if in_force != (told[-1] if told else tuple(grant.message()["limits"].values())):
+            raise self._contradiction("LimitsLowered")
+        found = []
+        for event, values in zip(events, told, strict=True):
+            number = event.log.block_number
+            time_s, tx_hash = self.block_time_s(number), event.log.tx_hash
+            found.append(Lowering(_limits(values), number, time_s, tx_hash))
+        return found
+
+    def workspace_closing(
+        self, registry: str, token_id: bytes, workspace: str
+    ) -> Revocation | None:
+        """See `ChainView`."""
+        name = keccak(text=workspace)
+        _, epoch, *_ = self._state(_REGISTRY, registry, "session", int.from_bytes(token_id))
+        if not epoch:
+            return None  # no such session is registered
+        topics = (contracts.event_topic(_REGISTRY, "WorkspaceClosed"), name, epoch.to_bytes(32))
+        event = self._only(self._decoded(_REGISTRY, registry, "WorkspaceClosed", topics))
+        newest, closed = self._state(_REGISTRY, registry, "workspace", name)
+        if (event is not None) != (closed or newest != epoch):
+            raise self._contradiction("WorkspaceClosed")
+        return self._end(event)
+
+    def accepts_signature(
+        self, wallet: str, digest: bytes, signature: bytes, block_number: int
+    ) -> bool | None:
+        """See `ChainView`. Whether an endpoint is silent or has pruned that state looks alike."""
+        asked = wallet, digest, signature
+        try:
+            return contracts.accepts_signature(self._gateway, *asked, block=block_number)
+        except ChainUnavailable:
             return None
-        number = event.log.block_number
-        return Revocation(number, self.block_time_s(number), event.log.tx_hash)
 
     def log_opened(self, anchors: str, log_id: bytes) -> bytes | None:
         """See `ChainView`."""
-        event = _only(self._events(contracts.ANCHOR_REGISTRY, anchors, "LogOpened", log_id))
+        event = self._only(self._events(contracts.ANCHOR_REGISTRY, anchors, "LogOpened", log_id))
         return None if event is None else event.args["salt"]
 
     def anchorings(self, anchors: str, log_id: bytes) -> Sequence[Anchoring]:
@@ -84,15 +161,12 @@ class GatewayView:
         sizes = [0, *(anchoring.size for anchoring in found)]
         newest = found[-1].root if found else _NOTHING
         if sizes != sorted(set(sizes)) or (sizes[-1], newest) != (size, root):
-            raise ChainSilent("the endpoint's events and state disagree on what is anchored")
+            raise self._contradiction("Anchored")
         return found
 
     def block_time_s(self, block_number: int) -> int:
         """See `ChainView`."""
-        header = _ask(lambda: self._gateway.block(block_number))
-        if header is None:
-            raise ChainSilent(f"block {block_number} is gone; ask again")
-        return header.timestamp_s
+        return self._header(block_number).timestamp_s
 
     def spends(self, address: str) -> Sequence[Spend]:
         """See `ChainView`: ERC-20 transfers, EIP-3009 authorizations, the account's nonce.
@@ -108,29 +182,39 @@ class GatewayView:
                 spend = Spend(what, log.tx_hash, log.address)
                 spends.setdefault((log.tx_hash, log.address), spend)
         found = list(spends.values())
-        if count := _ask(lambda: self._gateway.transaction_count(address)):
+        block = self.block_number
+        if count := _ask(lambda: self._gateway.transaction_count(address, block=block)):
             found.append(Spend(f"{count} transactions sent by the key itself", None))
         return found
 
     def _session_event(self, registry: str, name: str, token_id: bytes) -> Event | None:
-        contract = contracts.SESSION_REGISTRY
-        event = _only(self._events(contract, registry, name, token_id))
-        state = self._state(contract, registry, "session", int.from_bytes(token_id))
+        event = self._only(self._events(_REGISTRY, registry, name, token_id))
+        state = self._state(_REGISTRY, registry, "session", int.from_bytes(token_id))
         _, _, _, ends_s, _, revoked = state
         if (event is not None) != (revoked if name == "SessionRevoked" else ends_s != 0):
-            raise ChainSilent(f"the endpoint's events and state disagree on {name}")
+            raise self._contradiction(name)
         return event
 
+    def _end(self, event: Event | None) -> Revocation | None:
+        if event is None:
+            return None
+        number = event.log.block_number
+        return Revocation(number, self.block_time_s(number), event.log.tx_hash)
+
     def _state(self, contract: str, address: str, function: str, *args: Any) -> tuple[Any, ...]:
+        asked, block = (contract, address, function, *args), self.block_number
         try:
-            return tuple(
-                _ask(lambda: contracts.read(self._gateway, contract, address, function, *args))
-            )
+            return tuple(_ask(lambda: contracts.read(self._gateway, *asked, block=block)))
         except CallReverted as error:
             raise ChainSilent(f"{contract} at {address} refuses {function}") from error
 
     def _events(self, contract: str, address: str, name: str, subject: bytes) -> list[Event]:
         topics = (contracts.event_topic(contract, name), subject)
+        return self._decoded(contract, address, name, topics)
+
+    def _decoded(
+        self, contract: str, address: str, name: str, topics: tuple[bytes, ...]
+    ) -> list[Event]:
         events = []
         for log in self._logs((to_checksum_address(address).lower(),), topics):
             try:
@@ -138,26 +222,39 @@ class GatewayView:
             except Exception:  # noqa: BLE001 (the codec has many ways to refuse nonsense)
                 event = None
             if event is None:
-                raise ChainSilent(f"the endpoint answers a malformed {name} event")
+                raise ChainSilent(f"{self.name} answers a malformed {name} event")
             events.append(event)
         return events
 
     def _logs(self, addresses: Sequence[str] | None, topics: Any) -> list[Log]:
-        def ask() -> list[Log]:
-            # From the first block: a key can have been used before its session was registered.
-            head = self._gateway.head().number
-            return self._gateway.logs(
+        # From the first block: a key can have been used before its session was registered.
+        head = self.block_number
+        return _ask(
+            lambda: self._gateway.logs(
                 from_block=0, to_block=head, addresses=addresses, topics=topics
             )
+        )
 
-        return _ask(ask)
+    def _header(self, number: int) -> BlockHeader:
+        header = _ask(lambda: self._gateway.block(number))
+        if header is None:
+            raise ChainSilent(f"block {number} is gone; ask again")
+        return header
+
+    def _only(self, events: Sequence[Event]) -> Event | None:
+        """Each of these happens at most once on a chain; the contracts see to that."""
+        if len(events) > 1:
+            raise ChainSilent(f"{self.name} answers {len(events)} events {events[0].name} for one")
+        return events[0] if events else None
+
+    def _contradiction(self, name: str) -> ChainSilent:
+        return ChainSilent(f"events and state of {self.name} disagree on {name}")
 
 
-def _only(events: Sequence[Event]) -> Event | None:
-    """Each of these happens at most once on a chain; the contracts see to that."""
-    if len(events) > 1:
-        raise ChainSilent(f"the endpoint answers {len(events)} events {events[0].name} for one")
-    return events[0] if events else None
+def _limits(values: Sequence[int]) -> Limits:
+    """Limits as a contract has them; above any amount that can be paid they bind nothing."""
+    assert UNLIMITED > AMOUNT_MAX_MICRO_USD
+    return Limits(*(None if value > AMOUNT_MAX_MICRO_USD else value for value in values))
 
 
 def _ask(question: Callable[[], Answer]) -> Answer:

@@ -230,6 +230,7 @@ def _session(
             {
                 "grant": above.grant.to_json(),
                 "token_id": above.token_id.hex(),
+                "consent": above.consent,
                 "owner_signature": _hex(above.owner_signature),
             }
             for above in line

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from engine.audit.approvals import REQUIRED_MAX
 from engine.audit.canonical import encode
 from engine.audit.replay import LIVE_STATES, POLICY_VERSION_MAX
+from engine.chain.gateway import ChainGateway
 from engine.db.database import BUDGETS, Database
 from engine.db.tables import Session, table
 from engine.errors import Conflict, InvalidInput
@@ -23,6 +24,7 @@ from engine.identifiers import Identifiers
 from engine.ledger.budgets import changed, delegated
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import workspace_is_closed
+from engine.sessions.consent import check_consent
 from engine.sessions.creation import Identity, draw_identity, make_grant, write_session
 from engine.sessions.delegation import ancestors, as_child, check_narrower, has_children
 from engine.sessions.life import Life
@@ -74,7 +76,7 @@ class Sessions(Life):
         if required is not None and not 0 < required <= REQUIRED_MAX:
             raise InvalidInput("approvals_required", f"must be 1 to {REQUIRED_MAX}")
         if new.await_consent and new.owner is None:
-            raise InvalidInput("user_wallet", "must be an EVM address to consent by EIP-712")
+            raise InvalidInput("user_wallet", "must be an EVM address to consent")
         new = replace(new, conditions=in_order(new.conditions, "conditions"))
         identity = draw_identity(self._identifiers, self._vault)
         view = self._writer.call(
@@ -112,15 +114,27 @@ class Sessions(Life):
             rows = connection.execute(query).mappings().all()
             return [session_from_row(row) for row in rows], connection.execute(count).scalar_one()
 
-    def consent(self, workspace_id: str, session_id: str, signature: bytes) -> SessionView:
-        """Accept the owner's EIP-712 signature over the session's grant.
+    def consent(
+        self,
+        workspace_id: str,
+        session_id: str,
+        signature: bytes,
+        kind: str,
+        gateway: ChainGateway,
+    ) -> SessionView:
+        """Accept the owner's signature over the session's grant (`engine.audit.consent.KINDS`).
 
         Raises:
             InvalidInput: it is not the owner's signature over exactly this grant.
             Conflict: the session does not wait for consent.
+            ChainUnavailable: a wallet that is a contract cannot be asked.
         """
+        view = self.get(workspace_id, session_id)
+        if view.state == "awaiting_consent":  # the grant never changes, so this may be outside
+            check_consent(view, kind, signature, self.domain, gateway)
         return self._writer.call(
-            lambda batch: self._consent(batch, workspace_id, session_id, signature), session_id
+            lambda batch: self._consent(batch, workspace_id, session_id, signature, kind),
+            session_id,
         )
 
     def restrict(
@@ -231,32 +245,28 @@ class Sessions(Life):
         return self.read(batch, session_id)
 
     def _consent(
-        self, batch: Batch, workspace_id: str, session_id: str, signature: bytes
+        self, batch: Batch, workspace_id: str, session_id: str, signature: bytes, kind: str
     ) -> SessionView:
         view = self.read(batch, session_id, workspace_id)
-        if view.owner_signature == signature:
+        if (view.consent, view.owner_signature) == (kind, signature):
             return view
         if view.state != "awaiting_consent":
             raise Conflict(f"the session is {view.state}", code="consent_not_awaited")
-        try:
-            signer = view.grant.signer(signature, self.domain)
-        except ValueError as error:
-            raise InvalidInput("owner_signature", str(error)) from error
-        if signer != view.grant.owner:
-            raise InvalidInput(
-                "owner_signature", f"was made by {signer}, not by the owner {view.grant.owner}"
-            )
         batch.update(
             sa.update(_sessions)
             .where(_sessions.c.id == session_id)
-            .values(consent="eip712", owner_signature=signature)
+            .values(consent=kind, owner_signature=signature)
         )
         self._move(
             batch,
             view,
             _after_consent(view.mint_pkp),
             "session.consented",
-            {"owner": signer, "owner_signature": "0x" + signature.hex()},
+            {
+                "owner": view.grant.owner,
+                "consent": kind,
+                "owner_signature": "0x" + signature.hex(),
+            },
         )
         return self.read(batch, session_id)
 

@@ -374,5 +374,6 @@ def _forget(batch: Batch, session_id: str, action: str) -> None:
 
 def _call(view: SessionView, action: str) -> bytes:
     if action == "register":
-        return contracts.registering(view.grant, view.public_key, view.owner_signature)
+        signed = view.owner_signature, view.consent
+        return contracts.registering(view.grant, view.public_key, *signed)
     return contracts.revoking(view.grant, view.token_id)

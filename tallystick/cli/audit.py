@@ -1,7 +1,7 @@
 """`tallystick anchor`, `evidence` and `verify`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -10,6 +10,9 @@ from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_opera
 from tallystick.cli.output import console, print_json
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from engine.audit.chain import ChainView
     from engine.audit.verify import Report
 
 
@@ -68,42 +71,93 @@ def evidence(
 
 def verify(
     file: Annotated[Path, typer.Argument(help="An evidence file.")],
-    rpc: Annotated[str, typer.Option(help="URL of a JSON-RPC endpoint of the chain.")],
+    rpc: Annotated[
+        list[str],
+        typer.Option(help="URL of a JSON-RPC endpoint of the chain; several must agree."),
+    ],
     registry: Annotated[str, typer.Option(help="Address of the SessionRegistry.")],
+    anchors: Annotated[
+        str | None,
+        typer.Option(help="Address of the AnchorRegistry that the SessionRegistry must name."),
+    ] = None,
+    chain_id: Annotated[
+        int | None, typer.Option(help="The chain's id (EIP-155), which every endpoint must serve.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Where to write a report for people, as HTML.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify evidence against the chain, and nothing else.
 
     Exit status: 0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable.
     """
-    from engine.audit.verify import summary
-    from engine.audit.verify import verify as check
-    from engine.chain.gateway import ChainError
-    from engine.chain.json_rpc import JsonRpcChain
+    import contextlib
+
+    from engine.audit.statement import statement
+    from engine.audit.verify import examine
     from engine.errors import InvalidInput
-    from engine.evidence.chain_view import GatewayView
+
+    ours = _address("--registry", registry)
+    theirs = None if anchors is None else _address("--anchors", anchors)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InvalidInput("FILE", f"{file}: {error.strerror}") from error
+    with contextlib.ExitStack() as opened:
+        chain = _chain(rpc, opened)
+        found = examine(content, chain, registry=ours, anchors=theirs, chain_id=chain_id)
+    report = found.report
+    if html is not None or as_json:
+        said = statement(found)
+        if html is not None:
+            _write_html(html, said, file.name)
+        if as_json:
+            print_json(said)
+    if not as_json:
+        _print(report)
+    raise typer.Exit(report.verdict.value)
+
+
+def _address(option: str, value: str) -> str:
+    from engine.errors import InvalidInput
     from engine.policy.identifiers import IdentifierError, normalise_asset
 
     try:
-        address = normalise_asset(f"eip155:1/erc20:{registry}").rpartition(":")[2]
-        content = file.read_bytes()
+        return normalise_asset(f"eip155:1/erc20:{value}").rpartition(":")[2]
     except IdentifierError as error:
-        raise InvalidInput("--registry", f"{registry!r} is not an address") from error
+        raise InvalidInput(option, f"{value!r} is not an address") from error
+
+
+def _chain(urls: list[str], opened: "ExitStack") -> "ChainView":
+    """The view of one endpoint, or what several agree on; they are closed with `opened`."""
+    from engine.chain.gateway import ChainError
+    from engine.chain.json_rpc import JsonRpcChain
+    from engine.errors import InvalidInput
+    from engine.evidence.agreeing import AgreeingView
+    from engine.evidence.chain_view import GatewayView
+
+    views = []
+    for number, url in enumerate(urls, 1):
+        try:
+            gateway = JsonRpcChain(url)
+        except ChainError as error:
+            raise InvalidInput("--rpc", error.message) from error
+        opened.callback(gateway.close)
+        # Two can be of one host, with another path or key each, which is not to be shown.
+        name = gateway.name if len(urls) == 1 else f"endpoint {number} ({gateway.name})"
+        views.append(GatewayView(gateway, name=name))
+    return views[0] if len(views) == 1 else AgreeingView(views)
+
+
+def _write_html(path: Path, said: dict[str, Any], name: str) -> None:
+    from engine.errors import InvalidInput
+    from engine.evidence.html_report import render
+
+    try:
+        path.write_text(render(said, name), encoding="utf-8")
     except OSError as error:
-        raise InvalidInput("FILE", f"{file}: {error.strerror}") from error
-    try:
-        gateway = JsonRpcChain(rpc)
-    except ChainError as error:
-        raise InvalidInput("--rpc", error.message) from error
-    try:
-        report = check(content, GatewayView(gateway), registry=address)
-    finally:
-        gateway.close()
-    if as_json:
-        print_json(summary(report))
-    else:
-        _print(report)
-    raise typer.Exit(report.verdict.value)
+        raise InvalidInput("--html", f"{path}: {error.strerror}") from error
 
 
 def _print(report: "Report") -> None:

@@ -208,9 +208,14 @@ def test_what_is_unknown_has_no_receipt(chain: ChainUnderTest) -> None:
 
 def test_the_nonce_counts_transactions(chain: ChainUnderTest, poor: LocalAccount) -> None:
     sender = chain.rich.address.lower()
-    before = chain.gateway.transaction_count(sender, pending=True)
+    before, block = (
+        chain.gateway.transaction_count(sender, pending=True),
+        chain.gateway.head().number,
+    )
     chain.transact(to=NOBODY)
     assert chain.gateway.transaction_count(sender) == before + 1
+    assert chain.gateway.transaction_count(sender, block=block) == before
+    assert chain.gateway.transaction_count(sender, block=block + 1) == before + 1
     assert chain.gateway.transaction_count(sender, pending=True) == before + 1
     assert chain.gateway.transaction_count(poor.address.lower()) == 0
 

@@ -31,11 +31,15 @@ class Passkey:
         authenticator_data = (
             hashlib.sha256(b"localhost").digest() + USER_PRESENT_AND_VERIFIED + bytes(4)
         )
-        signed = authenticator_data + hashlib.sha256(client_data.encode()).digest()
-        r, s = decode_dss_signature(
-            self._key.sign(signed, ec.ECDSA(SHA256(), deterministic_signing=True))
-        )
-        s = min(s, ORDER - s)  # authenticators do not care, the registry does
+        r, s = self.raw(authenticator_data, client_data.encode())
         indexes = client_data.index('"challenge"'), client_data.index('"type"')
         parts = (r.to_bytes(32), s.to_bytes(32), *indexes, authenticator_data, client_data)
         return assertion(self.x, self.y, parts)
+
+    def raw(self, authenticator_data: bytes, client_data: bytes) -> tuple[int, int]:
+        """The bare signature of an assertion, with low s."""
+        signed = authenticator_data + hashlib.sha256(client_data).digest()
+        r, s = decode_dss_signature(
+            self._key.sign(signed, ec.ECDSA(SHA256(), deterministic_signing=True))
+        )
+        return r, min(s, ORDER - s)  # authenticators do not care, the registry does

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engine.audit import canonical
-from engine.audit.chain import Anchoring, Registration, Revocation, Spend
+from engine.audit.chain import Anchoring, Lowering, Registration, Revocation, Spend
 from engine.audit.checkpoint import Checkpoint, sign
 from engine.audit.disclosure import WITHHOLDABLE
 from engine.audit.evidence import render_evidence, seal_message
@@ -26,6 +26,7 @@ from engine.audit.verify import Report, verify
 from engine.clock import ManualClock, system_clock
 from engine.db.tables import Record, table
 from engine.evidence.chain_view import GatewayView
+from engine.grant import Grant
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.ledger.approving import asked_for, first_key, grant
@@ -47,6 +48,14 @@ class Snapshot:
     anchored: Mapping[tuple[str, bytes], Sequence[Anchoring]]
     times_s: Mapping[int, int]
     moved: Mapping[str, Sequence[Spend]] = field(default_factory=dict)
+    lowered: Mapping[tuple[str, bytes], Sequence[Lowering]] = field(default_factory=dict)
+    closings: Mapping[tuple[str, str], Revocation] = field(default_factory=dict)
+    wallets: Mapping[tuple[str, bytes], bool] = field(default_factory=dict)
+    """What wallets that are contracts say to a signature."""
+
+    @property
+    def block_number(self) -> int:
+        return max(self.times_s)
 
     def anchors_of(self, registry: str) -> str | None:
         return self.anchor_registries.get(registry)
@@ -56,6 +65,19 @@ class Snapshot:
 
     def revocation(self, registry: str, token_id: bytes) -> Revocation | None:
         return self.revocations.get((registry, token_id))
+
+    def lowerings(self, registry: str, token_id: bytes, grant: Grant) -> Sequence[Lowering]:
+        return self.lowered.get((registry, token_id), ())
+
+    def workspace_closing(
+        self, registry: str, token_id: bytes, workspace: str
+    ) -> Revocation | None:
+        return self.closings.get((registry, workspace))
+
+    def accepts_signature(
+        self, wallet: str, digest: bytes, signature: bytes, block_number: int
+    ) -> bool | None:
+        return self.wallets.get((wallet, signature))
 
     def log_opened(self, anchors: str, log_id: bytes) -> bytes | None:
         return self.salts.get((anchors, log_id))

@@ -237,3 +237,104 @@ def test_the_pure_parts_load_nothing_that_does_input_or_output() -> None:
     loaded = set(done.stdout.split())
     assert "engine.audit.replay" in loaded
     assert sorted(name for name in IMPURE if name in loaded) == []
+
+
+# Several endpoints, and what else an auditor can insist on.
+
+
+def test_endpoints_that_agree_are_all_asked(auditor: Auditor) -> None:
+    done = auditor.run(auditor.verified, "--rpc", auditor.rpc)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "VERIFIED"
+
+
+def test_an_endpoint_that_does_not_answer_is_named_without_its_secrets(auditor: Auditor) -> None:
+    done = auditor.run(auditor.verified, "--rpc", "http://user:word@127.0.0.1:9/key?secret=1")
+    assert done.returncode == 4
+    assert "endpoint 2 (http://127.0.0.1:9)" in done.stdout
+    assert [secret for secret in ("word", "key?", "secret") if secret in done.stdout] == []
+
+
+def test_the_anchor_registry_and_the_chain_can_be_insisted_on(auditor: Auditor) -> None:
+    document = read(auditor.verified)
+    anchors, chain_id = document["chain"]["anchors"], document["chain"]["chain_id"]
+    done = auditor.run(auditor.verified, "--anchors", anchors, "--chain-id", chain_id)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = auditor.run(auditor.verified, "--anchors", "0x" + "AB" * 20)
+    assert done.returncode == 4
+    said = f"names the anchor registry {anchors}, not yours (--anchors)"
+    assert said in done.stdout.splitlines()[-1]
+    done = auditor.run(auditor.verified, "--chain-id", "1")
+    assert done.returncode == 4
+    assert f"serves chain {chain_id}, not 1 (--chain-id)" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "options", [("--anchors", "0x1"), ("--chain-id", "x"), ("--html", "missing/report.html")]
+)
+def test_an_option_that_cannot_be_used_is_named(auditor: Auditor, options: tuple[str, str]) -> None:
+    done = auditor.run(auditor.verified, *options)
+    assert done.returncode not in (0, 1, 3, 4, 5)
+    assert options[0] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_report_for_people_is_written_beside_the_verdict(auditor: Auditor) -> None:
+    path = auditor.directory / "report.html"
+    done = auditor.run(auditor.verified, "--html", str(path))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "VERIFIED")
+    first = path.read_text()
+    assert first.startswith("<!doctype html>")
+    assert "evidence.json" in first
+    auditor.run(auditor.verified, "--html", str(path), "--json")
+    assert path.read_text() == first  # it tells no time but the file's and the chain's
+
+
+def test_json_retells_what_the_checks_vouch_for(auditor: Auditor) -> None:
+    answer = json.loads(auditor.run(auditor.pending, "--json").stdout)
+    document = read(auditor.pending)
+    assert answer["session"]["owner"] == document["session"]["grant"]["owner"]
+    assert answer["history"]["session_id"] == document["session"]["id"]
+    payments = answer["history"]["payments"]
+    assert [payment["anchored"] for payment in payments] == [True, False]
+    assert answer["history"]["records"] == {"anchored": 5, "not_anchored": 2}
+    assert answer["history"]["totals"]["captured_micro_usd"] == 10_000_000
+
+
+# The same command, where connecting to anything but the endpoint is an error.
+ALONE = """
+import sys
+from urllib.parse import urlsplit
+allowed = [urlsplit(sys.argv[at + 1]).port for at, a in enumerate(sys.argv) if a == "--rpc"]
+connected = []
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.sendto"):
+        connected.append(arguments[1])
+        if arguments[1][0] != "127.0.0.1" or arguments[1][1] not in allowed:
+            raise AssertionError(f"connects to {arguments[1]}")
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        if arguments[0] != "127.0.0.1":
+            raise AssertionError(f"looks up {arguments[0]}")
+    elif event in ("subprocess.Popen", "os.system", "os.posix_spawn", "os.fork"):
+        raise AssertionError(f"runs {arguments}")
+sys.addaudithook(watch)
+from tallystick.cli import main
+try:
+    main()
+finally:
+    print(len(connected), "connections", file=sys.stderr)
+"""
+
+
+def test_it_connects_to_its_endpoint_and_to_nothing_else(auditor: Auditor) -> None:
+    done = auditor.run(auditor.verified, command=(sys.executable, "-c", ALONE))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "VERIFIED")
+    assert done.stderr == "1 connections\n"
+
+
+def test_a_connection_to_anything_else_would_be_heard(auditor: Auditor) -> None:
+    elsewhere = "import socket; socket.create_connection(('127.0.0.2', 9)); main()"
+    planted = ALONE.replace("    main()", f"    {elsewhere}")
+    done = auditor.run(auditor.verified, command=(sys.executable, "-c", planted))
+    assert done.returncode == 1
+    assert "looks up 127.0.0.2" in done.stderr

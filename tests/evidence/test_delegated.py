@@ -74,7 +74,7 @@ def test_it_is_verified_and_says_whose_signature_stands_behind_it(told: Line) ->
     report = told.check(told.file)
     assert report.verdict is Verdict.VERIFIED, report.reason
     owner = told.world.owner.address.lower()
-    assert consent(report) == f"delegated from a grant that {owner} signed (EIP-712)"
+    assert consent(report) == f"delegated from a grant signed by {owner} (EIP-712)"
     session = told.document["session"]
     assert session["consent"] == "delegated"
     above = [ancestor["grant"] for ancestor in session["ancestors"]]

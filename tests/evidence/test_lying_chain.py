@@ -124,7 +124,7 @@ def about(event: str, change: Callable[[list[Log]], list[Log]]) -> Callable[...,
     def lie(name: str, arguments: tuple[Any, ...], answer: Any) -> Any:
         if name != "logs":
             return answer
-        topics = next(a for a in arguments if isinstance(a, tuple) and len(a) == 2)
+        topics = arguments[-1]
         return change(answer) if event == "all" or topics[0] == EVENTS[event] else answer
 
     return lie

@@ -10,9 +10,12 @@ from tests.evidence.story import Snapshot, Story, story
 
 QUESTIONS = (
     "chain_id",
+    "block_number",
     "anchors_of",
     "registration",
     "revocation",
+    "lowerings",
+    "workspace_closing",
     "log_opened",
     "anchorings",
     "block_time_s",
@@ -29,9 +32,9 @@ class Counting:
         self._silent = silent
 
     def __getattr__(self, name: str) -> Any:
-        if name == "chain_id":
+        if name in ("chain_id", "block_number"):
             self._ask(name)
-            return self._chain.chain_id
+            return getattr(self._chain, name)
 
         def answer(*arguments: Any) -> Any:
             self._ask(name)

@@ -55,7 +55,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "metadata": {"a": 1},
     },
     RESTRICT: {"restrictions": ["never merchant casino"]},
-    CONSENT: {"owner_signature": "0x" + "11" * 65},
+    CONSENT: {"consent": "eip712", "owner_signature": "0x" + "11" * 65},
     SMART: {
         "amount_usd": 1,
         "session_token": "",

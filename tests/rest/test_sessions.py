@@ -8,9 +8,13 @@ from typing import Any
 import httpx
 import pytest
 from eth_account import Account
+from eth_account.messages import encode_typed_data
+from eth_utils.crypto import keccak
 
+from engine.audit.consent import SIGNATURE_BYTES_MAX, passkey_owner
 from engine.clock import ManualClock, system_clock
 from engine.policy.limits import DAY_MS
+from tests.contracts.passkey import Passkey
 from tests.rest.hostile import NOT_AMOUNTS, ZEROS
 from tests.rest.served import NO_LIMITS, SESSIONS, Served, refused
 
@@ -306,6 +310,33 @@ def test_only_the_owners_signature_is_consent(api: Served) -> None:
         answer = api.post(path, {"owner_signature": malformed})
         refused(answer, 422, "invalid_parameter", "owner_signature")
     assert api.get(path.removesuffix("/consent")).json()["status"] == "awaiting_consent"
+
+
+def test_an_owner_without_a_wallet_consents_with_a_passkey(api: Served) -> None:
+    passkey = Passkey(0x9A55)
+    owner = passkey_owner(passkey.x.to_bytes(32), passkey.y.to_bytes(32))
+    session = create(api, user_wallet=owner, mint_pkp=True, await_consent=True)
+    message = encode_typed_data(full_message=session["typed_data"])
+    digest = keccak(b"\x19" + message.version + message.header + message.body)
+    body = {"consent": "passkey", "owner_signature": "0x" + passkey.sign(digest).hex()}
+    path = f"{SESSIONS}/{session['id']}/consent"
+    other = body | {"owner_signature": "0x" + passkey.sign(bytes(32)).hex()}
+    refused(api.post(path, other), 422, "invalid_parameter", "owner_signature")
+    by_wallet = body | {"consent": "eip712"}
+    refused(api.post(path, by_wallet), 422, "invalid_parameter", "owner_signature")
+    for _ in range(2):
+        assert api.post(path, body).json()["consent"] == "passkey"
+    assert api.get(path.removesuffix("/consent")).json()["is_active"] is True
+
+
+def test_a_kind_of_consent_that_is_none_is_refused(api: Served) -> None:
+    session = awaiting(api)
+    path = f"{SESSIONS}/{session['id']}/consent"
+    for kind in ("none", "delegated", "EIP712", None, 1):
+        body = sign(api.world.owner, session) | {"consent": kind}
+        refused(api.post(path, body), 422, "invalid_parameter", "consent")
+    too_long = {"consent": "erc1271", "owner_signature": "0x" + "00" * (SIGNATURE_BYTES_MAX + 1)}
+    refused(api.post(path, too_long), 422, "invalid_parameter", "owner_signature")
 
 
 def test_consent_that_nobody_waits_for_is_a_conflict(api: Served) -> None:

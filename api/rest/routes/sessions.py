@@ -122,13 +122,22 @@ async def create_child(
 async def consent(
     session_id: str, body: Consent, engine: EngineOf, caller: OperatorOf
 ) -> SessionAnswer:
-    """The signature is over the `typed_data` of the created session (EIP-712)."""
+    """The signature is over the `typed_data` of the created session, or over its EIP-712 digest.
+
+    It is checked here and again by the registry: for `erc1271` by asking the owner, a contract.
+    """
     signature = bytes.fromhex(body.owner_signature[2:])
 
     def wait() -> SessionAnswer:
         return _shown(
             engine,
-            engine.consent(caller.workspace_id, session_id, signature, wait_s=REGISTRATION_WAIT_S),
+            engine.consent(
+                caller.workspace_id,
+                session_id,
+                signature,
+                kind=body.consent,
+                wait_s=REGISTRATION_WAIT_S,
+            ),
         )
 
     return await to_thread.run_sync(wait, limiter=_WAITING)

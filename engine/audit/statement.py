@@ -1,0 +1,197 @@
+"""What an examined file says of one session, as plain facts: the JSON of `tallystick verify`.
+
+Only what was verified is retold. What a failed check would have had to vouch for is null, so that a
+forged file cannot put its story under the name of this command. Times are milliseconds, amounts
+micro-USD, hashes and keys lower-case hexadecimal with 0x; a limit that is null is not there.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.audit.chain import Revocation
+from engine.audit.evidence import NOT_PROVEN, Evidence
+from engine.audit.examination import Examination, Found, records_of
+from engine.audit.report import Verdict, summary
+from engine.policy.limits import Limits
+
+WINDOWS = ("per_day", "per_week", "per_month")
+_LIMITS = ("per_transaction", *WINDOWS, "approval_above")
+_GRANTED = ("format", "seal", "chain", "registration", "consent", "log")
+_RECORDED = (*_GRANTED, "anchor", "inclusion", "sequence", "replay", "life")
+_VOUCHES = (Verdict.VERIFIED, Verdict.PENDING)
+
+
+def statement(found: Examination) -> dict[str, Any]:
+    """The verdict, its checks, and the facts that they vouch for, as JSON."""
+    good = {check.name for check in found.report.checks if check.verdict in _VOUCHES}
+    evidence = found.evidence
+    said: dict[str, Any] = {
+        **summary(found.report),
+        "session": None,
+        "chain": None,
+        "history": None,
+        "not_proven": list(NOT_PROVEN),
+    }
+    if evidence is not None and good.issuperset(_GRANTED):
+        said["session"] = _session(evidence, found.found)
+        said["chain"] = _chain(evidence, found.found)
+    if evidence is not None and good.issuperset(_RECORDED):
+        said["history"] = _history(evidence)
+    return said
+
+
+def _session(evidence: Evidence, found: Found) -> dict[str, Any]:
+    """Who may do what; every word of it is under the grant hash that the chain holds."""
+    grant = evidence.grant
+    limits = _limits(grant.limits)
+    return {
+        "workspace": grant.workspace,
+        "agent_id": grant.agent_id,
+        "owner": grant.owner,
+        "consent": evidence.consent,
+        "session_key": grant.session_key,
+        "token_id": _hex(evidence.token_id),
+        "grant_hash": _hex(evidence.grant_hash),
+        "delegated_from": [_hex(above.grant.hash()) for above in evidence.ancestors],
+        "valid_from_ms": grant.valid_from_s * 1000,
+        "valid_until_ms": grant.valid_until_s * 1000,
+        "limits_micro_usd": limits,
+        "permissions": list(grant.permissions),
+        "merchants": list(grant.merchants),
+        "tokens": list(grant.tokens),
+        "chains": list(grant.chains),
+        "conditions": list(grant.conditions),
+        "limits_lowered": [
+            {
+                "block_number": lowering.block_number,
+                "time_ms": lowering.block_time_s * 1000,
+                "tx_hash": _hex(lowering.tx_hash),
+                "limits_micro_usd": _limits(lowering.limits),
+            }
+            for lowering in found.lowerings
+        ],
+    }
+
+
+def _chain(evidence: Evidence, found: Found) -> dict[str, Any]:
+    registration = found.registration
+    assert registration is not None, "the registration was verified"
+    return {
+        "chain_id": str(evidence.chain_id),
+        "as_of_block": found.block_number,
+        "registry": evidence.registry,
+        "anchor_registry": evidence.anchors,
+        "log_id": _hex(evidence.log_id),
+        "log_origin": evidence.log_origin,
+        "registered": {
+            "block_number": registration.block_number,
+            "tx_hash": _hex(registration.tx_hash),
+        },
+        "revoked": _end(found.revocation),
+        "workspace_closed": _end(found.closing),
+        "anchors": [
+            {
+                "size": anchoring.size,
+                "root": _hex(anchoring.root),
+                "block_number": anchoring.block_number,
+            }
+            for anchoring in found.anchorings
+        ],
+    }
+
+
+def _end(end: Revocation | None) -> dict[str, Any] | None:
+    if end is None:
+        return None
+    return {
+        "block_number": end.block_number,
+        "time_ms": end.block_time_s * 1000,
+        "tx_hash": _hex(end.tx_hash),
+    }
+
+
+def _history(evidence: Evidence) -> dict[str, Any]:
+    """What happened: the life of the session, its approvals, its payments and their sums."""
+    life: list[dict[str, Any]] = []
+    approvals: list[dict[str, Any]] = []
+    payments: dict[str, dict[str, Any]] = {}
+    peaks = dict.fromkeys(WINDOWS, 0)
+    anchored = len(evidence.records)
+    entries = (*evidence.records, *evidence.tail)
+    for place, (record, entry) in enumerate(zip(records_of(evidence), entries, strict=True)):
+        body = record.body
+        told = {
+            "record": record.seq,
+            "log_index": entry.index,
+            "anchored": place < anchored,
+            "time_ms": record.time_ms,
+        }
+        if record.kind == "payment.decided":
+            payments[body["payment"]] = told | _decided(body)
+            if body["decision"]["allowed"]:
+                asked = body["decision"]["evidence"]
+                for window, used in zip(WINDOWS, asked["used"], strict=True):
+                    peaks[window] = max(peaks[window], used + asked["requested"])
+        elif record.kind.startswith("payment."):
+            payments[body["payment"]] |= {
+                "state": record.kind.removeprefix("payment."),
+                "captured_micro_usd": body["captured_micro_usd"],
+                "ended_ms": record.time_ms,
+                "ended_by_record": record.seq,
+                "ended_anchored": place < anchored,
+            }
+        elif record.kind.startswith("approval."):
+            named = {"what": record.kind, "approval": body["approval"], "key": body.get("key")}
+            approvals.append(told | named)
+        else:
+            life.append(told | {"what": record.kind, "state": body.get("state")})
+    listed = list(payments.values())
+    allowed = [payment for payment in listed if payment["allowed"]]
+    captured = sum(payment["captured_micro_usd"] for payment in allowed)
+    held = sum(p["amount_micro_usd"] for p in allowed if p["state"] == "held")
+    return {
+        "session_id": evidence.session_id,
+        "type": evidence.session_type,
+        "label": evidence.label,
+        "records": {"anchored": anchored, "not_anchored": len(evidence.tail)},
+        "totals": {
+            "decisions": len(listed),
+            "allowed": len(allowed),
+            "denied": len(listed) - len(allowed),
+            "captured_micro_usd": captured,
+            "held_micro_usd": held,
+        },
+        "largest_sum_micro_usd": peaks,
+        "life": life,
+        "approvals": approvals,
+        "payments": listed,
+    }
+
+
+def _decided(body: Mapping[str, Any]) -> dict[str, Any]:
+    request, decision = body["request"], body["decision"]
+    allowed: bool = decision["allowed"]
+    return {
+        "payment": body["payment"],
+        "amount_micro_usd": request["amount_micro_usd"],
+        "merchant": request.get("merchant"),
+        "token": request["token"],
+        "permission": request["permission"],
+        "allowed": allowed,
+        "code": decision["code"],
+        "reason": decision["reason"],
+        "approval": body["approval"],
+        "state": "held" if allowed else "denied",
+        "captured_micro_usd": 0,
+        "ended_ms": None,
+        "ended_by_record": None,
+        "ended_anchored": None,
+    }
+
+
+def _limits(limits: Limits) -> dict[str, int | None]:
+    return {name: getattr(limits, name) for name in _LIMITS}
+
+
+def _hex(value: bytes) -> str:
+    return "0x" + value.hex()
