@@ -6,7 +6,7 @@ What is stored is therefore a function of the canonical chain alone.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -78,7 +78,8 @@ class Indexer:
             return tip
         logs = self._gateway.logs(from_block=first, to_block=last, addresses=tuple(self._sources))
         headers = self._headers(ancestor, first, last, logs)
-        events = [event for log in logs if (event := self._decode(log)) is not None]
+        decoded = (event_row(self._sources[log.address], log) for log in logs)
+        events = [event for event in decoded if event is not None]
         self._writer.call(lambda batch: self._store(batch, ancestor, headers, events, headers[-1]))
         return headers[-1]
 
@@ -119,21 +120,6 @@ class Indexer:
                 raise ChainUnavailable(f"an event of block {log.block_number} is of another block")
         return list(headers.values())
 
-    def _decode(self, log: Log) -> dict[str, Any] | None:
-        event = contracts.decode_log(self._sources[log.address], log)
-        if event is None or event.name not in _SUBJECTS:
-            return None
-        subject = event.args[_SUBJECTS[event.name]]
-        return {
-            "block_number": log.block_number,
-            "log_index": log.log_index,
-            "block_hash": log.block_hash,
-            "tx_hash": log.tx_hash,
-            "name": event.name,
-            "subject": subject if isinstance(subject, bytes) else subject.to_bytes(32),
-            "args_json": json.dumps(_plain(event.args), sort_keys=True),
-        }
-
     def _store(
         self,
         batch: Batch,
@@ -169,6 +155,34 @@ class Indexer:
         if headers:
             batch.update(sa.delete(_blocks).where(_blocks.c.number < tip.number - REORG_DEPTH_MAX))
         self._on_change(batch, tip, subjects)
+
+
+def event_row(contract: str, log: Log) -> dict[str, Any] | None:
+    """The row that is kept of an event of one of our contracts; None if it is not kept."""
+    event = contracts.decode_log(contract, log)
+    if event is None or event.name not in _SUBJECTS:
+        return None
+    return {
+        "block_number": log.block_number,
+        "log_index": log.log_index,
+        "block_hash": log.block_hash,
+        "tx_hash": log.tx_hash,
+        "name": event.name,
+        "subject": subject_of(event.name, event.args),
+        "args_json": json.dumps(_plain(event.args), sort_keys=True),
+    }
+
+
+def subject_of(name: str, args: Mapping[str, Any]) -> bytes:
+    """Whom an event is about, 32 bytes, by its arguments as they are decoded or kept in a row.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: it is no such event.
+    """
+    subject = args[_SUBJECTS[name]]
+    if isinstance(subject, str) and subject.startswith("0x"):
+        subject = bytes.fromhex(subject[2:])
+    return subject if isinstance(subject, bytes) else int(subject).to_bytes(32)
 
 
 def _plain(value: Any) -> Any:
