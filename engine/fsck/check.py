@@ -90,7 +90,8 @@ def check(
     """
     try:
         anchored = None if chain is None else _anchored(store, chain)
-        report, settling = _check(store, chain, anchored)
+        with snapshot(store) as connection:
+            report, settling = examine(connection, chain=chain, anchored=anchored)
         if settling:
             time.sleep(patience_s)
             still = _settling(store, chain)
@@ -117,25 +118,31 @@ def _anchored(store: Path | str, chain: Chain) -> Sequence[Anchoring]:
     return view.anchorings(anchors, installation.log_id)
 
 
-def _check(
-    store: Path | str, chain: Chain | None, anchored: Sequence[Anchoring] | None
+def examine(
+    connection: sa.Connection,
+    *,
+    chain: Chain | None = None,
+    anchored: Sequence[Anchoring] | None = None,
 ) -> tuple[Report, list[Finding]]:
+    """Check what a connection sees; returns apart what a running server may be about to mend.
+
+    `anchored` is what `chain` holds of the log, asked before the connection's state was taken.
+    """
     findings, settling = Findings(), Findings()
-    with snapshot(store) as connection:
-        _check_schema(connection, findings)
-        installation = check_installation(connection, findings)
-        records = check_batches(connection, findings)
-        sizes = signed_sizes(connection) | {each.size for each in anchored or ()}
-        size, roots = check_places(connection, findings, sizes)
-        check_checkpoints(connection, findings, installation, roots)
-        _check_owned(connection, findings, installation)
-        check_transactions(connection, findings, installation)
-        check_anchors(connection, findings, installation, roots)
-        check_blocks(connection, findings)
-        if chain is not None and anchored is not None:
-            _check_named(findings, installation, chain)
-            _check_anchored(findings, anchored, size, roots)
-        _look(connection, settling, installation, roots, chain)
+    _check_schema(connection, findings)
+    installation = check_installation(connection, findings)
+    records = check_batches(connection, findings)
+    sizes = signed_sizes(connection) | {each.size for each in anchored or ()}
+    size, roots = check_places(connection, findings, sizes)
+    check_checkpoints(connection, findings, installation, roots)
+    _check_owned(connection, findings, installation)
+    check_transactions(connection, findings, installation)
+    check_anchors(connection, findings, installation, roots)
+    check_blocks(connection, findings)
+    if chain is not None and anchored is not None:
+        _check_named(findings, installation, chain)
+        _check_anchored(findings, anchored, size, roots)
+    _look(connection, settling, installation, roots, chain)
     report = Report(
         tuple(findings), findings.more, records, size, None if anchored is None else len(anchored)
     )

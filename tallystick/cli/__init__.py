@@ -1,8 +1,9 @@
 """The `tallystick` command. Heavy libraries are imported by the commands that need them.
 
 Exit status: 0 done, 1 refused or failed, 2 wrong usage, 6 denied by the policy; `verify` has its
-own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable). Any command: 70 a defect of
-ours or of the machine, 130 interrupted, 141 nobody reads the output any more.
+own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable) and so has `fsck` (0 clean,
+1 something was found, 4 cannot be read). Any command: 70 a defect of ours or of the machine, 130
+interrupted, 141 nobody reads the output any more.
 """
 
 import contextlib
@@ -15,7 +16,16 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from tallystick.cli import approvals, audit, budgets, explanations, payments, server, sessions
+from tallystick.cli import (
+    approvals,
+    audit,
+    budgets,
+    explanations,
+    fsck,
+    payments,
+    server,
+    sessions,
+)
 from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
 
 READER_GONE_EXIT_CODE = 141
@@ -53,6 +63,7 @@ app.add_typer(payments.app, name="payments", help="List and show payments.")
 explanations.add_to(app)
 app.add_typer(approvals.app, name="approvals", help="List, show, grant and deny approvals.")
 audit.add_to(app)
+fsck.add_to(app)
 
 
 def main() -> None:
