@@ -179,9 +179,9 @@ class _Bookkeeper:
     def keep(self, findings: Findings) -> None:
         """Follow everything, and enter it where it counts."""
         for row in self._rows():
-            while self._to_found and self._to_found[-1].of.record <= row["id"]:
-                self._found(self._to_found.pop())
             try:
+                while self._to_found and self._to_found[-1].of.record <= row["id"]:
+                    self._found(self._to_found.pop())
                 self._follow(_decode(row["body"]), row["memo_json"])
             except DAMAGE as error:
                 findings.add(
@@ -280,4 +280,8 @@ class _Bookkeeper:
 
 
 def _captures(memo_json: str | None) -> bool:
-    return memo_json is not None and _decode(memo_json).get("capture") is True
+    """Whether a payment was to be captured at once; what is no memo was found elsewhere."""
+    try:
+        return memo_json is not None and _decode(memo_json)["capture"] is True
+    except DAMAGE:
+        return False

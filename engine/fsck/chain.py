@@ -6,12 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from engine.chain import contracts
 from engine.chain.gateway import ChainGateway
 from engine.chain.indexer import BLOCKS_PER_READ_MAX, event_row, subject_of
 from engine.db.tables import ChainBlock, ChainEvent, table
 from engine.fsck.finding import Findings, Row, stored
-from engine.fsck.installation import Installation
 from engine.fsck.streams import DAMAGE
 
 _blocks = table(ChainBlock)
@@ -79,9 +77,14 @@ def check_session(
         return
     name = f"{registered['block_number']}/{registered['log_index']}"
     told = registration or {}
+    try:
+        grant_hash = json.loads(registered["args_json"])["grantHash"]
+    except DAMAGE:
+        return  # `check_blocks` names it
+    tx_hash = registered["tx_hash"]
     found = {
-        "tx_hash": "0x" + bytes(registered["tx_hash"]).hex(),
-        "args_json": json.loads(registered["args_json"])["grantHash"],
+        "tx_hash": "0x" + tx_hash.hex() if isinstance(tx_hash, bytes) else tx_hash,
+        "args_json": grant_hash,
     }
     wanted = {"tx_hash": told.get("tx_hash"), "args_json": told.get("grant_hash")}
     findings.compare("chain_events", name, wanted, found, by=f"the records of {session['id']}")
@@ -90,10 +93,13 @@ def check_session(
 def check_index(
     connection: sa.Connection,
     findings: Findings,
-    installation: Installation,
     gateway: ChainGateway,
+    sources: Mapping[str, str],
+    start_block: int,
 ) -> None:
     """What was read is what the chain answers now. A running server may be behind by a moment.
+
+    `sources` says which contract is at each address, `start_block` from which block on it was read.
 
     Raises:
         ChainError: the chain does not answer.
@@ -119,11 +125,7 @@ def check_index(
         (row["block_number"], row["log_index"]): row
         for row in connection.execute(sa.select(*stored(_events))).mappings()
     }
-    sources = {
-        installation.registry: contracts.SESSION_REGISTRY,
-        installation.anchors: contracts.ANCHOR_REGISTRY,
-    }
-    for first in range(installation.start_block, tip + 1, BLOCKS_PER_READ_MAX):
+    for first in range(start_block, tip + 1, BLOCKS_PER_READ_MAX):
         last = min(tip, first + BLOCKS_PER_READ_MAX - 1)
         for log in gateway.logs(from_block=first, to_block=last, addresses=tuple(sources)):
             wanted = event_row(sources[log.address], log)

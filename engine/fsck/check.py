@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from engine.audit.chain import Anchoring, ChainSilent
+from engine.chain import contracts
 from engine.chain.gateway import ChainError, ChainGateway
 from engine.db import tables
 from engine.evidence.chain_view import GatewayView
@@ -115,7 +116,7 @@ def _anchored(store: Path | str, chain: Chain) -> Sequence[Anchoring]:
     anchors = view.anchors_of(chain.registry)
     if anchors is None:
         raise CannotRead(f"there is no SessionRegistry at {chain.registry} on this chain")
-    return view.anchorings(anchors, installation.log_id)
+    return view.anchorings(anchors, installation.log_id) if installation.log_id else ()
 
 
 def examine(
@@ -167,7 +168,14 @@ def _look(
 ) -> None:
     check_mined(connection, findings, installation, roots)
     if chain is not None:
-        check_index(connection, findings, installation, chain.gateway)
+        check_index(connection, findings, chain.gateway, sources(chain), installation.start_block)
+
+
+def sources(chain: Chain) -> dict[str, str]:
+    """Which contract is where, by the registry that the caller knows."""
+    anchors = GatewayView(chain.gateway).anchors_of(chain.registry)
+    found = {chain.registry: contracts.SESSION_REGISTRY}
+    return found if anchors is None else {**found, anchors: contracts.ANCHOR_REGISTRY}
 
 
 def _check_schema(connection: sa.Connection, findings: Findings) -> None:

@@ -221,8 +221,7 @@ def check_checkpoints(
 def _wrong(note: str, installation: Installation, size: int, root: bytes) -> str | None:
     try:
         signed = open_note(note, installation.verifier_key)
+        expected = Checkpoint(installation.origin, size, root)
     except NoteError as error:
         return str(error)
-    if signed != Checkpoint(installation.origin, size, root):
-        return "it is signed for another size, root or log"
-    return None
+    return None if signed == expected else "it is signed for another size, root or log"

@@ -4,30 +4,28 @@ it is found, and the finding names what was changed, unless it is declared that 
 
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
+from engine.fsck.check import check
 from engine.fsck.finding import Finding
 from engine.fsck.unchecked import NOTHING_CHECKS, NOTHING_MISSES, ONLY_THE_CHAIN_CHECKS
 from tests.fsck.conftest import Told
-from tests.fsck.copies import Copy, others, update
+from tests.fsck.copies import Copy, Row, copy_of, delete, insert, others, update
 
 TABLES = {name: SQLModel.metadata.tables[name] for name in sorted(SQLModel.metadata.tables)}
 EMPTY = {"stream_heads"}
 """Tables that a single writer has no need of."""
+FILLED = [name for name in TABLES if name not in EMPTY]
 OF_THE_CHAIN = ("chain_blocks", "chain_events", "meta")
-
-Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def copy(told: Told, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     """Examined alone."""
-    opened = Copy(told.file, tmp_path_factory.mktemp("copy"))
+    opened = Copy(copy_of(told.file, tmp_path_factory.mktemp("copy")))
     yield opened
     opened.close()
 
@@ -35,7 +33,8 @@ def copy(told: Told, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]
 @pytest.fixture(scope="module")
 def with_chain(told: Told, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     """Examined with the chain."""
-    opened = Copy(told.file, tmp_path_factory.mktemp("chained"), told.chain, told.anchored)
+    engine = copy_of(told.file, tmp_path_factory.mktemp("chained"))
+    opened = Copy(engine, told.chain, told.anchored)
     yield opened
     opened.close()
 
@@ -50,19 +49,18 @@ def names(found: list[Finding], of: sa.Table, rows: list[Row], column: str = "")
     )
 
 
-def unnoticed_cells(copy: Copy, of: sa.Table) -> dict[str, list[str]]:
+def unnoticed(copy: Copy, of: sa.Table, rows: list[Row]) -> dict[str, list[str]]:
     """The changes of one cell that are not found, by column.
 
     In the first row every value is tried, in the others one that the database takes.
     """
     missed: dict[str, list[str]] = {}
-    rows = copy.rows(of)
     for place, row in enumerate(rows):
         for name in (column.name for column in of.columns):
-            wrong = list(others(row[name], [other[name] for other in rows]))
+            wrong = others(row[name], [other[name] for other in rows])
             turned = wrong[place % len(wrong) :] + wrong[: place % len(wrong)]
             for value in turned:
-                with copy.changed(update(of.name, name, row["rowid "], value)) as found:
+                with copy.changed(update(of, row, {name: value})) as found:
                     if found is None:
                         continue
                     if not names(found, of, [row, {**row, name: value}], name):
@@ -81,9 +79,10 @@ def test_the_story_fills_every_table_and_nothing_is_found_in_it(
             assert found == []
 
 
-@pytest.mark.parametrize("table", [name for name in TABLES if name not in EMPTY])
+@pytest.mark.parametrize("table", FILLED)
 def test_a_changed_cell_is_found(copy: Copy, table: str) -> None:
-    missed = unnoticed_cells(copy, TABLES[table])
+    of = TABLES[table]
+    missed = unnoticed(copy, of, copy.rows(of))
     declared = {
         name.partition(".")[2]
         for name in (*NOTHING_CHECKS, *ONLY_THE_CHAIN_CHECKS)
@@ -97,47 +96,42 @@ def test_a_changed_cell_is_found(copy: Copy, table: str) -> None:
 def test_a_changed_cell_that_only_the_chain_knows_is_found_with_it(
     with_chain: Copy, table: str
 ) -> None:
-    assert unnoticed_cells(with_chain, TABLES[table]) == {}
+    of = TABLES[table]
+    assert unnoticed(with_chain, of, with_chain.rows(of)) == {}
 
 
-@pytest.mark.parametrize("table", [name for name in TABLES if name not in EMPTY])
+@pytest.mark.parametrize("table", FILLED)
 def test_a_row_that_is_gone_is_missed(copy: Copy, with_chain: Copy, table: str) -> None:
     of = TABLES[table]
     unmissed = []
     for row in copy.rows(of):
-        chained = with_chain if table in OF_THE_CHAIN else copy
-        removed = f'DELETE FROM "{table}" WHERE rowid = ?', (row["rowid "],)
-        with chained.changed(removed) as found:
+        with (with_chain if table in OF_THE_CHAIN else copy).changed(delete(of, row)) as found:
             assert found is not None
             if not names(found, of, [row]):
                 unmissed.append(f"{row}: {found}")
+    # Every checkpoint of the story was anchored.
     assert bool(unmissed) == (table in NOTHING_MISSES and table != "checkpoints"), unmissed
 
 
-@pytest.mark.parametrize("table", [name for name in TABLES if name not in EMPTY])
+@pytest.mark.parametrize("table", FILLED)
 def test_a_row_too_many_is_found(copy: Copy, with_chain: Copy, table: str) -> None:
     of = TABLES[table]
     doubled = 0
     for row in copy.rows(of):
-        double = {column.name: row[column.name] for column in of.columns}
+        double = dict(row)
         for column in of.columns:
             if column.primary_key or column.unique:
-                value = double[column.name]
-                double[column.name] = next(others(value, ()))
+                double[column.name] = others(double[column.name], ())[0]
         if table == "records":
             double["seq"] += 1_000
-        names_of = ", ".join(f'"{name}"' for name in double)
-        marks = ", ".join("?" * len(double))
-        insert = f'INSERT INTO "{table}" ({names_of}) VALUES ({marks})', tuple(double.values())
-        chained = with_chain if table in OF_THE_CHAIN else copy
-        with chained.changed(insert) as found:
+        with (with_chain if table in OF_THE_CHAIN else copy).changed(insert(of, double)) as found:
             if found is not None:
                 doubled += 1
                 assert names(found, of, [double]), f"{double}: {found}"
     assert doubled
 
 
-@pytest.mark.parametrize("table", [name for name in TABLES if name not in EMPTY])
+@pytest.mark.parametrize("table", FILLED)
 def test_two_rows_that_changed_places_are_found(copy: Copy, with_chain: Copy, table: str) -> None:
     """Each row has what another one had, but for its key and what nothing checks."""
     of = TABLES[table]
@@ -146,35 +140,28 @@ def test_two_rows_that_changed_places_are_found(copy: Copy, with_chain: Copy, ta
         for column in of.columns
         if not (column.primary_key or column.unique or f"{table}.{column.name}" in NOTHING_CHECKS)
     ]
-    rows = copy.rows(of)
-    for first, second in pairwise(rows):
-        changes = []
-        for name in payload:
-            if first[name] != second[name]:
-                changes.append(update(table, name, first["rowid "], second[name]))
-                changes.append(update(table, name, second["rowid "], first[name]))
-        chained = with_chain if table in OF_THE_CHAIN else copy
-        with chained.changed(*changes) as found:
-            if found is not None and changes:
-                assert names(found, of, [first, second]), f"{first} {second}: {found}"
+    for pair in pairwise(copy.rows(of)):
+        first, second = ({name: row[name] for name in payload} for row in pair)
+        if first == second:
+            continue
+        changes = update(of, pair[0], second), update(of, pair[1], first)
+        with (with_chain if table in OF_THE_CHAIN else copy).changed(*changes) as found:
+            if found is not None:
+                assert names(found, of, list(pair)), f"{pair}: {found}"
 
 
 def test_a_table_beside_ours_and_a_trigger_are_found(copy: Copy) -> None:
     statements = (
-        ("CREATE TABLE more (x)", ()),
-        ("CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM anchors; END", ()),
+        "CREATE TABLE more (x)",
+        "CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM anchors; END",
     )
-    with copy.changed(*statements) as found:
+    with copy.changed(*map(sa.text, statements)) as found:
         assert found is not None
-        assert [(each.table, each.row) for each in found] == [
-            ("more", "(table)"),
-            ("t", "(trigger)"),
-        ]
+        named = [(finding.table, finding.row) for finding in found]
+        assert named == [("more", "(table)"), ("t", "(trigger)")]
 
 
-def test_nothing_is_written_and_nothing_is_made(told: Told, tmp_path: Path) -> None:
-    from engine.fsck.check import check
-
+def test_nothing_is_written_and_nothing_is_made(told: Told) -> None:
     before = {path.name: path.read_bytes() for path in told.file.parent.iterdir()}
     report = check(told.file, chain=told.chain, patience_s=0)
     assert (report.clean, report.anchors) == (True, len(told.anchored))
