@@ -22,6 +22,7 @@ from engine.fsck.budgets import Foundings, check_budgets
 from engine.fsck.chain import check_blocks, check_index
 from engine.fsck.finding import Finding, Findings
 from engine.fsck.installation import Installation, check_installation
+from engine.fsck.keys import OpenVault, check_keys
 from engine.fsck.log import (
     Roots,
     check_batches,
@@ -34,6 +35,7 @@ from engine.fsck.snapshot import CannotRead, snapshot
 from engine.fsck.streams import Entry, Fold, check_streams
 from engine.fsck.transactions import check_anchors, check_mined, check_transactions
 from engine.fsck.workspaces import WorkspaceFold
+from engine.sessions.vault import Vault
 
 PATIENCE_S = 3.0
 """After so long what could have been on its way is looked at again."""
@@ -82,17 +84,23 @@ class Report:
 
 
 def check(
-    store: Path | str, *, chain: Chain | None = None, patience_s: float = PATIENCE_S
+    store: Path | str,
+    *,
+    chain: Chain | None = None,
+    open_vault: OpenVault | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> Report:
     """Check a file of SQLite, or the PostgreSQL database of a URL. Nothing is written.
 
     Raises:
-        CannotRead: the database or, where one was given, the chain cannot be read.
+        CannotRead: the database, or the chain or the key-encryption key that was given, cannot be
+            read.
     """
     try:
         anchored = None if chain is None else _anchored(store, chain)
         with snapshot(store) as connection:
-            report, settling = examine(connection, chain=chain, anchored=anchored)
+            vault = None if open_vault is None else open_vault(connection)
+            report, settling = examine(connection, chain=chain, anchored=anchored, vault=vault)
         if settling:
             time.sleep(patience_s)
             still = _settling(store, chain)
@@ -124,6 +132,7 @@ def examine(
     *,
     chain: Chain | None = None,
     anchored: Sequence[Anchoring] | None = None,
+    vault: Vault | None = None,
 ) -> tuple[Report, list[Finding]]:
     """Check what a connection sees; returns apart what a running server may be about to mend.
 
@@ -140,6 +149,8 @@ def examine(
     check_transactions(connection, findings, installation)
     check_anchors(connection, findings, installation, roots)
     check_blocks(connection, findings)
+    if vault is not None:
+        check_keys(connection, findings, installation, vault)
     if chain is not None and anchored is not None:
         _check_named(findings, installation, chain)
         _check_anchored(findings, anchored, size, roots)

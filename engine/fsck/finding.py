@@ -99,9 +99,9 @@ class Findings:
         *,
         by: str,
     ) -> None:
-        """Compare a row with the one that `by` (words, such as `record 7`) makes of it."""
+        """Compare a row with the one that there is by `by` (words, such as `record 7`)."""
         if found is None:
-            self.missing(table, row, f"{by} makes such a row")
+            self.missing(table, row, f"by {by} there is one")
             return
         for column, value in expected.items():
             if value is not UNSAID and not same(found[column], value):
@@ -111,7 +111,7 @@ class Findings:
                     column,
                     found=found[column],
                     expected=value,
-                    says=f"{by} makes another value",
+                    says=f"by {by} it is another",
                 )
 
 

@@ -29,17 +29,21 @@ def fsck(
     registry: Annotated[
         str | None, typer.Option(help="Address of the SessionRegistry; with --rpc.")
     ] = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Open the sealed keys, too, as the server would.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Recompute everything that is stored from its raw records.
 
     Reads the data directory, or the database that TALLYSTICK_DATABASE names, beside a running
-    server; writes nothing and needs no key. What nothing checks is listed in docs/fsck.md.
+    server; writes nothing, and needs no key but for --keys. docs/fsck.md lists what nothing checks.
 
     Exit status: 0 clean, 1 something was found, 2 wrong usage, 4 cannot be read.
     """
     from engine.errors import CannotStart
     from engine.fsck.check import check
+    from engine.fsck.keys import given_vault
     from engine.fsck.snapshot import CannotRead
     from engine.settings import load_settings
 
@@ -47,12 +51,14 @@ def fsck(
         settings = load_settings()
     except CannotStart as error:
         raise typer.Exit(failed(error.code, error.message, USAGE_EXIT_CODE)) from error
-    store: Path | str = (data_dir or settings.data_dir) / "ledger.sqlite3"
+    directory = data_dir or settings.data_dir
+    store: Path | str = directory / "ledger.sqlite3"
     if settings.database is not None and data_dir is None:
         store = settings.database.get_secret_value()
+    vault = given_vault(directory, settings.kek) if keys else None
     chain = _chain(rpc, registry)
     try:
-        report = check(store, chain=chain)
+        report = check(store, chain=chain, open_vault=vault)
     except CannotRead as error:
         raise typer.Exit(failed(error.code, error.message, UNREADABLE_EXIT_CODE)) from error
     finally:
