@@ -71,12 +71,12 @@ def check_session(
         findings.unexpected("chain_events", name, says)
     if session["state"] != "active" or not session["mint_pkp"]:
         return
+    told = registration or {}
     if registered is None:
-        name = f"registration of {session['id']}"
-        findings.missing("chain_events", name, "the session is active by it")
+        name = f"{told.get('block_number')}/{told.get('log_index')}"
+        findings.missing("chain_events", name, f"session {session['id']} is active by it")
         return
     name = f"{registered['block_number']}/{registered['log_index']}"
-    told = registration or {}
     try:
         grant_hash = json.loads(registered["args_json"])["grantHash"]
     except DAMAGE:

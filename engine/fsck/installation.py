@@ -44,7 +44,7 @@ class Installation:
 def check_installation(connection: sa.Connection, findings: Findings) -> Installation:
     """Read `meta`; the log's id must be of the operator and of the log's key that stand beside it.
 
-    All of it was hashed into the first record of the default workspace.
+    The hash of each row is in the first record of the default workspace.
     """
     rows = connection.execute(sa.select(*stored(_meta))).mappings()
     values = {row["key"]: row["value"] for row in rows}
@@ -55,15 +55,8 @@ def check_installation(connection: sa.Connection, findings: Findings) -> Install
             findings.missing(
                 "records", f"{DEFAULT_WORKSPACE}/0", "it holds the hash of the rows of meta"
             )
-    elif rest_hash(**{str(key): _plain(value) for key, value in values.items()}) != told:
-        findings.add(
-            "meta",
-            "(all)",
-            "value",
-            found=f"{len(values)} rows",
-            expected="those that were there at the first start",
-            says=f"they do not have the hash in record 0 of workspace {DEFAULT_WORKSPACE}",
-        )
+    else:
+        _compare(findings, values, told)
     try:
         expected = contracts.log_id_of(installation.operator, log_salt(installation.verifier_key))
     except ValueError:
@@ -80,7 +73,16 @@ def check_installation(connection: sa.Connection, findings: Findings) -> Install
     return installation
 
 
-def _told(connection: sa.Connection) -> str | None:
+def _compare(findings: Findings, values: dict[str, Any], told: dict[str, Any]) -> None:
+    by = f"record 0 of workspace {DEFAULT_WORKSPACE}"
+    for key, expected in told.items():
+        row = {"value": rest_hash(**{key: _plain(values[key])})} if key in values else None
+        findings.compare("meta", key, {"value": expected}, row, by=f"its hash in {by}")
+    for key in values.keys() - told.keys():
+        findings.unexpected("meta", key, f"it has no hash in {by}")
+
+
+def _told(connection: sa.Connection) -> dict[str, Any] | None:
     first = sa.select(_records.c.body).where(
         _records.c.stream == DEFAULT_WORKSPACE, _records.c.seq == 0
     )
@@ -88,8 +90,8 @@ def _told(connection: sa.Connection) -> str | None:
         body = decode_record(connection.execute(first).scalar_one_or_none() or b"").body
     except (CanonicalError, TypeError):
         return None
-    told = body.get("installation_hash")
-    return told if isinstance(told, str) else None
+    told = body.get("installation")
+    return told if isinstance(told, dict) else None
 
 
 def _plain(value: Any) -> str | bytes | None:

@@ -224,7 +224,7 @@ class Payments:
         if entry.decision is None:
             return False
         memo = entry.decision["memo_json"]
-        raw = memo.encode() if isinstance(memo, str) else b""
+        raw = memo.encode(errors="surrogateescape") if isinstance(memo, str) else b""
         digest = hashlib.sha256(encode(body["request"]) + raw).hexdigest()
         if digest != body["request_digest"]:
             self._findings.add(

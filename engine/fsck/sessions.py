@@ -52,7 +52,8 @@ class SessionFold:
         self.parent_id: str | None = told["parent_id"]
         self.revoked = False
         stream = Stream(first.workspace, first.stream, self.session_type, self.label)
-        self._replay: Replay | None = Replay(self.grant, self.grant.hash())
+        self._grant_hash = self.grant.hash()
+        self._replay: Replay | None = Replay(self.grant, self._grant_hash)
         self._approvals = Approvals(stream, told["approvals_required"])
         self._payments = Payments(findings, stream, self._approvals)
         self._row = self._first_row(first)
@@ -112,8 +113,7 @@ class SessionFold:
 
     def _first_row(self, first: Record) -> dict[str, Any]:
         told, grant = first.body, self.grant
-        grant_hash = grant.hash()
-        if told["grant_hash"] != grant_hash.hex():
+        if told["grant_hash"] != self._grant_hash.hex():
             raise ValueError("its grant does not have the hash that it names")
         if grant.audit_log != self._installation.log_id:
             self._findings.add(
@@ -137,7 +137,7 @@ class SessionFold:
             "state": told["state"],
             "consent": told["consent"],
             "grant_json": encode(grant.to_json()).decode(),
-            "grant_hash": grant_hash,
+            "grant_hash": self._grant_hash,
             "restrictions_json": "[]",
             "policy_version": 1,
             "approvals_required": told["approvals_required"],

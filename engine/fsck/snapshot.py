@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
@@ -53,6 +54,7 @@ def _sqlite(path: Path) -> Iterator[sa.Connection]:
         hide_parameters=True,
         connect_args={"isolation_level": None},
     )
+    sa.event.listen(engine, "connect", _read_any_text)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     with engine.connect() as connection, connection.begin():
         if connection.exec_driver_sql("PRAGMA application_id").scalar_one() != APPLICATION_ID:
@@ -63,6 +65,11 @@ def _sqlite(path: Path) -> Iterator[sa.Connection]:
         log.exists() or (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
     ):
         raise CannotRead(f"{path} was opened by a server while it was read: begin again")
+
+
+def _read_any_text(connection: Any, _record: object) -> None:
+    """Text that is not UTF-8 was put there by somebody; it must not end the check."""
+    connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
 
 
 @contextmanager

@@ -176,7 +176,7 @@ def check_mined(
             says = "the block was read, and the chain has no such anchor in it"
             number = row["block_number"]
             findings.add("anchors", row["size"], "block_number", found=number, says=says)
-            findings.missing("chain_events", f"anchor of size {row['size']}", says)
+            findings.missing("chain_events", f"{number} (anchor of size {row['size']})", says)
         elif mined is not None:
             where = {name: mined[name] for name in ("block_number", "block_hash", "tx_hash")}
             findings.compare("anchors", row["size"], where, row, by="the chain as it was read")

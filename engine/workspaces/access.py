@@ -2,6 +2,7 @@
 
 import hmac
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -142,10 +143,10 @@ class Access:
         if batch.read(sa.select(_workspaces.c.id).where(_workspaces.c.id == workspace_id)).first():
             raise Conflict(f"workspace {workspace_id} exists", code="workspace_exists")
         batch.insert(_workspaces, {"id": workspace_id, "name": name, "created_ms": batch.now_ms})
-        told = {"name": name}
+        told: dict[str, Any] = {"name": name}
         if workspace_id == DEFAULT_WORKSPACE:  # made at the first start, when nothing of it changes
             rows = batch.read(sa.select(_meta.c.key, _meta.c.value)).all()
-            told["installation_hash"] = rest_hash(**{row.key: row.value for row in rows})
+            told["installation"] = {row.key: rest_hash(**{row.key: row.value}) for row in rows}
         batch.record(workspace_stream(workspace_id), "workspace.created", told)
         secret = secret or batch.identifiers.secret(OPERATOR_KEY_PREFIX)
         self._key(batch, workspace_id, role, secret)
