@@ -16,6 +16,7 @@ NOTHING_CHECKS = {
 
 NOTHING_MISSES = {
     "chain_transactions": "what was sent is kept to be sent again; without it another is signed",
+    "chain_blocks": "the oldest and the newest that are kept: the newest is read again",
     "checkpoints": "one that was never anchored: the next covers the same records",
 }
 """Tables of which a row can be gone without being missed."""
@@ -31,4 +32,4 @@ ONLY_THE_CHAIN_CHECKS = {
     "chain_events.tx_hash": "that of an event that no record names",
     "chain_events.args_json": "what no record repeats",
 }
-"""Columns that are held against the chain, and so only with `--rpc`; rows of these tables, too."""
+"""Columns that are held against the chain, and so only with `--rpc`; so are rows of `chain_events` that no record names."""

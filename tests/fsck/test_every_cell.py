@@ -19,8 +19,8 @@ TABLES = {name: SQLModel.metadata.tables[name] for name in sorted(SQLModel.metad
 EMPTY = {"stream_heads"}
 """Tables that a single writer has no need of."""
 FILLED = [name for name in TABLES if name not in EMPTY]
-PARTLY = {"anchors": {"state"}}
-"""Of these one value is as good as another, and any third is found."""
+PARTLY = {"anchors": {"state"}, "chain_events": {"block_hash"}}
+"""Of these another value is found here: any third state, and a hash while its block is kept."""
 OF_THE_CHAIN = ("chain_blocks", "chain_events", "meta")
 
 

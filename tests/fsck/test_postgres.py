@@ -62,7 +62,7 @@ def test_a_change_of_the_last_rows_is_found(shared: Shared, table: str) -> None:
     assert {name: told for name, told in missed.items() if f"{table}.{name}" not in UNNOTICED} == {}
     with shared.copy.changed(delete(of, rows[-1])) as found:
         assert found is not None
-        assert names(found, of, rows[-1:]) or table in (*NOTHING_MISSES, "chain_blocks")
+        assert names(found, of, rows[-1:]) or table in NOTHING_MISSES
 
 
 def test_a_database_that_is_away_cannot_be_read(tmp_path: Path) -> None:
