@@ -31,6 +31,7 @@ _heads = table(StreamHead)
 _outbox = table(OutboxEvent)
 _records = table(RecordRow)
 _position = _records.c.id % BATCH_RECORDS_MAX
+_first_byte = 1 + HASH_BYTES * sa.cast(_position, sa.Integer)
 
 DAMAGE = (
     ArithmeticError,
@@ -48,7 +49,7 @@ _entries = (
         _batches.c.first_leaf.label("first_leaf"),
         sa.type_coerce(_batches.c.time_ms, sa.types.NullType()).label("batch_ms"),
         sa.type_coerce(
-            sa.func.substr(_batches.c.leaf_hashes, 1 + HASH_BYTES * _position, HASH_BYTES),
+            sa.func.substr(_batches.c.leaf_hashes, _first_byte, HASH_BYTES),
             sa.types.NullType(),
         ).label("leaf"),
         *stored(_decisions, "decision_"),

@@ -32,4 +32,6 @@ ONLY_THE_CHAIN_CHECKS = {
     "chain_events.tx_hash": "that of an event that no record names",
     "chain_events.args_json": "what no record repeats",
 }
-"""Columns that are held against the chain, and so only with `--rpc`; so are rows of `chain_events` that no record names."""
+"""Columns that are held against the chain, and so only with `--rpc`.
+
+So are rows of `chain_events` that no record names."""
