@@ -43,10 +43,13 @@ def snapshot(store: Path | str) -> Iterator[sa.Connection]:
 @contextmanager
 def _sqlite(path: Path) -> Iterator[sa.Connection]:
     path = path.resolve()
-    if not path.is_file():
-        raise CannotRead(f"there is no ledger at {path}")
     log = path.with_name(path.name + "-wal")
-    unused, before = not log.exists(), path.stat()
+    try:
+        if not path.is_file():
+            raise CannotRead(f"there is no ledger at {path}")
+        unused, before = not log.exists(), path.stat()
+    except OSError as error:
+        raise CannotRead(f"{path}: {error.strerror}") from error
     query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if unused else {})
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=path.as_uri(), query=query),
