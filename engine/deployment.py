@@ -40,7 +40,9 @@ _ALWAYS_STORED = {
     "origin",
     "log_id",
     "log_key",
+    "log_verifier_key",
     "operator",
+    "operator_address",
 }
 
 _KEK_SALT = "kek_salt"
@@ -178,6 +180,10 @@ def _read(
     salt = log_salt(deployment.log_verifier_key)
     if deployment.log_id != contracts.log_id_of(operator.address, salt):
         raise ValueError("log_id is not that of this operator and this log key")
+    # What is checked without the keys, such as by `tallystick fsck`, goes by these.
+    public = (stored["log_verifier_key"], stored["operator_address"])
+    if public != (deployment.log_verifier_key, operator.address.lower()):
+        raise ValueError("log_verifier_key or operator_address is not that of its key")
     return deployment
 
 
@@ -207,7 +213,8 @@ def _first_start(
         anchors = _given_registry(gateway, registry, operator)
     origin = f"tallystick/{random_bytes(8).hex()}"
     log_key = Ed25519PrivateKey.generate()
-    salt = log_salt(verifier_key(origin, log_key.public_key()))
+    log_verifier_key = verifier_key(origin, log_key.public_key())
+    salt = log_salt(log_verifier_key)
     log_id = _open_log(gateway, operator, anchors, salt)
     registry_code, anchors_code = gateway.code_hashes([registry, anchors])
     stored = {
@@ -221,7 +228,9 @@ def _first_start(
         "origin": origin,
         "log_id": log_id.hex(),
         "log_key": vault.seal(log_key.private_bytes_raw(), "log key").hex(),
+        "log_verifier_key": log_verifier_key,
         "operator": vault.seal(bytes(operator.key), "operator key").hex(),
+        "operator_address": operator.address.lower(),
     }
     return stored | ({"usdc": usdc} if usdc else {})
 

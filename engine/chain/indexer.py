@@ -300,16 +300,28 @@ def event_row(event: contracts.Event) -> dict[str, Any] | None:
     """What is kept of an event; None if it is not one that is followed."""
     if event.name not in _SUBJECTS:
         return None
-    log, subject = event.log, event.args[_SUBJECTS[event.name]]
+    log = event.log
     return {
         "block_number": log.block_number,
         "log_index": log.log_index,
         "block_hash": log.block_hash,
         "tx_hash": log.tx_hash,
         "name": event.name,
-        "subject": subject if isinstance(subject, bytes) else subject.to_bytes(32),
+        "subject": subject_of(event.name, event.args),
         "args_json": json.dumps(_plain(event.args), sort_keys=True),
     }
+
+
+def subject_of(name: str, args: Mapping[str, Any]) -> bytes:
+    """Whom an event is about, 32 bytes, by its arguments as they are decoded or kept in a row.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: it is no such event.
+    """
+    subject = args[_SUBJECTS[name]]
+    if isinstance(subject, str) and subject.startswith("0x"):
+        subject = bytes.fromhex(subject[2:])
+    return subject if isinstance(subject, bytes) else int(subject).to_bytes(32)
 
 
 def _plain(value: Any) -> Any:

@@ -143,11 +143,14 @@ class Budgets:
 def refound(batch: Batch, workspace_id: str, budget_id: str, *, in_force: bool) -> None:
     """A budget was set or cleared: what was paid before it counts, and nothing of it afterwards.
 
+    Its entries count up from 0 again.
+
     The command must name `engine.db.database.BUDGETS` among its streams.
     """
     stream = budget_stream(workspace_id, budget_id)
     batch.hold((stream,))
     batch.update(sa.delete(_entries).where(_entries.c.budget == stream))
+    batch.enter_anew(stream)
     if in_force:
         _enter_past(batch, stream, workspace_id, budget_id)
     changed(batch)

@@ -241,6 +241,7 @@ class Ledger:
                 "decision": payment.decision,
                 "hold_expires_ms": payment.expires_ms,
                 "approval": approval,
+                "idempotency_key": asked.key,
             },
         )
         if allowed and asked.capture:
@@ -365,12 +366,11 @@ class Ledger:
     def expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
         """End what is over; returns how many holds were."""
         end_approvals(batch, account)
-        count = 0
-        for number in islice(account.due(batch.now_ms), holds_max):
+        due = list(islice(account.due(batch.now_ms), holds_max))
+        for number in due:
             held = self._stored(batch, account.stream.id, number)
             self._close(batch, account, held, "expired", 0)
-            count += 1
-        return count
+        return len(due)
 
     def _expire_all(self, batch: Batch) -> int:
         due = batch.read(

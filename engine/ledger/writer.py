@@ -163,6 +163,10 @@ class Batch:
         assert len(self._leaves) <= BATCH_RECORDS_MAX
         return record_id
 
+    def enter_anew(self, budget: str) -> None:
+        """Begin a budget without entries again."""
+        self._heads[budget] = self._moved[budget] = Head(0, b"")
+
     def enter(self, budget: str, row: dict[str, Any]) -> int:
         """Append an entry to a budget, and return its number there."""
         seq = self.head(budget).seq

@@ -6,6 +6,7 @@ from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
 from engine.audit.canonical import encode
+from engine.audit.rest import rest_hash
 from engine.db.tables import Session, SessionKey, table
 from engine.grant import ZERO_ADDRESS, Grant
 from engine.identifiers import Identifiers, secret_hash
@@ -91,6 +92,7 @@ def write_session(
     A child whose owner is not asked has the authority of its parent: its consent is `delegated`.
     """
     consent = "none" if new.parent_id is None or new.await_consent else "delegated"
+    token_hash = secret_hash(identity.token)
     stream = Stream(grant.workspace, identity.session_id, new.type, new.label)
     batch.insert(
         _sessions,
@@ -116,7 +118,7 @@ def write_session(
             "public_key": b"\x04" + identity.public_key,
             "token_id": keccak(identity.public_key),
             "mint_pkp": new.mint_pkp,
-            "secret_hash": secret_hash(identity.token),
+            "secret_hash": token_hash,
             "created_ms": batch.now_ms,
             "expires_ms": grant.valid_until_s * 1000,
             "ended_ms": None,
@@ -145,5 +147,11 @@ def write_session(
             "approvals_required": new.approvals_required or 1,
             "consent": consent,
             "state": state,
+            "rest_hash": rest_hash(
+                agent_name=new.agent_name,
+                metadata_json=new.metadata_json,
+                secret_hash=token_hash,
+            ),
+            "sealed_key_hash": rest_hash(sealed=identity.sealed_key),
         },
     )

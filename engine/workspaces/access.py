@@ -2,11 +2,13 @@
 
 import hmac
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
+from engine.audit.rest import rest_hash
 from engine.db.database import Database
-from engine.db.tables import ApiKey, Session, Workspace, table
+from engine.db.tables import ApiKey, Meta, Session, Workspace, table
 from engine.errors import CannotStart, Conflict, InvalidInput, Unauthenticated
 from engine.identifiers import secret_hash
 from engine.ledger.stream import workspace_stream
@@ -18,6 +20,7 @@ SESSION_TOKEN_PREFIX = "zai_session_"  # noqa: S105 (the public prefix of a secr
 SHOWN_PREFIX_CHARACTERS = 12
 
 _keys = table(ApiKey)
+_meta = table(Meta)
 _sessions = table(Session)
 _workspaces = table(Workspace)
 
@@ -140,23 +143,33 @@ class Access:
         if batch.read(sa.select(_workspaces.c.id).where(_workspaces.c.id == workspace_id)).first():
             raise Conflict(f"workspace {workspace_id} exists", code="workspace_exists")
         batch.insert(_workspaces, {"id": workspace_id, "name": name, "created_ms": batch.now_ms})
-        batch.record(workspace_stream(workspace_id), "workspace.created", {"name": name})
+        told: dict[str, Any] = {"name": name}
+        if workspace_id == DEFAULT_WORKSPACE:  # made at the first start, when nothing of it changes
+            rows = batch.read(sa.select(_meta.c.key, _meta.c.value)).all()
+            told["installation"] = {row.key: rest_hash(**{row.key: row.value}) for row in rows}
+        batch.record(workspace_stream(workspace_id), "workspace.created", told)
         secret = secret or batch.identifiers.secret(OPERATOR_KEY_PREFIX)
         self._key(batch, workspace_id, role, secret)
         return secret
 
     def _key(self, batch: Batch, workspace_id: str, role: str, secret: str) -> None:
         key_id = batch.identifiers.new("key")
+        prefix, stored = secret[:SHOWN_PREFIX_CHARACTERS], secret_hash(secret)
         batch.insert(
             _keys,
             {
                 "workspace_id": workspace_id,
                 "id": key_id,
                 "role": role,
-                "prefix": secret[:SHOWN_PREFIX_CHARACTERS],
-                "secret_hash": secret_hash(secret),
+                "prefix": prefix,
+                "secret_hash": stored,
                 "created_ms": batch.now_ms,
                 "revoked_ms": None,
             },
         )
-        batch.record(workspace_stream(workspace_id), "key.created", {"key": key_id, "role": role})
+        rest = rest_hash(prefix=prefix, secret_hash=stored)
+        batch.record(
+            workspace_stream(workspace_id),
+            "key.created",
+            {"key": key_id, "role": role, "rest_hash": rest},
+        )

@@ -1,9 +1,10 @@
 """The `tallystick` command. Heavy libraries are imported by the commands that need them.
 
 Exit status: 0 done, 1 refused or failed, 2 wrong usage, 6 denied by the policy; `verify` has its
-own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable), and so has `reconcile` (0 no
-discrepancies, 1 critical, 3 warnings, 4 unavailable). Any command: 70 a defect of ours or of the
-machine, 130 interrupted, 141 nobody reads the output any more.
+own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable), and so have `reconcile` (0 no
+discrepancies, 1 critical, 3 warnings, 4 unavailable) and `fsck` (0 clean, 1 something was found,
+4 cannot be read). Any command: 70 a defect of ours or of the machine, 130 interrupted, 141 nobody
+reads the output any more.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from tallystick.cli import (
     budgets,
     chain,
     explanations,
+    fsck,
     payments,
     reconcile,
     server,
@@ -66,6 +68,7 @@ explanations.add_to(app)
 app.add_typer(approvals.app, name="approvals", help="List, show, grant and deny approvals.")
 audit.add_to(app)
 reconcile.add_to(app)
+fsck.add_to(app)
 
 
 def main() -> None:

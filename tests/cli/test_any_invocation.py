@@ -11,7 +11,7 @@ from tallystick.cli import app
 from tests.cli.conftest import Shell
 from tests.cli.processes import called, tallystick
 
-STATUSES = {0, 1, 2, 6}
+STATUSES = {0, 1, 2, 4, 6}
 
 
 def commands(group: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -29,7 +29,7 @@ RUNNING = {("serve",), ("chain",)}
 
 def test_no_command_is_left_out() -> None:
     names = ["serve", "chain", "deploy", "pay", "capture", "void", "anchor", "evidence", "verify"]
-    names += ["explain", "backtest"]
+    names += ["explain", "backtest", "fsck"]
     assert {("sessions", name) for name in ("create", "list", "get", "restrict", "revoke")} <= set(
         ALL
     )

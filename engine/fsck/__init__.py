@@ -1,0 +1,1 @@
+"""Recomputes everything in a data directory from its raw records and says what does not agree."""

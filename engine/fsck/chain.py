@@ -1,0 +1,138 @@
+"""What was read of the chain: alone, against the sessions, and against the chain itself."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine.chain.gateway import ChainGateway
+from engine.chain.indexer import BLOCKS_PER_READ_MAX, event_row, subject_of
+from engine.db.tables import ChainBlock, ChainEvent, table
+from engine.fsck.finding import Findings, Row, stored
+from engine.fsck.streams import DAMAGE
+
+_blocks = table(ChainBlock)
+_events = table(ChainEvent)
+
+
+def check_blocks(connection: sa.Connection, findings: Findings) -> None:
+    """Each block follows the one before it, and the events are of these blocks."""
+    before: Row | None = None
+    query = sa.select(*stored(_blocks)).order_by(_blocks.c.number)
+    hashes: dict[Any, Any] = {}
+    for row in connection.execute(query).mappings():
+        hashes[row["number"]] = row["hash"]
+        if before is not None and row["number"] == before["number"] + 1:
+            if row["parent_hash"] != before["hash"]:
+                says = f"block {row['number']} does not follow block {before['number']}"
+                pairs = (("parent_hash", row, before["hash"]), ("hash", before, row["parent_hash"]))
+                for column, of, wanted in pairs:
+                    number = of["number"]
+                    findings.add(
+                        "chain_blocks",
+                        number,
+                        column,
+                        found=of[column],
+                        expected=wanted,
+                        says=says,
+                    )
+        elif before is not None:
+            number = before["number"] + 1
+            findings.missing("chain_blocks", number, f"block {row['number']} was read")
+        before = row
+    for row in connection.execute(sa.select(*stored(_events))).mappings():
+        name = f"{row['block_number']}/{row['log_index']}"
+        if row["block_number"] in hashes:
+            wanted = {"block_hash": hashes[row["block_number"]]}
+            findings.compare("chain_events", name, wanted, row, by="the block")
+        try:
+            subject = subject_of(row["name"], json.loads(row["args_json"]))
+        except DAMAGE as error:
+            says = f"it is no event that is kept: {error!r}"
+            findings.add("chain_events", name, "args_json", found=row["args_json"], says=says)
+            continue
+        findings.compare("chain_events", name, {"subject": subject}, row, by="the event")
+
+
+def check_session(
+    connection: sa.Connection,
+    findings: Findings,
+    session: Row,
+    registration: Mapping[str, Any] | None,
+) -> None:
+    """A session acts on what was read of it: the row `session`, and its last registration."""
+    query = sa.select(*stored(_events)).where(_events.c.subject == session["token_id"])
+    events = {row["name"]: row for row in connection.execute(query).mappings()}
+    registered, revoked = events.get("SessionRegistered"), events.get("SessionRevoked")
+    if revoked is not None and session["state"] != "revoked":
+        name = f"{revoked['block_number']}/{revoked['log_index']}"
+        says = f"session {session['id']} is {session['state']} all the same"
+        findings.unexpected("chain_events", name, says)
+    if session["state"] != "active" or not session["mint_pkp"]:
+        return
+    told = registration or {}
+    if registered is None:
+        name = f"{told.get('block_number')}/{told.get('log_index')}"
+        findings.missing("chain_events", name, f"session {session['id']} is active by it")
+        return
+    name = f"{registered['block_number']}/{registered['log_index']}"
+    try:
+        grant_hash = json.loads(registered["args_json"])["grantHash"]
+    except DAMAGE:
+        return  # `check_blocks` names it
+    tx_hash = registered["tx_hash"]
+    found = {
+        "tx_hash": "0x" + tx_hash.hex() if isinstance(tx_hash, bytes) else tx_hash,
+        "args_json": grant_hash,
+    }
+    wanted = {"tx_hash": told.get("tx_hash"), "args_json": told.get("grant_hash")}
+    findings.compare("chain_events", name, wanted, found, by=f"the records of {session['id']}")
+
+
+def check_index(
+    connection: sa.Connection,
+    findings: Findings,
+    gateway: ChainGateway,
+    sources: Mapping[str, str],
+    start_block: int,
+) -> None:
+    """What was read is what the chain answers now. A running server may be behind by a moment.
+
+    `sources` says which contract is at each address, `start_block` from which block on it was read.
+
+    Raises:
+        ChainError: the chain does not answer.
+    """
+    tip = -1
+    for row in connection.execute(sa.select(*stored(_blocks))).mappings():
+        tip = max(tip, row["number"])
+        header = gateway.block(row["number"])
+        wanted = (
+            None
+            if header is None
+            else {
+                "hash": header.hash,
+                "parent_hash": header.parent_hash,
+                "timestamp_s": header.timestamp_s,
+            }
+        )
+        if wanted is None:
+            findings.unexpected("chain_blocks", row["number"], "the chain has no such block")
+        else:
+            findings.compare("chain_blocks", row["number"], wanted, row, by="the chain")
+    known: dict[tuple[Any, Any], Row] = {
+        (row["block_number"], row["log_index"]): row
+        for row in connection.execute(sa.select(*stored(_events))).mappings()
+    }
+    for first in range(start_block, tip + 1, BLOCKS_PER_READ_MAX):
+        last = min(tip, first + BLOCKS_PER_READ_MAX - 1)
+        for log in gateway.logs(from_block=first, to_block=last, addresses=tuple(sources)):
+            event = contracts.decode_log(sources[log.address], log)
+            if event is not None and (wanted := event_row(event)) is not None:
+                kept = known.pop((log.block_number, log.log_index), None)
+                name = f"{log.block_number}/{log.log_index}"
+                findings.compare("chain_events", name, wanted, kept, by="the chain")
+    for block_number, log_index in known:
+        name = f"{block_number}/{log_index}"
+        findings.unexpected("chain_events", name, "the chain has no such event")

@@ -1,0 +1,98 @@
+"""Whether the sealed keys open, and are the keys of what they stand beside. Only if asked for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from engine.audit.checkpoint import NoteError, verifier_key
+from engine.db.tables import Meta, SessionKey, table
+from engine.errors import CannotStart
+from engine.fsck.finding import Findings
+from engine.fsck.installation import Installation
+from engine.fsck.snapshot import CannotRead
+from engine.sessions.vault import Vault, kept_salt
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+_keys = table(SessionKey)
+_meta = table(Meta)
+
+OpenVault = Callable[[sa.Connection], Vault]
+"""Makes the vault, for which a shared database holds the salt."""
+
+
+def given_vault(data_dir: Path, passphrase: "SecretStr | None") -> OpenVault:
+    """The vault that the server would open, from files that there must be."""
+
+    def opened(connection: sa.Connection) -> Vault:
+        salt = connection.execute(sa.select(_meta.c.value).where(_meta.c.key == "kek_salt"))
+        shared = salt.scalar_one_or_none()
+        try:
+            if passphrase is None:
+                return Vault.from_file(_there(data_dir / "kek"))
+            stored = bytes.fromhex(shared) if shared else kept_salt(_there(data_dir / "kek.salt"))
+            return Vault.from_passphrase(passphrase.get_secret_value(), stored)
+        except (CannotStart, ValueError) as error:
+            raise CannotRead(f"the key-encryption key cannot be read: {error}") from error
+
+    return opened
+
+
+def check_keys(
+    connection: sa.Connection, findings: Findings, installation: Installation, vault: Vault
+) -> None:
+    """Open every key; none of them leaves this function."""
+    for row in connection.execute(sa.select(_keys).order_by(_keys.c.session_id)):
+        found = _address_in(vault, row.sealed, row.session_id)
+        if found != row.address:
+            findings.add(
+                "session_keys",
+                row.session_id,
+                "sealed",
+                says="it does not open, or holds the key of another address",
+            )
+    rows = connection.execute(sa.select(_meta.c.key, _meta.c.value)).all()
+    sealed = {row.key: row.value for row in rows}
+    for key, found, expected in (
+        ("operator", _operator(vault, sealed), installation.operator),
+        ("log_key", _verifier_key(vault, sealed, installation), installation.verifier_key),
+    ):
+        if found != expected:
+            says = "it does not open, or is the key of something else"
+            findings.add("meta", key, "value", found=found, expected=expected, says=says)
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise CannotRead(f"there is no key-encryption key at {path}")
+    return path
+
+
+def _address_in(vault: Vault, sealed: bytes, context: str) -> str | None:
+    from eth_keys.datatypes import PrivateKey
+
+    try:
+        return PrivateKey(vault.open(sealed, context)).public_key.to_address()
+    except (CannotStart, TypeError, ValueError):
+        return None
+
+
+def _operator(vault: Vault, meta: dict[str, str]) -> str | None:
+    try:
+        return _address_in(vault, bytes.fromhex(meta["operator"]), "operator key")
+    except (KeyError, ValueError):
+        return None
+
+
+def _verifier_key(vault: Vault, meta: dict[str, str], installation: Installation) -> str | None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    try:
+        raw = vault.open(bytes.fromhex(meta["log_key"]), "log key")
+        key = Ed25519PrivateKey.from_private_bytes(raw)
+        return verifier_key(installation.origin, key.public_key())
+    except (CannotStart, KeyError, NoteError, ValueError):
+        return None

@@ -1,0 +1,228 @@
+"""What was sent to the chain: each transaction is signed by the operator, is for our contracts and
+says what it should; and what became of the anchors, as far as the chain was read.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from eth_utils.crypto import keccak
+
+from engine.audit.canonical import decode_object
+from engine.chain import contracts
+from engine.db.tables import (
+    Anchor,
+    ChainBlock,
+    ChainEvent,
+    ChainTransaction,
+    CheckpointRow,
+    Session,
+    table,
+)
+from engine.fsck.finding import UNSAID, Findings, Row, part, stored
+from engine.fsck.installation import Installation
+from engine.fsck.log import Roots
+from engine.fsck.streams import DAMAGE
+from engine.grant import Grant
+
+_anchors = table(Anchor)
+_blocks = table(ChainBlock)
+_checkpoints = table(CheckpointRow)
+_events = table(ChainEvent)
+_sessions = table(Session)
+_transactions = table(ChainTransaction)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A signed transaction, read from its bytes."""
+
+    chain_id: int
+    signer: str
+    to: str
+    data: bytes
+
+
+def read_transaction(raw: Any) -> Sent:
+    """Read the bytes of a transaction (EIP-2718).
+
+    Raises:
+        TypeError, ValueError: they are none.
+    """
+    from eth_account import Account
+    from eth_account.typed_transactions.typed_transaction import TypedTransaction
+    from hexbytes import HexBytes
+
+    if not isinstance(raw, bytes):
+        raise TypeError("not the bytes of a transaction")
+    try:
+        fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+        signer = Account.recover_transaction(raw)
+        return Sent(
+            int(fields["chainId"]),
+            str(signer).lower(),
+            "0x" + HexBytes(fields["to"]).hex().removeprefix("0x"),
+            bytes(HexBytes(fields["data"])),
+        )
+    except Exception as error:
+        raise ValueError(f"not a transaction: {error}") from error
+
+
+def check_transactions(
+    connection: sa.Connection, findings: Findings, installation: Installation
+) -> None:
+    """Registrations and revocations of sessions."""
+    query = sa.select(*stored(_transactions), *stored(_sessions, "of_")).outerjoin(
+        _sessions, _sessions.c.id == _transactions.c.session_id
+    )
+    labels = {column.name for column in _transactions.columns}
+    for row in connection.execute(query).mappings():
+        name = f"{row['session_id']}/{row['action']}"
+        session = part(row, "of_", _sessions)
+        if session is None:
+            findings.unexpected("chain_transactions", name, "there is no such session")
+            continue
+        expected = {
+            "session_id": session["id"],
+            "workspace_id": session["workspace_id"],
+            "session_type": session["type"],
+            "label": session["label"],
+        }
+        own = {column: row[column] for column in labels}
+        findings.compare("chain_transactions", name, expected, own, by="its session")
+        try:
+            data = _call(session, row["action"])
+        except Exception as error:  # noqa: BLE001 (the codec has many ways to refuse nonsense)
+            says = f"no transaction can be made for its session: {error}"
+            findings.add("chain_transactions", name, "action", found=row["action"], says=says)
+            continue
+        _check_sent(
+            findings, installation, "chain_transactions", name, row, installation.registry, data
+        )
+
+
+def check_anchors(
+    connection: sa.Connection, findings: Findings, installation: Installation, roots: Roots
+) -> None:
+    """Every anchor has the root of a checkpoint, and was sent as it is."""
+    query = sa.select(*stored(_anchors), _checkpoints.c.root.label("signed")).outerjoin(
+        _checkpoints, _checkpoints.c.size == _anchors.c.size
+    )
+    for row in connection.execute(query.order_by(_anchors.c.size)).mappings():
+        size = row["size"]
+        if row["signed"] is None:
+            findings.missing("checkpoints", size, "there is an anchor of this size")
+        root = roots.get(size)
+        if root is None:
+            findings.add(
+                "anchors",
+                size,
+                "size",
+                found=size,
+                expected="at most the number of records",
+                says="records of this anchor are missing from the log",
+            )
+            continue
+        expected = {
+            "size": size,
+            "root": root,
+            "state": UNSAID,
+            "block_number": UNSAID,
+            "block_hash": UNSAID,
+            "sent_ms": UNSAID,
+        }
+        findings.compare("anchors", size, expected, row, by="the records under it")
+        if not installation.log_id:
+            continue  # `meta` has lost it
+        data = contracts.call_data(
+            contracts.ANCHOR_REGISTRY, "anchor", installation.log_id, size, root
+        )
+        _check_sent(findings, installation, "anchors", size, row, installation.anchors, data)
+
+
+def check_mined(
+    connection: sa.Connection, findings: Findings, installation: Installation, roots: Roots
+) -> None:
+    """Anchors are where the chain was read to have them. The server catches up with it in a moment,
+    so what is found while it runs has to be looked at again.
+    """
+    tip = connection.execute(sa.select(sa.func.max(_blocks.c.number))).scalar_one()
+    known: dict[Any, Row] = {}
+    ours = sa.select(*stored(_events)).where(
+        _events.c.name == "Anchored", _events.c.subject == installation.log_id
+    )
+    for event in connection.execute(ours).mappings():
+        try:
+            args = json.loads(event["args_json"])
+            size, root = int(args["size"]), bytes.fromhex(args["root"][2:])
+        except DAMAGE:
+            continue  # `engine.fsck.chain` names it
+        known[size] = event
+        if root != roots.get(size):
+            findings.add(
+                "chain_events",
+                f"{event['block_number']}/{event['log_index']}",
+                "args_json",
+                found=root,
+                expected=roots.get(size),
+                says=f"the chain is said to hold another root of the log at size {size}",
+            )
+    for row in connection.execute(sa.select(*stored(_anchors))).mappings():
+        mined = known.pop(row["size"], None)
+        read = isinstance(row["block_number"], int) and row["block_number"] <= (tip or -1)
+        if mined is None and read:
+            says = "the block was read, and the chain has no such anchor in it"
+            number = row["block_number"]
+            findings.add("anchors", row["size"], "block_number", found=number, says=says)
+            findings.missing("chain_events", f"{number} (anchor of size {row['size']})", says)
+        elif mined is not None:
+            where = {name: mined[name] for name in ("block_number", "block_hash", "tx_hash")}
+            findings.compare("anchors", row["size"], where, row, by="the chain as it was read")
+        on_chain = row["block_number"] is not None
+        states = ("mined", "final") if on_chain else ("sent",)
+        if row["state"] not in states or on_chain != (row["block_hash"] is not None):
+            findings.add(
+                "anchors",
+                row["size"],
+                "state",
+                found=row["state"],
+                expected=" or ".join(states),
+                says="it does not fit the block that is named",
+            )
+    for size, mined in known.items():
+        findings.missing("anchors", size, f"block {mined['block_number']} has such an anchor")
+
+
+def _check_sent(
+    findings: Findings,
+    installation: Installation,
+    name: str,
+    key: Any,
+    row: Row,
+    to: str,
+    data: bytes,
+) -> None:
+    try:
+        sent = read_transaction(row["raw_tx"])
+    except DAMAGE as error:
+        findings.add(name, key, "raw_tx", found=row["raw_tx"], says=str(error))
+        return
+    hashed = {"tx_hash": keccak(row["raw_tx"])}
+    findings.compare(name, key, hashed, row, by="the transaction that was sent")
+    expected = Sent(installation.chain_id, installation.operator, to, data)
+    for what in ("chain_id", "signer", "to", "data"):
+        found, wanted = getattr(sent, what), getattr(expected, what)
+        if found != wanted:
+            says = f"the transaction has another {what.replace('_', ' ')}"
+            findings.add(name, key, "raw_tx", found=found, expected=wanted, says=says)
+
+
+def _call(session: Mapping[str, Any], action: str) -> bytes:
+    grant = Grant.from_json(decode_object(session["grant_json"].encode()))
+    if action == "register":
+        return contracts.registering(grant, session["public_key"], session["owner_signature"])
+    if action == "revoke":
+        return contracts.revoking(grant, session["token_id"])
+    raise ValueError(f"{action!r} is not an action")

@@ -1,0 +1,37 @@
+"""What can be changed in a database without being found, and why; docs/fsck.md says the same."""
+
+NOTHING_CHECKS = {
+    "outbox.delivered_ms": "when an event was delivered: only its receiver knows",
+    "checkpoints.created_ms": "when a checkpoint was signed: a signed tree head has no time",
+    "anchors.sent_ms": "when a transaction was sent: the chain knows when it was mined",
+    "chain_transactions.sent_ms": "the same",
+    "anchors.state": "mined or final, which a setting decides; whether it is mined is checked",
+    "shared.time_ms": "what processes that share a database tell each other of this moment",
+    "shared.read_ms": "the same",
+    "shared.fault": "the same",
+    "shared.wanted_size": "the same",
+    "shared.budgets_version": "the same",
+}
+"""Columns whose values no record, hash or signature covers."""
+
+NOTHING_MISSES = {
+    "chain_transactions": "what was sent is kept to be sent again; without it another is signed",
+    "chain_blocks": "the oldest and the newest that are kept: the newest is read again",
+    "checkpoints": "one that was never anchored: the next covers the same records",
+}
+"""Tables of which a row can be gone without being missed."""
+
+ONLY_THE_CHAIN_CHECKS = {
+    "chain_blocks.number": "the first and the last of the blocks that are kept",
+    "chain_blocks.hash": "that of the last block",
+    "chain_blocks.parent_hash": "that of the first block",
+    "chain_blocks.timestamp_s": "the time of a block is in its hash, and the header is not kept",
+    "chain_events.block_number": "where an event stands",
+    "chain_events.log_index": "the same",
+    "chain_events.block_hash": "that of a block that is not kept any more",
+    "chain_events.tx_hash": "that of an event that no record names",
+    "chain_events.args_json": "what no record repeats",
+}
+"""Columns that are held against the chain, and so only with `--rpc`.
+
+So are rows of `chain_events` that no record names."""

@@ -1,0 +1,145 @@
+"""What the records of a workspace make of it, its operators' keys, its agents and its budgets."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine.audit.canonical import encode
+from engine.audit.record import Record
+from engine.audit.rest import rest_hash
+from engine.db.tables import Agent, ApiKey, BudgetRow, Workspace, table
+from engine.fsck.budgets import Founding, Foundings
+from engine.fsck.finding import UNSAID, Findings, Row, stored
+from engine.fsck.streams import Entry
+from engine.ledger.stream import budget_stream
+
+_agents = table(Agent)
+_budgets = table(BudgetRow)
+_keys = table(ApiKey)
+_workspaces = table(Workspace)
+
+_Rows = dict[str, dict[str, Any]]
+
+
+class WorkspaceFold:
+    """Follows one workspace, and notes since when each budget counts."""
+
+    session_type: str | None = None
+    label: str | None = None
+
+    def __init__(
+        self, connection: sa.Connection, findings: Findings, foundings: Foundings, first: Record
+    ) -> None:
+        self._connection = connection
+        self._findings = findings
+        self._foundings = foundings
+        self._id = first.stream
+        self._workspaces: _Rows = {}
+        self._keys: _Rows = {}
+        self._agents: _Rows = {}
+        self._budgets: _Rows = {}
+        self._rest: dict[str, str] = {}
+
+    def feed(self, entry: Entry) -> None:
+        """See `Fold`."""
+        record = entry.record
+        if entry.event is not None:
+            self._findings.unexpected("outbox", entry.id, f"{record.kind} has no event")
+        if entry.decision is not None:
+            self._findings.unexpected("decisions", entry.id, f"record {entry.id} decides nothing")
+        what, _, happened = record.kind.partition(".")
+        if what == "workspace":
+            self._workspaces[self._id] = {
+                "id": self._id,
+                "name": record.body["name"],
+                "created_ms": record.time_ms,
+            }
+        elif what == "key":
+            self._key(record, happened)
+        elif what == "agent":
+            agent_id = record.body["agent_id"]
+            self._agents[agent_id] = {
+                "workspace_id": self._id,
+                "id": agent_id,
+                "name": record.body["name"],
+                "created_ms": record.time_ms,
+            }
+        elif what == "budget":
+            self._budget(entry, happened)
+        else:
+            raise ValueError("no such kind of record")
+
+    def finish(self) -> None:
+        """See `Fold`."""
+        self._compare("workspaces", _workspaces, _workspaces.c.id, self._workspaces)
+        self._compare("agents", _agents, _agents.c.workspace_id, self._agents)
+        self._compare("budgets", _budgets, _budgets.c.workspace_id, self._budgets)
+        for row in self._compare("api_keys", _keys, _keys.c.workspace_id, self._keys):
+            self._compare_secret(row)
+
+    def _key(self, record: Record, happened: str) -> None:
+        body = record.body
+        if happened == "created":
+            self._rest[body["key"]] = body["rest_hash"]
+            self._keys[body["key"]] = {
+                "workspace_id": self._id,
+                "id": body["key"],
+                "role": body["role"],
+                "prefix": UNSAID,
+                "secret_hash": UNSAID,
+                "created_ms": record.time_ms,
+                "revoked_ms": None,
+            }
+        elif happened in ("revoked", "restored"):
+            revoked_ms = record.time_ms if happened == "revoked" else None
+            self._keys[body["key"]]["revoked_ms"] = revoked_ms
+        else:
+            raise ValueError("no such kind of record")
+
+    def _budget(self, entry: Entry, happened: str) -> None:
+        body = entry.record.body
+        budget, in_force = body["budget"], happened == "set"
+        self._budgets[budget] = {
+            "workspace_id": self._id,
+            "id": budget,
+            "limits_json": encode(body["limits"]).decode() if in_force else None,
+            "version": body["version"],
+            "updated_ms": entry.record.time_ms,
+        }
+        stream = budget_stream(self._id, budget)
+        self._foundings.note(
+            Founding(stream, self._id, budget, entry.id, entry.record.time_ms, in_force)
+        )
+
+    def _compare(
+        self, name: str, of: sa.Table, owner: sa.ColumnElement[Any], expected: _Rows
+    ) -> list[Row]:
+        """Compare all rows of the workspace; returns those that should be there and are."""
+        rows = self._connection.execute(sa.select(*stored(of)).where(owner == self._id)).mappings()
+        found = {row["id"]: row for row in rows}
+        known: list[Row] = []
+        for key, wanted in expected.items():
+            row = found.pop(key, None)
+            where = key if key == self._id else f"{self._id}/{key}"
+            self._findings.compare(name, where, wanted, row, by=f"the records of {self._id}")
+            if row is not None:
+                known.append(row)
+        for key in found:
+            where = f"{self._id}/{key}"
+            self._findings.unexpected(name, where, f"no record of {self._id} tells of it")
+        return known
+
+    def _compare_secret(self, row: Row) -> None:
+        try:
+            found = rest_hash(prefix=row["prefix"], secret_hash=row["secret_hash"])
+        except ValueError:
+            found = ""
+        if found != self._rest[row["id"]]:
+            self._findings.add(
+                "api_keys",
+                f"{self._id}/{row['id']}",
+                "prefix, secret_hash",
+                found=found,
+                expected=self._rest[row["id"]],
+                says="one of them was changed: their hash is not the one in the key's record",
+            )

@@ -1,0 +1,110 @@
+"""A small installation in which every table has rows, and every kind of record its place."""
+
+from engine.clock import ManualClock
+from engine.policy.budgets import BudgetLimits
+from engine.policy.limits import Limits
+from engine.sessions.session import SessionView
+from tests.evidence.story import pass_time
+from tests.ledger.approving import asked_for, first_key, grant, new_key
+from tests.world import USD, WORKSPACE, World
+
+OTHER = "other"
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+RESTRICTED = ("at most 60 payments per day",)
+ADMIN = "zfi_test_the_admin_key_of_tests"
+
+
+def tell(world: World, clock: ManualClock) -> None:
+    """Everything that can happen, once or twice; at the end all of it is anchored."""
+    engine = world.engine
+    pass_time(world, clock, HOUR_MS)  # the chain's first blocks are ahead of any clock
+    first, second = first_key(world), new_key(world)
+    engine.access.create_workspace(OTHER, "Another tenant")
+    engine.agents.register(WORKSPACE, "shopper", "Shopper")
+    engine.agents.register(WORKSPACE, "bot", None)
+    shop = world.session(agent_id="shopper", agent_name="ignored", type="app", label="groceries")
+    world.pay(shop, 7, key="before any budget")
+    world.pay(shop, 3, hold=True)
+    for dollars in (900, 1000):
+        engine.budgets.set(
+            WORKSPACE, None, BudgetLimits(per_day=dollars * USD, lifetime=5000 * USD), by=first
+        )
+    engine.budgets.set(WORKSPACE, "shopper", BudgetLimits(payments_per_day=2), by=second)
+    engine.budgets.set(WORKSPACE, "bot", BudgetLimits(per_day=1), by=second)
+    engine.budgets.clear(WORKSPACE, "bot", by=second)
+    main = _main(world, clock)
+    _approvals(world, clock, main, first, second)
+    child = world.session(
+        Limits(80 * USD, 20 * USD, None, None, 15 * USD),
+        conditions=RESTRICTED,
+        duration_ms=20 * HOUR_MS,
+        mint_pkp=True,
+        await_consent=False,
+        parent_id=main.id,
+        approvals_required=2,
+        metadata_json='{"why":"a part of it"}',
+    )
+    held = world.pay(child, 4, hold=True)
+    engine.ledger.capture(WORKSPACE, held.id, 4 * USD).result()
+    world.pay(shop, 1)
+    assert world.pay(shop, 1).decision["rule"] == "agent_budget"
+    engine.revoke_session(WORKSPACE, shop.id, by=first)
+    engine.anchor()
+    ended = world.session(mint_pkp=True, await_consent=False)
+    engine.revoke_session(WORKSPACE, ended.id, by=first)
+    world.session(duration_ms=HOUR_MS, workspace=OTHER, agent_id="guest", label="for an hour")
+    world.create(wait_s=0)
+    pass_time(world, clock, 2 * HOUR_MS)
+    for secret in (ADMIN, ADMIN + "_2", ADMIN):
+        engine.access.ensure_admin(secret)
+    asked_for(world, child, 16, merchant=None)
+    world.pay(child, 1, hold=True)
+    pass_time(world, clock, MINUTE_MS)
+    engine.anchor()
+    pass_time(world, clock, MINUTE_MS)
+
+
+def _main(world: World, clock: ManualClock) -> SessionView:
+    """A session with payments that ended in every way."""
+    main = world.session(
+        Limits(80 * USD, 200 * USD, None, None, 50 * USD),
+        mint_pkp=True,
+        label="shopping ≤ 200 $",
+        approvals_required=2,
+        agent_name="Bot",
+        metadata_json='{"project":"moon"}',
+    )
+    assert world.pay(main, 10, key="paid").state == "captured"
+    assert world.pay(main, 90, key="denied").state == "denied"
+    held = [world.pay(main, 5, hold=True, key=f"hold {n}") for n in range(3)]
+    world.engine.ledger.capture(WORKSPACE, held[0].id, 2 * USD).result()
+    world.engine.ledger.void(WORKSPACE, held[1].id).result()
+    pass_time(world, clock, 16 * MINUTE_MS)
+    assert world.engine.payments.get(WORKSPACE, held[2].id).state == "expired"
+    return main
+
+
+def _approvals(
+    world: World, clock: ManualClock, main: SessionView, first: str, second: str
+) -> None:
+    """Approvals that ended in every way, and a change of restrictions."""
+    engine = world.engine
+    granted = asked_for(world, main, 51)
+    grant(world, granted, first)
+    assert grant(world, granted, second).state == "granted"
+    denied = asked_for(world, main, 52)
+    engine.approvals.deny(WORKSPACE, denied.id, by=second, reason="too dear")
+    asked_for(world, main, 53)
+    pass_time(world, clock, 16 * MINUTE_MS)
+    asked_for(world, main, 54)
+    refused = asked_for(world, main, 58)
+    grant(world, refused, first)
+    for _ in range(2):
+        world.pay(main, 49)
+    for _ in range(2):
+        assert world.pay(main, 49).decision["code"] == "LIMIT_EXCEEDED"
+    assert grant(world, refused, second).code == "LIMIT_EXCEEDED"
+    engine.sessions.restrict(WORKSPACE, main.id, RESTRICTED, by=first)
+    world.pay(main, 1, hold=True)
+    world.pay(main, 1, key="after the change")

@@ -1,0 +1,110 @@
+"""`tallystick fsck` as somebody runs it: exit status, words, JSON, and no secrets."""
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from engine.chain.embedded_rpc import EmbeddedRpc
+from tests.cli.processes import called
+from tests.fsck.conftest import Told
+
+
+@pytest.fixture
+def directory(told: Told, tmp_path: Path) -> Path:
+    """A copy of the data directory."""
+    return Path(shutil.copytree(told.file.parent, tmp_path / "data"))
+
+
+def change(directory: Path, statement: str) -> None:
+    """Change the ledger."""
+    with contextlib.closing(sqlite3.connect(directory / "ledger.sqlite3")) as raw:
+        assert raw.execute(statement).rowcount > 0
+        raw.commit()
+
+
+def test_a_clean_directory(directory: Path) -> None:
+    done = called("fsck", "--data-dir", directory, "--keys")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("in the log: nothing found\n")
+    told = json.loads(called("fsck", "--data-dir", directory, "--json").stdout)
+    assert (told["clean"], told["findings"], told["anchors_on_chain"]) == (True, [], None)
+    assert "chain_blocks.timestamp_s" in told["not_checked"]
+
+
+def test_against_the_chain(told: Told, directory: Path) -> None:
+    rpc = EmbeddedRpc(told.chain.gateway, port=0).start()  # type: ignore[arg-type]
+    try:
+        arguments = ("--data-dir", directory, "--rpc", rpc.url, "--registry", told.chain.registry)
+        done = called("fsck", *arguments, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["anchors_on_chain"] == len(told.anchored)
+        wrong = (*arguments[:-1], "0x" + "11" * 20)
+        done = called("fsck", *wrong)
+        assert (done.returncode, "there is no SessionRegistry" in done.stderr) == (4, True)
+    finally:
+        rpc.stop()
+    assert called("fsck", *arguments).returncode == 4
+
+
+def test_a_finding_says_where_and_what(directory: Path) -> None:
+    change(directory, "UPDATE sessions SET state = 'active' WHERE label = 'groceries'")
+    done = called("fsck", "--data-dir", directory)
+    assert done.returncode == 1
+    first, second, _, last = done.stdout.splitlines()
+    assert first.startswith("sessions sess_")
+    assert first.endswith(" state: by its records it is another")
+    assert second == "    found active, expected revoked"
+    assert last.startswith("1 found in ")
+    told = json.loads(called("fsck", "--data-dir", directory, "--json").stdout)
+    [finding] = told["findings"]
+    assert (finding["table"], finding["column"]) == ("sessions", "state")
+    assert (finding["found"], finding["expected"]) == ("active", "revoked")
+
+
+def test_secrets_are_not_shown(directory: Path) -> None:
+    """What is found wrong with a secret is told without it."""
+    with contextlib.closing(sqlite3.connect(directory / "ledger.sqlite3")) as raw:
+        hashes = [row[0].hex() for row in raw.execute("SELECT secret_hash FROM api_keys")]
+        sealed = [row[0].hex() for row in raw.execute("SELECT sealed FROM session_keys")]
+    change(directory, "UPDATE api_keys SET secret_hash = secret_hash || 'x'")
+    change(directory, "UPDATE sessions SET secret_hash = secret_hash || 'x'")
+    change(directory, "UPDATE session_keys SET sealed = sealed || 'x'")
+    change(directory, "UPDATE meta SET value = value || '00' WHERE key IN ('log_key', 'operator')")
+    for how in ((), ("--json",), ("--keys",)):
+        done = called("fsck", "--data-dir", directory, *how)
+        assert done.returncode == 1
+        for table in ("api_keys", "sessions", "session_keys", "meta"):
+            assert table in done.stdout
+        assert [secret for secret in (*hashes, *sealed) if secret in done.stdout] == []
+
+
+def test_a_key_that_does_not_open_is_found(directory: Path) -> None:
+    (directory / "kek").write_text("11" * 32)
+    done = called("fsck", "--data-dir", directory, "--keys", "--json")
+    tables = {finding["table"] for finding in json.loads(done.stdout)["findings"]}
+    assert (done.returncode, tables) == (1, {"session_keys", "meta"})
+    assert called("fsck", "--data-dir", directory).returncode == 0
+    (directory / "kek").unlink()
+    done = called("fsck", "--data-dir", directory, "--keys")
+    assert (done.returncode, "there is no key-encryption key" in done.stderr) == (4, True)
+    assert not (directory / "kek").exists()
+
+
+def test_what_cannot_be_read_or_asked(tmp_path: Path) -> None:
+    done = called("fsck", "--data-dir", tmp_path / "nothing")
+    assert (done.returncode, "there is no ledger at" in done.stderr) == (4, True)
+    assert not (tmp_path / "nothing").exists()
+    for arguments in (
+        ("--rpc", "http://127.0.0.1:1"),
+        ("--registry", "0x" + "11" * 20),
+        ("--rpc", "http://127.0.0.1:1", "--registry", "0x11"),
+        ("--rpc", "nowhere", "--registry", "0x" + "11" * 20),
+        ("--what",),
+    ):
+        assert called("fsck", "--data-dir", tmp_path, *arguments).returncode == 2
+    assert called("fsck", data_dirr=os.devnull).returncode == 2

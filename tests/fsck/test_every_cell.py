@@ -1,0 +1,179 @@
+"""Every cell of a small database is changed, every row removed, doubled and exchanged for another:
+it is found, and the finding names what was changed, unless it is declared that nothing checks it.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+import sqlalchemy as sa
+from sqlmodel import SQLModel
+
+from engine.fsck.check import check
+from engine.fsck.finding import Finding
+from engine.fsck.unchecked import NOTHING_CHECKS, NOTHING_MISSES, ONLY_THE_CHAIN_CHECKS
+from tests.fsck.conftest import Told
+from tests.fsck.copies import Copy, Row, copy_of, delete, insert, others, update
+
+TABLES = {name: SQLModel.metadata.tables[name] for name in sorted(SQLModel.metadata.tables)}
+EMPTY = {"stream_heads"}
+"""Tables that a single writer has no need of."""
+FILLED = [name for name in TABLES if name not in EMPTY]
+PARTLY = {"anchors": {"state"}, "chain_events": {"block_hash"}}
+"""Of these another value is found here: any third state, and a hash while its block is kept."""
+OF_THE_CHAIN = ("chain_blocks", "chain_events", "meta")
+
+
+@pytest.fixture(scope="module")
+def copy(told: Told, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """Examined alone."""
+    opened = Copy(copy_of(told.file, tmp_path_factory.mktemp("copy")))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def with_chain(told: Told, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """Examined with the chain."""
+    engine = copy_of(told.file, tmp_path_factory.mktemp("chained"))
+    opened = Copy(engine, told.chain, told.anchored)
+    yield opened
+    opened.close()
+
+
+def names(found: list[Finding], of: sa.Table, rows: list[Row], column: str = "") -> bool:
+    """Whether a finding names the table and, in it, the column or one of the rows."""
+    keys = [str(row[key.name]) for row in rows for key in of.primary_key.columns]
+    return any(
+        finding.table == of.name
+        and (column in finding.column.split(", ") or any(key in finding.row for key in keys))
+        for finding in found
+    )
+
+
+def unnoticed(copy: Copy, of: sa.Table, rows: list[Row]) -> dict[str, list[str]]:
+    """The changes of one cell that are not found, by column.
+
+    In the first row every value is tried, in the others one that the database takes.
+    """
+    missed: dict[str, list[str]] = {}
+    for place, row in enumerate(rows):
+        for name in (column.name for column in of.columns):
+            wrong = others(row[name], [other[name] for other in rows])
+            turned = wrong[place % len(wrong) :] + wrong[: place % len(wrong)]
+            for value in turned:
+                with copy.changed(update(of, row, {name: value})) as found:
+                    if found is None:
+                        continue
+                    if not names(found, of, [row, {**row, name: value}], name):
+                        missed.setdefault(name, []).append(f"{row} {value!r}: {found}")
+                if place > 0:
+                    break
+    return missed
+
+
+def test_the_story_fills_every_table_and_nothing_is_found_in_it(
+    copy: Copy, with_chain: Copy
+) -> None:
+    assert {name for name, of in TABLES.items() if not copy.rows(of)} == EMPTY
+    for each in (copy, with_chain):
+        with each.changed() as found:
+            assert found == []
+
+
+@pytest.mark.parametrize("table", FILLED)
+def test_a_changed_cell_is_found(copy: Copy, table: str) -> None:
+    of = TABLES[table]
+    missed = unnoticed(copy, of, copy.rows(of))
+    declared = {
+        name.partition(".")[2]
+        for name in (*NOTHING_CHECKS, *ONLY_THE_CHAIN_CHECKS)
+        if name.startswith(f"{table}.")
+    }
+    assert {name: told for name, told in missed.items() if name not in declared} == {}
+    assert declared - PARTLY.get(table, set()) <= missed.keys()
+
+
+def test_of_an_anchor_it_is_known_whether_it_is_mined(copy: Copy) -> None:
+    of = TABLES["anchors"]
+    row = copy.rows(of)[-1]
+    for state, known in (("mined", False), ("final", False), ("sent", True), ("lost", True)):
+        with copy.changed(update(of, row, {"state": state})) as found:
+            assert found is not None
+            assert [(each.table, each.column) for each in found] == [("anchors", "state")] * known
+
+
+@pytest.mark.parametrize("table", OF_THE_CHAIN)
+def test_a_changed_cell_that_only_the_chain_knows_is_found_with_it(
+    with_chain: Copy, table: str
+) -> None:
+    of = TABLES[table]
+    assert unnoticed(with_chain, of, with_chain.rows(of)) == {}
+
+
+@pytest.mark.parametrize("table", FILLED)
+def test_a_row_that_is_gone_is_missed(copy: Copy, with_chain: Copy, table: str) -> None:
+    of = TABLES[table]
+    unmissed = []
+    for row in copy.rows(of):
+        with (with_chain if table in OF_THE_CHAIN else copy).changed(delete(of, row)) as found:
+            assert found is not None
+            if not names(found, of, [row]):
+                unmissed.append(f"{row}: {found}")
+    # Every checkpoint of the story was anchored.
+    assert bool(unmissed) == (table in NOTHING_MISSES and table != "checkpoints"), unmissed
+
+
+@pytest.mark.parametrize("table", FILLED)
+def test_a_row_too_many_is_found(copy: Copy, with_chain: Copy, table: str) -> None:
+    of = TABLES[table]
+    doubled = 0
+    for row in copy.rows(of):
+        double = dict(row)
+        for column in of.columns:
+            if column.primary_key or column.unique:
+                double[column.name] = others(double[column.name], ())[0]
+        if table == "records":
+            double["seq"] += 1_000
+        with (with_chain if table in OF_THE_CHAIN else copy).changed(insert(of, double)) as found:
+            if found is not None:
+                doubled += 1
+                assert names(found, of, [double]), f"{double}: {found}"
+    assert doubled
+
+
+@pytest.mark.parametrize("table", FILLED)
+def test_two_rows_that_changed_places_are_found(copy: Copy, with_chain: Copy, table: str) -> None:
+    """Each row has what another one had, but for its key and what nothing checks."""
+    of = TABLES[table]
+    payload = [
+        column.name
+        for column in of.columns
+        if not (column.primary_key or column.unique or f"{table}.{column.name}" in NOTHING_CHECKS)
+    ]
+    for pair in pairwise(copy.rows(of)):
+        first, second = ({name: row[name] for name in payload} for row in pair)
+        if first == second:
+            continue
+        changes = update(of, pair[0], second), update(of, pair[1], first)
+        with (with_chain if table in OF_THE_CHAIN else copy).changed(*changes) as found:
+            if found is not None:
+                assert names(found, of, list(pair)), f"{pair}: {found}"
+
+
+def test_a_table_beside_ours_and_a_trigger_are_found(copy: Copy) -> None:
+    statements = (
+        "CREATE TABLE more (x)",
+        "CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM anchors; END",
+    )
+    with copy.changed(*map(sa.text, statements)) as found:
+        assert found is not None
+        named = [(finding.table, finding.row) for finding in found]
+        assert named == [("more", "(table)"), ("t", "(trigger)")]
+
+
+def test_nothing_is_written_and_nothing_is_made(told: Told) -> None:
+    before = {path.name: path.read_bytes() for path in told.file.parent.iterdir()}
+    report = check(told.file, chain=told.chain, patience_s=0)
+    assert (report.clean, report.anchors) == (True, len(told.anchored))
+    assert {path.name: path.read_bytes() for path in told.file.parent.iterdir()} == before

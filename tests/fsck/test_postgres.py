@@ -1,0 +1,70 @@
+"""The same on PostgreSQL, where many processes write and streams have heads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlmodel import SQLModel
+
+from engine.clock import ManualClock, system_clock
+from engine.fsck.check import check
+from engine.fsck.snapshot import CannotRead
+from engine.fsck.unchecked import NOTHING_CHECKS, NOTHING_MISSES, ONLY_THE_CHAIN_CHECKS
+from tests.fsck.copies import Copy, delete
+from tests.fsck.story import tell
+from tests.fsck.test_every_cell import TABLES, names, unnoticed
+from tests.servers import PostgresServer
+from tests.world import World
+
+UNNOTICED = {*NOTHING_CHECKS, *ONLY_THE_CHAIN_CHECKS}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A database in which the story was told, and a connection that may change it."""
+
+    url: str
+    copy: Copy
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Shared]:
+    """The story on PostgreSQL."""
+    directory = tmp_path_factory.mktemp("fsck") / "data"
+    clock = ManualClock(system_clock())
+    with postgres.database() as url:
+        world = World(directory, clock, database=url, kek="the same for every server")
+        try:
+            tell(world, clock)
+        finally:
+            world.engine.close()
+        address = sa.make_url(url).set(drivername="postgresql+psycopg")
+        copy = Copy(sa.create_engine(address))
+        yield Shared(url, copy)
+        copy.close()
+
+
+def test_nothing_is_found_in_the_story(shared: Shared) -> None:
+    report = check(shared.url, patience_s=0)
+    assert report.findings == ()
+    assert report.size == report.records
+    assert {name for name, of in TABLES.items() if not shared.copy.rows(of)} == set()
+
+
+@pytest.mark.parametrize("table", sorted(SQLModel.metadata.tables))
+def test_a_change_of_the_last_rows_is_found(shared: Shared, table: str) -> None:
+    """Every value in one row, and one of another row; and that row is missed."""
+    of = TABLES[table]
+    rows = shared.copy.rows(of)
+    missed = unnoticed(shared.copy, of, rows[-2:])
+    assert {name: told for name, told in missed.items() if f"{table}.{name}" not in UNNOTICED} == {}
+    with shared.copy.changed(delete(of, rows[-1])) as found:
+        assert found is not None
+        assert names(found, of, rows[-1:]) or table in NOTHING_MISSES
+
+
+def test_a_database_that_is_away_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(CannotRead, match="cannot be read"):
+        check(f"postgresql://nobody@/nothing?host={tmp_path}")
