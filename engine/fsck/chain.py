@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from engine.chain import contracts
 from engine.chain.gateway import ChainGateway
 from engine.chain.indexer import BLOCKS_PER_READ_MAX, event_row, subject_of
 from engine.db.tables import ChainBlock, ChainEvent, table
