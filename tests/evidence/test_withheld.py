@@ -173,7 +173,7 @@ def alike(document: Document) -> list[Any]:
     return told
 
 
-PASSING = ("payment", "approval", "grant", "grant_hash", "owner_signature", "tx_hash", "block_hash")
+PASSING = ("payment", "approval", "grant", "owner_signature")
 
 
 def timeless(value: Any) -> Any:
@@ -182,7 +182,7 @@ def timeless(value: Any) -> Any:
     return {
         name: timeless(inner)
         for name, inner in value.items()
-        if name not in PASSING and not name.endswith(("_ms", "_number"))
+        if name not in PASSING and not name.endswith(("_ms", "_number", "_hash"))
     }
 
 
