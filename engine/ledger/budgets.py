@@ -6,7 +6,7 @@ Whoever decides a payment holds every budget that it is under, so what others ad
 """
 
 import heapq
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +74,9 @@ class Known:
 class Budgets:
     """All budgets above sessions, as one process knows them. Belongs to the writer's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, forget_accounts: Callable[[], None]) -> None:
+        """`forget_accounts` is called when they may hold an old policy of a session above them."""
+        self._forget_accounts = forget_accounts
         self._version: int | None = None
         self._known: dict[str, Known] = {}
         self._limits: dict[str, dict[str, BudgetLimits]] = {}
@@ -89,6 +91,7 @@ class Budgets:
         del now_ms
         if turn.budgets_version != self._version:
             self.forget()
+            self._forget_accounts()
             self._version = turn.budgets_version
 
     def forget(self) -> None:

@@ -56,7 +56,7 @@ class Ledger:
         self._approval_ttl_ms = approval_ttl_ms
         self._chain = chain
         self._accounts = Accounts()
-        self._budgets = Budgets()
+        self._budgets = Budgets(self._accounts.forget)
         writer.on_abandoned_batch(self._accounts.forget)
         writer.on_abandoned_batch(self._budgets.forget)
         writer.on_turn(self._budgets.learn)
