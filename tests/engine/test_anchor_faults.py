@@ -79,7 +79,8 @@ def check(world: World) -> None:
 
 
 def settle(world: World) -> int:
-    """Let everything arrive that is on its way, and the whole log with it."""
+    """Let everything arrive that is on its way, and then the whole log."""
+    world.engine.tick()  # what is final in the database may be gone from the chain
     tick_until(world, lambda: all(state == "final" for _, state in stored(world)))
     size = grow(world)
     anchor(world)
