@@ -135,6 +135,7 @@ class Indexer:
             ).all()
         if not rows:
             return None
+        header = None
         for row in rows:
             header = self._gateway.block(row.number)
             if header is not None and header.hash == row.hash:
@@ -147,9 +148,15 @@ class Indexer:
             )
         if rows[-1].number <= self._start_block:
             return None  # everything we ever read was replaced, from the first block on
+        what = (
+            f"replaced more than {REORG_DEPTH_MAX} blocks below {rows[0].number}"
+            if header is not None
+            else f"ends more than {REORG_DEPTH_MAX} blocks below {rows[0].number}, so the endpoint "
+            "lags or was put back"
+        )
         raise DeepReorg(
-            f"the chain replaced more than {REORG_DEPTH_MAX} blocks below {rows[0].number}: look "
-            "what happened, then `tallystick resume-chain` reads all of it again"
+            f"the chain {what}: look what happened, then `tallystick resume-chain` reads all of it "
+            "again"
         )
 
     def forget(self, batch: Batch) -> tuple[int, bytes] | None:
