@@ -185,10 +185,8 @@ class Indexer:
     def _read_from_the_start(self, head: BlockHeader) -> BlockHeader:
         """A failure in the middle does not lose what was read, as long as it is on the chain."""
         reading = self._reading
-        if (
-            reading.headers
-            and self._gateway.block(reading.headers[-1].number) != (reading.headers[-1])
-        ):
+        newest = reading.headers[-1] if reading.headers else None
+        if newest is not None and self._gateway.block(newest.number) != newest:
             reading = self._reading = _Reading()
         while True:
             before = reading.headers[-1] if reading.headers else None
@@ -236,7 +234,7 @@ class Indexer:
     def _ours(self, header: BlockHeader, given: Sequence[Log]) -> list[Log]:
         """The events of our contracts in a block that is read whole."""
         whole = self._gateway.block_logs(header)
-        if any(log not in whole for log in given):
+        if not set(given) <= set(whole):
             raise ChainUnavailable(f"block {header.number} does not have an event that was given")
         return [log for log in whole if log.address in self._sources]
 
