@@ -212,9 +212,10 @@ class Lead:
                 newest = self._writer.call(command, DEFAULT_WORKSPACE)
             else:
                 raise _not_stopped()
-            doubt = Unavailable("the chain is being read again", code=DeepReorg.code)
-            self._chain_watch.lost(doubt)
-            self.chain_fault = doubt.message
+            if self._leads:
+                doubt = Unavailable("the chain is being read again", code=DeepReorg.code)
+                self._chain_watch.lost(doubt)
+                self.chain_fault = doubt.message
         return newest
 
     def _tick(self, *, anchor: bool) -> None:

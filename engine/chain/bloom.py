@@ -27,3 +27,8 @@ def mask_of(*values: bytes) -> int:
 def admits(bloom: bytes, mask: int) -> bool:
     """Whether a bloom has every bit of a mask."""
     return int.from_bytes(bloom) & mask == mask
+
+
+def is_dense(bloom: bytes) -> bool:
+    """Whether more than half of its bits are set: of what is not there, it admits an eighth."""
+    return int.from_bytes(bloom).bit_count() > 4 * BLOOM_BYTES

@@ -139,6 +139,7 @@ class Indexer:
             ).all()
         if not rows:
             return None
+        header = None
         for row in rows:
             header = self._gateway.block(row.number)
             if header is not None and header.hash == row.hash:
@@ -151,9 +152,15 @@ class Indexer:
             )
         if rows[-1].number <= self._start_block:
             return None  # everything we ever read was replaced, from the first block on
+        what = (
+            f"replaced more than {REORG_DEPTH_MAX} blocks below {rows[0].number}"
+            if header is not None
+            else f"ends more than {REORG_DEPTH_MAX} blocks below {rows[0].number}, so the endpoint "
+            "lags or was put back"
+        )
         raise DeepReorg(
-            f"the chain replaced more than {REORG_DEPTH_MAX} blocks below {rows[0].number}: look "
-            "what happened, then `tallystick resume-chain` reads all of it again"
+            f"the chain {what}: look what happened, then `tallystick resume-chain` reads all of it "
+            "again"
         )
 
     def forget(self, batch: Batch) -> tuple[int, bytes] | None:
@@ -182,10 +189,8 @@ class Indexer:
     def _read_from_the_start(self, head: BlockHeader) -> BlockHeader:
         """A failure in the middle does not lose what was read, as long as it is on the chain."""
         reading = self._reading
-        if (
-            reading.headers
-            and self._gateway.block(reading.headers[-1].number) != (reading.headers[-1])
-        ):
+        newest = reading.headers[-1] if reading.headers else None
+        if newest is not None and self._gateway.block(newest.number) != newest:
             reading = self._reading = _Reading()
         while True:
             before = reading.headers[-1] if reading.headers else None
@@ -233,7 +238,7 @@ class Indexer:
     def _ours(self, header: BlockHeader, given: Sequence[Log]) -> list[Log]:
         """The events of our contracts in a block that is read whole."""
         whole = self._gateway.block_logs(header)
-        if any(log not in whole for log in given):
+        if not set(given) <= set(whole):
             raise ChainUnavailable(f"block {header.number} does not have an event that was given")
         return [log for log in whole if log.address in self._sources]
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from engine.chain.bloom import bloom_of
+from engine.chain.bloom import bloom_of, is_dense
 from engine.chain.gateway import (
     NO_SENDER,
     BlockHeader,
@@ -112,10 +112,15 @@ class JsonRpcChain:
         return headers
 
     def block_logs(self, header: BlockHeader) -> list[Log]:
-        """See `ChainGateway.block_logs`. If the events are not all, the receipts must have them."""
+        """See `ChainGateway.block_logs`. If the events are not all, the receipts must have them.
+
+        A bloom that is nearly full misses nothing, so then the receipts are asked first: the events
+        come from an index that may lag behind.
+        """
         block_hash = f"0x{header.hash.hex()}"
         found = []
-        for ask in (self._logs_of_block, self._logs_of_receipts):
+        asks = (self._logs_of_block, self._logs_of_receipts)
+        for ask in reversed(asks) if is_dense(header.logs_bloom) else asks:
             try:
                 objects = ask(block_hash)
             except RpcError as error:
@@ -313,9 +318,8 @@ def _whole(header: BlockHeader, objects: Sequence[Any]) -> list[Log] | None:
     logs = sorted((as_log(log) for log in objects), key=lambda log: log.log_index)
     if any((log.block_number, log.block_hash) != (header.number, header.hash) for log in logs):
         raise ChainUnavailable(f"an event of block {header.number} is of another block")
-    places = [log.log_index for log in logs]
-    whole = len(set(places)) == len(places) and bloom_of(logs) == header.logs_bloom
-    return logs if whole else None
+    in_place = [log.log_index for log in logs] == list(range(len(logs)))
+    return logs if in_place and bloom_of(logs) == header.logs_bloom else None
 
 
 def _topic(topic: TopicFilter) -> str | list[str] | None:

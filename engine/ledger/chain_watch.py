@@ -33,6 +33,7 @@ class ChainWatch:
     def told(self, time_ms: int, read_ago_ms: int | None) -> None:
         """Another process says when it read the chain; None: it does not trust what it read."""
         self.reached(time_ms)
+        self._doubt = None
         self._read_ms = None if read_ago_ms is None else self._stopwatch() - read_ago_ms
         self.ever_read = self.ever_read or read_ago_ms is not None
 

@@ -1,13 +1,14 @@
 """A chain that left more behind than is remembered of it: somebody has to look."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.audit.record import decode_record
-from engine.chain.gateway import ChainUnavailable
+from engine.chain.gateway import BlockHeader, ChainUnavailable
 from engine.chain.indexer import REORG_DEPTH_MAX
 from engine.errors import Conflict, Unavailable
 from engine.sessions.session import SessionView
@@ -204,18 +205,57 @@ def test_a_reading_of_everything_that_falters_goes_on_where_it_was(
     follows(anvil, world, stays, goes)
 
 
+def test_a_node_that_is_far_behind_stops_decisions_until_it_has_caught_up(
+    anvil: AnvilWithContracts, world: World
+) -> None:
+    view = world.session(mint_pkp=True)
+    anvil.mine(DEPTH)
+    world.engine.tick()
+    honest, here = world.engine.gateway, anvil.gateway.head().number
+
+    class Behind:
+        """A node that has not got the newest blocks yet."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(honest, name)
+
+        def head(self) -> BlockHeader:
+            header = honest.block(here - DEPTH)
+            assert header is not None
+            return header
+
+        def block(self, number: int) -> BlockHeader | None:
+            return honest.block(number) if number <= here - DEPTH else None
+
+    indexer = world.engine.lead.indexer
+    with pytest.MonkeyPatch.context() as line:
+        line.setattr(indexer, "_gateway", Behind())
+        world.engine.tick()
+        [fault] = world.engine.ready()["faults"]
+        assert f"ends more than {REORG_DEPTH_MAX} blocks below {here}" in fault
+        with pytest.raises(Unavailable) as refusal:
+            world.pay(view, 1)
+        assert refusal.value.code == "chain_reorganised"
+    world.engine.tick()
+    assert world.engine.ready()["faults"] == []
+    assert code(world, view) == "ALLOWED"
+
+
 def test_a_chain_that_comes_back_needs_nobody(anvil: AnvilWithContracts, world: World) -> None:
     """The deep reorganisation was another node's, which is gone again."""
     anvil.mine(DEPTH)
     view = world.session(mint_pkp=True)
     honest = world.engine.gateway.block
     head = anvil.gateway.head().number
+
+    def other(number: int) -> BlockHeader | None:
+        header = honest(number)
+        if header is None or number < head - DEPTH:
+            return header
+        return replace(header, hash=bytes(32))
+
     with pytest.MonkeyPatch.context() as line:
-        line.setattr(
-            world.engine.gateway,
-            "block",
-            lambda number: honest(number) if number < head - DEPTH else None,
-        )
+        line.setattr(world.engine.gateway, "block", other)
         world.engine.tick()
         stopped(world, view)
     world.engine.tick()

@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from engine.chain import contracts
+from engine.chain.indexer import REORG_DEPTH_MAX
 from engine.errors import CannotStart, Conflict, Unauthenticated, Unavailable
 from engine.ledger.payment import Payment
 from engine.ledger.writer import Batch
@@ -251,6 +252,31 @@ def test_the_leaders_doubt_stops_everybody(
     first.engine.writer.call(lambda batch: first.engine.lead._stop_all(batch, "forged"))
     with pytest.raises(Unavailable, match="forged"):
         second.pay(view, 1)
+
+
+def test_whichever_is_asked_resumes_a_chain_that_was_reorganised_too_deep(
+    anvil: AnvilWithContracts, pair: tuple[World, World]
+) -> None:
+    first, second = pair
+    stays = first.session(mint_pkp=True)
+    anvil.mine(REORG_DEPTH_MAX)
+    goes = first.session(mint_pkp=True)
+    anvil.mine(REORG_DEPTH_MAX)
+    first.engine.tick()
+    with anvil.idle():
+        anvil.rpc("anvil_reorg", REORG_DEPTH_MAX + 2, [])
+        first.engine.tick()
+        for world in pair:
+            with pytest.raises(Unavailable, match="chain"):
+                world.pay(stays, 1)
+        second.engine.resume_chain(by="somebody")
+        with pytest.raises(Conflict):
+            first.engine.resume_chain(by="somebody else")
+        first.engine.tick()
+        for world in pair:
+            assert world.pay(stays, 1).state == "captured"
+            assert world.pay(goes, 1).decision["code"] == "SESSION_NOT_ANCHORED"
+            assert world.engine.ready()["faults"] == []
 
 
 def test_a_server_that_is_killed_and_comes_back_lost_nothing(
