@@ -17,7 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import msgspec
+
+from engine.audit import canonical
+
 FIELD_SALT_BYTES = 32
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _DOMAIN = b"tallystick/commitment/1\n"
 
 Fields = Mapping[str, "Fields | None"]
@@ -71,12 +76,33 @@ def field_salt(private_salt: bytes, group: str) -> bytes:
     return hmac.digest(private_salt, group.encode(), "sha256")
 
 
-def split(body: Mapping[str, Any], fields: Fields) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A body without a group, and the group.
+def members(data: bytes) -> dict[str, msgspec.Raw]:
+    """The members of an object in canonical JSON with ASCII keys; their values stay as they are.
 
     Raises:
-        KeyError, TypeError: a field of the group is not there.
+        canonical.CanonicalError: it is something else, as far as its values are not looked at.
     """
+    try:
+        found = _MEMBERS.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise canonical.CanonicalError(f"not an object: {error}") from error
+    if canonical.encode_own(found) != data:
+        raise canonical.CanonicalError("not in canonical form")
+    return found
+
+
+def split(
+    body: Mapping[str, Any] | msgspec.Raw, fields: Fields
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A body without a group, and the group.
+
+    Of a body that is still JSON only what has to be looked at is decoded.
+
+    Raises:
+        KeyError, TypeError, ValueError: a field of the group is not there.
+    """
+    if type(body) is msgspec.Raw:
+        body = members(bytes(body))
     if type(body) is not dict:
         raise TypeError("it is no object")
     kept, taken = body.copy(), {}

@@ -25,6 +25,7 @@ from engine.audit.disclosure import (
     check_absent,
     field_salt,
     join,
+    members,
     split,
 )
 from engine.audit.merkle import HASH_BYTES, leaf_hash
@@ -49,6 +50,7 @@ class _Kind(msgspec.Struct):
 
 
 _KIND = msgspec.json.Decoder(_Kind)
+_decode = msgspec.json.decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def encode_record(
     raw = canonical.encode_own(record)
     if kind not in GROUPS:
         return raw, leaf_hash(raw)
-    committed, _ = _committed(record, salt, canonical.encode_own)
+    committed, _ = _committed(record, kind, salt)
     return raw, leaf_hash(canonical.encode_own(committed))
 
 
@@ -115,10 +117,15 @@ def record_hash(raw: bytes) -> bytes:
     """
     try:
         kind = _KIND.decode(raw).kind
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise canonical.CanonicalError(f"not a record: {error}") from error
-    # Where every byte is hashed as it is, no byte can be another.
-    return decode_record(raw).hash if kind in GROUPS else leaf_hash(raw)
+        if kind not in GROUPS:
+            return leaf_hash(raw)
+        record = members(raw)
+        salt = read_hex(_decode(record["salt"]), SALT_BYTES)
+        committed, _ = _committed(record, kind, salt)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise canonical.CanonicalError(f"a group that can be withheld: {error}") from error
+    # What is not looked at goes into the hash as it stands, so no byte of it can be another.
+    return leaf_hash(canonical.encode_own(committed))
 
 
 def committed_form(
@@ -131,13 +138,17 @@ def committed_form(
     Raises:
         canonical.CanonicalError: the bytes are not a whole record.
     """
-    record = decode_record(raw)
-    if GROUPS.get(record.kind, {}).keys().isdisjoint(withheld):
+    kind = decode_record(raw).kind
+    if GROUPS.get(kind, {}).keys().isdisjoint(withheld):
         return raw, None
-    data = canonical.decode_object(raw)
-    committed, openings = _committed(data, bytes.fromhex(data["salt"]), canonical.encode)
-    shown = {name: opening for name, opening in openings.items() if name not in withheld}
-    return canonical.encode(committed), shown
+    record = members(raw)
+    committed, openings = _committed(record, kind, bytes.fromhex(_decode(record["salt"])))
+    shown = {
+        name: Opening(opening.salt, canonical.decode_object(canonical.encode_own(opening.value)))
+        for name, opening in openings.items()
+        if name not in withheld
+    }
+    return canonical.encode_own(committed), shown
 
 
 def decode_record(raw: bytes, openings: Mapping[str, Opening] | None = None) -> Record:
@@ -162,15 +173,15 @@ def decode_record(raw: bytes, openings: Mapping[str, Opening] | None = None) -> 
         salt = read_hex(data["salt"], SALT_BYTES) if openings is None else b""
     except ValueError as error:
         raise canonical.CanonicalError(f"prev or salt: {error}") from error
-    groups = GROUPS.get(data["kind"], {})
-    body, hashed, withheld = data["body"], raw, groups.keys() - (openings or {}).keys()
+    kind, body, hashed, withheld = data["kind"], data["body"], raw, frozenset[str]()
     try:
         if openings is not None:
-            body = _opened(data, groups, openings)
-        elif groups:
+            body = _opened(data, GROUPS.get(kind, {}), openings)
+            withheld = frozenset(GROUPS[kind].keys() - openings.keys())
+        elif kind in GROUPS:
             # Keys that are not ASCII have another order, which only the slower encoder knows.
             encode = canonical.encode_own if raw.isascii() else canonical.encode
-            hashed, withheld = encode(_committed(data, salt, encode)[0]), set()
+            hashed = encode(_committed(data, kind, salt, encode)[0])
     except (KeyError, TypeError, ValueError) as error:
         raise canonical.CanonicalError(f"a group that can be withheld: {error}") from error
     return Record(
@@ -184,16 +195,22 @@ def decode_record(raw: bytes, openings: Mapping[str, Opening] | None = None) -> 
         time_ms=data["time_ms"],
         kind=data["kind"],
         body=body,
-        withheld=frozenset(withheld),
+        withheld=withheld,
     )
 
 
 def _committed(
-    record: Mapping[str, Any], salt: bytes, encode: Callable[[object], bytes]
+    record: Mapping[str, Any],
+    kind: str,
+    salt: bytes,
+    encode: Callable[[object], bytes] = canonical.encode_own,
 ) -> tuple[dict[str, Any], dict[str, Opening]]:
-    """The committed form of a whole record, and the openings of all its groups."""
+    """The committed form of a whole record, and the openings of all its groups.
+
+    Values that are still JSON stay so.
+    """
     body, commitments, openings = record["body"], {}, {}
-    for name, fields in GROUPS[record["kind"]].items():
+    for name, fields in GROUPS[kind].items():
         body, value = split(body, fields)
         openings[name] = opening = Opening(field_salt(salt, name), value)
         commitments[name] = opening.commitment(encode).hex()

@@ -233,7 +233,9 @@ def test_a_whole_record_is_no_committed_form_nor_the_other_way_round() -> None:
             decode_record(other, {})
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"kind":1}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"{}", b'{"kind":1}', b"\xff", b'{"a":' + b"[" * 100_000]
+)
 def test_what_has_no_hash_is_refused(raw: bytes) -> None:
     with pytest.raises(CanonicalError):
         record_hash(raw)
@@ -324,6 +326,7 @@ def test_javascript_agrees_on_two_thousand_records_whole_and_withheld() -> None:
             entry["openings"] = told
         lines.append(json.dumps(entry))
         record = decode_record(shown, openings)
+        assert record.hash == record_hash(raw) == committed.leaf(raw)
         expected.append({"hash": record.hash.hex(), "withheld": sorted(record.withheld)})
     assert [json.loads(line) for line in by_javascript(lines)] == expected
     assert {len(each["withheld"]) for each in expected} == {0, 1, 2}
