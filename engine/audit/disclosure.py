@@ -101,11 +101,13 @@ def split(
     Raises:
         KeyError, TypeError, ValueError: a field of the group is not there.
     """
-    if type(body) is msgspec.Raw:
-        body = members(bytes(body))
-    if type(body) is not dict:
+    if type(body) is dict:
+        kept: dict[str, Any] = body.copy()
+    elif type(body) is msgspec.Raw:
+        kept = members(bytes(body))
+    else:
         raise TypeError("it is no object")
-    kept, taken = body.copy(), {}
+    taken = {}
     for name, within in fields.items():
         value = kept.pop(name)
         if within is None:
