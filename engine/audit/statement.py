@@ -179,7 +179,7 @@ def _decided(body: Mapping[str, Any]) -> dict[str, Any]:
         "permission": request["permission"],
         "allowed": allowed,
         "code": decision["code"],
-        "reason": decision["reason"],
+        "reason": decision.get("reason"),
         "approval": body["approval"],
         "state": "held" if allowed else "denied",
         "captured_micro_usd": 0,

@@ -14,14 +14,16 @@
                   them is what the file says is
 10  replay        every decision comes out the same from the records alone, as far as they are
                   not withheld
-11  life          registration, revocation, times and end in the records fit what the chain says
+11  life          registration, revocation, lowered limits, times and end in the records fit what
+                  the chain says
 12  spends        everything the session's key moved on the chain is bound to an allowed record
 13  tail          nothing is left that no anchor covers yet
 
 A check that rests on one that failed is not made; its row says so, with the verdict of the other.
 
 Pure: the chain comes in through `ChainView`. What the caller must still do: get the registry's
-address and an RPC URL from somewhere other than the file. An RPC that leaves out events hides them.
+address and an RPC URL from somewhere other than the file, and better two of them: an RPC that
+leaves out events hides them (`engine.evidence.agreeing`).
 """
 
 import gc

@@ -15,14 +15,7 @@ from eth_utils.crypto import keccak
 from engine.audit.chain import Anchoring, ChainSilent, Lowering, Registration, Revocation, Spend
 from engine.chain import contracts
 from engine.chain.contracts import Event
-from engine.chain.gateway import (
-    BlockHeader,
-    CallReverted,
-    ChainError,
-    ChainGateway,
-    ChainUnavailable,
-    Log,
-)
+from engine.chain.gateway import BlockHeader, CallReverted, ChainError, ChainGateway, Log
 from engine.grant import UNLIMITED, Grant
 from engine.policy.limits import Limits
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
@@ -137,7 +130,7 @@ class GatewayView:
         asked = wallet, digest, signature
         try:
             return contracts.accepts_signature(self._gateway, *asked, block=block_number)
-        except ChainUnavailable:
+        except ChainError:
             return None
 
     def log_opened(self, anchors: str, log_id: bytes) -> bytes | None:

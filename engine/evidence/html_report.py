@@ -242,7 +242,7 @@ def _payment(payment: Mapping[str, Any]) -> Sequence[Any]:
             payment["ended_by_record"], _anchored(payment["ended_anchored"])
         )
     decision = Markup("{}<small>{}</small><small>{}</small>").format(
-        "allowed" if payment["allowed"] else "denied", payment["code"], payment["reason"]
+        "allowed" if payment["allowed"] else "denied", payment["code"], payment["reason"] or ""
     )
     if payment["approval"]:
         decision += Markup("<small>{}</small>").format(payment["approval"])
