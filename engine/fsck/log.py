@@ -139,16 +139,17 @@ def check_places(
     """The batches stand in the tree one behind the other; returns its size and its roots.
 
     Where one process writes alone they stand in the order of their ids, and those without a place
-    come last.
+    come last; and none that is signed for is without.
     """
     alone = connection.dialect.name == "sqlite"
     frontier, roots, last = Frontier(), {}, 0
     if 0 in sizes:
         roots[0] = frontier.root()
+    misplaced = None
     for batch in _placed(connection):
-        if batch["first_leaf"] != frontier.size:
-            _misplaced(findings, batch, frontier.size)
-            break
+        if misplaced is not None or batch["first_leaf"] != frontier.size:
+            misplaced = misplaced or batch  # what comes after it has no place to stand
+            continue
         if alone and batch["id"] < last:
             _misplaced(findings, batch, None)
         last = batch["id"]
@@ -157,11 +158,13 @@ def check_places(
             frontier.append(hashes[at : at + HASH_BYTES])
             if frontier.size in sizes:
                 roots[frontier.size] = frontier.root()
-    waiting = connection.execute(
-        sa.select(_batches.c.id).where(_batches.c.first_leaf.is_(None), _batches.c.id < last)
-    ).scalars()
-    for batch_id in waiting.all() if alone else ():
-        _misplaced(findings, {"id": batch_id, "first_leaf": None}, None)
+    if misplaced is not None:
+        _misplaced(findings, misplaced, frontier.size)
+    signed = max(sizes, default=0) > frontier.size
+    waiting = sa.select(_batches.c.id).where(_batches.c.first_leaf.is_(None))
+    for batch_id in connection.execute(waiting).scalars().all():
+        if signed or (alone and batch_id < last):
+            _misplaced(findings, {"id": batch_id, "first_leaf": None}, None)
     return frontier.size, roots
 
 

@@ -47,7 +47,7 @@ class Copy:
             try:
                 for change in changes:
                     connection.execute(change)
-            except sa.exc.StatementError:
+            except (sa.exc.StatementError, TypeError):
                 found = None
             else:
                 report, settling = examine(connection, chain=self._chain, anchored=self._anchored)
