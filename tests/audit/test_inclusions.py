@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,29 @@ def test_behind_any_other_proof_each_is_judged_as_if_it_stood_alone(size: int) -
             tree.verify(*good(first, size))
             assert outcome(tree, claim, size) == outcome(None, claim, size)
             assert outcome(tree, good(index, size), size) == ""
+
+
+@pytest.mark.parametrize("size", range(2, 10))
+def test_no_proof_is_put_together_of_others(size: int) -> None:
+    """Near the right edge a path passes over levels that the one before it had."""
+    for first, second, index in product(range(size), repeat=3):
+        begins, leaf = good(index, size)[2], LEAVES[index]
+        ends = {good(other, size)[2] for other in (first, second)}
+        for end, begun in product(ends, range(len(begins) + 1)):
+            for ended in range(len(end) + 1):
+                tree = Inclusions(size, TREE.root(size))
+                tree.verify(*good(first, size))
+                tree.verify(*good(second, size))
+                claim = leaf, index, begins[:begun] + end[ended:]
+                assert outcome(tree, claim, size) == outcome(None, claim, size)
+
+
+@pytest.mark.parametrize("leaf", [None, "x" * 32, bytearray(32), b"x"])
+def test_what_is_no_hash_is_called_that(leaf: Any) -> None:
+    tree = Inclusions(8, TREE.root(8))
+    tree.verify(*good(3, 8))
+    with pytest.raises(ProofError, match="the leaf hash is not 32 bytes"):
+        tree.verify(leaf, 4, good(4, 8)[2])
 
 
 @pytest.mark.parametrize("seed", range(20))
