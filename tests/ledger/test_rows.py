@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engine.ledger.discrepancies import PARAMETERS_DIFFER, note
 from engine.policy.budgets import BudgetLimits
 from tests.ledger.approving import ABOVE_50, asked_for
 from tests.world import USD, WORKSPACE, World
@@ -20,6 +21,7 @@ ABOUT_SESSIONS = {
     "outbox": "stream",
     "budget_entries": "session_id",
     "chain_transactions": "session_id",
+    "discrepancies": "session_id",
 }
 
 
@@ -39,6 +41,9 @@ def test_workspace_type_and_label_stand_in_every_row(
     world.engine.ledger.capture(WORKSPACE, held.id, USD).result()
     world.engine.revoke_session(WORKSPACE, view.id, by="somebody")
     world.engine.tick()
+    world.engine.writer.call(
+        lambda batch: note(batch, PARAMETERS_DIFFER, view.id, "critical", {}, view.stream)
+    )
     for table, column in ABOUT_SESSIONS.items():
         found = rows(
             world,
