@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.audit.canonical import encode
 from engine.chain.gateway import BlockHeader
+from engine.ledger.discrepancies import PARAMETERS_DIFFER, SESSION_DAMAGED
 from engine.reconcile.compare import INDEX_LAG_MAX, OVERDUE_MS, Finding, compare
 from engine.reconcile.kinds import KINDS
 from engine.reconcile.sides import Ending
@@ -237,7 +238,7 @@ PLANTS: dict[str, list[Plant]] = {
     "index_differs": [index_lacks_one, index_has_one_more, index_has_another],
     "index_behind": [index_behind],
 }
-FOUND_BY_THE_LEDGER = {"session_damaged"}
+FOUND_BY_THE_LEDGER = {SESSION_DAMAGED}
 
 cases = pytest.mark.parametrize(
     ("kind", "plant"),
@@ -251,6 +252,7 @@ cases = pytest.mark.parametrize(
 
 def test_every_kind_is_planted() -> None:
     assert PLANTS.keys() == KINDS.keys() - FOUND_BY_THE_LEDGER
+    assert PARAMETERS_DIFFER in KINDS, "the ledger finds it, too"
 
 
 @cases
