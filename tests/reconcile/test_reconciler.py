@@ -254,10 +254,11 @@ def test_lower_limits_that_nobody_heard_of_act_at_once(
         ),
     )
     world.engine.tick()
-    assert code(world, view) == "ALLOWED"
-    assert reconcile(world) == [("lowered_on_chain_only", view.id)]
-    assert code(world, view) == "ALLOWED"
-    assert code(world, view) == "LIMIT_EXCEEDED"
+    assert world.engine.sessions.get(WORKSPACE, view.id).lowered == ()
+    assert ("lowered_on_chain_only", view.id) in reconcile(world)
+    [lowering] = world.engine.sessions.get(WORKSPACE, view.id).lowered
+    assert lowering.limits.per_day == 2 * USD
+    assert [code(world, view) for _ in range(3)] == ["ALLOWED", "ALLOWED", "LIMIT_EXCEEDED"]
     assert reconcile(world) == []
 
 
