@@ -114,8 +114,8 @@ class JsonRpcChain:
     def block_logs(self, header: BlockHeader) -> list[Log]:
         """See `ChainGateway.block_logs`. If the events are not all, the receipts must have them.
 
-        A bloom that is nearly full misses nothing, so then the receipts are asked first: the events
-        come from an index that may lag behind.
+        A bloom that is nearly full admits nearly everything and shows little. Then the receipts are
+        asked first: the events come from an index that may lag behind.
         """
         block_hash = f"0x{header.hash.hex()}"
         found = []
