@@ -282,6 +282,11 @@ ATTACKS: list[tuple[str, Edit, str]] = [
     # What is anchored
     ("no checkpoint", lambda d: d.update(checkpoint=None), "anchor"),
     ("a checkpoint that was not anchored", checkpoint_of(LOG_SIZE - 1), "anchor"),
+    ("an anchor of another size", lambda d: d["anchors"][0].update(size=1), "anchor"),
+    ("an anchor of another root", lambda d: d["anchors"][0].update(root="00" * 32), "anchor"),
+    ("an anchor less", lambda d: d["anchors"].pop(0), "anchor"),
+    ("an anchor more", lambda d: d["anchors"].insert(0, d["anchors"][0]), "anchor"),
+    ("anchors in another order", lambda d: d["anchors"].reverse(), "anchor"),
     ("a forked checkpoint", checkpoint_of(LOG_SIZE, b"\x00" * 32), "anchor"),
     ("a checkpoint of another origin", checkpoint_of(LOG_SIZE, origin="tallystick/x"), "anchor"),
     ("a checkpoint by another key", sign_checkpoint_with_another_key, "anchor"),
@@ -336,6 +341,28 @@ def test_an_operator_that_seals_the_edited_file_again_is_named_by(
     report = told.verify(told.seal(document))
     assert report.verdict is Verdict.TAMPERED
     assert failed(report) == check
+
+
+MOVED: list[tuple[str, Edit, str]] = [
+    ("registration, block", lambda d: d["registration"].update(block_number=1), "registration"),
+    ("registration, log", lambda d: d["registration"].update(log_index=99), "registration"),
+    ("registration, tx", lambda d: d["registration"].update(tx_hash="00" * 32), "registration"),
+    ("anchor, block", lambda d: d["anchors"][0].update(block_number=1), "anchor"),
+    ("anchor, tx", lambda d: d["anchors"][-1].update(tx_hash="00" * 32), "anchor"),
+]
+
+
+@pytest.mark.parametrize(("edit", "check"), [a[1:] for a in MOVED], ids=[a[0] for a in MOVED])
+def test_what_is_elsewhere_on_the_chain_than_the_file_says_is_pending(
+    told: Story, edit: Edit, check: str
+) -> None:
+    """The operator's mistake, or a reorganisation since: the file alone cannot tell."""
+    document = told.document
+    edit(document)
+    report = told.verify(told.seal(document))
+    assert (report.verdict, failed(report)) == (Verdict.PENDING, check)
+    assert "the chain was reorganised since, or the file is wrong" in report.reason
+    assert failed(told.verify(canonical.encode(document) + b"\n")) == "seal"
 
 
 @pytest.mark.parametrize("edit", [a[1] for a in ATTACKS], ids=[a[0] for a in ATTACKS])

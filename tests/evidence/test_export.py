@@ -13,7 +13,7 @@ from engine.errors import Conflict, NotFound
 from engine.evidence.chain_view import GatewayView
 from engine.sessions.session import SessionView
 from tests.audit.committed import leaf
-from tests.evidence.story import HOUR_MS, Document, pass_time, read
+from tests.evidence.story import HOUR_MS, Document, pass_time, read, told_anchors
 from tests.world import WORKSPACE, World, settings_for
 
 
@@ -120,6 +120,25 @@ def test_it_does_not_hold_what_the_agent_said_about_a_payment(world: World) -> N
     assert b"Alice" not in file
     assert b"gift" not in file
     assert checked(world, file).verdict is Verdict.VERIFIED
+
+
+def test_it_says_where_on_the_chain_everything_is(world: World) -> None:
+    view = world.session(mint_pkp=True)
+    for dollars in (1, 2):
+        world.pay(view, dollars)
+        anchor(world)
+    document, report = exported(world, view)
+    assert report.verdict is Verdict.VERIFIED
+    deployment, chain = world.engine.deployment, GatewayView(world.engine.gateway)
+    found = chain.registration(deployment.registry, view.token_id)
+    assert found is not None
+    assert document["registration"] == {
+        "block_number": found.block_number,
+        "log_index": found.log_index,
+        "tx_hash": found.tx_hash.hex(),
+    }
+    anchored = chain.anchorings(deployment.anchors, deployment.log_id)
+    assert document["anchors"] == told_anchors(*anchored[-2:])
 
 
 def test_a_session_without_an_identity_on_the_chain_has_no_evidence(world: World) -> None:
