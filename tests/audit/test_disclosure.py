@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -20,6 +21,7 @@ from tests.audit import committed
 from tests.audit.records import BODIES, DECIDED, SALT, encoded
 
 VECTORS = Path(__file__).parent / "vectors"
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text()
 KINDS = sorted(BODIES)
 
 
@@ -27,6 +29,22 @@ def test_a_body_of_every_kind_with_groups_is_looked_at() -> None:
     assert set(BODIES) == set(GROUPS)
     names = {name for groups in GROUPS.values() for name in groups}
     assert tuple(sorted(names)) == WITHHOLDABLE
+
+
+def test_the_groups_are_those_that_are_documented() -> None:
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| `(\w+)` \| (.*) \|$", DOCUMENT, re.MULTILINE)
+    told = [(kind, name, sorted(re.findall("`(.*?)`", fields))) for kind, name, fields in rows]
+    assert told == [
+        (kind, name, sorted(dotted(fields)))
+        for kind, groups in GROUPS.items()
+        for name, fields in groups.items()
+    ]
+    assert committed.GROUPS.keys() == GROUPS.keys()
+
+
+def dotted(fields: Mapping[str, Any]) -> Iterator[str]:
+    for name, within in fields.items():
+        yield from [name] if within is None else (f"{name}.{step}" for step in dotted(within))
 
 
 @pytest.mark.parametrize("kind", KINDS)

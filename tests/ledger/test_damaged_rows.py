@@ -75,3 +75,21 @@ def test_what_the_records_say_is_what_is_left(world: World, spent: SessionView) 
     assert world.pay(spent, 60, key="paid").replayed
     assert world.pay(spent, 11).decision["code"] == "LIMIT_EXCEEDED"
     assert world.pay(spent, 10).state == "captured"
+
+
+def test_nothing_is_chained_to_a_last_record_that_is_none(world: World, spent: SessionView) -> None:
+    """It was changed while the engine runs, which then reads the session again."""
+    other = world.session(DAY)
+    with contextlib.closing(sqlite3.connect(world.store)) as raw:
+        changed = raw.execute(
+            "UPDATE records SET body = substr(body, 2) WHERE stream = ?1 AND seq = "
+            "(SELECT max(seq) FROM records WHERE stream = ?1)",
+            (spent.id,),
+        )
+        assert changed.rowcount == 1
+        raw.commit()
+    world.engine.writer._forget_all()
+    with pytest.raises(Unavailable, match=r"record 3 of sess_.* is damaged") as refused:
+        world.pay(spent, 1)
+    assert refused.value.code == "session_damaged"
+    assert world.pay(other, 1).state == "captured"
