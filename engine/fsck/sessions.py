@@ -92,8 +92,8 @@ class SessionFold:
             self._compare_identity(row)
             self._compare_rest("sessions", "rest_hash", row, "agent_name", "metadata_json")
             self._compare_parent(row)
-            registration = None if self._replay is None else self._replay.registration
-            check_session(self._connection, self._findings, row, registration)
+            if self._replay is not None:
+                check_session(self._connection, self._findings, row, self._replay.registration)
         if key is not None:
             self._compare_rest("session_keys", "sealed_key_hash", key)
         query = sa.select(*stored(_approvals)).where(_approvals.c.session_id == session_id)

@@ -84,7 +84,7 @@ class Fold(Protocol):
         """Follow the next one. May raise any of `DAMAGE`."""
 
     def finish(self) -> None:
-        """There are no more."""
+        """There are no more. May raise any of `DAMAGE`."""
 
 
 def check_streams(
@@ -145,8 +145,12 @@ def _check_stream(
                 f"followed, so nothing after it is: {error!r}",
             )
             fold, followed = None, False
-    if fold is not None:
-        fold.finish()
+    try:
+        if fold is not None:
+            fold.finish()
+    except DAMAGE as error:
+        says = f"what the records of {name} lead to cannot be told: {error!r}"
+        findings.add("records", f"{name}/0", "body", says=says)
     return follower.head()
 
 

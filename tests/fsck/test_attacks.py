@@ -1,10 +1,12 @@
 """Somebody who has the database and the keys writes a history that agrees with itself."""
 
 import contextlib
+import json
 import shutil
 import sqlite3
 from pathlib import Path
 
+from engine.audit.canonical import encode
 from engine.audit.merkle import HASH_BYTES
 from engine.chain.embedded import EmbeddedChain
 from engine.fsck.check import Chain, Report, check
@@ -127,3 +129,23 @@ def test_a_workspace_whose_log_is_gone_is_missed_by_the_chain(told: Told, tmp_pa
     [named] = [finding for finding in report.findings if finding.table == "records"]
     assert named.row == f"the first {told.anchored[0].size}"
     assert "the chain holds another root at this size" in named.says
+
+
+def test_records_of_another_form_do_not_end_the_check(told: Told, tmp_path: Path) -> None:
+    """Each field of a first record is left out once."""
+    for kind in ("session.created", "workspace.created"):
+        with contextlib.closing(sqlite3.connect(told.file)) as raw:
+            [(record_id, body), *_] = [
+                (row[0], json.loads(row[1]))
+                for row in raw.execute("SELECT id, body FROM records WHERE seq = 0 ORDER BY id")
+                if json.loads(row[1])["kind"] == kind
+            ]
+        for name in body["body"]:
+            ledger = tmp_path / "ledger.sqlite3"
+            shutil.copy(told.file, ledger)
+            less = {**body, "body": {key: body["body"][key] for key in body["body"] if key != name}}
+            with contextlib.closing(sqlite3.connect(ledger)) as raw:
+                raw.execute("UPDATE records SET body = ? WHERE id = ?", (encode(less), record_id))
+                raw.commit()
+            findings = check(ledger, patience_s=0).findings
+            assert any((each.table, each.row) == ("records", str(record_id)) for each in findings)
