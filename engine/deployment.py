@@ -23,7 +23,7 @@ from engine.db.database import Database
 from engine.db.tables import Meta, table
 from engine.errors import CannotStart
 from engine.identifiers import RandomBytes
-from engine.sessions.vault import KEK_BYTES, Vault
+from engine.sessions.vault import KEK_BYTES, Vault, kept_salt
 from engine.settings import Settings, Token
 from engine.workspaces.access import DEFAULT_WORKSPACE
 
@@ -85,7 +85,26 @@ def stored_deployment(database: Database) -> dict[str, str]:
     return {key: value for key, value in _stored(database).items() if key != _KEK_SALT}
 
 
-def shared_salt(database: Database, random_bytes: RandomBytes) -> bytes:
+def open_vault(settings: Settings, database: Database, random_bytes: RandomBytes) -> Vault:
+    """The vault of the private keys, by the passphrase or the key file that `settings` name.
+
+    Raises:
+        CannotStart: a shared database needs a passphrase, or what the file holds is no key.
+    """
+    if settings.kek is None:
+        if database.shared:
+            raise CannotStart(
+                "TALLYSTICK_KEK is not set: every server of one TALLYSTICK_DATABASE needs the same"
+            )
+        return Vault.from_file(settings.data_dir / "kek")
+    if database.shared:
+        salt = _shared_salt(database, random_bytes)
+    else:
+        salt = kept_salt(settings.data_dir / "kek.salt")
+    return Vault.from_passphrase(settings.kek.get_secret_value(), salt)
+
+
+def _shared_salt(database: Database, random_bytes: RandomBytes) -> bytes:
     """The salt of the KEK, for an installation that is more than one directory; made once.
 
     Raises:

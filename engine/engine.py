@@ -22,7 +22,7 @@ from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
 from engine.db.postgres import PostgresDatabase
 from engine.db.sqlite import DirectoryLock, SqliteDatabase
-from engine.deployment import Deployment, establish, shared_salt, stored_deployment
+from engine.deployment import Deployment, establish, open_vault, stored_deployment
 from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.evidence.anchorer import AnchorView
 from engine.evidence.export import Exporter
@@ -41,7 +41,7 @@ from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.session import NewSession, SessionView
-from engine.sessions.vault import Vault, kept_salt
+from engine.sessions.vault import Vault
 from engine.settings import Settings, Token
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
@@ -345,7 +345,7 @@ def open_engine(
             if clock is None and not database.shared:
                 clock = system_clock
             with database.starting():
-                vault = _vault(settings, database, identifiers)
+                vault = open_vault(settings, database, identifiers.random_bytes)
                 gateway = _gateway(settings, stored_deployment(database))
                 opened.callback(gateway.close)
                 deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
@@ -376,20 +376,6 @@ def _database(settings: Settings) -> Database:
     if settings.database is not None:
         return PostgresDatabase(settings.database.get_secret_value())
     return SqliteDatabase(settings.data_dir / "ledger.sqlite3")
-
-
-def _vault(settings: Settings, database: Database, identifiers: Identifiers) -> Vault:
-    if settings.kek is None:
-        if database.shared:
-            raise CannotStart(
-                "TALLYSTICK_KEK is not set: every server of one TALLYSTICK_DATABASE needs the same"
-            )
-        return Vault.from_file(settings.data_dir / "kek")
-    if database.shared:
-        salt = shared_salt(database, identifiers.random_bytes)
-    else:
-        salt = kept_salt(settings.data_dir / "kek.salt")
-    return Vault.from_passphrase(settings.kek.get_secret_value(), salt)
 
 
 def _gateway(settings: Settings, stored: Mapping[str, str]) -> ChainGateway:
