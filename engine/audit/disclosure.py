@@ -40,6 +40,7 @@ GROUPS: Mapping[str, Mapping[str, Fields]] = {
             "decision": {"evidence": None, "reason": None, "remaining": {"merchant": None}},
             "request": {"merchant": None},
             "request_digest": None,
+            "idempotency_key": None,
         },
     },
     "approval.requested": {"merchant": _DIGEST},

@@ -11,6 +11,7 @@ GROUPS = {
         "merchant": [
             "request.merchant",
             "request_digest",
+            "idempotency_key",
             "decision.reason",
             "decision.evidence",
             "decision.remaining.merchant",

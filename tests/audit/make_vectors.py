@@ -130,6 +130,7 @@ class Records:
             {
                 "payment": payment,
                 "request": asked,
+                "idempotency_key": None,
                 "request_digest": hashlib.sha256(canonical.encode(asked)).hexdigest(),
                 "grant_hash": self.grant.hash().hex(),
                 "standing": "active",

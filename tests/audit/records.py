@@ -16,6 +16,7 @@ DECIDED: dict[str, Any] = {
         "token_priced": True,
     },
     "request_digest": "ab" * 32,
+    "idempotency_key": "order-7-at-bücher",
     "grant_hash": "cd" * 32,
     "standing": "active",
     "chain_time_ms": 0,

@@ -63,7 +63,7 @@ def test_what_is_withheld_is_not_in_the_file(told: Story) -> None:
     plain = [json.loads(entry["record"]) for entry in told.document["records"]]
     for whole, record in zip(plain, records, strict=True):
         assert ("salt" in record) == (record["kind"] not in GROUPS)
-        for secret in ("request_digest", "digest", "user_wallet", "label"):
+        for secret in ("request_digest", "idempotency_key", "digest", "user_wallet", "label"):
             assert secret not in record["body"]
             if (value := whole["body"].get(secret)) is not None and secret != "user_wallet":
                 assert str(value).encode() not in told.blind

@@ -9,6 +9,7 @@ const GROUPS = {
     merchant: [
       ["request", "merchant"],
       ["request_digest"],
+      ["idempotency_key"],
       ["decision", "reason"],
       ["decision", "evidence"],
       ["decision", "remaining", "merchant"],
