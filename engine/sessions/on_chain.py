@@ -107,7 +107,7 @@ class Listener:
         view = self._follow_limits(batch, view, facts.lowerings, tip)
         registration = facts.registration
         if registration is None:
-            if view.state in ("active", "mismatch"):
+            if view.mint_pkp and view.state in ("active", "mismatch"):
                 self._sessions.unregistered(batch, view, {})
         elif registration["grant_hash"] != "0x" + view.grant_hash.hex():
             if view.state in ("registering", "active"):

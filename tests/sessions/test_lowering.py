@@ -191,6 +191,20 @@ def test_a_row_that_tells_of_other_lowered_limits_stops_the_session(
     assert code(world, other) == "ALLOWED"
 
 
+def test_a_session_without_an_identity_on_the_chain_that_was_damaged_goes_on(world: World) -> None:
+    """It was looked at with those that may have missed an event, and never had a registration."""
+    view = world.session(GRANTED)
+    row = sa.update(_sessions).where(_sessions.c.id == view.id)
+    assert code(world, view) == "ALLOWED"
+    for lowered in ("nothing", "[]"):
+        change = row.values(lowered_json=lowered)
+        world.engine.writer.call(lambda batch, change=change: batch.update(change))  # type: ignore[misc]
+        world.engine.tick()
+    world.engine.tick()
+    assert now(world, view).state == "active"
+    assert code(world, view) == "ALLOWED"
+
+
 def test_a_session_that_could_not_be_read_follows_what_it_missed(world: World) -> None:
     view = world.session(GRANTED, mint_pkp=True)
     row = sa.update(_sessions).where(_sessions.c.id == view.id)
