@@ -1,17 +1,21 @@
 """What was read of the chain: alone, against the sessions, and against the chain itself."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from eth_utils.crypto import keccak
 
+from engine.audit.lowering import Lowering
+from engine.audit.replay import LOWERED_STATES
 from engine.chain import contracts
 from engine.chain.gateway import ChainGateway
 from engine.chain.indexer import BLOCKS_PER_READ_MAX, event_row, subject_of
 from engine.db.tables import ChainBlock, ChainEvent, table
 from engine.fsck.finding import Findings, Row, stored
 from engine.fsck.streams import DAMAGE
+from engine.grant import limits_from_chain
 
 _blocks = table(ChainBlock)
 _events = table(ChainEvent)
@@ -61,15 +65,24 @@ def check_session(
     findings: Findings,
     session: Row,
     registration: Mapping[str, Any] | None,
+    lowered: Collection[Lowering],
 ) -> None:
-    """A session acts on what was read of it: the row `session`, and its last registration."""
-    query = sa.select(*stored(_events)).where(_events.c.subject == session["token_id"])
-    events = {row["name"]: row for row in connection.execute(query).mappings()}
-    registered, revoked = events.get("SessionRegistered"), events.get("SessionRevoked")
-    if revoked is not None and session["state"] != "revoked":
-        name = f"{revoked['block_number']}/{revoked['log_index']}"
-        says = f"session {session['id']} is {session['state']} all the same"
-        findings.unexpected("chain_events", name, says)
+    """A session acts on what was read of it: the row `session`, its last registration, and the
+    limits that its records tell were lowered and still count.
+    """
+    events: dict[Any, list[Row]] = {}
+    for row in _events_of(connection, session["token_id"]):
+        events.setdefault(row["name"], []).append(row)
+    registered = next(iter(events.get("SessionRegistered", ())), None)
+    if session["state"] != "revoked":
+        ends = list(events.get("SessionRevoked", ()))
+        if session["state"] in LOWERED_STATES and registered is not None:
+            ends += _closings_after(connection, session, registered)
+        for end in ends:
+            says = f"session {session['id']} is {session['state']} all the same"
+            findings.unexpected("chain_events", _name(end), says)
+    if session["state"] in LOWERED_STATES:
+        _check_lowered(findings, session, events.get("LimitsLowered", ()), lowered)
     if session["state"] != "active" or not session["mint_pkp"]:
         return
     told = registration or {}
@@ -77,7 +90,6 @@ def check_session(
         name = f"{told.get('block_number')}/{told.get('log_index')}"
         findings.missing("chain_events", name, f"session {session['id']} is active by it")
         return
-    name = f"{registered['block_number']}/{registered['log_index']}"
     try:
         grant_hash = json.loads(registered["args_json"])["grantHash"]
     except DAMAGE:
@@ -88,7 +100,52 @@ def check_session(
         "args_json": grant_hash,
     }
     wanted = {"tx_hash": told.get("tx_hash"), "args_json": told.get("grant_hash")}
-    findings.compare("chain_events", name, wanted, found, by=f"the records of {session['id']}")
+    by = f"the records of {session['id']}"
+    findings.compare("chain_events", _name(registered), wanted, found, by=by)
+
+
+def _check_lowered(
+    findings: Findings, session: Row, events: Iterable[Row], lowered: Collection[Lowering]
+) -> None:
+    """Lower limits count at first sight. They may count when their event is gone, until that is
+    confirmed.
+    """
+    for event in events:
+        try:
+            limits = limits_from_chain(json.loads(event["args_json"])["limits"])
+            known = Lowering("0x" + event["tx_hash"].hex(), limits) in lowered
+        except DAMAGE as error:
+            says = f"it lowers no limits: {error!r}"
+            findings.add(
+                "chain_events", _name(event), "args_json", found=event["args_json"], says=says
+            )
+            continue
+        if not known:
+            says = f"the limits of session {session['id']} were not lowered by it"
+            findings.unexpected("chain_events", _name(event), says)
+
+
+def _closings_after(connection: sa.Connection, session: Row, registered: Row) -> list[Row]:
+    """The ends of its workspace that ended the session, too."""
+    place = registered["block_number"], registered["log_index"]
+    return [
+        row
+        for row in _events_of(connection, keccak(text=str(session["workspace_id"])))
+        if row["name"] == "WorkspaceClosed" and (row["block_number"], row["log_index"]) > place
+    ]
+
+
+def _events_of(connection: sa.Connection, subject: Any) -> Sequence[Row]:
+    query = (
+        sa.select(*stored(_events))
+        .where(_events.c.subject == subject)
+        .order_by(_events.c.block_number, _events.c.log_index)
+    )
+    return connection.execute(query).mappings().all()
+
+
+def _name(event: Row) -> str:
+    return f"{event['block_number']}/{event['log_index']}"
 
 
 def check_index(

@@ -20,6 +20,7 @@ from engine.db import tables
 from engine.evidence.chain_view import GatewayView
 from engine.fsck.budgets import Foundings, check_budgets
 from engine.fsck.chain import check_blocks, check_index
+from engine.fsck.discrepancies import check_discrepancies
 from engine.fsck.finding import Finding, Findings
 from engine.fsck.installation import Installation, check_installation
 from engine.fsck.keys import OpenVault, check_keys
@@ -149,6 +150,7 @@ def examine(
     check_transactions(connection, findings, installation)
     check_anchors(connection, findings, installation, roots)
     check_blocks(connection, findings)
+    check_discrepancies(connection, findings)
     if vault is not None:
         check_keys(connection, findings, installation, vault)
     if chain is not None and anchored is not None:

@@ -6,7 +6,9 @@ from typing import Any
 import sqlalchemy as sa
 from eth_utils.crypto import keccak
 
+from engine.audit import consent
 from engine.audit.canonical import encode
+from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering, lowered_to_json
 from engine.audit.record import Record
 from engine.audit.replay import Replay, ReplayError
 from engine.audit.rest import rest_hash
@@ -50,7 +52,7 @@ class SessionFold:
         self.session_type: str | None = told["type"]
         self.label: str | None = told["label"]
         self.parent_id: str | None = told["parent_id"]
-        self.revoked = False
+        self._lowered: tuple[Lowering, ...] = ()
         stream = Stream(first.workspace, first.stream, self.session_type, self.label)
         self._grant_hash = self.grant.hash()
         self._replay: Replay | None = Replay(self.grant, self._grant_hash)
@@ -93,7 +95,8 @@ class SessionFold:
             self._compare_rest("sessions", "rest_hash", row, "agent_name", "metadata_json")
             self._compare_parent(row)
             if self._replay is not None:
-                check_session(self._connection, self._findings, row, self._replay.registration)
+                registration = self._replay.registration
+                check_session(self._connection, self._findings, row, registration, self._lowered)
         if key is not None:
             self._compare_rest("session_keys", "sealed_key_hash", key)
         query = sa.select(*stored(_approvals)).where(_approvals.c.session_id == session_id)
@@ -139,6 +142,7 @@ class SessionFold:
             "grant_json": encode(grant.to_json()).decode(),
             "grant_hash": self._grant_hash,
             "restrictions_json": "[]",
+            "lowered_json": "[]",
             "policy_version": 1,
             "approvals_required": told["approvals_required"],
             "owner_signature": None,
@@ -160,14 +164,19 @@ class SessionFold:
         elif kind == "session.restricted":
             row["restrictions_json"] = encode(body["restrictions"]).decode()
             row["policy_version"] = body["policy_version"]
+        elif kind in (LOWERED, UNLOWERED):
+            self._lowered = follow_lowering(self._lowered, kind, body)
+            row["lowered_json"] = lowered_to_json(self._lowered)
         elif kind == "session.consented":
-            row["consent"] = "eip712"
+            row["consent"] = body["consent"]
             row["owner_signature"] = bytes.fromhex(body["owner_signature"].removeprefix("0x"))
-            self._check_signer(row["owner_signature"])
+            self._check_signer(row["consent"], row["owner_signature"])
 
-    def _check_signer(self, signature: bytes) -> None:
+    def _check_signer(self, kind: str, signature: bytes) -> None:
+        if kind == "erc1271":
+            return  # only the owner's contract can tell, and the registry asked it
         try:
-            signer = self.grant.signer(signature, self._installation.domain)
+            signer = consent.signer(kind, signature, self.grant, self._installation.domain)
         except ValueError as error:
             signer = f"nobody: {error}"
         if signer != self.grant.owner:

@@ -43,6 +43,7 @@ class Sent:
     signer: str
     to: str
     data: bytes
+    nonce: int
 
 
 def read_transaction(raw: Any) -> Sent:
@@ -65,6 +66,7 @@ def read_transaction(raw: Any) -> Sent:
             str(signer).lower(),
             "0x" + HexBytes(fields["to"]).hex().removeprefix("0x"),
             bytes(HexBytes(fields["data"])),
+            int(fields["nonce"]),
         )
     except Exception as error:
         raise ValueError(f"not a transaction: {error}") from error
@@ -129,6 +131,7 @@ def check_anchors(
             "size": size,
             "root": root,
             "state": UNSAID,
+            "replaced_json": UNSAID,
             "block_number": UNSAID,
             "block_hash": UNSAID,
             "sent_ms": UNSAID,
@@ -139,7 +142,12 @@ def check_anchors(
         data = contracts.call_data(
             contracts.ANCHOR_REGISTRY, "anchor", installation.log_id, size, root
         )
-        _check_sent(findings, installation, "anchors", size, row, installation.anchors, data)
+        if row["raw_tx"] != b"":
+            _check_sent(findings, installation, "anchors", size, row, installation.anchors, data)
+        elif row["state"] == "sent":
+            says = "it waits to be mined, and what was sent is not there"
+            findings.add("anchors", size, "raw_tx", says=says)
+        _check_replaced(findings, installation, row, data)
 
 
 def check_mined(
@@ -211,18 +219,57 @@ def _check_sent(
         return
     hashed = {"tx_hash": keccak(row["raw_tx"])}
     findings.compare(name, key, hashed, row, by="the transaction that was sent")
-    expected = Sent(installation.chain_id, installation.operator, to, data)
-    for what in ("chain_id", "signer", "to", "data"):
-        found, wanted = getattr(sent, what), getattr(expected, what)
-        if found != wanted:
+    wanted = {
+        "chain_id": installation.chain_id,
+        "signer": installation.operator,
+        "to": to,
+        "data": data,
+    }
+    _compare_sent(findings, name, key, "raw_tx", sent, wanted)
+
+
+def _check_replaced(
+    findings: Findings, installation: Installation, anchor: Row, data: bytes
+) -> None:
+    """What was sent for an anchor with other fees is the same but for them."""
+    size, told = anchor["size"], anchor["replaced_json"]
+    try:
+        replaced = json.loads(told)
+        regular = json.dumps(replaced) == told and isinstance(replaced, list)
+        raws = [bytes.fromhex(raw) for raw in replaced] if regular else []
+        regular = regular and [raw.hex() for raw in raws] == replaced
+        sent = [read_transaction(raw) for raw in (anchor["raw_tx"], *raws)] if raws else []
+    except DAMAGE as error:
+        findings.add("anchors", size, "replaced_json", found=told, says=str(error))
+        return
+    if not regular or len({anchor["raw_tx"], *raws}) != len(raws) + 1:
+        says = "it is not a list of other transactions"
+        findings.add("anchors", size, "replaced_json", found=told, says=says)
+    for one in sent[1:]:
+        wanted = {
+            "chain_id": installation.chain_id,
+            "signer": installation.operator,
+            "to": installation.anchors,
+            "data": data,
+            "nonce": sent[0].nonce,
+        }
+        _compare_sent(findings, "anchors", size, "replaced_json", one, wanted)
+
+
+def _compare_sent(
+    findings: Findings, name: str, key: Any, column: str, sent: Sent, wanted: Mapping[str, Any]
+) -> None:
+    for what, expected in wanted.items():
+        if (found := getattr(sent, what)) != expected:
             says = f"the transaction has another {what.replace('_', ' ')}"
-            findings.add(name, key, "raw_tx", found=found, expected=wanted, says=says)
+            findings.add(name, key, column, found=found, expected=expected, says=says)
 
 
 def _call(session: Mapping[str, Any], action: str) -> bytes:
     grant = Grant.from_json(decode_object(session["grant_json"].encode()))
     if action == "register":
-        return contracts.registering(grant, session["public_key"], session["owner_signature"])
+        signed = session["owner_signature"], session["consent"]
+        return contracts.registering(grant, session["public_key"], *signed)
     if action == "revoke":
         return contracts.revoking(grant, session["token_id"])
     raise ValueError(f"{action!r} is not an action")

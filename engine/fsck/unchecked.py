@@ -6,6 +6,16 @@ NOTHING_CHECKS = {
     "anchors.sent_ms": "when a transaction was sent: the chain knows when it was mined",
     "chain_transactions.sent_ms": "the same",
     "anchors.state": "mined or final, which a setting decides; whether it is mined is checked",
+    "anchors.raw_tx": "that it is there: who sent a mined one may be unknown; what is there is",
+    "anchors.replaced_json": "what was sent with another fee: all of it can be left out",
+    "discrepancies.id": "what was seen to differ, and when; whatever still does is seen again",
+    "discrepancies.workspace_id": "the same, if it is about no session",
+    "discrepancies.kind": "the same; there is such a kind, of that severity",
+    "discrepancies.subject": "the same, if it is about no session",
+    "discrepancies.evidence_json": "the same",
+    "discrepancies.first_seen_ms": "the same",
+    "discrepancies.last_seen_ms": "the same",
+    "discrepancies.resolved_ms": "the same",
     "shared.time_ms": "what processes that share a database tell each other of this moment",
     "shared.read_ms": "the same",
     "shared.fault": "the same",
@@ -17,6 +27,7 @@ NOTHING_CHECKS = {
 NOTHING_MISSES = {
     "chain_transactions": "what was sent is kept to be sent again; without it another is signed",
     "chain_blocks": "the oldest and the newest that are kept: the newest is read again",
+    "discrepancies": "whatever still differs is seen again",
     "checkpoints": "one that was never anchored: the next covers the same records",
 }
 """Tables of which a row can be gone without being missed."""

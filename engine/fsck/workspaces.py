@@ -18,6 +18,9 @@ _budgets = table(BudgetRow)
 _keys = table(ApiKey)
 _workspaces = table(Workspace)
 
+_TELL_OF_THE_CHAIN = ("workspace.closed", "chain.resumed")
+"""Kinds of records that make no row."""
+
 _Rows = dict[str, dict[str, Any]]
 
 
@@ -48,7 +51,9 @@ class WorkspaceFold:
         if entry.decision is not None:
             self._findings.unexpected("decisions", entry.id, f"record {entry.id} decides nothing")
         what, _, happened = record.kind.partition(".")
-        if what == "workspace":
+        if record.kind in _TELL_OF_THE_CHAIN:
+            return  # what followed from it is in other records
+        if record.kind == "workspace.created":
             self._workspaces[self._id] = {
                 "id": self._id,
                 "name": record.body["name"],
@@ -56,7 +61,7 @@ class WorkspaceFold:
             }
         elif what == "key":
             self._key(record, happened)
-        elif what == "agent":
+        elif record.kind == "agent.registered":
             agent_id = record.body["agent_id"]
             self._agents[agent_id] = {
                 "workspace_id": self._id,

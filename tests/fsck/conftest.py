@@ -1,16 +1,21 @@
 """The story, told once, and the chain it was told on."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from engine.audit import consent
 from engine.audit.chain import Anchoring
+from engine.chain import contracts
 from engine.chain.embedded import EmbeddedChain
 from engine.clock import ManualClock, system_clock
 from engine.evidence.chain_view import GatewayView
+from engine.fsck import transactions
 from engine.fsck.check import Chain
+from engine.grant import Grant
 from tests.fsck.story import tell
 from tests.world import World
 
@@ -22,6 +27,24 @@ class Told:
     file: Path
     chain: Chain
     anchored: tuple[Anchoring, ...]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembering() -> Iterator[None]:
+    """One database is examined thousands of times, each time with one change: what signatures and
+    ABI make of the same values is worked out once."""
+    pure = (
+        (transactions, "read_transaction"),
+        (contracts, "registering"),
+        (contracts, "revoking"),
+        (consent, "signer"),
+        (Grant, "hash"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for where, name in pure:
+            remembered = functools.lru_cache(maxsize=1_000, typed=True)(getattr(where, name))
+            patch.setattr(where, name, remembered)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,15 @@ from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.evidence.story import pass_time
+from tests.fsck.chain_story import (
+    anchored_elsewhere,
+    closed_workspace,
+    differing,
+    lowered_limits,
+    owners_of_every_kind,
+    replaced_blocks,
+    rotated,
+)
 from tests.ledger.approving import asked_for, first_key, grant, new_key
 from tests.world import USD, WORKSPACE, World
 
@@ -17,8 +26,10 @@ ADMIN = "zfi_test_the_admin_key_of_tests"
 
 def tell(world: World, clock: ManualClock) -> None:
     """Everything that can happen, once or twice; at the end all of it is anchored."""
-    engine = world.engine
     pass_time(world, clock, HOUR_MS)  # the chain's first blocks are ahead of any clock
+    lowered = replaced_blocks(world)
+    pass_time(world, clock, HOUR_MS)  # and so are those that replaced others
+    engine = world.engine
     first, second = first_key(world), new_key(world)
     engine.access.create_workspace(OTHER, "Another tenant")
     engine.agents.register(WORKSPACE, "shopper", "Shopper")
@@ -51,9 +62,15 @@ def tell(world: World, clock: ManualClock) -> None:
     assert world.pay(shop, 1).decision["rule"] == "agent_budget"
     engine.revoke_session(WORKSPACE, shop.id, by=first)
     engine.anchor()
+    lowered_limits(world, lowered)
+    rotated(world)
+    owners_of_every_kind(world)
+    anchored_elsewhere(world)
     ended = world.session(mint_pkp=True, await_consent=False)
     engine.revoke_session(WORKSPACE, ended.id, by=first)
     world.session(duration_ms=HOUR_MS, workspace=OTHER, agent_id="guest", label="for an hour")
+    closed_workspace(world, OTHER)
+    differing(world)
     world.create(wait_s=0)
     pass_time(world, clock, 2 * HOUR_MS)
     for secret in (ADMIN, ADMIN + "_2", ADMIN):
