@@ -32,7 +32,7 @@ def check_discrepancies(connection: sa.Connection, findings: Findings) -> None:
     for joined in connection.execute(query).mappings():
         row = {column.name: joined[column.name] for column in columns}
         session = part(joined, "of_", _sessions)
-        whose = _whose(row, session)
+        whose = _whose(session)
         findings.compare("discrepancies", row["id"], whose, row, by="what it is about")
         if session is None and row["workspace_id"] not in (None, *workspaces):
             says = "there is no such workspace"
@@ -43,7 +43,7 @@ def check_discrepancies(connection: sa.Connection, findings: Findings) -> None:
         before = row
 
 
-def _whose(row: Row, session: Mapping[str, Any] | None) -> dict[str, Any]:
+def _whose(session: Mapping[str, Any] | None) -> dict[str, Any]:
     if session is None:
         return {"session_id": None, "session_type": None, "label": None}
     return {

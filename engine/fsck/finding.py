@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -130,12 +131,13 @@ def shown(value: Any) -> str:
     return text
 
 
-def stored(of: sa.Table, prefix: str = "") -> list[sa.Label[Any]]:
+@cache
+def stored(of: sa.Table, prefix: str = "") -> tuple[sa.Label[Any], ...]:
     """The columns of a table as they are stored, whatever is in them, to be selected."""
-    return [
+    return tuple(
         sa.type_coerce(column, sa.types.NullType()).label(prefix + column.name)
         for column in of.columns
-    ]
+    )
 
 
 def part(row: Mapping[Any, Any], prefix: str, of: sa.Table) -> dict[str, Any] | None:

@@ -1,7 +1,6 @@
 """What happens to sessions on the chain, in a story for `fsck`: lower limits, a rotation, owners of
 every kind, the end of a workspace, and blocks that are replaced."""
 
-import os
 import shutil
 from dataclasses import replace
 
@@ -12,11 +11,13 @@ from eth_account.signers.local import LocalAccount
 from engine.audit.consent import passkey_owner
 from engine.chain import contracts, sender
 from engine.chain.indexer import REORG_DEPTH_MAX
+from engine.clock import ManualClock
 from engine.db.tables import Session, table
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.contracts.passkey import Passkey
 from tests.contracts.wallet import deploy_wallet
+from tests.evidence.story import pass_time
 from tests.sessions.hands import (
     ETHER_WEI,
     chain_of,
@@ -32,6 +33,7 @@ from tests.world import USD, WORKSPACE, World
 
 _sessions = table(Session)
 
+MINUTE_MS = 60_000
 GRANTED = Limits(50 * USD, 90 * USD, None, None, None)
 LOWERED = Limits(20 * USD, 60 * USD, None, None, None)
 
@@ -53,7 +55,7 @@ def replaced_blocks(world: World) -> SessionView:
     chain_of(world).mine(REORG_DEPTH_MAX + 1)
     world.engine.tick()
     world.engine.close()
-    os.replace(before, file)
+    before.replace(file)
     world.engine = world._open()
     chain_of(world).mine(REORG_DEPTH_MAX + 2)
     world.engine.resume_chain(by="somebody")
@@ -109,7 +111,7 @@ def closed_workspace(world: World, workspace: str) -> None:
     world.create(mint_pkp=True, await_consent=False, workspace=workspace, agent_id="guest")
 
 
-def differing(world: World) -> None:
+def differing(world: World, clock: ManualClock) -> None:
     """Discrepancies: of a registration, of a row, and of a session that nobody here knows."""
     operator = world.engine.deployment.operator
     theirs = world.create(GRANTED, await_consent=False, wait_s=0, label="differs")
@@ -124,19 +126,21 @@ def differing(world: World) -> None:
     world.engine.tick()
     damaged = world.session(label="damaged")
     for _ in range(2):
-        _damaged_for_a_moment(world, damaged)
+        _damaged_for_a_moment(world, clock, damaged)
+    pass_time(world, clock, MINUTE_MS)
     world.engine.reconciler.run()
     found = world.engine.reconciler.open()
     assert sorted(each.kind for each in found) == ["parameters_differ", "session_unknown_here"]
 
 
-def _damaged_for_a_moment(world: World, view: SessionView) -> None:
+def _damaged_for_a_moment(world: World, clock: ManualClock, view: SessionView) -> None:
     """Its row was changed behind the engine's back, and is put back."""
     payment = world.pay(view, 1)
     assert payment.decision["allowed"], payment
     _write_lowered(world, view, "nothing")
     world.engine.tick()
     assert [each.kind for each in discrepancies(world, view)] == ["session_damaged"]
+    pass_time(world, clock, MINUTE_MS)
     _write_lowered(world, view, "[]")
     payment = world.pay(view, 1)
     assert payment.decision["allowed"], payment

@@ -70,7 +70,7 @@ def tell(world: World, clock: ManualClock) -> None:
     engine.revoke_session(WORKSPACE, ended.id, by=first)
     world.session(duration_ms=HOUR_MS, workspace=OTHER, agent_id="guest", label="for an hour")
     closed_workspace(world, OTHER)
-    differing(world)
+    differing(world, clock)
     world.create(wait_s=0)
     pass_time(world, clock, 2 * HOUR_MS)
     for secret in (ADMIN, ADMIN + "_2", ADMIN):

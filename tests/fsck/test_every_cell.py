@@ -2,18 +2,24 @@
 it is found, and the finding names what was changed, unless it is declared that nothing checks it.
 """
 
+import json
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from eth_account import Account
 from sqlmodel import SQLModel
 
+from engine.chain import sender
 from engine.fsck.check import check
 from engine.fsck.finding import Finding
 from engine.fsck.unchecked import NOTHING_CHECKS, NOTHING_MISSES, ONLY_THE_CHAIN_CHECKS
 from tests.fsck.conftest import Told
 from tests.fsck.copies import Copy, Row, copy_of, delete, insert, others, update
+from tests.fsck.story import OTHER
+from tests.world import World
 
 TABLES = {name: SQLModel.metadata.tables[name] for name in sorted(SQLModel.metadata.tables)}
 EMPTY = {"stream_heads"}
@@ -22,8 +28,15 @@ FILLED = [name for name in TABLES if name not in EMPTY]
 ONE_BY_ONE = ("budget_entries", "decisions", "outbox", "records")
 """Tables with many rows, each compared by itself: all of them are changed at once as well."""
 SINGLY = 8
-PARTLY = {"anchors": {"state"}, "chain_events": {"block_hash"}}
-"""Of these another value is found here: any third state, and a hash while its block is kept."""
+PARTLY = {
+    "anchors": {"state", "replaced_json"},
+    "chain_events": {"block_hash"},
+    "discrepancies": {
+        name.partition(".")[2] for name in NOTHING_CHECKS if name.startswith("discrepancies.")
+    },
+}
+"""Of these another value is found here: any third state, whatever was not sent for the anchor, a
+hash while its block is kept, and what does not fit the rest of a discrepancy."""
 OF_THE_CHAIN = ("chain_blocks", "chain_events", "meta")
 
 
@@ -128,6 +141,83 @@ def test_of_an_anchor_it_is_known_whether_it_is_mined(copy: Copy) -> None:
         with copy.changed(update(of, row, {"state": state})) as found:
             assert found is not None
             assert [(each.table, each.column) for each in found] == [("anchors", "state")] * known
+
+
+def test_of_an_anchor_that_was_hurried_every_transaction_is_looked_at(tmp_path: Path) -> None:
+    world = World(tmp_path / "data")
+    engine = world.engine
+    engine.anchor()
+    world.session()
+    engine.anchor()
+    of, operator = TABLES["anchors"], engine.deployment.operator
+    with engine.database.reading() as connection:
+        raws = [row.raw_tx for row in connection.execute(sa.select(of).order_by(of.c.size))]
+    higher, another = (sender.sign_again(engine.gateway, operator, raw).raw for raw in raws[::-1])
+    by_another = sender.sign_again(engine.gateway, Account.create(), raws[1]).raw
+    engine.close()
+    copy = Copy(copy_of(engine.settings.data_dir / "ledger.sqlite3", tmp_path))
+    row = copy.rows(of)[1]
+    for replaced, known in (
+        ([higher], True),
+        ([raws[1]], False),
+        ([higher, higher], False),
+        ([another], False),
+        ([by_another], False),
+        ([higher[:-1]], False),
+    ):
+        told = json.dumps([raw.hex() for raw in replaced])
+        with copy.changed(update(of, row, {"replaced_json": told})) as found:
+            assert found is not None
+            named = {(each.table, each.column) for each in found}
+            assert named == (set() if known else {("anchors", "replaced_json")})
+    for told in ("{}", "[[]]", '[""]', json.dumps([higher.hex()], indent=1)):
+        with copy.changed(update(of, row, {"replaced_json": told})) as found:
+            assert found is not None
+            assert [(each.table, each.column) for each in found] == [("anchors", "replaced_json")]
+    copy.close()
+
+
+def test_what_was_sent_for_an_anchor_that_waits_is_missed(copy: Copy) -> None:
+    of = TABLES["anchors"]
+    values = {"raw_tx": b"", "state": "sent", "block_number": None, "block_hash": None}
+    with copy.changed(update(of, copy.rows(of)[0], values)) as found:
+        assert found is not None
+        assert ("anchors", "raw_tx") in [(each.table, each.column) for each in found]
+
+
+def test_a_discrepancy_is_of_a_session_and_once_at_a_time(copy: Copy) -> None:
+    """Of what nothing else tells, it is checked that it fits together."""
+    of = TABLES["discrepancies"]
+    resolved, again = (row for row in copy.rows(of) if row["kind"] == "session_damaged")
+    for row, values in (
+        (again, {"workspace_id": OTHER}),
+        (again, {"subject": "token 0x"}),
+        (again, {"kind": "nothing"}),
+        (again, {"kind": "anchor_stuck"}),
+        (again, {"evidence_json": "{ }"}),
+        (again, {"first_seen_ms": resolved["resolved_ms"] - 1}),
+        (again, {"last_seen_ms": again["resolved_ms"] + 1}),
+        (again, {"last_seen_ms": again["first_seen_ms"] - 1}),
+        (again, {"resolved_ms": again["last_seen_ms"] - 1}),
+        (resolved, {"resolved_ms": again["first_seen_ms"] + 1}),
+    ):
+        with copy.changed(update(of, row, values)) as found:
+            assert found is not None
+            assert {each.table for each in found} == {"discrepancies"}, values
+    [unknown] = (row for row in copy.rows(of) if row["kind"] == "session_unknown_here")
+    for row, values in (
+        (again, {"id": "dsc_another"}),
+        (again, {"kind": "parameters_differ"}),
+        (again, {"evidence_json": "{}"}),
+        (again, {"first_seen_ms": again["first_seen_ms"] - 1}),
+        (again, {"last_seen_ms": again["last_seen_ms"] + 1}),
+        (again, {"resolved_ms": again["resolved_ms"] + 1}),
+        (unknown, {"workspace_id": None}),
+        (unknown, {"subject": "token 0x"}),
+    ):
+        assert f"discrepancies.{min(values)}" in NOTHING_CHECKS
+        with copy.changed(update(of, row, values)) as found:
+            assert found == [], values
 
 
 @pytest.mark.parametrize("table", OF_THE_CHAIN)
