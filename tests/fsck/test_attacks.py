@@ -106,7 +106,10 @@ def test_a_workspace_whose_log_is_gone_is_missed_by_the_chain(told: Told, tmp_pa
     """All its rows and records are gone, and every trace of what was signed over them."""
     ledger = tmp_path / "ledger.sqlite3"
     shutil.copy(told.file, ledger)
-    owned = ("sessions", "session_keys", "api_keys", "agents", "decisions", "outbox", "records")
+    owned = (
+        *("sessions", "session_keys", "chain_transactions", "api_keys", "agents", "decisions"),
+        *("outbox", "records"),
+    )
     batch = "SELECT id - id % 1048576 FROM records"
     change(
         ledger,

@@ -209,7 +209,7 @@ def test_a_discrepancy_is_of_a_session_and_once_at_a_time(copy: Copy) -> None:
         (again, {"id": "dsc_another"}),
         (again, {"kind": "parameters_differ"}),
         (again, {"evidence_json": "{}"}),
-        (again, {"first_seen_ms": again["first_seen_ms"] - 1}),
+        (resolved, {"first_seen_ms": resolved["first_seen_ms"] - 1}),
         (again, {"last_seen_ms": again["last_seen_ms"] + 1}),
         (again, {"resolved_ms": again["resolved_ms"] + 1}),
         (unknown, {"workspace_id": None}),
