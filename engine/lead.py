@@ -4,6 +4,7 @@ records their place in the log, anchors, and expires what is over.
 The others learn from a row of the database what it read and whether that is in doubt.
 """
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass
@@ -235,7 +236,10 @@ class Lead:
 
     def _take_over(self) -> None:
         """Whoever led before may have anchored what an older database knows nothing of."""
-        self._read_chain()
+        # Only who leads can resume a chain that was reorganised too deep. What is read then is
+        # looked at then.
+        with contextlib.suppress(DeepReorg):
+            self._read_chain()
         if fault := self.contradiction():
             self._writer.call(lambda batch: self._stop_all(batch, fault))
 
