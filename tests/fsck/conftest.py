@@ -20,6 +20,17 @@ from tests.fsck.story import tell
 from tests.world import World
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`scripts/every-cell` gives it."""
+    parser.addoption("--every-cell", action="store_true", help="change every cell of every row")
+
+
+@pytest.fixture
+def every(request: pytest.FixtureRequest) -> bool:
+    """Whether all rows are changed, and a few of each table otherwise."""
+    return bool(request.config.getoption("--every-cell"))
+
+
 @dataclass(frozen=True)
 class Told:
     """A data file that nobody has open, and its chain."""
