@@ -54,6 +54,11 @@ def check_line(grant: Grant, line: Sequence[Ancestor], chain: ChainView, domain:
     return "delegated from a session that nobody signed for"
 
 
+def unsigned(grant: Grant) -> str:
+    """What the consent to a grant without a signature is called."""
+    return "none" if grant.parent == NO_PARENT else "delegated"
+
+
 def _registration(ancestor: Ancestor, chain: ChainView, registry: str) -> Registration | None:
     """Where the chain has it, if it has."""
     if "0x" + ancestor.token_id[-20:].hex() != ancestor.grant.session_key:
@@ -73,7 +78,7 @@ def _consented(
 ) -> str:
     """Who signed for it, and how; empty if nobody did."""
     if ancestor.owner_signature is None:
-        if ancestor.consent not in ("none", "delegated"):
+        if ancestor.consent != unsigned(ancestor.grant):
             raise tampered("the file does not show the consent of a session above")
         return ""
     signature, kind = ancestor.owner_signature, ancestor.consent

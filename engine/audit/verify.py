@@ -38,7 +38,7 @@ from engine.audit.canonical import CanonicalError
 from engine.audit.chain import Anchoring, ChainSilent, ChainView, Registration
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note, public_key_of
 from engine.audit.consent import check_consent
-from engine.audit.delegation import check_line
+from engine.audit.delegation import check_line, unsigned
 from engine.audit.evidence import Evidence, EvidenceError, log_salt, parse_evidence, seal_message
 from engine.audit.examination import Auditor, Examination, Found
 from engine.audit.life import Life
@@ -214,8 +214,7 @@ class _Run:
         domain = Domain(evidence.chain_id, self.registry)
         delegated = check_line(evidence.grant, evidence.ancestors, self.chain, domain)
         if evidence.owner_signature is None:
-            consent = "delegated" if evidence.ancestors else "none"
-            if (found.consent, evidence.consent) != ("none", consent):
+            if (found.consent, evidence.consent) != ("none", unsigned(evidence.grant)):
                 raise tampered("the chain records a consent that the file does not show")
             if evidence.ancestors:
                 return delegated

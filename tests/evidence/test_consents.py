@@ -15,6 +15,7 @@ from engine.chain.gateway import ChainUnavailable
 from engine.errors import Conflict, InvalidInput
 from engine.evidence.chain_view import GatewayView
 from engine.sessions.session import SessionView
+from tests.audit.test_vectors import check_schema, validator
 from tests.contracts.passkey import Passkey
 from tests.contracts.wallet import deploy_wallet, freeze
 from tests.evidence.story import Document, failed, read
@@ -95,6 +96,32 @@ def test_a_passkey_s_consent_is_verified(owners: Owners) -> None:
     report = owners.verify(owners.files["passkey"])
     assert report.verdict is Verdict.VERIFIED, report.reason
     assert reason(report) == f"signed by {PASSKEY_OWNER} (passkey)"
+
+
+@pytest.mark.parametrize("name", ["passkey", "passkey above", "erc1271", "erc1271 above"])
+def test_every_file_fits_the_schema(owners: Owners, name: str) -> None:
+    check_schema(read(owners.files[name]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"consent": "eip712"},
+        {"consent": "none"},
+        {"consent": "delegated"},
+        {"consent": "else"},
+        {"owner_signature": None},
+        {"owner_signature": ""},
+        {"owner_signature": "0"},
+        {"owner_signature": "00" * 8_193},
+    ],
+)
+def test_the_schema_refuses_a_signature_that_is_none_of_its_kind(
+    owners: Owners, change: Document
+) -> None:
+    document = read(owners.files["passkey"])
+    document["session"] |= change
+    assert not validator().is_valid(document)
 
 
 def test_a_wallet_s_consent_is_verified_as_it_was_in_the_block_of_the_registration(

@@ -13,6 +13,7 @@ from engine.evidence.chain_view import GatewayView
 from engine.policy.limits import Limits
 from engine.sessions import lifecycle
 from engine.sessions.session import SessionView
+from tests.audit.test_vectors import check_schema, validator
 from tests.evidence.story import Document, failed, read
 from tests.world import USD, WORKSPACE, World
 
@@ -81,6 +82,14 @@ def test_it_is_verified_and_says_whose_signature_stands_behind_it(told: Line) ->
     assert above == [view.grant.to_json() for view in reversed(told.line[:-1])]
 
 
+def test_the_files_fit_the_schema_which_refuses_ancestors_without_a_consent(told: Line) -> None:
+    check_schema(read(told.unsigned))
+    check_schema(told.document)
+    document = told.document
+    del session(document)["ancestors"][0]["consent"]
+    assert not validator().is_valid(document)
+
+
 def test_that_nobody_signed_above_it_is_said_openly(told: Line) -> None:
     report = told.check(told.unsigned)
     assert report.verdict is Verdict.VERIFIED, report.reason
@@ -128,6 +137,11 @@ FORGERIES: list[tuple[str, Callable[[Document], object], str]] = [
         "another consent",
     ),
     (
+        "one above is called nobody's",
+        lambda d: session(d)["ancestors"][0].update(consent="none"),
+        "does not show the consent",
+    ),
+    (
         "the owner's signature is another",
         lambda d: session(d)["ancestors"][1].update(owner_signature="11" * 64 + "1b"),
         "delegated from",
@@ -153,6 +167,17 @@ def test_another_line_is_tampering(
     report = told.check(told.seal(document))
     assert (report.verdict, failed(report)) == (Verdict.TAMPERED, "consent"), report.reason
     assert said in report.reason
+
+
+@pytest.mark.parametrize("consent", ["delegated", "eip712", ""])
+def test_the_consent_of_an_unsigned_first_is_none_and_nothing_else(
+    told: Line, consent: str
+) -> None:
+    document = read(told.unsigned)
+    session(document)["ancestors"][0]["consent"] = consent
+    report = told.check(told.seal(document))
+    assert (report.verdict, failed(report)) == (Verdict.TAMPERED, "consent"), report.reason
+    assert "does not show the consent of a session above" in report.reason
 
 
 @pytest.mark.parametrize("ancestors", [None, {}, [None], [{}], [{"grant": {}, "token_id": ""}]])
