@@ -13,6 +13,7 @@ from engine.audit.evidence import NOT_PROVEN, Evidence
 from engine.audit.examination import Examination, Found, records_of
 from engine.audit.report import Verdict, summary
 from engine.policy.limits import Limits
+from engine.policy.windows import Entry, RollingWindows
 
 WINDOWS = ("per_day", "per_week", "per_month")
 _LIMITS = ("per_transaction", *WINDOWS, "approval_above")
@@ -85,6 +86,7 @@ def _chain(evidence: Evidence, found: Found) -> dict[str, Any]:
         "log_origin": evidence.log_origin,
         "registered": {
             "block_number": registration.block_number,
+            "log_index": registration.log_index,
             "tx_hash": _hex(registration.tx_hash),
         },
         "revoked": _end(found.revocation),
@@ -94,6 +96,7 @@ def _chain(evidence: Evidence, found: Found) -> dict[str, Any]:
                 "size": anchoring.size,
                 "root": _hex(anchoring.root),
                 "block_number": anchoring.block_number,
+                "tx_hash": None if anchoring.tx_hash is None else _hex(anchoring.tx_hash),
             }
             for anchoring in found.anchorings
         ],
@@ -116,6 +119,7 @@ def _history(evidence: Evidence) -> dict[str, Any]:
     approvals: list[dict[str, Any]] = []
     payments: dict[str, dict[str, Any]] = {}
     peaks = dict.fromkeys(WINDOWS, 0)
+    windows, holds = RollingWindows(), dict[str, Entry]()
     anchored = len(evidence.records)
     entries = (*evidence.records, *evidence.tail)
     for place, (record, entry) in enumerate(zip(records_of(evidence), entries, strict=True)):
@@ -129,10 +133,14 @@ def _history(evidence: Evidence) -> dict[str, Any]:
         if record.kind == "payment.decided":
             payments[body["payment"]] = told | _decided(body)
             if body["decision"]["allowed"]:
-                asked = body["decision"]["evidence"]
-                for window, used in zip(WINDOWS, asked["used"], strict=True):
-                    peaks[window] = max(peaks[window], used + asked["requested"])
+                # Added up again: what the decision itself tells of the sums can be withheld.
+                amount = body["request"]["amount_micro_usd"]
+                holds[body["payment"]] = windows.add(record.time_ms, amount)
+                for window, used in zip(WINDOWS, windows.used(record.time_ms), strict=True):
+                    peaks[window] = max(peaks[window], used)
         elif record.kind.startswith("payment."):
+            windows.advance(record.time_ms)
+            windows.reduce(holds.pop(body["payment"]), body["captured_micro_usd"])
             payments[body["payment"]] |= {
                 "state": record.kind.removeprefix("payment."),
                 "captured_micro_usd": body["captured_micro_usd"],
@@ -153,6 +161,8 @@ def _history(evidence: Evidence) -> dict[str, Any]:
         "session_id": evidence.session_id,
         "type": evidence.session_type,
         "label": evidence.label,
+        "withheld": sorted(evidence.withheld),
+        "discrepancies": [dict(noted) for noted in evidence.discrepancies],
         "records": {"anchored": anchored, "not_anchored": len(evidence.tail)},
         "totals": {
             "decisions": len(listed),

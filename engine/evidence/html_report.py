@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from engine.audit.canonical import encode
 from engine.policy.money import format_usd
 
 __all__ = ["amount_text", "render", "time_text"]
@@ -92,7 +93,8 @@ def _head(said: Mapping[str, Any], history: Mapping[str, Any] | None, file_name:
     about = Markup("<span>{}</span>").format(file_name)
     title = "Spending session"
     if history is not None:
-        title = history["label"] or title
+        hidden = "label" in history["withheld"]
+        title = "Label withheld" if hidden else history["label"] or title
         about = Markup("{} session <span>{}</span>, {}").format(
             history["type"].capitalize(), history["session_id"], about
         )
@@ -187,10 +189,15 @@ def _on_chain(chain: Mapping[str, Any]) -> Markup:
         ("Workspace closed", _place(chain["workspace_closed"])),
     ]
     anchors = [
-        (_number(each["size"]), _code(each["root"]), _number(each["block_number"]))
+        (
+            _number(each["size"]),
+            _code(each["root"]),
+            _number(each["block_number"]),
+            _code(each["tx_hash"] or ""),
+        )
         for each in chain["anchors"]
     ]
-    table = _table(("Log size", "Root", "Block"), anchors)
+    table = _table(("Log size", "Root", "Block", "Transaction"), anchors)
     return _section("On the chain", _facts(facts)) + _section("Anchors of the log", table)
 
 
@@ -206,6 +213,8 @@ def _happened(history: Mapping[str, Any]) -> tuple[Markup, ...]:
         for each in history["life"]
     ]
     said = f"{counts['anchored']} records are anchored, {counts['not_anchored']} are not yet."
+    if history["withheld"]:
+        said += f" Withheld in all of them: {', '.join(history['withheld'])}."
     parts = [
         _section(
             "Life of the session",
@@ -225,12 +234,30 @@ def _happened(history: Mapping[str, Any]) -> tuple[Markup, ...]:
         table = _table(("Time", "What", "Approval and key", "Proof"), rows)
         parts.append(_section("Approvals", table))
     heads = ("Decided", "Merchant", "Amount", "Decision", "Outcome", "Proof")
-    table = _table(heads, [_payment(each) for each in history["payments"]])
+    table = _table(heads, [_payment(each, history["withheld"]) for each in history["payments"]])
     parts.append(_section("Payments", Markup("<p>{}</p>").format(_sums(history)) + table))
+    if history["discrepancies"]:
+        parts.append(_discrepancies(history["discrepancies"]))
     return tuple(parts)
 
 
-def _payment(payment: Mapping[str, Any]) -> Sequence[Any]:
+def _discrepancies(noted: Iterable[Mapping[str, Any]]) -> Markup:
+    """What the operator's server noted; its details have no fixed form, so they are JSON."""
+    rows = [
+        (
+            Markup("{}<small>{}</small>").format(each["kind"], each["severity"]),
+            _time(each["first_seen_ms"]),
+            _time(each["last_seen_ms"]),
+            "open" if each["resolved_ms"] is None else _time(each["resolved_ms"]),
+            "withheld" if each["evidence"] is None else _code(encode(each["evidence"]).decode()),
+        )
+        for each in noted
+    ]
+    heads = ("What", "First seen", "Last seen", "Resolved", "Details")
+    return _section("Discrepancies that the operator's server noted", _table(heads, rows))
+
+
+def _payment(payment: Mapping[str, Any], withheld: Sequence[str]) -> Sequence[Any]:
     outcome = Markup("{}").format(payment["state"])
     if payment["allowed"]:
         captured = amount_text(payment["captured_micro_usd"])
@@ -249,7 +276,9 @@ def _payment(payment: Mapping[str, Any]) -> Sequence[Any]:
     return (
         Markup("{}<small>{}</small>").format(_time(payment["time_ms"]), payment["payment"]),
         Markup("{}<small>{}</small><small>{}</small>").format(
-            payment["merchant"] or "none named", payment["permission"], payment["token"]
+            "withheld" if "merchant" in withheld else payment["merchant"] or "none named",
+            payment["permission"],
+            payment["token"],
         ),
         _amount(payment["amount_micro_usd"]),
         decision,
@@ -272,6 +301,8 @@ def _place(told: Mapping[str, Any] | None) -> str | Markup:
     if told is None:
         return "no"
     when = f" at {time_text(told['time_ms'])}" if "time_ms" in told else ""
+    if told.get("log_index") is not None:
+        when = f", log index {told['log_index']}"
     return Markup("in block {}{}, transaction {}").format(
         told["block_number"], when, _code(told["tx_hash"])
     )

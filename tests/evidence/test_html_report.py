@@ -98,12 +98,32 @@ def missing(said: dict[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
     ]
 
 
-@pytest.mark.parametrize("which", ["full", "small", "unsigned"])
+@pytest.mark.parametrize("which", ["full", "small", "unsigned", "blind", "small_blind"])
 def test_every_fact_of_the_json_is_on_the_page(told: Story, which: str) -> None:
     said = statement(examined(told, getattr(told, which)))
     assert len(list(facts(said))) > 100
     assert said["verdict"] == "verified"
     assert missing(said) == []
+
+
+def test_what_is_withheld_is_said_to_be(told: Story) -> None:
+    whole, blind = (statement(examined(told, file)) for file in (told.full, told.blind))
+    assert blind["history"]["withheld"] == ["label", "merchant", "user_wallet"]
+    assert blind["history"]["largest_sum_micro_usd"] == whole["history"]["largest_sum_micro_usd"]
+    rows = Page(render(blind, "x")).text.lower()
+    assert "label withheld" in rows
+    assert "none named" not in rows
+    assert rows.count("withheld") >= len(blind["history"]["payments"])
+    noted = {
+        "kind": "balance_differs",
+        "severity": "critical",
+        "evidence": {"expected": "<7>"},
+        "first_seen_ms": 1_700_000_000_000,
+        "last_seen_ms": 1_700_000_060_000,
+        "resolved_ms": None,
+    }
+    whole["history"]["discrepancies"] = [noted]
+    assert missing(whole) == []
 
 
 def test_a_fact_that_is_not_there_would_be_missed(told: Story) -> None:
