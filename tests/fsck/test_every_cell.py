@@ -136,7 +136,8 @@ def test_a_changed_cell_is_found(copy: Copy, table: str, every: bool) -> None:
         if name.startswith(f"{table}.")
     }
     assert {name: told for name, told in missed.items() if name not in declared} == {}
-    assert declared - PARTLY.get(table, set()) <= missed.keys()
+    if every:
+        assert declared - PARTLY.get(table, set()) <= missed.keys()
 
 
 def test_of_an_anchor_it_is_known_whether_it_is_mined(copy: Copy) -> None:
@@ -262,8 +263,8 @@ def test_a_row_too_many_is_found(copy: Copy, with_chain: Copy, table: str, every
         with (with_chain if table in OF_THE_CHAIN else copy).changed(insert(of, double)) as found:
             if found is not None:
                 doubled += 1
-                assert names(found, of, [double]), f"{double}: {found}"
-    assert doubled
+                assert names(found, of, [row, double]), f"{double}: {found}"
+    assert doubled or not every
 
 
 @pytest.mark.parametrize("table", FILLED)
