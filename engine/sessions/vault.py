@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from engine.errors import CannotStart
+from engine.identifiers import RandomBytes
 
 KEK_BYTES = 32
 _NONCE_BYTES = 12
@@ -21,8 +22,9 @@ _NONCE_BYTES = 12
 class Vault:
     """Seals and opens secrets; `context` ties a sealed secret to the one thing it belongs to."""
 
-    def __init__(self, kek: bytes) -> None:
+    def __init__(self, kek: bytes, random_bytes: RandomBytes = secrets.token_bytes) -> None:
         self._cipher = AESGCM(kek)
+        self._random_bytes = random_bytes
 
     @classmethod
     def from_passphrase(cls, passphrase: str, salt: bytes) -> "Vault":
@@ -47,7 +49,7 @@ class Vault:
 
     def seal(self, secret: bytes, context: str) -> bytes:
         """Encrypt and authenticate; the result is 28 bytes longer."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
+        nonce = self._random_bytes(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, secret, context.encode())
 
     def open(self, sealed: bytes, context: str) -> bytes:

@@ -12,7 +12,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def resume_chain(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Read all of the chain again, after a reorganisation that was too deep.
+    """Read all of the chain again after a deep reorganisation.
 
     Needs an admin key. Sessions follow what the chain is now; look at `GET /readyz` first.
     """

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.audit.canonical import encode
-from engine.chain.gateway import BlockHeader
 from engine.ledger.discrepancies import PARAMETERS_DIFFER, SESSION_DAMAGED
 from engine.reconcile.compare import INDEX_LAG_MAX, OVERDUE_MS, Finding, compare
 from engine.reconcile.kinds import KINDS
@@ -313,4 +312,4 @@ def test_a_block_further_on_decides_nothing() -> None:
     del facts.theirs[100]
     facts.ours[100] = replace(facts.ours[100], block_number=TIP + 1)
     assert found(facts) == []
-    assert facts.chain().block == BlockHeader(TIP, b"\xee" * 32, b"\xed" * 32, NOW_MS // 1000)
+    assert facts.chain().block.number == TIP

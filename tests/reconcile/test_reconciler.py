@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 from engine.audit.replay import LIVE_STATES
 from engine.chain import contracts, sender
 from engine.chain.embedded import EmbeddedChain
-from engine.chain.gateway import BlockHeader, ChainUnavailable, Log
+from engine.chain.gateway import BLOOM_BYTES, BlockHeader, ChainUnavailable, Log
 from engine.db.tables import Anchor, ChainEvent, Session, table
 from engine.ledger.discrepancies import Discrepancy
 from engine.policy.limits import Limits
@@ -441,7 +441,7 @@ def test_an_endpoint_that_is_behind_says_nothing(
     world: World, lying: Lying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     story(world)
-    behind = BlockHeader(1, b"\x66" * 32, b"\x65" * 32, 1)
+    behind = BlockHeader(1, b"\x66" * 32, b"\x65" * 32, 1, bytes(BLOOM_BYTES))
     monkeypatch.setattr(lying, "head", lambda: behind, raising=False)
     nothing_is_filed(world)
 

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.chain.gateway import BlockHeader
+from engine.chain.gateway import BLOOM_BYTES, BlockHeader
 from engine.policy.limits import Limits
 from engine.reconcile.sides import (
     Anchoring,
@@ -65,7 +65,7 @@ class Facts:
     def chain(self) -> ChainSide:
         """The chain's side."""
         return ChainSide(
-            block=BlockHeader(TIP, b"\xee" * 32, b"\xed" * 32, NOW_MS // 1000),
+            block=BlockHeader(TIP, b"\xee" * 32, b"\xed" * 32, NOW_MS // 1000, bytes(BLOOM_BYTES)),
             head_number=self.head_number,
             registrations=self.registrations,
             revocations=self.revocations,

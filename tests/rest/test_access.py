@@ -54,6 +54,9 @@ ROUTES = {
     ("GET", "/api/v1/agents"): Route("operator"),
     ("POST", "/api/v1/log/anchor"): Route("operator"),
     ("POST", "/api/v1/chain/resume"): Route("admin", 409),
+    ("POST", "/api/v1/reconciliation"): Route("operator"),
+    ("GET", "/api/v1/reconciliation"): Route("operator"),
+    ("GET", "/metrics"): Route("admin"),
     ("GET", "/api/v1/budgets"): Route("operator"),
 }
 for budget in (WORKSPACE_BUDGET, AGENT_BUDGET):
