@@ -115,7 +115,7 @@ edits = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(limits=limits, conditions=sentences, steps=steps, edit=edits)
 def test_the_differences_are_those_of_an_oracle(
     slow_world: World,

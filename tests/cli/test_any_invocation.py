@@ -73,7 +73,7 @@ invocation = st.tuples(
 
 
 @settings(
-    max_examples=500,
+    max_examples=300,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -61,7 +61,7 @@ def proven(leaf: bytes, index: int, size: int, path: list[bytes], root: bytes) -
     return True
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_every_proof_of_a_tree_holds_in_both(anchored: Anchored, data: st.DataObject) -> None:
     tree = Tree(data.draw(st.lists(hashes, min_size=1, max_size=300)))
@@ -72,7 +72,7 @@ def test_every_proof_of_a_tree_holds_in_both(anchored: Anchored, data: st.DataOb
         assert anchored.includes(tree.leaf(index), index, path)
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(data=st.data())
 def test_what_one_refuses_the_other_refuses(anchored: Anchored, data: st.DataObject) -> None:
     """A proof that was changed anyhow, and a size and root that are those of no tree."""

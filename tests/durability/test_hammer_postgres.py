@@ -23,7 +23,7 @@ def test_what_any_process_acknowledged_survives_every_kill(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = secrets.randbelow(10**9)
-    size = {"processes": 4, "decisions": 2_000, "kills": KILLS, "server_kills": 1}
+    size = {"processes": 4, "decisions": 1_000, "kills": KILLS, "server_kills": 1}
     try:
         figures = hammer(tmp_path, seed=seed, **size)
     except BaseException:
