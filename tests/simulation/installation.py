@@ -132,7 +132,8 @@ class Installation:
             operator=operator,
             tokens=(),
         )
-        self._vault = Vault(draw.randbytes(KEK_BYTES), draw.randbytes)
+        kek = draw.randbytes(KEK_BYTES)
+        self._vault = Vault(kek, random.Random(kek).randbytes)
         self.opened = 0
         self.data_file = self._next_file()
         self.faults = Faults(lambda: self.data_file)
