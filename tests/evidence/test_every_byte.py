@@ -28,8 +28,11 @@ def plausible(byte: int, place: int) -> int:
     return byte ^ 0x20 if chr(byte).isalpha() else ord("0")
 
 
-@pytest.mark.parametrize("substitute", [flipped, plausible], ids=["bit", "digit"])
-@pytest.mark.parametrize(("which", "step"), [("small", 1), ("small_blind", 3)])
+@pytest.mark.parametrize(
+    ("substitute", "which", "step"),
+    [(flipped, "small", 1), (plausible, "small", 5), (flipped, "small_blind", 5)],
+    ids=["every bit", "digits", "bits of a withheld file"],
+)
 def test_every_changed_byte_is_noticed(
     told: Story, substitute: Callable[[int, int], int], which: str, step: int
 ) -> None:
