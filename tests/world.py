@@ -1,5 +1,8 @@
 """A small real installation for tests: an engine on an embedded chain in a temporary directory."""
 
+import atexit
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from engine.settings import Settings
 USD = 1_000_000
 WORKSPACE = "default"
 NO_LIMITS = Limits(None, None, None, None, None)
+_begun: dict[int | None, Path] = {}
+"""Data directories after a first start and no more, by where a clock that is moved stood."""
 
 
 def settings_for(directory: Path, **changes: Any) -> Settings:
@@ -35,12 +40,34 @@ def settings_for(directory: Path, **changes: Any) -> Settings:
     )
 
 
-class World:
-    """An open engine and shorthands for what tests do with it."""
+def begin(directory: Path, clock: Clock) -> None:
+    """Have a data directory as a first start leaves it: a copy, of another one's.
 
-    def __init__(self, directory: Path, clock: Clock = system_clock, **changes: Any) -> None:
+    Most tests begin with one, and to deploy the contracts each time would take most of their time.
+    """
+    instant = clock.now_ms if isinstance(clock, ManualClock) else None
+    if instant not in _begun:
+        made = Path(tempfile.mkdtemp(prefix="tallystick-begun-"))
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        at = system_clock if instant is None else ManualClock(instant)
+        open_engine(settings_for(made), clock=at).close()
+        _begun[instant] = made
+    shutil.copytree(_begun[instant], directory, dirs_exist_ok=True)
+
+
+class World:
+    """An open engine and shorthands for what tests do with it.
+
+    With `own` the first start is its own, so that key, log and contracts are no other world's.
+    """
+
+    def __init__(
+        self, directory: Path, clock: Clock = system_clock, *, own: bool = False, **changes: Any
+    ) -> None:
         self.settings = settings_for(directory, **changes)
         self.clock = clock
+        if not (own or changes or (directory.exists() and any(directory.iterdir()))):
+            begin(directory, clock)
         self.owner: LocalAccount = Account.create()
         self.engine: Engine = self._open()
         self.operator_key = self.engine.access.ensure_admin(None)
