@@ -1,15 +1,18 @@
-"""Serve the application with uvicorn, in the foreground or on a thread of its own."""
+"""Serve an application with uvicorn, in the foreground or on a thread of its own."""
 
+import asyncio
 import gc
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import uvicorn
+from fastapi import FastAPI
 
+from api.facilitator.on_demand import FacilitatorOnDemand
 from api.rest.app import create_app
 from api.rest.lean_payments import LeanPayments
 from engine.engine import Engine
@@ -19,11 +22,20 @@ GC_ALLOCATIONS = 20_000
 """So many objects more than were freed bring the garbage collector; Python's own 700 brings it
 several times in one batch of requests, to find nothing."""
 
+FACILITATOR_PREFIX = "/facilitator"
 
-class Server:
-    """One engine behind one listening socket. `port` 0 takes a free one; see `url`."""
 
-    def __init__(self, engine: Engine, host: str, port: int) -> None:
+class AppServer:
+    """One application behind one listening socket. `port` 0 takes a free one; see `url`."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        host: str,
+        port: int,
+        *,
+        http: type[asyncio.Protocol] | Literal["h11"] = "h11",
+    ) -> None:
         """Bind at once, so that a port in use is refused before anything runs.
 
         Raises:
@@ -45,12 +57,12 @@ class Server:
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(
             uvicorn.Config(
-                create_app(engine),
-                http=LeanPayments,
+                app,
+                http=http,
                 ws="none",  # there are none, and an upgrade to one would be left unanswered
                 log_config=None,
                 access_log=False,
-                lifespan="off",
+                lifespan="on",
                 timeout_graceful_shutdown=5,
             )
         )
@@ -80,6 +92,22 @@ class Server:
         if self._thread is not None:
             self._thread.join()
         self._socket.close()
+
+
+class Server(AppServer):
+    """One engine behind one listening socket."""
+
+    def __init__(self, engine: Engine, host: str, port: int) -> None:
+        """Bind at once.
+
+        Raises:
+            CannotStart: the address cannot be bound, or the facilitator's claims cannot be used.
+        """
+        app = create_app(engine)
+        facilitator = engine.facilitator()
+        if facilitator is not None:
+            app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))
+        super().__init__(app, host, port, http=LeanPayments)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from engine.chain import contracts, sender
 from engine.chain.deploy import create, deploy
 from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import CallReverted, ChainGateway
+from engine.chain.json_rpc import JsonRpcChain
 from engine.db.database import Database
 from engine.db.tables import Meta, table
 from engine.errors import CannotStart
@@ -83,6 +84,27 @@ class Deployment:
 def stored_deployment(database: Database) -> dict[str, str]:
     """What the `meta` table holds of it; empty before the first start is done."""
     return {key: value for key, value in _stored(database).items() if key != _KEK_SALT}
+
+
+def open_gateway(settings: Settings, database: Database) -> ChainGateway:
+    """The chain of this data directory; a new embedded one only before the first start is done.
+
+    Raises:
+        CannotStart: the file of its embedded chain is missing.
+        ChainError: the chain does not answer.
+    """
+    if settings.chain != "embedded":
+        return JsonRpcChain(settings.chain)
+    path = settings.data_dir / "chain.sqlite3"
+    stored = stored_deployment(database)
+    if stored and not path.exists():
+        # A new and empty chain in its place would only hide what happened.
+        raise CannotStart(
+            f"{path} is missing: this data directory belongs to the chain with id "
+            f"{stored['chain_id']}, which is not embedded here or was removed: "
+            "put it back, or choose another TALLYSTICK_DATA_DIR"
+        )
+    return EmbeddedChain(path)
 
 
 def open_vault(settings: Settings, database: Database, random_bytes: RandomBytes) -> Vault:

@@ -1,28 +1,28 @@
 """The engine: opens everything a data directory needs, in order, and closes it again.
 
-The only place that chooses an implementation.
+It chooses the database, as `deployment.py` does the chain and `storage/keeper.py` the store.
 """
 
 import contextlib
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
 from engine.audit.canonical import CanonicalError
+from engine.background import repeating
 from engine.chain.embedded import EmbeddedChain
 from engine.chain.embedded_rpc import EmbeddedRpc
 from engine.chain.gateway import ChainError, ChainGateway
-from engine.chain.json_rpc import JsonRpcChain
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
 from engine.db.postgres import PostgresDatabase
 from engine.db.sqlite import DirectoryLock, SqliteDatabase
-from engine.deployment import Deployment, establish, open_vault, stored_deployment
+from engine.deployment import Deployment, establish, open_gateway, open_vault
 from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.evidence.anchorer import AnchorView
 from engine.evidence.export import Exporter
@@ -34,15 +34,19 @@ from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.decision_counts import DecisionCounts
 from engine.ledger.explanations import Explanations
 from engine.ledger.ledger import Ledger
-from engine.ledger.log import Log, committed
+from engine.ledger.log import Log
 from engine.ledger.payments import Payments
 from engine.ledger.writer import Scribe, Writer
+from engine.payments.facilitator import Facilitator
+from engine.payments.opening import embedded_facilitator
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import Vault
 from engine.settings import Settings, Token
+from engine.storage.keeper import SWEEP_INTERVAL_S, Keeper
+from engine.storage.session import Storage
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
 from engine.workspaces.budgets import Budgets
@@ -81,7 +85,8 @@ class Engine:
         self._stopping = threading.Event()
         self._anchored_at = time.monotonic()
         self._background: threading.Thread | None = None
-        self._reconciling: threading.Thread | None = None
+        self._repeating: list[threading.Thread] = []
+        self._facilitator: Facilitator | None = None
         self.writer = Writer(database, Scribe(deployment.origin, identifiers), clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
         self.ledger = Ledger(
@@ -130,6 +135,7 @@ class Engine:
             go_on=self._go_on,
         )
         self.decision_counts = DecisionCounts(database)
+        self.keeper = Keeper(settings)
 
     def open(self) -> None:
         """Take commands and read the chain once.
@@ -145,23 +151,33 @@ class Engine:
             raise CannotStart(contradiction)
 
     def start(self) -> None:
-        """Follow the chain, expire what is over and anchor the log, on a thread of its own."""
+        """Follow the chain, expire what is over and anchor the log, reconcile, and sweep the store.
+
+        Raises:
+            CannotStart: the store cannot be opened.
+        """
+        self.keeper.storage()
         self._background = threading.Thread(target=self._run, name="engine", daemon=True)
         self._background.start()
-        if self.settings.reconcile_interval_s:
-            self._reconciling = threading.Thread(
-                target=self._reconcile, name="reconciler", daemon=True
-            )
-            self._reconciling.start()
+        for name, work, interval_s in (
+            ("reconcile", self._reconcile, self.settings.reconcile_interval_s),
+            ("sweep", self._sweep, SWEEP_INTERVAL_S),
+        ):
+            if interval_s:
+                thread = repeating(name, work, interval_s=interval_s, stopping=self._stopping)
+                self._repeating.append(thread)
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""
         self._stopping.set()
         self._wake.set()
-        for thread in (self._background, self._reconciling):
+        for thread in (self._background, *self._repeating):
             if thread is not None:
                 thread.join()
+        self.keeper.close_now()
         self.writer.stop()
+        if self._facilitator is not None:
+            self._facilitator.close()
         self.gateway.close()
         self.database.close()
         if self._lock is not None:
@@ -237,20 +253,7 @@ class Engine:
 
     def ready(self) -> dict[str, Any]:
         """Whether decisions can be made, and what is in doubt if not."""
-        faults = [fault for fault in (self.writer.fault, self.lead.chain_fault) if fault]
-        if not faults and self.chain_watch.silent:
-            faults.append("the chain has not been read lately")
-        latest = self.lead.anchorer.latest()
-        refused = self.lead.anchorer.refused
-        with self.database.reading() as connection:
-            records = committed(connection.execute)
-        return {
-            "ready": not faults,
-            "faults": faults,
-            "warnings": [] if refused is None else [f"the chain refused the anchor: {refused}"],
-            "records": records,
-            "anchored": latest.size if latest and latest.state != "sent" else 0,
-        }
+        return self.lead.ready()
 
     def serve_embedded_chain(self) -> EmbeddedRpc | None:
         """Let other processes read the embedded chain; None if the chain is elsewhere."""
@@ -259,6 +262,23 @@ class Engine:
         rpc = EmbeddedRpc(self.gateway, port=self.settings.rpc_port)
         rpc.start()
         return rpc
+
+    def facilitator(self) -> Facilitator | None:
+        """The x402 facilitator of the embedded chain, opened when first asked for; else None.
+
+        Raises:
+            CannotStart: its file of claims cannot be used.
+        """
+        if self._facilitator is None and isinstance(self.gateway, EmbeddedChain):
+            self._facilitator = embedded_facilitator(
+                self.gateway, self.deployment.operator, self.settings.data_dir
+            )
+        return self._facilitator
+
+    @property
+    def store(self) -> Storage:
+        """What payers stored, opened when first asked for; raises `CannotStart`."""
+        return self.keeper.storage()
 
     def _settled(self, view: SessionView, wait_s: float) -> SessionView:
         if view.state != "registering":
@@ -300,19 +320,12 @@ class Engine:
             self._stopping.wait(2 * self.settings.poll_interval_ms / 1000)
 
     def _reconcile(self) -> None:
-        while not self._stopping.wait(self.settings.reconcile_interval_s):
-            with contextlib.suppress(Exception):  # the line may not fit on a full disk
-                if self.lead.leads:
-                    self._reconcile_noting_defects()
-
-    def _reconcile_noting_defects(self) -> None:
-        try:
+        if self.lead.leads:
             self.reconciler.run()
-        except Unavailable as error:
-            if not self._stopping.is_set():
-                _log.warning("not_reconciled", reason=error.message)
-        except Exception:  # noqa: BLE001 (the next one may do better)
-            _log.exception("reconciliation_failed")
+
+    def _sweep(self) -> None:
+        while self.lead.leads and not self._stopping.is_set() and self.keeper.sweep():
+            pass
 
     def _tick_noting_defects(self, *, anchor: bool) -> None:
         try:
@@ -346,7 +359,7 @@ def open_engine(
                 clock = system_clock
             with database.starting():
                 vault = open_vault(settings, database, identifiers.random_bytes)
-                gateway = _gateway(settings, stored_deployment(database))
+                gateway = open_gateway(settings, database)
                 opened.callback(gateway.close)
                 deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
             log = Log(deployment.origin)
@@ -376,17 +389,3 @@ def _database(settings: Settings) -> Database:
     if settings.database is not None:
         return PostgresDatabase(settings.database.get_secret_value())
     return SqliteDatabase(settings.data_dir / "ledger.sqlite3")
-
-
-def _gateway(settings: Settings, stored: Mapping[str, str]) -> ChainGateway:
-    if settings.chain != "embedded":
-        return JsonRpcChain(settings.chain)
-    path = settings.data_dir / "chain.sqlite3"
-    if stored and not path.exists():
-        # A new and empty chain in its place would only hide what happened.
-        raise CannotStart(
-            f"{path} is missing: this data directory belongs to the chain with id "
-            f"{stored['chain_id']}, which is not embedded here or was removed: "
-            "put it back, or choose another TALLYSTICK_DATA_DIR"
-        )
-    return EmbeddedChain(path)

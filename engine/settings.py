@@ -48,6 +48,18 @@ def _database(url: SecretStr) -> SecretStr:
     return url
 
 
+def _store(reference: SecretStr) -> SecretStr:
+    scheme, found, _ = reference.get_secret_value().partition("://")
+    if not reference.get_secret_value() or (found and scheme not in _STORE_SCHEMES):
+        raise ValueError(
+            "takes `memory`, `sql`, `package.module:name`, or a URL that begins with valkey://"
+        )
+    return reference
+
+
+_STORE_SCHEMES = ("valkey", "valkeys", "redis", "rediss", "unix")
+
+
 def _symbol(text: str) -> str:
     if not re.fullmatch(r"[A-Z0-9.]{1,12}", text):
         raise ValueError("takes 1 to 12 capital letters, digits and dots")
@@ -112,6 +124,11 @@ class Settings(BaseSettings):
         default=None,
         description="`postgresql://…` for one database and many servers; default: a file of SQLite",
     )
+    store: Annotated[SecretStr, AfterValidator(_store)] | None = Field(
+        default=None,
+        description="Where payers store: `memory`, `valkey://…` or `package.module:name`; "
+        "default: `sql`, beside the ledger or in its PostgreSQL",
+    )
     host: str = Field(default="127.0.0.1", description="Address that `serve` listens on")
     port: int = Field(default=8402, ge=0, le=65535, description="Port that `serve` listens on")
     admin_key: Annotated[SecretStr, AfterValidator(_operator_key)] | None = Field(
@@ -137,6 +154,9 @@ class Settings(BaseSettings):
     operator_key: PrivateKey | None = Field(
         default=None,
         description="Private key that registers, revokes, anchors; made by itself on `embedded`",
+    )
+    facilitator_key: PrivateKey | None = Field(
+        default=None, description="Private key of `tallystick facilitator`, which pays the gas"
     )
     confirmations: int = Field(
         default=0, ge=0, le=1024, description="Blocks on top before a registration counts"

@@ -1,5 +1,8 @@
 """The application: routes, error shape, and the limits on what may come in."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
@@ -26,6 +29,12 @@ from engine.engine import Engine
 
 def create_app(engine: Engine) -> FastAPI:
     """The REST application over an open engine."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await engine.keeper.close()  # its connections may belong to this event loop
+
     # Its documentation pages bring their scripts along; nothing is loaded from elsewhere.
     app = FastAPIOffline(
         title="Tallystick",
@@ -33,6 +42,7 @@ def create_app(engine: Engine) -> FastAPI:
         version="0.1.0",
         responses=errors.documented(413),
         redirect_slashes=False,  # a redirect would repeat whatever host the request named
+        lifespan=lifespan,
     )
     app.state.engine = engine
     app.state.tokens = SessionTokens(engine)

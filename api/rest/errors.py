@@ -19,17 +19,19 @@ from engine.errors import (
     Unauthenticated,
     Unavailable,
 )
+from engine.storage.limits import TooLarge
 
 _log = structlog.get_logger(__name__)
 
 STATUS: Mapping[type[TallystickError], int] = {
+    TooLarge: 413,  # which is an InvalidInput too
     InvalidInput: 422,
     NotFound: 404,
     Conflict: 409,
     Unauthenticated: 401,
     Unavailable: 503,
 }
-"""What an engine error is over HTTP; anything else is a 500."""
+"""What an engine error is over HTTP, the first that it is; anything else is a 500."""
 
 POLICY_DENIAL_STATUS = 402
 
@@ -43,7 +45,7 @@ _MEANING = {
     401: "No valid key or token",
     404: "Nothing of that id is visible to this caller",
     409: "It contradicts the present state, or an idempotency key",
-    413: "The body is too large",
+    413: "The body, or a field of it, is too large",
     415: "The body is not application/json",
     422: "A field is unacceptable; `details.field` names it",
     503: "No safe decision is possible now; ask again with the same key",

@@ -74,12 +74,7 @@ class SqliteDatabase:
         path = self._path = path.resolve()
         self._batch = self._last_ms = 0
         self._inserts: dict[sa.Table, tuple[str, Callable[[dict[str, Any]], tuple[Any, ...]]]] = {}
-        self._writing = sa.create_engine(
-            sa.URL.create("sqlite", database=str(path)),
-            poolclass=StaticPool,
-            hide_parameters=True,  # what is stored is nobody's business in a log
-            connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 5},
-        )
+        self._writing = writing_engine(path)
         self._reading = sa.create_engine(
             sa.URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"}),
             poolclass=QueuePool,
@@ -87,8 +82,6 @@ class SqliteDatabase:
             pool_size=4,
             connect_args={"check_same_thread": False, "isolation_level": None},
         )
-        sa.event.listen(self._writing, "connect", _prepare_writer)
-        sa.event.listen(self._writing, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
         sa.event.listen(self._reading, "begin", lambda c: c.exec_driver_sql("BEGIN"))
         try:
             if path.exists():
@@ -156,9 +149,8 @@ class SqliteDatabase:
         return True
 
     def lasting(self, error: sa.exc.DBAPIError) -> str | None:
-        """After a failed fsync, for one, nobody knows what is on the disk."""
-        name = str(getattr(error.orig, "sqlite_errorname", None))
-        return None if name.startswith(_PASSING_FAULTS) else name
+        """See `lasting_fault`."""
+        return lasting_fault(error)
 
     def contended(self, error: sa.exc.DBAPIError) -> bool:
         """Nobody else writes."""
@@ -194,6 +186,28 @@ class SqliteDatabase:
         self._reading.dispose()
         self.writer.close()
         self._writing.dispose()
+
+
+def lasting_fault(error: sa.exc.DBAPIError) -> str | None:
+    """The name of a failure after which nothing may be acknowledged on the same handle.
+
+    After a failed fsync, for one, nobody knows what is on the disk.
+    """
+    name = str(getattr(error.orig, "sqlite_errorname", None))
+    return None if name.startswith(_PASSING_FAULTS) else name
+
+
+def writing_engine(path: Path) -> sa.Engine:
+    """One connection that writes a file durably, in write-ahead mode, for whoever has it alone."""
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        poolclass=StaticPool,
+        hide_parameters=True,  # what is stored is nobody's business in a log
+        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 5},
+    )
+    sa.event.listen(engine, "connect", _prepare_writer)
+    sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
 
 
 def _prepare_writer(connection: Any, _record: object) -> None:

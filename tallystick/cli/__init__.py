@@ -23,6 +23,7 @@ from tallystick.cli import (
     budgets,
     chain,
     explanations,
+    facilitator,
     fsck,
     payments,
     reconcile,
@@ -60,6 +61,7 @@ def tallystick(
 
 server.add_to(app)
 chain.add_to(app)
+facilitator.add_to(app)
 app.add_typer(sessions.app, name="sessions", help="Create, show, restrict and revoke sessions.")
 app.add_typer(budgets.app, name="budgets", help="Set, list and lift budgets above sessions.")
 payments.add_to(app)

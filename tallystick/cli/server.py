@@ -37,13 +37,13 @@ def serve(
     """
     gc.disable()  # until the server runs, all that is made is there to stay
 
-    from api.server import Server
+    from api.server import FACILITATOR_PREFIX, Server
     from engine.engine import open_engine
     from engine.settings import load_settings
 
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     os.umask(0o077)  # the data is the operator's alone, also in a directory that others may enter
-    _log_as_json()
+    log_as_json()
     overrides = {"data_dir": data_dir, "port": port}
     settings = load_settings(**{k: v for k, v in overrides.items() if v is not None})
     engine = open_engine(settings)
@@ -59,6 +59,8 @@ def serve(
             console.print(f"[bold]admin key[/] (shown once): {first_key}", soft_wrap=True)
         console.print(f"[bold]REST[/]      {server.url}  (OpenAPI at {server.url}/docs)")
         console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(rpc)}")
+        if engine.facilitator() is not None:
+            console.print(f"[bold]x402[/]      {server.url}{FACILITATOR_PREFIX}")
         console.print(f"[bold]registry[/]  {engine.deployment.registry}")
         sys.stdout.flush()
         # After its own shutdown the server raises the signal again; closing the engine comes then.
@@ -79,7 +81,7 @@ def chain(
     from engine.chain.anvil import AnvilProcess
     from engine.chain.gateway import ChainError
 
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     os.umask(0o077)
     overrides = {} if port is None else {"port": port}
     try:
@@ -134,7 +136,8 @@ def deploy(
         )
 
 
-def _leave(_signal: int, _frame: object) -> None:
+def leave(_signal: int, _frame: object) -> None:
+    """End on SIGTERM as `finally` blocks want it."""
     sys.exit(0)
 
 
@@ -153,7 +156,8 @@ def _where(rpc: Any) -> str:
     return "TALLYSTICK_CHAIN" if rpc is None else escape(rpc.url)
 
 
-def _log_as_json() -> None:
+def log_as_json() -> None:
+    """One JSON object a line, on standard error."""
     import structlog
 
     structlog.configure(

@@ -136,17 +136,22 @@ class Serving(Running):
         self.url = self.found(r"REST +(http://\S+)")
         self.chain, self.rpc = re.findall(r"chain +(\S+) at (\S+)", "\n".join(self.lines))[0]
         self.registry = self.found(r"registry +(0x[0-9a-f]{40})")
-        deadline = time.monotonic() + PATIENCE_S
-        with httpx.Client(base_url=self.url, trust_env=False) as client:
-            while not _answers(client):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+        wait_until_served(self.url)
 
     @property
     def first_key(self) -> str | None:
         """The admin key, if it was shown."""
         match = re.search(r"admin key.*: (\S+)", "\n".join(self.lines))
         return match[1] if match else None
+
+
+def wait_until_served(url: str) -> None:
+    """Return as soon as a server that says where it will be is there."""
+    deadline = time.monotonic() + PATIENCE_S
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        while not _answers(client):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def _answers(client: httpx.Client) -> bool:

@@ -29,7 +29,7 @@ RUNNING = {("serve",), ("chain",)}
 
 def test_no_command_is_left_out() -> None:
     names = ["serve", "chain", "deploy", "pay", "capture", "void", "anchor", "evidence", "verify"]
-    names += ["explain", "backtest", "fsck"]
+    names += ["explain", "backtest", "fsck", "facilitator"]
     assert {("sessions", name) for name in ("create", "list", "get", "restrict", "revoke")} <= set(
         ALL
     )

@@ -97,7 +97,8 @@ def test_what_was_answered_survives_a_kill_and_the_key_is_shown_once(tmp_path: P
         client.pay("6", session_token=session["session_token"])
     assert second.stop(signal.SIGTERM) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("chain.sqlite3", "kek", "ledger.sqlite3", "lock")
+        *("chain.sqlite3", "facilitator.sqlite3", "kek", "ledger.sqlite3", "lock"),
+        *("storage.sqlite3", "storage.sqlite3.lock"),
     ], "after a clean close no write-ahead log is left"
     assert (tmp_path / "kek").stat().st_mode & 0o777 == 0o600
 

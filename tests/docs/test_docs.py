@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from api.facilitator.app import create_facilitator_app
+from api.facilitator.routes import THREADS_MAX
 from api.rest.app import create_app
 from bench.contenders import COMPARISONS, CONTENDERS
 from engine.audit.evidence import NOT_PROVEN
+from engine.payments.relay import RECEIPT_TIMEOUT_S
 from engine.policy.rules import RULES
 from engine.settings import CLIENT_VARIABLES, Settings
 from tests.world import World
@@ -55,6 +58,19 @@ def test_every_route_is_documented_and_every_documented_route_exists(world: Worl
     assert documented == served
 
 
+def test_every_route_of_the_facilitator_is_documented(world: World) -> None:
+    text = (ROOT / "docs" / "facilitator.md").read_text()
+    documented = set(re.findall(r"^\| `(GET|POST) (/\w+)` \|", text, re.MULTILINE))
+    facilitator = world.engine.facilitator()
+    assert facilitator is not None
+    served = create_facilitator_app(facilitator).openapi()["paths"]
+    assert documented == {
+        (method.upper(), path) for path, operations in served.items() for method in operations
+    }
+    for number in (THREADS_MAX, RECEIPT_TIMEOUT_S):
+        assert f" {number:g} " in text
+
+
 def test_every_status_that_is_an_error_is_documented(world: World) -> None:
     documented = re.findall(r"^\| (\d{3}) \| ", API, re.MULTILINE)
     assert documented == sorted(set(documented))
@@ -78,7 +94,13 @@ def test_the_limits_are_documented_with_their_defaults(world: World) -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "contracts/README.md", "docs/architecture.md", "docs/performance.md"],
+    [
+        "README.md",
+        "contracts/README.md",
+        "docs/architecture.md",
+        "docs/facilitator.md",
+        "docs/performance.md",
+    ],
 )
 def test_links_and_named_files_exist(document: str) -> None:
     text = (ROOT / document).read_text()

@@ -1,0 +1,74 @@
+"""Opens a facilitator: of the embedded chain beside the engine, or of chains elsewhere."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from engine.chain.embedded import EmbeddedChain
+from engine.chain.gateway import ChainError
+from engine.chain.json_rpc import JsonRpcChain
+from engine.db.sqlite import DirectoryLock
+from engine.errors import CannotStart
+from engine.payments.claims import Claims
+from engine.payments.facilitator import Facilitator
+from engine.payments.relay import Relayer
+from engine.payments.served import Served
+
+CLAIMS_FILE = "facilitator.sqlite3"
+FUNDS_WEI = 1_000 * 10**18
+"""What the embedded chain's relayer has at first: some ten million settlements."""
+_KEY_DOMAIN = b"tallystick/facilitator/1\n"
+
+
+def embedded_facilitator(
+    chain: EmbeddedChain, operator: LocalAccount, directory: Path
+) -> Facilitator:
+    """The facilitator of the embedded chain, whose data directory is locked already.
+
+    It serves every token and payee: nothing there has any value. Its account is not the
+    operator's, from which the engine sends at the same time, but follows from it.
+
+    Raises:
+        CannotStart: the file of claims cannot be used.
+    """
+    claims = Claims(directory / CLAIMS_FILE)
+    account = Account.from_key(hashlib.sha256(_KEY_DOMAIN + bytes(operator.key)).digest())
+    if chain.balance(account.address.lower()) < FUNDS_WEI // 2:
+        chain.fund(account.address.lower(), FUNDS_WEI)
+    return Facilitator([Relayer(chain, account, claims)], claims)
+
+
+@contextmanager
+def standalone_facilitator(
+    directory: Path, account: LocalAccount, rpc_urls: Sequence[str], served: Served
+) -> Iterator[Facilitator]:
+    """A facilitator of the chains behind these endpoints; `account` pays the gas on each.
+
+    Raises:
+        CannotStart: the directory is in use, its file of claims cannot be used, an endpoint does
+            not answer, two serve the same chain, or none serves that of a token.
+    """
+    with ExitStack() as opened:
+        lock = DirectoryLock(directory)
+        opened.callback(lock.release)
+        claims = Claims(directory / CLAIMS_FILE)
+        opened.callback(claims.dispose)
+        relayers: dict[str, Relayer] = {}
+        for url in rpc_urls:
+            try:
+                chain = JsonRpcChain(url)
+                opened.callback(chain.close)
+                relayer = Relayer(chain, account, claims)
+            except ChainError as error:
+                raise CannotStart(f"--rpc: {error.message}") from error
+            if relayer.network in relayers:
+                raise CannotStart(f"--rpc: two endpoints serve {relayer.network}")
+            relayers[relayer.network] = relayer
+        for token in sorted(served.tokens or ()):
+            if token.partition("/")[0] not in relayers:
+                raise CannotStart(f"--token: no endpoint of --rpc serves the chain of {token}")
+        yield Facilitator(list(relayers.values()), claims, served)

@@ -1,0 +1,371 @@
+"""A store in a SQL database: SQLite or PostgreSQL. What was acknowledged is on the disk.
+
+Keys and values are bytes of UTF-8: no collation orders them, no column refuses U+0000, and `%` or
+`_` means nothing. Whoever changes what a payer has holds the payer's row, which counts it, until
+the transaction ends; so nobody comes past a quota, and one payer never waits for another.
+What is over is not seen any more; it leaves the disk when its payer needs the room, or by `sweep`.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, Protocol, TypeVar
+
+from engine.clock import Clock, system_clock
+from engine.errors import CannotStart
+from engine.storage.cursor import KEY_BYTES
+from engine.storage.limits import Limits, QuotaExceeded, Usage, default_ttl
+from engine.storage.store import Page
+
+T = TypeVar("T")
+Values = dict[str, Any]
+Rows = list[tuple[Any, ...]]
+
+_META = "CREATE TABLE IF NOT EXISTS meta (version BIGINT NOT NULL, cursor_key BLOB NOT NULL)"
+_MIGRATIONS = (
+    (
+        """
+        CREATE TABLE payers (
+            payer TEXT NOT NULL PRIMARY KEY, entries BIGINT NOT NULL, bytes BIGINT NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE entries (
+            payer TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
+            ttl_ms BIGINT NOT NULL, expires_ms BIGINT, PRIMARY KEY (payer, key)
+        )
+        """,
+        "CREATE INDEX entries_expires_ms ON entries (expires_ms) WHERE expires_ms IS NOT NULL",
+    ),
+)
+"""What brings the schema from each version to the next. Times are milliseconds since the epoch."""
+
+_HOLD = """
+    INSERT INTO payers (payer, entries, bytes) VALUES (:payer, 0, 0)
+    ON CONFLICT (payer) DO UPDATE SET entries = payers.entries RETURNING entries, bytes
+"""
+_HELD = "SELECT entries, bytes FROM payers WHERE payer = :payer"
+_COUNT = "UPDATE payers SET entries = :entries, bytes = :bytes WHERE payer = :payer"
+_LEAVE = "DELETE FROM payers WHERE payer = :payer"
+_GET = """
+    SELECT key, value, ttl_ms FROM entries
+    WHERE payer = :payer AND key IN :keys AND (expires_ms IS NULL OR expires_ms > :now)
+"""
+_RENEW = """
+    UPDATE entries SET expires_ms = :now + ttl_ms
+    WHERE payer = :payer AND key IN :keys AND expires_ms > :now RETURNING key, value
+"""
+_SIZES = """
+    SELECT length(key) + length(value) FROM entries WHERE payer = :payer AND key IN :keys
+"""
+_OVER = """
+    SELECT length(key) + length(value) FROM entries
+    WHERE payer = :payer AND key NOT IN :keys AND expires_ms <= :now
+"""
+_PURGE = """
+    DELETE FROM entries WHERE payer = :payer AND key NOT IN :keys AND expires_ms <= :now
+    RETURNING length(key) + length(value)
+"""
+_PUT = """
+    INSERT INTO entries (payer, key, value, ttl_ms, expires_ms)
+    VALUES (:payer, :key, :value, :ttl_ms, CASE WHEN :ttl_ms > 0 THEN :now + :ttl_ms END)
+    ON CONFLICT (payer, key) DO UPDATE
+    SET value = excluded.value, ttl_ms = excluded.ttl_ms, expires_ms = excluded.expires_ms
+"""
+# SQLite 3.40 takes every column in RETURNING for one that is never null: no IS NULL there.
+_DELETE = """
+    DELETE FROM entries WHERE payer = :payer AND key IN :keys
+    RETURNING length(key) + length(value), coalesce(expires_ms, 9223372036854775807) > :now
+"""
+_PAGE = """
+    SELECT key, value FROM entries
+    WHERE payer = :payer AND key >= :first AND key > :after AND key < :end
+    AND (expires_ms IS NULL OR expires_ms > :now)
+    ORDER BY key LIMIT :count
+"""
+_KEYS = _PAGE.replace("key, value", "key, NULL", 1)
+_DUE = "SELECT DISTINCT payer FROM entries WHERE expires_ms <= :now LIMIT :count"
+
+_NO_KEYS = [b""]
+_AFTER_ALL_TEXT = b"\xff"
+
+
+class Connection(Protocol):
+    """What the drivers' connections have in common (PEP 249 has it on cursors)."""
+
+    def execute(self, statement: Any, values: Any = ..., /) -> Any:
+        """A cursor on the answer."""
+
+
+class SqlDatabase(Protocol):
+    """Where the tables are, brought up to date by `migrate`."""
+
+    @property
+    def parameter(self) -> str:
+        """How a statement writes the parameter `name`."""
+
+    @property
+    def clock_sql(self) -> str | None:
+        """The database's clock, in milliseconds; None if this process's is as good."""
+
+    @property
+    def cursor_key(self) -> bytes:
+        """What `meta` has; made with the tables."""
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run it on a committed state. Raises `Unavailable`."""
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run it in a transaction; it is durable when this returns. Raises `Unavailable`."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class SqlStore:
+    """A store in `database`. Entries live `ttl_ms` by default; 0 is for ever.
+
+    `clock` tells the time instead of the database. Raises ValueError for a `ttl_ms` below 0.
+    """
+
+    def __init__(
+        self,
+        database: SqlDatabase,
+        *,
+        ttl_ms: int = 0,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.ttl_ms = default_ttl(ttl_ms)
+        self.limits = limits or Limits()
+        self._database = database
+        clock_sql = database.clock_sql if clock is None else None
+        self._run = Statements(database.parameter, clock_sql, clock or system_clock)
+
+    async def get(self, payer: str, key: str) -> str | None:
+        """See `Store`."""
+        return (await self.get_many(payer, [key]))[key]
+
+    async def get_many(self, payer: str, keys: Iterable[str]) -> dict[str, str | None]:
+        """See `engine.storage.store`."""
+        found: dict[str, str | None] = dict.fromkeys(keys)
+        asked = {"payer": payer, "keys": [key.encode() for key in found] or _NO_KEYS}
+        rows = await self._database.read(lambda c: self._run(c, _GET, asked))
+        found.update((key.decode(), value.decode()) for key, value, ttl_ms in rows if not ttl_ms)
+        if mortal := [key for key, _, ttl_ms in rows if ttl_ms]:
+            # What is over before it can be renewed was not got.
+            renewed = await self._database.write(lambda c: self._renew(c, payer, mortal))
+            found.update((key.decode(), value.decode()) for key, value in renewed)
+        return found
+
+    async def set(self, payer: str, key: str, value: str, *, ttl_ms: int | None = None) -> None:
+        """See `Store`."""
+        await self.set_many(payer, {key: value}, ttl_ms=ttl_ms)
+
+    async def set_many(
+        self, payer: str, entries: Mapping[str, str], *, ttl_ms: int | None = None
+    ) -> None:
+        """See `engine.storage.store`."""
+        rows = _encoded(entries)
+        ttl_ms = self.ttl_ms if ttl_ms is None else ttl_ms
+        await self._database.write(lambda c: self._put(c, payer, rows, ttl_ms))
+
+    async def check_set(self, payer: str, entries: Mapping[str, str]) -> None:
+        """See `engine.storage.store`."""
+        rows = _encoded(entries)
+
+        def check(connection: Connection) -> None:
+            [held] = self._run(connection, _HELD, {"payer": payer}) or [(0, 0)]
+            self._becomes(connection, payer, Usage(*held), rows, _OVER)
+
+        await self._database.read(check)
+
+    async def delete(self, payer: str, key: str) -> bool:
+        """See `Store`."""
+        return await self.delete_many(payer, [key]) == 1
+
+    async def delete_many(self, payer: str, keys: Iterable[str]) -> int:
+        """See `engine.storage.store`."""
+        encoded = [key.encode() for key in keys]
+        return await self._database.write(lambda c: self._delete(c, payer, encoded))
+
+    async def list(
+        self,
+        payer: str,
+        *,
+        prefix: str = "",
+        cursor: str | None = None,
+        limit: int = 0,
+        keys_only: bool = False,
+    ) -> Page:
+        """See `Store`."""
+        first = prefix.encode()
+        limit = limit or self.limits.payer_entries_max
+        asked = {
+            "payer": payer,
+            "first": first,
+            "after": (cursor or "").encode(),
+            "end": first + _AFTER_ALL_TEXT,
+            "count": limit + 1,
+        }
+        statement = _KEYS if keys_only else _PAGE
+        rows = await self._database.read(lambda c: self._run(c, statement, asked))
+        page = {row[0].decode(): (row[1] or b"").decode() for row in rows[:limit]}
+        return Page(page, rows[limit - 1][0].decode() if len(rows) > limit else None)
+
+    async def sweep(self, *, payers_max: int = 100) -> int:
+        """Take from the disk what is over, of so many payers; how many entries that were."""
+        asked = {"count": payers_max}
+        due = await self._database.read(lambda c: self._run(c, _DUE, asked))
+        return sum([await self._sweep(payer) for (payer,) in due])
+
+    async def cursor_key(self) -> bytes:
+        """See `engine.storage.store`."""
+        return self._database.cursor_key
+
+    async def close(self) -> None:
+        """See `engine.storage.store`."""
+        await self._database.close()
+
+    def _hold(self, connection: Connection, payer: str) -> Usage:
+        """Hold what the payer has until the transaction ends; how much that is."""
+        [held] = self._run(connection, _HOLD, {"payer": payer})
+        return Usage(*held)
+
+    def _count(self, connection: Connection, payer: str, usage: Usage) -> None:
+        statement = _COUNT if usage.entries else _LEAVE
+        self._run(connection, statement, {"payer": payer, **usage._asdict()})
+
+    def _renew(self, connection: Connection, payer: str, keys: Sequence[bytes]) -> Rows:
+        # Held too, or two that renew the same entries could wait for each other.
+        held = self._hold(connection, payer)
+        rows = self._run(connection, _RENEW, {"payer": payer, "keys": keys})
+        if not rows:
+            self._count(connection, payer, held)
+        return rows
+
+    def _put(
+        self, connection: Connection, payer: str, rows: Mapping[bytes, bytes], ttl_ms: int
+    ) -> None:
+        if not rows:
+            return
+        held = self._hold(connection, payer)
+        becomes = self._becomes(connection, payer, held, rows, _PURGE)
+        for key, value in rows.items():
+            row = {"payer": payer, "key": key, "value": value, "ttl_ms": ttl_ms}
+            self._run(connection, _PUT, row)
+        self._count(connection, payer, becomes)
+
+    def _becomes(
+        self,
+        connection: Connection,
+        payer: str,
+        held: Usage,
+        rows: Mapping[bytes, bytes],
+        over: str,
+    ) -> Usage:
+        """What a payer holds after these rows; `over` finds what need not be counted any more.
+
+        Raises:
+            QuotaExceeded: that is too much.
+        """
+        asked = {"payer": payer, "keys": list(rows) or _NO_KEYS}
+        becomes = _less(held, self._run(connection, _SIZES, asked))
+        added = sum(len(key) + len(value) for key, value in rows.items())
+        becomes = Usage(becomes.entries + len(rows), becomes.bytes + added)
+        try:
+            self.limits.check_quota(held, becomes)
+        except QuotaExceeded:
+            sizes = self._run(connection, over, asked)
+            held, becomes = _less(held, sizes), _less(becomes, sizes)
+            self.limits.check_quota(held, becomes)
+        return becomes
+
+    def _delete(self, connection: Connection, payer: str, keys: Sequence[bytes]) -> int:
+        held = self._hold(connection, payer)
+        asked = {"payer": payer, "keys": keys or _NO_KEYS}
+        rows = self._run(connection, _DELETE, asked)
+        self._count(connection, payer, _less(held, rows))
+        return sum(bool(lived) for _, lived in rows)
+
+    async def _sweep(self, payer: str) -> int:
+        def purge(connection: Connection) -> int:
+            held = self._hold(connection, payer)
+            asked = {"payer": payer, "keys": _NO_KEYS}
+            sizes = self._run(connection, _PURGE, asked)
+            self._count(connection, payer, _less(held, sizes))
+            return len(sizes)
+
+        return await self._database.write(purge)
+
+
+class Statements:
+    """Runs statements of ours on a driver, at the time of `clock` or of the database's `clock_sql`.
+
+    `:name` is a value, `:keys` as many as there are, and `:now` the time; `parameter` is how the
+    driver writes the value of `name`.
+    """
+
+    def __init__(self, parameter: str, clock_sql: str | None, clock: Clock) -> None:
+        self._parameter = parameter
+        self._clock_sql = clock_sql
+        self._clock = clock
+        self._last_ms = 0
+        self._known: dict[tuple[str, int], str] = {}
+
+    def __call__(self, connection: Connection, statement: str, values: Values) -> Rows:
+        keys = values.get("keys", ())
+        known = self._known.get((statement, len(keys)))
+        if known is None:
+            known = self._known[statement, len(keys)] = self._translated(statement, len(keys))
+        values = values | {f"key{n}": key for n, key in enumerate(keys)}
+        if self._clock_sql is None:
+            # A clock that is set back does not bring back what is over.
+            values["now"] = self._last_ms = max(self._last_ms, self._clock())
+        cursor = connection.execute(known, values)
+        rows: Rows = [] if cursor.description is None else cursor.fetchall()
+        return rows
+
+    def _translated(self, statement: str, keys: int) -> str:
+        def parameter(match: re.Match[str]) -> str:
+            match match[1]:
+                case "now" if self._clock_sql is not None:
+                    return self._clock_sql
+                case "keys":
+                    names = (self._parameter.replace("name", f"key{n}") for n in range(keys))
+                    return f"({', '.join(names)})"
+            return self._parameter.replace("name", match[1])
+
+        return re.sub(r":(\w+)", parameter, statement)
+
+
+def migrate(connection: Connection, *, parameter: str, blob: str) -> bytes:
+    """Bring the schema up to date, in the transaction of the caller; returns the key of cursors.
+
+    `parameter` is as in `Statements`, and `blob` what the database calls bytes.
+
+    Raises:
+        CannotStart: it is of a newer release.
+    """
+    run = Statements(parameter, None, system_clock)
+    run(connection, _META.replace("BLOB", blob), {})
+    found = run(connection, "SELECT version, cursor_key FROM meta", {})
+    version, key = found[0] if found else (0, secrets.token_bytes(KEY_BYTES))
+    if not found:
+        run(connection, "INSERT INTO meta VALUES (:version, :key)", {"version": 0, "key": key})
+    if version > len(_MIGRATIONS):
+        raise CannotStart("the store is of a newer release")
+    for statement in chain.from_iterable(_MIGRATIONS[version:]):
+        run(connection, statement.replace("BLOB", blob), {})
+    run(connection, "UPDATE meta SET version = :version", {"version": len(_MIGRATIONS)})
+    return bytes(key)
+
+
+def _encoded(entries: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {key.encode(): value.encode() for key, value in entries.items()}
+
+
+def _less(usage: Usage, rows: Rows) -> Usage:
+    """Without what these rows begin with, the sizes of entries."""
+    return Usage(usage.entries - len(rows), usage.bytes - sum(row[0] for row in rows))
