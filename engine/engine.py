@@ -7,20 +7,17 @@ import contextlib
 import threading
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import structlog
 
 from engine.audit.canonical import CanonicalError
-from engine.chain.embedded import EmbeddedChain
-from engine.chain.embedded_rpc import EmbeddedRpc
 from engine.chain.gateway import ChainError, ChainGateway
 from engine.chain.json_rpc import JsonRpcChain
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
-from engine.db.postgres import PostgresDatabase
 from engine.db.sqlite import DirectoryLock, SqliteDatabase
 from engine.deployment import Deployment, establish, open_vault, stored_deployment
 from engine.errors import CannotStart, TallystickError, Unavailable
@@ -36,7 +33,9 @@ from engine.ledger.explanations import Explanations
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, committed
 from engine.ledger.payments import Payments
-from engine.ledger.writer import Scribe, Writer
+from engine.ledger.scribe import Scribe
+from engine.ledger.seal import SEAL_KEY
+from engine.ledger.writer import Writer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
 from engine.sessions.lifecycle import Sessions
@@ -46,6 +45,9 @@ from engine.settings import Settings, Token
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
 from engine.workspaces.budgets import Budgets
+
+if TYPE_CHECKING:
+    from engine.chain.embedded_rpc import EmbeddedRpc
 
 CHAIN_SILENCE_MAX_MS = 300_000
 """After this long without reading the chain, sessions that live on it are not decided any more."""
@@ -82,7 +84,8 @@ class Engine:
         self._anchored_at = time.monotonic()
         self._background: threading.Thread | None = None
         self._reconciling: threading.Thread | None = None
-        self.writer = Writer(database, Scribe(deployment.origin, identifiers), clock)
+        scribe = Scribe(deployment.origin, identifiers, vault.derive(SEAL_KEY))
+        self.writer = Writer(database, scribe, clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
         self.ledger = Ledger(
             self.writer,
@@ -252,10 +255,14 @@ class Engine:
             "anchored": latest.size if latest and latest.state != "sent" else 0,
         }
 
-    def serve_embedded_chain(self) -> EmbeddedRpc | None:
+    def serve_embedded_chain(self) -> "EmbeddedRpc | None":
         """Let other processes read the embedded chain; None if the chain is elsewhere."""
-        if not isinstance(self.gateway, EmbeddedChain):
+        if self.settings.chain != "embedded":
             return None
+        from engine.chain.embedded import EmbeddedChain
+        from engine.chain.embedded_rpc import EmbeddedRpc
+
+        assert isinstance(self.gateway, EmbeddedChain)
         rpc = EmbeddedRpc(self.gateway, port=self.settings.rpc_port)
         rpc.start()
         return rpc
@@ -349,7 +356,7 @@ def open_engine(
                 gateway = _gateway(settings, stored_deployment(database))
                 opened.callback(gateway.close)
                 deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
-            log = Log(deployment.origin)
+            log = Log(deployment.origin, vault.derive(SEAL_KEY))
             with database.reading() as connection:
                 log.load(connection.execute, deployment.log_verifier_key)
             engine = Engine(
@@ -374,6 +381,9 @@ def open_engine(
 
 def _database(settings: Settings) -> Database:
     if settings.database is not None:
+        # Drivers and chains that were not chosen are not imported: py-evm alone takes a second.
+        from engine.db.postgres import PostgresDatabase
+
         return PostgresDatabase(settings.database.get_secret_value())
     return SqliteDatabase(settings.data_dir / "ledger.sqlite3")
 
@@ -389,4 +399,6 @@ def _gateway(settings: Settings, stored: Mapping[str, str]) -> ChainGateway:
             f"{stored['chain_id']}, which is not embedded here or was removed: "
             "put it back, or choose another TALLYSTICK_DATA_DIR"
         )
+    from engine.chain.embedded import EmbeddedChain
+
     return EmbeddedChain(path)
