@@ -194,6 +194,15 @@ class Grant:
         Raises:
             ValueError: naming what is wrong.
         """
+        return cls.with_policy(data)[0]
+
+    @classmethod
+    def with_policy(cls, data: Mapping[str, Any]) -> "tuple[Grant, Policy]":
+        """`from_json`, and the policy that enforces the grant alone, which that makes anyway.
+
+        Raises:
+            ValueError: naming what is wrong.
+        """
         try:
             _check_form(data)
             grant = cls(
@@ -214,14 +223,14 @@ class Grant:
                 salt=bytes.fromhex(data["salt"][2:]),
             )
             regular = grant.to_json() == data
-            grant.policy()
+            policy = grant.policy()
         except ConditionError as error:
             raise ValueError(f"not a grant: {error}") from error
         except (KeyError, TypeError, AttributeError, ValueError, AssertionError) as error:
             raise ValueError(f"not a grant: {error!r}") from error
         if not regular:
             raise ValueError("not a grant: unknown or irregular fields")
-        return grant
+        return grant, policy
 
     def policy(self, restrictions: Sequence[str] = (), lowered: Iterable[Limits] = ()) -> Policy:
         """The policy that enforces this grant and, beside it, an operator's restrictions.

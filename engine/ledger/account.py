@@ -246,14 +246,17 @@ def _rebuild(batch: Batch, rows: SessionRows) -> Account:
     row, first = rows.row, next(rows.entries, None)
     if first is None:
         raise ValueError("it has no records")
-    told = _decode(first.body)["body"]
-    grant = Grant.from_json(told["grant"])
+    record = _decode(first.body)
+    told = record["body"]
+    grant, policy = Grant.with_policy(told["grant"])
+    if restrictions := _decode(row.restrictions_json):
+        policy = grant.policy(restrictions)
     account = Account(
         Stream(row.workspace_id, row.id, row.type, row.label),
         row.agent_id,
         row.mint_pkp,
         told["grant_hash"],
-        grant.policy(_decode(row.restrictions_json)),
+        policy,
         Standing.MISMATCH,
     )
     account.differs = compare_parameters(row, told, grant, rows.on_chain)
@@ -266,7 +269,8 @@ def _rebuild(batch: Batch, rows: SessionRows) -> Account:
     account.delegates = bool(row.delegates)
     decided, beside = [], []
     for _, seq, body, number, *decision in chain((first,), rows.entries):
-        record = _decode(body)
+        if seq:
+            record = _decode(body)
         if record["kind"] == "payment.decided":
             decided.append(account.records)
         if number is not None:

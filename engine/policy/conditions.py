@@ -158,6 +158,8 @@ def parse_conditions(texts: Sequence[str], field: str = "conditions") -> tuple[C
     Raises:
         ConditionError: naming `field`, or the first of its items that is not as it must be.
     """
+    if not texts:
+        return ()
     if len(texts) > CONDITIONS_MAX:
         raise ConditionError(field, f"has more than {CONDITIONS_MAX} conditions")
     conditions: list[Condition] = []
