@@ -1,4 +1,4 @@
-"""A log that is not the one that was signed does not start; and what does start is re-hashed."""
+"""A log that is not the one that was signed does not start; what is sealed is not hashed again."""
 
 import re
 import shutil
