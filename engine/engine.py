@@ -207,10 +207,8 @@ class Engine:
     def token(self, symbol: str, chain: str | None) -> Token | None:
         """The configured token that a request means by a symbol, on the main chain by default."""
         wanted = (symbol, chain or self.deployment.chain)
-        for token in self.deployment.tokens:
-            if (token.symbol, token.chain) == wanted:
-                return token
-        return None
+        tokens = self.deployment.tokens
+        return next((each for each in tokens if (each.symbol, each.chain) == wanted), None)
 
     def anchor(self) -> AnchorView | None:
         """Sign a checkpoint of everything committed and anchor it now.
@@ -263,9 +261,7 @@ class Engine:
         from engine.chain.embedded_rpc import EmbeddedRpc
 
         assert isinstance(self.gateway, EmbeddedChain)
-        rpc = EmbeddedRpc(self.gateway, port=self.settings.rpc_port)
-        rpc.start()
-        return rpc
+        return EmbeddedRpc(self.gateway, port=self.settings.rpc_port).start()
 
     def _settled(self, view: SessionView, wait_s: float) -> SessionView:
         if view.state != "registering":
