@@ -17,7 +17,6 @@ from engine.audit.checkpoint import verifier_key
 from engine.audit.evidence import log_salt
 from engine.chain import contracts, sender
 from engine.chain.deploy import create, deploy
-from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import CallReverted, ChainGateway
 from engine.chain.json_rpc import JsonRpcChain
 from engine.db.database import Database
@@ -104,6 +103,8 @@ def open_gateway(settings: Settings, database: Database) -> ChainGateway:
             f"{stored['chain_id']}, which is not embedded here or was removed: "
             "put it back, or choose another TALLYSTICK_DATA_DIR"
         )
+    from engine.chain.embedded import EmbeddedChain
+
     return EmbeddedChain(path)
 
 
@@ -237,12 +238,16 @@ def _first_start(
 ) -> dict[str, str]:
     operator = _operator(settings, random_bytes)
     usdc = None
-    if isinstance(gateway, EmbeddedChain):
+    if settings.chain == "embedded":
+        # Imported here because it takes a second, and only the first start on it asks for it.
+        from engine.chain.embedded import EmbeddedChain
+
+        assert isinstance(gateway, EmbeddedChain)
         _check_unused(gateway)
         gateway.fund(operator.address.lower(), OPERATOR_FUNDS_WEI)
         usdc = create(gateway, operator, contracts.TEST_USDC)
     if settings.registry is None:
-        if not isinstance(gateway, EmbeddedChain):
+        if settings.chain != "embedded":
             raise CannotStart(
                 "TALLYSTICK_REGISTRY is not set: deploy the contracts with `tallystick deploy` "
                 "and set it to the SessionRegistry's address"
@@ -276,7 +281,7 @@ def _first_start(
     return stored | ({"usdc": usdc} if usdc else {})
 
 
-def _check_unused(chain: EmbeddedChain) -> None:
+def _check_unused(chain: ChainGateway) -> None:
     """A ledger that is gone must not come back empty beside the chain that remembers it.
 
     What a first start left behind that did not come to its end is no such memory.

@@ -7,20 +7,17 @@ import contextlib
 import threading
 import time
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import structlog
 
 from engine.audit.canonical import CanonicalError
 from engine.background import repeating
-from engine.chain.embedded import EmbeddedChain
-from engine.chain.embedded_rpc import EmbeddedRpc
 from engine.chain.gateway import ChainError, ChainGateway
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
-from engine.db.postgres import PostgresDatabase
 from engine.db.sqlite import DirectoryLock, SqliteDatabase
 from engine.deployment import Deployment, establish, open_gateway, open_vault
 from engine.errors import CannotStart, TallystickError, Unavailable
@@ -36,9 +33,9 @@ from engine.ledger.explanations import Explanations
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log
 from engine.ledger.payments import Payments
-from engine.ledger.writer import Scribe, Writer
-from engine.payments.facilitator import Facilitator
-from engine.payments.opening import embedded_facilitator
+from engine.ledger.scribe import Scribe
+from engine.ledger.seal import SEAL_KEY
+from engine.ledger.writer import Writer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
 from engine.sessions.lifecycle import Sessions
@@ -50,6 +47,10 @@ from engine.storage.session import Storage
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
 from engine.workspaces.budgets import Budgets
+
+if TYPE_CHECKING:
+    from engine.chain.embedded_rpc import EmbeddedRpc
+    from engine.payments.facilitator import Facilitator
 
 CHAIN_SILENCE_MAX_MS = 300_000
 """After this long without reading the chain, sessions that live on it are not decided any more."""
@@ -87,7 +88,8 @@ class Engine:
         self._background: threading.Thread | None = None
         self._repeating: list[threading.Thread] = []
         self._facilitator: Facilitator | None = None
-        self.writer = Writer(database, Scribe(deployment.origin, identifiers), clock)
+        scribe = Scribe(deployment.origin, identifiers, vault.derive(SEAL_KEY))
+        self.writer = Writer(database, scribe, clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
         self.ledger = Ledger(
             self.writer,
@@ -220,10 +222,8 @@ class Engine:
     def token(self, symbol: str, chain: str | None) -> Token | None:
         """The configured token that a request means by a symbol, on the main chain by default."""
         wanted = (symbol, chain or self.deployment.chain)
-        for token in self.deployment.tokens:
-            if (token.symbol, token.chain) == wanted:
-                return token
-        return None
+        tokens = self.deployment.tokens
+        return next((each for each in tokens if (each.symbol, each.chain) == wanted), None)
 
     def anchor(self) -> AnchorView | None:
         """Sign a checkpoint of everything committed and anchor it now.
@@ -255,21 +255,27 @@ class Engine:
         """Whether decisions can be made, and what is in doubt if not."""
         return self.lead.ready()
 
-    def serve_embedded_chain(self) -> EmbeddedRpc | None:
+    def serve_embedded_chain(self) -> "EmbeddedRpc | None":
         """Let other processes read the embedded chain; None if the chain is elsewhere."""
-        if not isinstance(self.gateway, EmbeddedChain):
+        if self.settings.chain != "embedded":
             return None
-        rpc = EmbeddedRpc(self.gateway, port=self.settings.rpc_port)
-        rpc.start()
-        return rpc
+        from engine.chain.embedded import EmbeddedChain
+        from engine.chain.embedded_rpc import EmbeddedRpc
 
-    def facilitator(self) -> Facilitator | None:
+        assert isinstance(self.gateway, EmbeddedChain)
+        return EmbeddedRpc(self.gateway, port=self.settings.rpc_port).start()
+
+    def facilitator(self) -> "Facilitator | None":
         """The x402 facilitator of the embedded chain, opened when first asked for; else None.
 
         Raises:
             CannotStart: its file of claims cannot be used.
         """
-        if self._facilitator is None and isinstance(self.gateway, EmbeddedChain):
+        if self._facilitator is None and self.settings.chain == "embedded":
+            from engine.chain.embedded import EmbeddedChain
+            from engine.payments.opening import embedded_facilitator
+
+            assert isinstance(self.gateway, EmbeddedChain)
             self._facilitator = embedded_facilitator(
                 self.gateway, self.deployment.operator, self.settings.data_dir
             )
@@ -362,7 +368,7 @@ def open_engine(
                 gateway = open_gateway(settings, database)
                 opened.callback(gateway.close)
                 deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
-            log = Log(deployment.origin)
+            log = Log(deployment.origin, vault.derive(SEAL_KEY))
             with database.reading() as connection:
                 log.load(connection.execute, deployment.log_verifier_key)
             engine = Engine(
@@ -387,5 +393,8 @@ def open_engine(
 
 def _database(settings: Settings) -> Database:
     if settings.database is not None:
+        # Drivers and chains that were not chosen are not imported: py-evm alone takes a second.
+        from engine.db.postgres import PostgresDatabase
+
         return PostgresDatabase(settings.database.get_secret_value())
     return SqliteDatabase(settings.data_dir / "ledger.sqlite3")

@@ -9,20 +9,17 @@ lock, because a leader that lost its connection may not know yet that it is none
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import resources
 from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
 from engine.db.database import BUDGETS, ChainReading, Turn
+from engine.db.migrate import migrate
 from engine.errors import CannotStart
 
 VERSION_MIN = 140_000
@@ -140,17 +137,10 @@ class PostgresDatabase:
                 raise CannotStart("TALLYSTICK_DATABASE is not a Tallystick database")
 
     def _migrate(self) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(resources.files("engine.db") / "migrations"))
         with self._writing.connect().execution_options(
             isolation_level="READ COMMITTED"
         ) as connection:
-            config.attributes["connection"] = connection
-            try:
-                command.upgrade(config, "head")
-            except CommandError as error:
-                raise CannotStart(f"TALLYSTICK_DATABASE is of another release: {error}") from error
-            connection.commit()
+            migrate(connection, "TALLYSTICK_DATABASE")
 
     def begin(self, streams: Sequence[str]) -> Turn:
         """Hold these streams; the clock is read and the batch numbered once that is so."""

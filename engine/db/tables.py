@@ -192,8 +192,8 @@ BATCH_RECORDS_MAX = 1 << 20
 class LogBatch(SQLModel, table=True):
     """Records that were committed together, all of the time `time_ms`.
 
-    `leaf_hashes` are theirs, 32 bytes each. They have their places in the tree, from `first_leaf`
-    on, once the sequencer gave it to them.
+    `leaf_hashes` are theirs, 32 bytes each, and `seal` says that they are (`engine.ledger.seal`).
+    They have their places in the tree, from `first_leaf` on, once the sequencer gave it to them.
     """
 
     __tablename__ = "log_batches"
@@ -201,6 +201,7 @@ class LogBatch(SQLModel, table=True):
     first_leaf: int | None = _big(nullable=True, unique=True)
     time_ms: int = _big()
     leaf_hashes: bytes = _bytes()
+    seal: bytes = _bytes()
 
 
 class Record(SQLModel, table=True):

@@ -1,6 +1,7 @@
 """What can be changed in a database without being found, and why; docs/fsck.md says the same."""
 
 NOTHING_CHECKS = {
+    "log_batches.seal": "only `--keys` can: the key-encryption key makes it, for a faster start",
     "outbox.delivered_ms": "when an event was delivered: only its receiver knows",
     "checkpoints.created_ms": "when a checkpoint was signed: a signed tree head has no time",
     "anchors.sent_ms": "when a transaction was sent: the chain knows when it was mined",

@@ -20,13 +20,14 @@ from engine.audit.lowering import (
     follow_lowering,
     lowered_from_json,
 )
-from engine.db.tables import Approval, Record, Session, table
 from engine.db.tables import Decision as DecisionRow
+from engine.db.tables import Record, Session, table
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
+from engine.ledger.account_rows import SessionRows, read_sessions
 from engine.ledger.ask import read_request
 from engine.ledger.lineage import line_above, policy_of
-from engine.ledger.parameters import REGISTERED_STATES, compare_parameters, lowered_on_chain
+from engine.ledger.parameters import compare_parameters
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
@@ -35,7 +36,6 @@ from engine.policy.rules import WINDOW_RULES
 from engine.policy.spending import Spending
 from engine.policy.windows import Entry
 
-_approvals = table(Approval)
 _records = table(Record)
 _sessions = table(Session)
 _decisions = table(DecisionRow)
@@ -221,38 +221,64 @@ def load_account(batch: Batch, session_id: str) -> Account:
         NotFound: there is no such session.
         Unavailable: rows and records of the session contradict each other.
     """
-    row: Any = batch.read(sa.select(_sessions).where(_sessions.c.id == session_id)).first()
-    if row is None:
+    account = load_accounts(batch, [session_id]).get(session_id)
+    if account is None:
         raise NotFound("no such session", code="session_not_found")
-    stream = Stream(row.workspace_id, session_id, row.type, row.label)
-    query = sa.select(_records.c.body).where(_records.c.stream == session_id)
-    bodies = batch.read(query.order_by(_records.c.seq)).scalars()
-    first = next(bodies, b"")
-    try:
-        told = _decode(first)["body"]
-        grant = Grant.from_json(told["grant"])
-        policy = grant.policy(_decode(row.restrictions_json))
-        account = Account(
-            stream, row.agent_id, row.mint_pkp, told["grant_hash"], policy, Standing.MISMATCH
-        )
-        account.differs = compare_parameters(batch.read, row, told, grant)
-        account.genuine = account.differs is None
-        account.rows = _digest(row, first)
-        account.delegators = tuple(
-            (f"session:{above['id']}", policy_of(above, its))
-            for above, its in line_above(batch.read, row.parent_id, grant)
-        )
-        beneath = sa.select(_sessions.c.id).where(_sessions.c.parent_id == session_id)
-        account.delegates = batch.read(beneath.limit(1)).first() is not None
-        decided = []
-        for body in chain((first,), bodies):
+    if isinstance(account, Unavailable):
+        raise account
+    return account
+
+
+def load_accounts(batch: Batch, session_ids: Collection[str]) -> dict[str, "Account | Unavailable"]:
+    """`load_account` for many sessions; those that there are not are left out."""
+    loaded: dict[str, Account | Unavailable] = {}
+    for rows in read_sessions(batch.read, session_ids):
+        try:
+            loaded[rows.row.id] = _rebuild(batch, rows)
+        except _DAMAGE as error:
+            loaded[rows.row.id] = _damaged(rows.row.id, error)
+        except Unavailable as error:
+            loaded[rows.row.id] = error
+    return loaded
+
+
+def _rebuild(batch: Batch, rows: SessionRows) -> Account:
+    row, first = rows.row, next(rows.entries, None)
+    if first is None:
+        raise ValueError("it has no records")
+    record = _decode(first.body)
+    told = record["body"]
+    grant, policy = Grant.with_policy(told["grant"])
+    if restrictions := _decode(row.restrictions_json):
+        policy = grant.policy(restrictions)
+    account = Account(
+        Stream(row.workspace_id, row.id, row.type, row.label),
+        row.agent_id,
+        row.mint_pkp,
+        told["grant_hash"],
+        policy,
+        Standing.MISMATCH,
+    )
+    account.differs = compare_parameters(row, told, grant, rows.on_chain)
+    account.genuine = account.differs is None
+    account.rows = _digest(row, first.body)
+    account.delegators = tuple(
+        (f"session:{above['id']}", policy_of(above, its))
+        for above, its in line_above(rows.above.get, row.parent_id, grant)
+    )
+    account.delegates = bool(row.delegates)
+    decided, beside = [], []
+    for _, seq, body, number, *decision in chain((first,), rows.entries):
+        if seq:
             record = _decode(body)
-            if record["kind"] == "payment.decided":
-                decided.append(account.records)
-            account.apply(record)
-        _compare(batch, account, row, decided)
-    except _DAMAGE as error:
-        raise _damaged(session_id, error) from error
+        if record["kind"] == "payment.decided":
+            decided.append(account.records)
+        if number is not None:
+            beside.append((seq, number, *decision))
+        account.apply(record)
+    _compare(account, rows)
+    _compare_decisions(account, decided, beside)
+    batch.learn_end(row.id, seq, body)
     return account
 
 
@@ -302,8 +328,8 @@ def _digests(batch: Batch, session_ids: Collection[str]) -> dict[str, bytes]:
 
 
 def _digest(row: Any, first_body: bytes) -> bytes:
-    values = [getattr(row, name) for name in _RESTS_ON]
-    return hashlib.sha256(repr((values, first_body)).encode()).digest()
+    values = repr([getattr(row, name) for name in _RESTS_ON])
+    return hashlib.sha256(values.encode() + first_body).digest()
 
 
 def _damaged(session_id: str, error: Exception) -> Unavailable:
@@ -312,11 +338,9 @@ def _damaged(session_id: str, error: Exception) -> Unavailable:
     )
 
 
-def _compare(batch: Batch, account: Account, row: Any, decided: Sequence[int]) -> None:
-    """Refuse rows that tell of another session than its records do.
-
-    `decided` has the numbers of the records that are decisions.
-    """
+def _compare(account: Account, rows: SessionRows) -> None:
+    """Refuse rows that tell of another session than its records do."""
+    row = rows.row
     if STANDING_OF_STATE[row.state] != account.standing:
         raise ValueError(f"its row says {row.state}, its records say {account.standing.value}")
     told = (account.restrictions, account.policy_version)
@@ -324,46 +348,37 @@ def _compare(batch: Batch, account: Account, row: Any, decided: Sequence[int]) -
         raise ValueError("its row and its records tell of other restrictions")
     if lowered_from_json(row.lowered_json) != account.lowered:
         raise ValueError("its row and its records tell of other lowered limits")
-    if row.mint_pkp and row.state in REGISTERED_STATES:
-        told_of = {each.tx_hash for each in account.lowered}
-        if not told_of.issuperset(lowered_on_chain(batch.read, row.token_id)):
-            raise ValueError("limits that were lowered on the chain are not followed yet")
-    _compare_approvals(batch, account, row)
-    columns = _decisions.c
-    rows = batch.read(
-        sa.select(
-            _records.c.seq,
-            *(columns.number, columns.state, columns.idempotency_key, columns.captured),
-        )
-        .join(_records, _records.c.id == columns.id)
-        .where(_records.c.stream == account.stream.id)
-        .order_by(_records.c.seq)
-    )
+    if not rows.on_chain.lowered.issubset(each.tx_hash for each in account.lowered):
+        raise ValueError("limits that were lowered on the chain are not followed yet")
+    if row.approvals_required != account.approvals_required:
+        raise ValueError("its row and its records require other approvals")
+    waiting = {(each.digest, each.number, each.expires_ms) for each in account.approvals.values()}
+    if rows.waiting != waiting:
+        raise ValueError("its rows and its records tell of other approvals")
+
+
+def _compare_decisions(
+    account: Account,
+    decided: Sequence[int],
+    beside: Collection[tuple[int, int, str, int, str | None]],
+) -> None:
+    """The same for its payments, whose idempotency keys the account then knows.
+
+    `decided` has the numbers of the records that are decisions, `beside` the rows of decisions:
+    behind the number of the record that each stands beside its number, state, amount captured and
+    idempotency key.
+    """
     numbers, held, captured = [], set(), 0
-    for decision in rows:
-        if decision.number != decision.seq:
+    for seq, number, state, spent, key in beside:
+        if number != seq:
             raise ValueError("its rows and its records tell of other payments")
-        numbers.append(decision.number)
-        captured += decision.captured
-        if decision.idempotency_key is not None:
-            account.keys[decision.idempotency_key] = decision.number
-        if decision.state == "held":
-            held.add(decision.number)
+        numbers.append(number)
+        captured += spent
+        if key is not None:
+            account.keys[key] = number
+        if state == "held":
+            held.add(number)
     if missing := set(decided).difference(numbers):
         raise ValueError(f"the row of decision {min(missing)} is missing")
     if (numbers, held, captured) != (decided, set(account.holds), account.captured):
         raise ValueError("its rows and its records tell of other payments")
-
-
-def _compare_approvals(batch: Batch, account: Account, row: Any) -> None:
-    if row.approvals_required != account.approvals_required:
-        raise ValueError("its row and its records require other approvals")
-    columns = _approvals.c
-    rows = batch.read(
-        sa.select(columns.digest, columns.number, columns.expires_ms).where(
-            columns.session_id == account.stream.id, columns.state == "waiting"
-        )
-    )
-    waiting = {(each.digest, each.number, each.expires_ms) for each in account.approvals.values()}
-    if {(each.digest, each.number, each.expires_ms) for each in rows} != waiting:
-        raise ValueError("its rows and its records tell of other approvals")

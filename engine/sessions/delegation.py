@@ -6,6 +6,7 @@ sessions would be a circle of hashes, which nobody can make. Rows that tell of o
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -14,7 +15,7 @@ from engine.db.database import Read
 from engine.db.tables import Session, table
 from engine.errors import Conflict, InvalidInput, Unavailable
 from engine.grant import ZERO_ADDRESS, Grant
-from engine.ledger.lineage import line_above
+from engine.ledger.lineage import line_above, stored_row
 from engine.policy.narrower import narrower
 from engine.sessions.session import NewSession, SessionView, session_from_row
 from engine.workspaces.agents import is_registered
@@ -47,8 +48,9 @@ def ancestors(read: Read, view: SessionView) -> list[SessionView]:
     Raises:
         Unavailable: the rows are not of a line of grants that name each other.
     """
+    line = partial(line_above, partial(stored_row, read))
     try:
-        return [session_from_row(row) for row, _ in line_above(read, view.parent_id, view.grant)]
+        return [session_from_row(row) for row, _ in line(view.parent_id, view.grant)]
     except ValueError as error:
         raise Unavailable(
             f"session {view.id} is damaged in the database: {error}", code="session_damaged"

@@ -15,7 +15,8 @@ from engine.db.sqlite import SqliteDatabase
 from engine.db.tables import ChainBlock, ChainEvent, table
 from engine.deployment import Deployment
 from engine.identifiers import Identifiers
-from engine.ledger.writer import Scribe, Writer
+from engine.ledger.scribe import Scribe
+from engine.ledger.writer import Writer
 
 Indexed = tuple[list[Any], list[Any]]
 """All rows of events, and all rows of the blocks that are kept."""
@@ -64,7 +65,7 @@ class Follower:
         self.gateway = gateway
         self.database = SqliteDatabase(file)
         self._writer = Writer(
-            self.database, Scribe("follower", Identifiers(system_clock)), system_clock
+            self.database, Scribe("follower", Identifiers(system_clock), bytes(32)), system_clock
         )
         self._writer.start()
         self.indexer = Indexer(

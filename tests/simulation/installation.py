@@ -32,6 +32,7 @@ from engine.deployment import Deployment
 from engine.engine import Engine
 from engine.identifiers import Identifiers
 from engine.ledger.log import Log
+from engine.ledger.seal import SEAL_KEY
 from engine.ledger.writer import BATCH_COMMANDS_MAX, Command, Writer
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions import on_chain
@@ -150,7 +151,7 @@ class Installation:
         self.clock.said_ms = 0
         database = SqliteDatabase(self.data_file)
         database.writer = Door(database.writer, self.faults)
-        log = Log(self.deployment.origin)
+        log = Log(self.deployment.origin, self._vault.derive(SEAL_KEY))
         try:
             with database.reading() as connection:
                 log.load(connection.execute, self.deployment.log_verifier_key)

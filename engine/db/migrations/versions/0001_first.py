@@ -212,6 +212,7 @@ def upgrade() -> None:
         sa.Column("first_leaf", sa.BigInteger(), nullable=True),
         sa.Column("time_ms", sa.BigInteger(), nullable=False),
         sa.Column("leaf_hashes", sa.LargeBinary(), nullable=False),
+        sa.Column("seal", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("first_leaf"),
     )
