@@ -52,6 +52,7 @@ STEPS = {
     "replaced": (*FORGETTING, *SENDING),
     "taken back": ("no receipt seen", "row written", "row committed"),
     "log taken back": (*FORGETTING, *SENDING),
+    "log taken back again": ("no receipt seen", "row written", "row committed"),
 }
 """By situation, the steps of the ticks that handle it; `sent` is when the chain has taken it."""
 TWICE = "log taken back"
@@ -127,12 +128,13 @@ class Kills:
     def __init__(self, anvil: AnvilWithContracts, directory: Path, draw: random.Random) -> None:
         self._anvil, self._directory, self._draw = anvil, directory, draw
         self._made = 0
+        self._first = 0
         self._world: World | None = None
         self.figures: Counter[str] = Counter()
 
     def kill(self, situation: str, step: str) -> None:
         """Kill one there, and perhaps more that come after it; then let one live, and look."""
-        world = self._settled_world()
+        world = self._settled_world(situation)
         self._bring_about(world, situation)
         size = world.engine.ready()["records"]
         known = [raw for row in rows(world, opening=True) for raw in raw_txs(row)]
@@ -170,11 +172,12 @@ class Kills:
             raise Wrong(f"fsck: {report.findings}")
         self.figures["installations"] += 1
 
-    def _settled_world(self) -> World:
+    def _settled_world(self, situation: str) -> World:
         """An installation, open, with something new that is anchored for good."""
         if self._world is not None:
             head = self._world.engine.gateway.head().number
-            if head - opened_in(self._world) > BLOCKS_MAX:
+            reopened = rows(self._world, opening=True)[0].size == 0
+            if head - self._first > BLOCKS_MAX or (situation == TWICE and reopened):
                 self.leave()
         if self._world is None:
             self._made += 1
@@ -185,6 +188,7 @@ class Kills:
                 confirmations=CONFIRMATIONS,
             )
             self._anvil.rpc("evm_setAutomine", False)
+            self._first = opened_in(self._world)
         grow(self._world)
         self._settle(self._world)
         return self._world
@@ -206,10 +210,14 @@ class Kills:
     def _bring_about(self, world: World, situation: str) -> None:
         """What comes before the step."""
         anvil, operator = self._anvil, world.engine.deployment.operator
-        newest = anchored(world)[-1].log.block_number
-        if situation in ("taken back", "log taken back"):
-            first = newest if situation == "taken back" else opened_in(world)
-            anvil.rpc("anvil_reorg", anvil.gateway.head().number - first + 1, [])
+        if situation == "taken back":
+            self._take_back(anchored(world)[-1].log.block_number)
+            return
+        if situation.startswith(TWICE):
+            self._take_back(opened_in(world))
+            if situation != TWICE:
+                self._settle(world)
+                self._take_back(opened_in(world))
             return
         grow(world)
         if situation == "new":
@@ -222,6 +230,10 @@ class Kills:
             anvil.rpc("anvil_dropTransaction", "0x" + row.tx_hash.hex())
             sender.send(anvil.gateway, operator, to=operator.address.lower(), data=b"")
             anvil.mine()
+
+    def _take_back(self, first: int) -> None:
+        """Other blocks from this one on."""
+        self._anvil.rpc("anvil_reorg", self._anvil.gateway.head().number - first + 1, [])
 
     def _ended(self, world: World, situation: str, steps: Steps) -> int:
         """How a process ends that opens the directory: 0, or minus the signal."""

@@ -356,6 +356,7 @@ def test_a_log_that_is_not_open_any_more_is_opened_and_anchored(
     for _ in range(2):
         size = anchored_now(on_anvil)
         closed(anvil, on_anvil)
+        on_anvil.engine.tick()
         tick_until(on_anvil, lambda size=size: stored(on_anvil)[-1:] == [(size, "final")])
         assert sizes(on_anvil)[-1] == size
         assert opening(on_anvil).state == "final"
