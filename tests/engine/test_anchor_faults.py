@@ -1,12 +1,13 @@
 """Whatever happens to anchors on their way, every size is anchored once, with the log's own root.
 
 On a real Anvil: what waits there is dropped, priced out, overtaken, mined and taken back, and the
-engine fails before and after each step.
+engine fails before and after each step. Longer, and with real kills: `scripts/kill-anchors`.
 """
 
+import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.engine.anchors import (
     grow,
     opened_in,
     raw_txs,
+    require_told,
     rows,
     sizes,
     stored,
@@ -276,41 +278,31 @@ class Killed(BaseException):
     """What ends the step as a kill would: nothing after it happens."""
 
 
-@pytest.mark.parametrize("moment", ["before it is written down", "before it is sent", "after"])
-@pytest.mark.parametrize("hurried", [False, True], ids=["the first", "one with a higher fee"])
 def test_a_failure_at_each_step_of_sending(
-    anvil: AnvilWithContracts,
-    on_anvil: World,
-    monkeypatch: pytest.MonkeyPatch,
-    moment: str,
-    hurried: bool,
+    anvil: AnvilWithContracts, on_anvil: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    anchorer, gateway = on_anvil.engine.lead.anchorer, on_anvil.engine.gateway
-    honest = gateway.send_raw
-    size = grow(on_anvil)
-    with anvil.idle():
-        if hurried:
-            anchor(on_anvil)
-        with monkeypatch.context() as knife:
-            if moment == "before it is written down":
-                knife.setattr(anchorer, "_change" if hurried else "_keep", _killing)
-            else:
-                seen = len(rows(on_anvil)) and rows(on_anvil)[0].raw_tx
-
-                def deadly(raw: bytes) -> bytes:
-                    if raw == seen:
-                        return honest(raw)
-                    if moment == "after":
-                        honest(raw)
-                    raise Killed
-
-                knife.setattr(gateway, "send_raw", deadly)
-            with pytest.raises(Killed):
-                on_anvil.engine.tick(anchor=not hurried)
-        on_anvil.reopen()
-        on_anvil.engine.tick(anchor=True)
-    tick_until(on_anvil, lambda: stored(on_anvil) == [(size, "final")])
-    assert sizes(on_anvil) == [size]
+    """The first transaction, or one with a higher fee that replaces it."""
+    moments = ("before it is written down", "before it is sent", "after")
+    for hurried, moment in itertools.product((False, True), moments):
+        on_anvil.engine.lead.anchorer._patience_ms = 0
+        size = grow(on_anvil)
+        with anvil.idle():
+            if hurried:
+                anchor(on_anvil)
+            known = [raw for row in rows(on_anvil) for raw in raw_txs(row)]
+            with monkeypatch.context() as knife:
+                if moment == "before it is written down":
+                    anchorer = on_anvil.engine.lead.anchorer
+                    knife.setattr(anchorer, "_change" if hurried else "_keep", _killing)
+                else:
+                    deadly = _deadly(on_anvil, known, arrived=moment == "after")
+                    knife.setattr(on_anvil.engine.gateway, "send_raw", deadly)
+                with pytest.raises(Killed):
+                    on_anvil.engine.tick(anchor=not hurried)
+            on_anvil.reopen()
+            on_anvil.engine.tick(anchor=True)
+        tick_until(on_anvil, lambda size=size: (size, "final") in stored(on_anvil))
+        require_told(on_anvil)
     settle(on_anvil)
 
 
@@ -318,19 +310,33 @@ def _killing(*_args: object, **_kwargs: object) -> None:
     raise Killed
 
 
-@pytest.mark.parametrize("step", ["_follow", "_move", "_adopt"])
+def _deadly(world: World, known: list[bytes], *, arrived: bool) -> Callable[[bytes], bytes]:
+    """Sends what is known, and is the end of whoever sends another."""
+    honest: Callable[[bytes], bytes] = world.engine.gateway.send_raw
+
+    def send(raw: bytes) -> bytes:
+        if raw in known:
+            return honest(raw)
+        if arrived:
+            honest(raw)
+        raise Killed
+
+    return send
+
+
 def test_a_failure_after_it_was_mined(
-    anvil: AnvilWithContracts, on_anvil: World, monkeypatch: pytest.MonkeyPatch, step: str
+    anvil: AnvilWithContracts, on_anvil: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = grow(on_anvil)
-    with anvil.idle():
-        anchor(on_anvil)
-    with monkeypatch.context() as knife:
-        knife.setattr(on_anvil.engine.lead.anchorer, step, _killing)
-        with pytest.raises(Killed):
-            on_anvil.engine.tick()
-    on_anvil.reopen()
-    tick_until(on_anvil, lambda: stored(on_anvil) == [(size, "final")])
+    for step in ("_follow", "_move", "_adopt"):
+        size = grow(on_anvil)
+        with anvil.idle():
+            anchor(on_anvil)
+        with monkeypatch.context() as knife:
+            knife.setattr(on_anvil.engine.lead.anchorer, step, _killing)
+            with pytest.raises(Killed):
+                on_anvil.engine.tick()
+        on_anvil.reopen()
+        tick_until(on_anvil, lambda size=size: (size, "final") in stored(on_anvil))
     settle(on_anvil)
 
 
