@@ -2,11 +2,9 @@
 found, filed, acted on and resolved, and a chain that does not answer well says nothing."""
 
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +21,7 @@ from engine.ledger.discrepancies import Discrepancy
 from engine.policy.limits import Limits
 from engine.sessions.chain_facts import workspace_hash
 from engine.sessions.session import SessionView
+from tests.reconcile.story import story
 from tests.sessions.seen import events
 from tests.world import USD, WORKSPACE, World
 
@@ -57,47 +56,6 @@ def code(world: World, view: SessionView) -> str:
 def chain_of(world: World) -> EmbeddedChain:
     assert isinstance(world.engine.gateway, EmbeddedChain)
     return world.engine.gateway
-
-
-def story(world: World) -> SessionView:
-    """Sessions of every kind, payments, revocations and anchors; returns one that is active."""
-    active = world.session(mint_pkp=True)
-    world.pay(active, 1)
-    world.session(mint_pkp=False)
-    world.create()
-    ended = world.session(mint_pkp=True)
-    world.engine.anchor()
-    world.engine.revoke_session(WORKSPACE, ended.id, by="somebody")
-    world.engine.tick()
-    world.pay(active, 1)
-    world.engine.anchor()
-    return active
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, SessionView]:
-    """An installation with a story, closed again: each test begins with a copy of its directory."""
-    opened = World(tmp_path_factory.mktemp("told") / "data")
-    view = story(opened)
-    opened.engine.close()
-    return opened, view
-
-
-@pytest.fixture
-def world(told: tuple[World, SessionView], tmp_path: Path) -> Iterator[World]:
-    """An installation of which there is a story."""
-    original, _ = told
-    shutil.copytree(original.settings.data_dir, tmp_path / "data")
-    opened = World(tmp_path / "data")
-    opened.owner = original.owner
-    yield opened
-    opened.engine.close()
-
-
-@pytest.fixture
-def view(told: tuple[World, SessionView]) -> SessionView:
-    """The session of the story that is active."""
-    return told[1]
 
 
 @pytest.fixture
