@@ -266,7 +266,8 @@ class Anchor(SQLModel, table=True):
 
     `tx_hash` and `raw_tx` are of the transaction that was mined or, until then, sent last; others
     of the same nonce, that it replaced or that replaced it, are in `replaced_json`. `raw_tx` is
-    empty where this database does not know who sent it.
+    empty where this database does not know who sent it. The one of size 0 is no anchor: it opens
+    the log again after a reorganisation that took its opening away.
     """
 
     __tablename__ = "anchors"
