@@ -15,8 +15,8 @@ import structlog
 from engine.audit.canonical import CanonicalError
 from engine.chain.embedded import EmbeddedChain
 from engine.chain.embedded_rpc import EmbeddedRpc
+from engine.chain.endpoints import open_chain
 from engine.chain.gateway import ChainError, ChainGateway
-from engine.chain.json_rpc import JsonRpcChain
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
@@ -239,15 +239,18 @@ class Engine:
         """Whether decisions can be made, and what is in doubt if not."""
         faults = [fault for fault in (self.writer.fault, self.lead.chain_fault) if fault]
         if not faults and self.chain_watch.silent:
-            faults.append("the chain has not been read lately")
+            doubt = self.chain_watch.doubt
+            faults.append("the chain has not been read lately" if doubt is None else doubt.message)
         latest = self.lead.anchorer.latest()
         refused = self.lead.anchorer.refused
+        warnings = [] if refused is None else [f"the chain refused the anchor: {refused}"]
+        warnings += [each.trouble for each in self.lead.endpoints() if each.trouble is not None]
         with self.database.reading() as connection:
             records = committed(connection.execute)
         return {
             "ready": not faults,
             "faults": faults,
-            "warnings": [] if refused is None else [f"the chain refused the anchor: {refused}"],
+            "warnings": warnings,
             "records": records,
             "anchored": latest.size if latest and latest.state != "sent" else 0,
         }
@@ -380,7 +383,7 @@ def _database(settings: Settings) -> Database:
 
 def _gateway(settings: Settings, stored: Mapping[str, str]) -> ChainGateway:
     if settings.chain != "embedded":
-        return JsonRpcChain(settings.chain)
+        return open_chain(settings.endpoints)
     path = settings.data_dir / "chain.sqlite3"
     if stored and not path.exists():
         # A new and empty chain in its place would only hide what happened.

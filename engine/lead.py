@@ -13,8 +13,11 @@ import sqlalchemy as sa
 import structlog
 
 from engine.chain import contracts
+from engine.chain.endpoints import Endpoint, Endpoints, EndpointsDisagree
+from engine.chain.events import Source
 from engine.chain.gateway import BlockHeader, ChainChanged, ChainError, ChainGateway
-from engine.chain.indexer import DeepReorg, Indexer, Source
+from engine.chain.indexer import DeepReorg, Indexer
+from engine.chain.witnesses import Witnesses
 from engine.db.database import Database, Turn
 from engine.db.tables import ChainBlock, Shared, table
 from engine.deployment import Deployment
@@ -22,6 +25,7 @@ from engine.errors import Conflict, Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
 from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
+from engine.ledger.discrepancies import ENDPOINTS_DISAGREE, note, resolve
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, sequence
 from engine.ledger.stream import workspace_stream
@@ -85,20 +89,33 @@ class Lead:
         """Notified after every tick."""
         self.chain_fault: str | None = None
         """What is wrong with the chain, if anything is."""
+        self._disagreed = True
+        """Whether a disagreement of endpoints may be open; one of before the start may be."""
         self.head_number: int | None = None
         """The chain's newest block when this process last asked."""
         self._listener = Listener(sessions, confirmations=confirmations)
+        sources = {
+            deployment.registry: Source(contracts.SESSION_REGISTRY, deployment.registry_code),
+            deployment.anchors: Source(contracts.ANCHOR_REGISTRY, deployment.anchors_code),
+        }
+        witnesses = None
+        if isinstance(gateway, Endpoints):
+            witnesses = Witnesses(
+                gateway,
+                database,
+                sources,
+                start_block=deployment.start_block,
+                confirmations=confirmations,
+            )
         self.indexer = Indexer(
             gateway,
             database,
             writer,
-            {
-                deployment.registry: Source(contracts.SESSION_REGISTRY, deployment.registry_code),
-                deployment.anchors: Source(contracts.ANCHOR_REGISTRY, deployment.anchors_code),
-            },
+            sources,
             genesis_hash=deployment.genesis_hash,
             start_block=deployment.start_block,
             on_change=self._chain_changed,
+            witnesses=witnesses,
         )
         self.registrar = Registrar(
             gateway,
@@ -179,6 +196,12 @@ class Lead:
             self._log.follow(connection.execute)
         return self._log.size
 
+    def endpoints(self) -> list[Endpoint]:
+        """The endpoints of the chain, if there are several and this process asks them."""
+        if not self._leads or not isinstance(self._gateway, Endpoints):
+            return []
+        return self._gateway.all
+
     def contradiction(self) -> str | None:
         """What the chain holds that the log here did not lead to, if anything."""
         return self._writer.call(self.anchorer.contradiction)
@@ -236,9 +259,9 @@ class Lead:
 
     def _take_over(self) -> None:
         """Whoever led before may have anchored what an older database knows nothing of."""
-        # Only who leads can resume a chain that was reorganised too deep. What is read then is
-        # looked at then.
-        with contextlib.suppress(DeepReorg):
+        # Only who leads can say to all what is in doubt, and resume a chain that was reorganised
+        # too deep. What is read once it is not is looked at then.
+        with contextlib.suppress(ChainChanged):
             self._read_chain()
         if fault := self.contradiction():
             self._writer.call(lambda batch: self._stop_all(batch, fault))
@@ -252,6 +275,12 @@ class Lead:
             self.anchorer.tick(new=anchor)
         except ChainChanged as error:
             self._chain_watch.lost(error)
+            if isinstance(error, EndpointsDisagree):
+                evidence = error.evidence
+                self._writer.call(
+                    lambda batch: note(batch, ENDPOINTS_DISAGREE, "chain", "critical", evidence)
+                )
+                self._disagreed = True
             return error.message
         except ChainError as error:
             return error.message
@@ -285,16 +314,21 @@ class Lead:
             self._chain_watch.reached(tip.timestamp_s * 1000)
             if tip.number >= head.number:
                 self._chain_watch.seen(tip.timestamp_s * 1000)
+                if self._disagreed:
+                    self._writer.call(lambda batch: resolve(batch, ENDPOINTS_DISAGREE, "chain"))
+                    self._disagreed = False
                 return
 
     # What follows is between processes.
 
     def _tell(self, batch: Batch) -> None:
-        ago_ms = self._chain_watch.read_ago_ms
+        ago_ms, doubt = self._chain_watch.read_ago_ms, self._chain_watch.doubt
         batch.update(
             sa.update(_shared).values(
                 time_ms=self._chain_watch.time_ms,
                 read_ms=None if ago_ms is None else batch.now_ms - ago_ms,
+                doubt=None if doubt is None else doubt.message,
+                doubt_code=None if doubt is None else doubt.code,
             )
         )
 
@@ -307,7 +341,7 @@ class Lead:
             self._chain_watch.reached(told.time_ms)
         else:
             ago_ms = None if told.read_ms is None else max(0, now_ms - told.read_ms)
-            self._chain_watch.told(told.time_ms, ago_ms)
+            self._chain_watch.told(told.time_ms, ago_ms, told.doubt)
 
     def _anchor_wanted(self) -> bool:
         if not self._database.shared:

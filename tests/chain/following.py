@@ -7,8 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine.chain import contracts
+from engine.chain.events import Source
 from engine.chain.gateway import ChainGateway
-from engine.chain.indexer import Indexer, Source
+from engine.chain.indexer import Indexer
 from engine.clock import system_clock
 from engine.db.database import Database
 from engine.db.sqlite import SqliteDatabase
