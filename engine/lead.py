@@ -4,7 +4,6 @@ records their place in the log, anchors, and expires what is over.
 The others learn from a row of the database what it read and whether that is in doubt.
 """
 
-import contextlib
 import threading
 import time
 from dataclasses import dataclass
@@ -261,8 +260,10 @@ class Lead:
         """Whoever led before may have anchored what an older database knows nothing of."""
         # Only who leads can say to all what is in doubt, and resume a chain that was reorganised
         # too deep. What is read once it is not is looked at then.
-        with contextlib.suppress(ChainChanged):
+        try:
             self._read_chain()
+        except ChainChanged as doubt:
+            self._chain_watch.lost(doubt)
         if fault := self.contradiction():
             self._writer.call(lambda batch: self._stop_all(batch, fault))
 

@@ -65,7 +65,7 @@ class Endpoint:
     fault: str | None = None
     failed_ms: int = 0
     compared_number: int | None = None
-    """The newest block in which it says the same as the index; None for the one that is asked."""
+    """The newest block up to which it says the same as the index, as far as it was compared."""
 
     @property
     def name(self) -> str:
@@ -136,7 +136,6 @@ class Endpoints:
             behind = newest - _height(endpoint)
             endpoint.lags_blocks = behind if behind > LAG_BLOCKS_MAX else 0
         self._asked = next(e for e in answering if not e.lags_blocks)
-        self._asked.compared_number = None
 
     def failed(self, endpoint: Endpoint, error: ChainUnavailable) -> None:
         """It gave no answer that could be used: leave it alone for a while."""

@@ -73,12 +73,15 @@ class Witnesses:
         self._compared: dict[int, _Compared] = {}
 
     def compare(self, told: Told) -> None:
-        """Ask everybody else who answers about the same.
+        """Ask everybody else who answers about the same, and who told it about what was before.
 
         Raises:
             EndpointsDisagree: one says otherwise.
+            ChainUnavailable: who told it does not answer any more.
         """
         headers = self._kept(told) | {header.number: header for header in told.headers}
+        # While it was silent, others may have told what it would have denied.
+        self._compare(self.endpoints.asked, told, headers)
         for endpoint in self.endpoints.others():
             try:
                 self._compare(endpoint, told, headers)
@@ -96,7 +99,7 @@ class Witnesses:
         asked = self.endpoints.asked
         for endpoint in self.endpoints.others():
             try:
-                self._check_codes(endpoint, _Compared(0, 0))
+                self._check_codes(endpoint, _Compared(0, -1))
                 block = None if newest is None else endpoint.chain.block(newest[0])
             except ChainUnavailable as error:
                 self.endpoints.failed(endpoint, error)
@@ -119,9 +122,10 @@ class Witnesses:
         known.low = min(known.low, known.high + 1)
         self._check_codes(endpoint, known)
         assert endpoint.head is not None, "it answered"
-        last = min(confirmed, endpoint.head.number)
+        asked = endpoint is self.endpoints.asked
+        last = min(confirmed, base if asked else endpoint.head.number)
         if known.high in headers and known.high <= last:
-            self._check_headers(endpoint, headers, known.high, known.high)
+            self._check_headers(endpoint, told, headers, known.high, known.high)
         while known.high < last:
             end = min(last, known.high + BLOCKS_PER_QUESTION_MAX)
             self._check_blocks(endpoint, told, headers, known.high + 1, end)
@@ -132,6 +136,8 @@ class Witnesses:
             first = max(self._start_block, known.low - BLOCKS_PER_QUESTION_MAX)
             self._check_blocks(endpoint, told, headers, first, known.low - 1)
             known.low = first
+        if asked:
+            known.high = max(known.high, confirmed)  # it told that itself
         endpoint.compared_number = known.high
 
     def _check_codes(self, endpoint: Endpoint, known: _Compared) -> None:
@@ -142,12 +148,10 @@ class Witnesses:
         found = endpoint.chain.code_hashes(list(self._sources))
         for (address, source), code_hash in zip(self._sources.items(), found, strict=True):
             if code_hash != source.code_hash:
-                self._disagree(
-                    f"the code of the {source.name} at {address}",
-                    f"0x{source.code_hash.hex()}",
-                    endpoint,
-                    f"0x{code_hash.hex()}",
-                )
+                ours = self.endpoints.asked.name, f"0x{source.code_hash.hex()}"
+                theirs = endpoint.name, f"0x{code_hash.hex()}"
+                what = f"the code of the {source.name} at {address}"
+                raise EndpointsDisagree(what, [ours, theirs])
         known.codes_at = endpoint.head.hash
 
     def _check_blocks(
@@ -160,7 +164,7 @@ class Witnesses:
     ) -> None:
         kept = [number for number in range(first, last + 1) if number in headers]
         if kept:
-            self._check_headers(endpoint, headers, kept[0], kept[-1])
+            self._check_headers(endpoint, told, headers, kept[0], kept[-1])
         ours = list(self._rows(told, first, last))
         logs = endpoint.chain.logs(from_block=first, to_block=last, addresses=tuple(self._sources))
         theirs = list(self._decoded(logs))
@@ -174,15 +178,27 @@ class Witnesses:
             there = self._whole(endpoint, number)
             if here != there:
                 what = f"the events of block {number}"
-                self._disagree(what, _shown(here), endpoint, _shown(there))
+                said = [(self._by_whom(told, number), _shown(here)), (endpoint.name, _shown(there))]
+                raise EndpointsDisagree(what, said)
 
     def _check_headers(
-        self, endpoint: Endpoint, headers: Mapping[int, BlockHeader], first: int, last: int
+        self,
+        endpoint: Endpoint,
+        told: Told,
+        headers: Mapping[int, BlockHeader],
+        first: int,
+        last: int,
     ) -> None:
         for block in endpoint.chain.headers(first, last):
             ours, theirs = _identity(headers[block.number]), _identity(block)
             if ours != theirs:
-                self._disagree(f"block {block.number}", ours, endpoint, theirs)
+                said = [(self._by_whom(told, block.number), ours), (endpoint.name, theirs)]
+                raise EndpointsDisagree(f"block {block.number}", said)
+
+    def _by_whom(self, told: Told, number: int) -> str:
+        """Who told of a block: of what is indexed it is not remembered."""
+        indexed = told.ancestor is not None and number <= told.ancestor
+        return "the index" if indexed else self.endpoints.asked.name
 
     def _whole(self, endpoint: Endpoint, number: int) -> list[Row]:
         """The events of a block, which together make up its bloom."""
@@ -222,10 +238,6 @@ class Witnesses:
             row.number: BlockHeader(row.number, row.hash, row.parent_hash, row.timestamp_s, b"")
             for row in rows
         }
-
-    def _disagree(self, what: str, ours: str, endpoint: Endpoint, theirs: str) -> None:
-        asked = self.endpoints.asked
-        raise EndpointsDisagree(what, [(asked.name, ours), (endpoint.name, theirs)])
 
 
 def _identity(header: BlockHeader) -> str:
