@@ -68,7 +68,7 @@ class Follower:
             self.database, Scribe("follower", Identifiers(system_clock)), system_clock
         )
         self._writer.start()
-        self.indexer = Indexer(
+        self._begin = lambda: Indexer(
             gateway,
             self.database,
             self._writer,
@@ -77,6 +77,7 @@ class Follower:
             start_block=start_block,
             on_change=lambda batch, tip, subjects: None,
         )
+        self.indexer = self._begin()
 
     def read(self) -> Indexed:
         """Read to the head; returns what is stored then."""
@@ -94,7 +95,8 @@ class Follower:
         return self.read()
 
     def forget(self) -> None:
-        """Know nothing of the chain."""
+        """Know nothing of the chain, like one that begins."""
+        self.indexer = self._begin()
         for rows in (ChainEvent, ChainBlock):
             self._writer.call(lambda batch, rows=rows: batch.update(sa.delete(table(rows))))
 
