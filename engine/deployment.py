@@ -17,8 +17,8 @@ from engine.audit.checkpoint import verifier_key
 from engine.audit.evidence import log_salt
 from engine.chain import contracts, sender
 from engine.chain.deploy import create, deploy
+from engine.chain.endpoints import open_chain
 from engine.chain.gateway import CallReverted, ChainGateway
-from engine.chain.json_rpc import JsonRpcChain
 from engine.db.database import Database
 from engine.db.tables import Meta, table
 from engine.errors import CannotStart
@@ -93,7 +93,7 @@ def open_gateway(settings: Settings, database: Database) -> ChainGateway:
         ChainError: the chain does not answer.
     """
     if settings.chain != "embedded":
-        return JsonRpcChain(settings.chain)
+        return open_chain(settings.endpoints)
     path = settings.data_dir / "chain.sqlite3"
     stored = stored_deployment(database)
     if stored and not path.exists():

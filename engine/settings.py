@@ -20,6 +20,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from engine.errors import CannotStart
 from engine.policy.identifiers import IdentifierError, normalise_asset
 
+ENDPOINTS_MAX = 8
+"""So many endpoints of one chain are asked."""
+
 
 def _address(text: str) -> str:
     try:
@@ -37,9 +40,19 @@ def _asset(text: str) -> str:
 
 
 def _chain(text: str) -> str:
-    if not re.fullmatch(r"embedded|https?://.+", text):
-        raise ValueError("takes `embedded` or a URL that begins with http:// or https://")
-    return text
+    if text == "embedded":
+        return text
+    urls = text.split()
+    if not urls or not all(re.fullmatch(r"https?://.+", url) for url in urls):
+        raise ValueError(
+            "takes `embedded` or a URL that begins with http:// or https://, or several with "
+            "spaces between"
+        )
+    if len(set(urls)) < len(urls):
+        raise ValueError("takes endpoints that differ: the same URL is there twice")
+    if len(urls) > ENDPOINTS_MAX:
+        raise ValueError(f"takes at most {ENDPOINTS_MAX} endpoints")
+    return " ".join(urls)
 
 
 def _database(url: SecretStr) -> SecretStr:
@@ -143,7 +156,8 @@ class Settings(BaseSettings):
     )
     chain: Annotated[str, AfterValidator(_chain)] = Field(
         default="embedded",
-        description="`embedded` (eth-tester in process) or the URL of a JSON-RPC endpoint",
+        description="`embedded` (eth-tester in process) or the URL of a JSON-RPC endpoint; "
+        "several with spaces between must say the same",
     )
     rpc_port: int = Field(
         default=8545, ge=0, le=65535, description="Loopback port that serves the embedded chain"
@@ -181,6 +195,13 @@ class Settings(BaseSettings):
     tokens: tuple[Token, ...] = Field(
         default=(), description="Spendable tokens, as JSON (the test USDC is added on `embedded`)"
     )
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The URLs of the chain's endpoints, in the order in which they are asked; none of the
+        embedded one.
+        """
+        return () if self.chain == "embedded" else tuple(self.chain.split())
 
 
 CLIENT_VARIABLES = frozenset(

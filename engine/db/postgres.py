@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from engine.audit.record import Head
 from engine.db.database import BUDGETS, ChainReading, Turn
 from engine.db.migrate import migrate
-from engine.errors import CannotStart
+from engine.errors import CannotStart, Unavailable
 
 VERSION_MIN = 140_000
 """PostgreSQL 14, as `server_version_num` counts."""
@@ -43,7 +43,7 @@ _HOLD = """
 """
 _NUMBER = """
     SELECT nextval('log_batch_ids'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-           budgets_version, time_ms, read_ms, fault
+           budgets_version, time_ms, read_ms, fault, doubt, doubt_code
     FROM shared
 """
 _ADVANCE = """
@@ -158,8 +158,11 @@ class PostgresDatabase:
         for stream, seq, prev, time_ms in held.fetchall():
             heads[stream] = Head(seq, prev)
             last_ms = max(last_ms, time_ms)
-        batch, now_ms, budgets_version, *reading = numbered.fetchall()[0]
-        return Turn(batch, heads, last_ms, now_ms, budgets_version, ChainReading(*reading))
+        batch, now_ms, budgets_version, chain_ms, read_ms, fault, *doubt = numbered.fetchall()[0]
+        message, code = doubt
+        why = None if message is None else Unavailable(message, code=code)
+        reading = ChainReading(chain_ms, read_ms, why, fault)
+        return Turn(batch, heads, last_ms, now_ms, budgets_version, reading)
 
     def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:
         """Tell whoever holds these streams next where they end."""

@@ -309,14 +309,17 @@ class ChainBlock(SQLModel, table=True):
 class Shared(SQLModel, table=True):
     """What the processes that share a database tell each other. One row, `id` 1.
 
-    The one that leads tells of the chain (`time_ms`, `read_ms`, `fault`). `wanted_size` is the size
-    of the log that somebody wants to see anchored, `budgets_version` counts changes of budgets.
+    The one that leads tells of the chain (`time_ms`, `read_ms`, `doubt`, `doubt_code`, `fault`).
+    `wanted_size` is the size of the log that somebody wants to see anchored, `budgets_version`
+    counts changes of budgets.
     """
 
     __tablename__ = "shared"
     id: int = _key(Integer)
     time_ms: int = _big()
     read_ms: int | None = _big(nullable=True)
+    doubt: str | None = _text(nullable=True)
+    doubt_code: str | None = _text(nullable=True)
     fault: str | None = _text(nullable=True)
     wanted_size: int = _big()
     budgets_version: int = _big()

@@ -19,6 +19,8 @@ NOTHING_CHECKS = {
     "discrepancies.resolved_ms": "the same",
     "shared.time_ms": "what processes that share a database tell each other of this moment",
     "shared.read_ms": "the same",
+    "shared.doubt": "the same",
+    "shared.doubt_code": "the same",
     "shared.fault": "the same",
     "shared.wanted_size": "the same",
     "shared.budgets_version": "the same",

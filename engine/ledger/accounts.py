@@ -21,7 +21,7 @@ from engine.ledger.discrepancies import (
     PARAMETERS_DIFFER,
     SESSION_DAMAGED,
     note,
-    open_discrepancies,
+    open_subjects,
     resolve,
 )
 from engine.ledger.stream import BUDGET_PREFIX, Stream
@@ -43,8 +43,8 @@ class Accounts:
         self._unchecked: list[str] = []
         self._doubted: set[str] = set()
         """Sessions to examine."""
-        self._noted: set[str] | None = None
-        """Sessions with a discrepancy that may be open; None before it was asked which."""
+        self._noted: set[str] = set()
+        """Sessions with a discrepancy that may be open, whoever noted it."""
 
     def forget(self) -> None:
         """Read everything again when it is next needed."""
@@ -90,7 +90,7 @@ class Accounts:
 
     def _keep(self, batch: Batch, account: Account) -> None:
         session_id = account.stream.id
-        if self._noted is not None and session_id in self._noted:
+        if session_id in self._noted:
             self._doubted.add(session_id)  # it may be mended
         if len(self.known) >= ACCOUNTS_MAX:
             oldest = next(iter(self.known))
@@ -103,13 +103,9 @@ class Accounts:
 
         At most `RECHECKED_MAX` accounts are looked at, and the next time others.
         """
-        if self._noted is None:
-            self._noted = {
-                found.subject
-                for found in open_discrepancies(batch.read)
-                if found.kind in (PARAMETERS_DIFFER, SESSION_DAMAGED)
-            }
-            self._doubted.update(self._noted)
+        noted = open_subjects(batch.read, (PARAMETERS_DIFFER, SESSION_DAMAGED))
+        self._doubted.update(noted - self._noted)  # by another process, or before the start
+        self._noted = noted
         if not self._unchecked:
             self._unchecked = list(self.known)
         checked, self._unchecked = (

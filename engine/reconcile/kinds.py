@@ -111,6 +111,11 @@ _KINDS = (
         "The index of the chain is many blocks behind the chain.",
     ),
     Kind(
+        "endpoints_disagree",
+        "critical",
+        "Two endpoints of the chain do not say the same of it, so nothing new of it is believed.",
+    ),
+    Kind(
         "session_damaged",
         "critical",
         "The session's rows in the database contradict its records.",
@@ -118,4 +123,6 @@ _KINDS = (
 )
 
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
-"""By name. The last one is found by the ledger when it decides, all others by `compare`."""
+"""By name. The last one is found by the ledger when it decides, the one before when the chain is
+read, all others by `compare`.
+"""

@@ -25,6 +25,7 @@ from engine.deployment import Deployment
 from engine.errors import Unavailable
 from engine.ledger.accounts import examine
 from engine.ledger.discrepancies import (
+    ENDPOINTS_DISAGREE,
     PARAMETERS_DIFFER,
     SESSION_DAMAGED,
     Discrepancy,
@@ -261,6 +262,7 @@ class Reconciler:
             known
             for known in open_discrepancies(batch.read)
             if (known.kind, known.subject) not in found
+            and known.kind != ENDPOINTS_DISAGREE  # it ends when the chain is read again
         ]
 
     def _resolve(self, batch: Batch, gone: Sequence[Discrepancy]) -> int:

@@ -108,7 +108,7 @@ def deploy(
     from engine.chain import contracts
     from engine.chain.deploy import create
     from engine.chain.deploy import deploy as deploy_registries
-    from engine.chain.json_rpc import JsonRpcChain
+    from engine.chain.endpoints import open_chain
     from engine.deployment import operator_account
     from engine.errors import CannotStart
     from engine.settings import load_settings
@@ -120,7 +120,7 @@ def deploy(
     if settings.operator_key is None:
         raise CannotStart("TALLYSTICK_OPERATOR_KEY is not set: it pays for the deployment")
     operator = operator_account(settings.operator_key)
-    gateway = JsonRpcChain(settings.chain)
+    gateway = open_chain(settings.endpoints)
     try:
         deployed = deploy_registries(gateway, operator, workspaces=(DEFAULT_WORKSPACE,))
         token = create(gateway, operator, contracts.TEST_USDC) if test_usdc else None

@@ -7,8 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine.chain import contracts
+from engine.chain.events import Source
 from engine.chain.gateway import ChainGateway
-from engine.chain.indexer import Indexer, Source
+from engine.chain.indexer import Indexer
 from engine.clock import system_clock
 from engine.db.database import Database
 from engine.db.sqlite import SqliteDatabase
@@ -68,7 +69,7 @@ class Follower:
             self.database, Scribe("follower", Identifiers(system_clock), bytes(32)), system_clock
         )
         self._writer.start()
-        self.indexer = Indexer(
+        self._begin = lambda: Indexer(
             gateway,
             self.database,
             self._writer,
@@ -77,6 +78,7 @@ class Follower:
             start_block=start_block,
             on_change=lambda batch, tip, subjects: None,
         )
+        self.indexer = self._begin()
 
     def read(self) -> Indexed:
         """Read to the head; returns what is stored then."""
@@ -94,7 +96,8 @@ class Follower:
         return self.read()
 
     def forget(self) -> None:
-        """Know nothing of the chain."""
+        """Know nothing of the chain, like one that begins."""
+        self.indexer = self._begin()
         for rows in (ChainEvent, ChainBlock):
             self._writer.call(lambda batch, rows=rows: batch.update(sa.delete(table(rows))))
 

@@ -316,6 +316,8 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("time_ms", sa.BigInteger(), nullable=False),
         sa.Column("read_ms", sa.BigInteger(), nullable=True),
+        sa.Column("doubt", sa.Text(), nullable=True),
+        sa.Column("doubt_code", sa.Text(), nullable=True),
         sa.Column("fault", sa.Text(), nullable=True),
         sa.Column("wanted_size", sa.BigInteger(), nullable=False),
         sa.Column("budgets_version", sa.BigInteger(), nullable=False),
