@@ -316,7 +316,7 @@ def wider_child() -> AbstractContextManager[None]:
     return replaced(lifecycle, check_narrower=lambda *_: None)
 
 
-@canary("limits")
+@canary("limits", seed=4)
 def child_beside_its_parent() -> AbstractContextManager[None]:
     """What a session pays is not held against those that it descends from."""
     genuine = Budgets._bounds
@@ -328,7 +328,7 @@ def child_beside_its_parent() -> AbstractContextManager[None]:
     return replaced(Budgets, _bounds=bounds)
 
 
-@canary("revocation")
+@canary("revocation", seed=12)
 def surviving_child() -> AbstractContextManager[None]:
     """Who descends from a session that is revoked pays on."""
     return replaced(life, descendants=lambda *_: [])
