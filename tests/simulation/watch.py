@@ -116,7 +116,9 @@ class SessionWatch:
                 if lowering in there:
                     account.missing.pop(lowering, None)
                 else:
-                    account.missing.setdefault(lowering, seen.tip)
+                    # A chain that is shorter for a while has replaced what was newest then.
+                    since = account.missing.get(lowering, seen.tip)
+                    account.missing[lowering] = min(since, seen.tip)
         while self._books.log.unexplained:
             record = self._books.log.unexplained[0]
             account = self._books.accounts.get(record.stream)
