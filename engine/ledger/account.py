@@ -20,12 +20,13 @@ from engine.audit.lowering import (
     follow_lowering,
     lowered_from_json,
 )
+from engine.audit.replay import LOWERED_STATES
 from engine.db.tables import Approval, Record, Session, table
 from engine.db.tables import Decision as DecisionRow
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.ask import read_request
-from engine.ledger.lineage import line_above, policy_of
+from engine.ledger.lineage import line_above, lowered_above, policy_of
 from engine.ledger.parameters import REGISTERED_STATES, compare_parameters, lowered_on_chain
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
@@ -238,9 +239,9 @@ def load_account(batch: Batch, session_id: str) -> Account:
         account.differs = compare_parameters(batch.read, row, told, grant)
         account.genuine = account.differs is None
         account.rows = _digest(row, first)
+        line = line_above(batch.read, row.parent_id, grant)
         account.delegators = tuple(
-            (f"session:{above['id']}", policy_of(above, its))
-            for above, its in line_above(batch.read, row.parent_id, grant)
+            (f"session:{above['id']}", policy_of(above, its)) for above, its in line
         )
         beneath = sa.select(_sessions.c.id).where(_sessions.c.parent_id == session_id)
         account.delegates = batch.read(beneath.limit(1)).first() is not None
@@ -251,6 +252,10 @@ def load_account(batch: Batch, session_id: str) -> Account:
                 decided.append(account.records)
             account.apply(record)
         _compare(batch, account, row, decided)
+        if row.state in LOWERED_STATES:
+            bound_above = lowered_above(grant, [above for above, _ in line])
+            if not set(bound_above) <= set(account.lowered):
+                raise ValueError("limits that were lowered above it are not followed yet")
     except _DAMAGE as error:
         raise _damaged(session_id, error) from error
     return account
@@ -325,7 +330,7 @@ def _compare(batch: Batch, account: Account, row: Any, decided: Sequence[int]) -
     if lowered_from_json(row.lowered_json) != account.lowered:
         raise ValueError("its row and its records tell of other lowered limits")
     if row.mint_pkp and row.state in REGISTERED_STATES:
-        told_of = {each.tx_hash for each in account.lowered}
+        told_of = {each.tx_hash for each in account.lowered if each.ancestor_id is None}
         if not told_of.issuperset(lowered_on_chain(batch.read, row.token_id)):
             raise ValueError("limits that were lowered on the chain are not followed yet")
     _compare_approvals(batch, account, row)
