@@ -67,6 +67,5 @@ def records_of(evidence: Evidence) -> Iterator[Record]:
     Raises:
         CanonicalError: one is none, as the `sequence` check says.
     """
-    for entries in (evidence.records, evidence.tail):
-        for entry in entries:
-            yield decode_record(entry.raw, entry.openings)
+    for entry in evidence.entries():
+        yield decode_record(entry.raw, entry.openings)

@@ -121,8 +121,8 @@ def _history(evidence: Evidence) -> dict[str, Any]:
     peaks = dict.fromkeys(WINDOWS, 0)
     windows, holds = RollingWindows(), dict[str, Entry]()
     anchored = len(evidence.records)
-    entries = (*evidence.records, *evidence.tail)
-    for place, (record, entry) in enumerate(zip(records_of(evidence), entries, strict=True)):
+    read = zip(records_of(evidence), evidence.entries(), strict=True)
+    for place, (record, entry) in enumerate(read):
         body = record.body
         told = {
             "record": record.seq,

@@ -20,13 +20,14 @@ from engine.audit.lowering import (
     follow_lowering,
     lowered_from_json,
 )
+from engine.audit.replay import LOWERED_STATES
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import Record, Session, table
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.account_rows import SessionRows, read_sessions
 from engine.ledger.ask import read_request
-from engine.ledger.lineage import line_above, policy_of
+from engine.ledger.lineage import line_above, lowered_above, policy_of
 from engine.ledger.parameters import compare_parameters
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
@@ -262,9 +263,9 @@ def _rebuild(batch: Batch, rows: SessionRows) -> Account:
     account.differs = compare_parameters(row, told, grant, rows.on_chain)
     account.genuine = account.differs is None
     account.rows = _digest(row, first.body)
+    line = line_above(rows.above.get, row.parent_id, grant)
     account.delegators = tuple(
-        (f"session:{above['id']}", policy_of(above, its))
-        for above, its in line_above(rows.above.get, row.parent_id, grant)
+        (f"session:{above['id']}", policy_of(above, its)) for above, its in line
     )
     account.delegates = bool(row.delegates)
     decided, beside = [], []
@@ -278,6 +279,10 @@ def _rebuild(batch: Batch, rows: SessionRows) -> Account:
         account.apply(record)
     _compare(account, rows)
     _compare_decisions(account, decided, beside)
+    if row.state in LOWERED_STATES:
+        bound_above = lowered_above(grant, [above for above, _ in line])
+        if not set(bound_above) <= set(account.lowered):
+            raise ValueError("limits that were lowered above it are not followed yet")
     batch.learn_end(row.id, seq, body)
     return account
 
@@ -348,7 +353,8 @@ def _compare(account: Account, rows: SessionRows) -> None:
         raise ValueError("its row and its records tell of other restrictions")
     if lowered_from_json(row.lowered_json) != account.lowered:
         raise ValueError("its row and its records tell of other lowered limits")
-    if not rows.on_chain.lowered.issubset(each.tx_hash for each in account.lowered):
+    told_of = {each.tx_hash for each in account.lowered if each.ancestor_id is None}
+    if not rows.on_chain.lowered <= told_of:
         raise ValueError("limits that were lowered on the chain are not followed yet")
     if row.approvals_required != account.approvals_required:
         raise ValueError("its row and its records require other approvals")

@@ -1,14 +1,14 @@
 """From which sessions a session descends, as their grants tell it, and what binds each."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from engine.audit.canonical import decode_object
 from engine.audit.delegation import DEPTH_MAX
-from engine.audit.lowering import lowered_from_json
+from engine.audit.lowering import Lowering, inherited, lowered_from_json
 from engine.db.database import Read
 from engine.db.tables import Session, table
 from engine.grant import NO_PARENT, Grant
@@ -30,6 +30,19 @@ def policy_of(row: Mapping[Any, Any], grant: Grant) -> Policy:
 def stored_row(read: Read, session_id: str) -> Mapping[Any, Any] | None:
     """The row of a session."""
     return read(sa.select(_sessions).where(_sessions.c.id == session_id)).mappings().first()
+
+
+def lowered_above(grant: Grant, line: Sequence[Mapping[Any, Any]]) -> list[Lowering]:
+    """What binds a session with this grant of what was lowered for the sessions with these rows.
+
+    Raises:
+        ValueError: the limits that a row tells of are none.
+    """
+    return [
+        bound
+        for row in line
+        for bound in inherited(grant.limits, row["id"], lowered_from_json(row["lowered_json"]))
+    ]
 
 
 def line_above(

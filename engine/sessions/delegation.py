@@ -4,9 +4,10 @@ A child's grant holds the hash of its parent's, and so does the child's own hash
 sessions would be a circle of hashes, which nobody can make. Rows that tell of one are damaged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -63,6 +64,17 @@ def descendants(read: Read, session_id: str) -> list[SessionView]:
     Those that are damaged are left out: they pay nothing, and what is to happen to the others must
     not wait for them.
     """
+    found = []
+    for row in descendant_rows(read, session_id):
+        try:
+            found.append(session_from_row(row))
+        except Unavailable:
+            continue
+    return found
+
+
+def descendant_rows(read: Read, session_id: str) -> Sequence[Mapping[Any, Any]]:
+    """The rows of the sessions beneath a session, the oldest first; damaged ones, too."""
     tree = sa.select(_sessions.c.id).where(_sessions.c.parent_id == session_id).cte(recursive=True)
     tree = tree.union(sa.select(_sessions.c.id).where(_sessions.c.parent_id == tree.c.id))
     query = (
@@ -70,13 +82,7 @@ def descendants(read: Read, session_id: str) -> list[SessionView]:
         .where(_sessions.c.id.in_(sa.select(tree.c.id)), _sessions.c.id != session_id)
         .order_by(_sessions.c.created_ms, _sessions.c.id)
     )
-    found = []
-    for row in read(query).mappings().all():
-        try:
-            found.append(session_from_row(row))
-        except Unavailable:
-            continue
-    return found
+    return read(query).mappings().all()
 
 
 def has_children(read: Read, session_id: str) -> bool:
