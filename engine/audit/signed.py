@@ -117,7 +117,7 @@ class _Settlement(msgspec.Struct):
 
 class _Ended(msgspec.Struct):
     payment: str
-    settlement: msgspec.Raw | None = None
+    settlement: msgspec.Raw = msgspec.Raw()
 
 
 def read_signed(evidence: Evidence, hashes: Sequence[bytes | CanonicalError]) -> SignedPayments:
@@ -198,7 +198,7 @@ def _payment(
 
 def _told(kind: str, end: _Ended) -> Told | None:
     """Where a payment was captured; how one expired tells of no transaction."""
-    if kind != "payment.captured" or end.settlement is None:
+    if kind != "payment.captured" or not bytes(end.settlement):
         return None
     told = msgspec.json.decode(end.settlement, type=_Settlement)
     return Told(

@@ -70,6 +70,7 @@ class Spends:
             Finding: with the worst of what there is, which comes first in the reason.
         """
         networks = {horizon.network: home, **others}
+        named = {*named, *(f"{each.network}/erc20:{each.contract}" for each in signed.payments)}
         notes = [(Verdict.TAMPERED, fault) for fault in signed.faults]
         if horizon.network in others:
             reason = f"{horizon.network} is the file's own chain: ask it by --rpc, not --network"

@@ -26,15 +26,19 @@ _VERDICTS = {
     ),
     "tampered": (
         "Tampered",
-        "Something was changed, made up or left out, or the session's key moved what no record "
-        "allows. Do not rely on this file.",
+        (
+            "Something was changed, made up or left out, or the session's key moved what no record "
+            "allows. Do not rely on this file."
+        ),
     ),
     "pending": ("Pending", "Nothing contradicts the file, but a part of it is not proven yet."),
     "unavailable": ("Unavailable", "The chain could not be asked, so nothing is said either way."),
     "unbindable": (
         "Unbindable",
-        "The chain tells of something that left the session's key, and nobody can say from here "
-        "whether a record would have to account for it.",
+        (
+            "The chain tells of something that left the session's key, and nobody can say from "
+            "here whether a record would have to account for it."
+        ),
     ),
 }
 _CONSENTS = {
