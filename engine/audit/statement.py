@@ -32,7 +32,9 @@ def statement(found: Examination) -> dict[str, Any]:
         **summary(found.report),
         "session": None,
         "chain": None,
-        "spends": None,
+        "networks": None,
+        "incidents": None,
+        "settlements": None,
         "history": None,
         "not_proven": list(NOT_PROVEN),
     }
@@ -41,7 +43,7 @@ def statement(found: Examination) -> dict[str, Any]:
         said["chain"] = _chain(evidence, found.found)
     looked = any(check.name == "spends" and check.made for check in found.report.checks)
     if evidence is not None and looked and good.issuperset(_GRANTED):
-        said["spends"] = _spends(found.found.spends, retold=good.issuperset(_RECORDED))
+        said |= _spends(found.found.spends, retold=good.issuperset(_RECORDED))
     if evidence is not None and good.issuperset(_RECORDED):
         said["history"] = _history(evidence)
     return said

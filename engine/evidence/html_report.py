@@ -66,7 +66,7 @@ def render(said: Mapping[str, Any], file_name: str) -> str:
         _granted(session) if session else _not_retold("What was granted"),
         _limits(session, history) if session else Markup(),
         _on_chain(chain) if chain else Markup(),
-        _moved(said["spends"]) if said["spends"] else Markup(),
+        Markup() if said["networks"] is None else _moved(said),
         *(_happened(history) if history else (_not_retold("What happened"),)),
         html.section("What is not proven", html.bullets(said["not_proven"])),
     ]
@@ -201,9 +201,9 @@ def _on_chain(chain: Mapping[str, Any]) -> Markup:
     )
 
 
-def _moved(spends: Mapping[str, Any]) -> Markup:
+def _moved(said: Mapping[str, Any]) -> Markup:
     """What left the session's key on every chain that was asked."""
-    asked = [f"{each['network']}, as of block {each['as_of_block']}" for each in spends["networks"]]
+    asked = [f"{each['network']}, as of block {each['as_of_block']}" for each in said["networks"]]
     incidents = [
         (
             Markup("{}<small>{}</small>").format(each["kind"], each["verdict"]),
@@ -214,7 +214,7 @@ def _moved(spends: Mapping[str, Any]) -> Markup:
             html.code(each["nonce"] or ""),
             Markup("{}<small>{}</small>").format(each["count"], each["payment"] or ""),
         )
-        for each in spends["incidents"]
+        for each in said["incidents"]
     ]
     parts = html.section("Chains that were asked", html.bullets(asked))
     if incidents:
@@ -229,7 +229,7 @@ def _moved(spends: Mapping[str, Any]) -> Markup:
             Markup("{}<small>{}</small>").format(each["amount"], each["to"]),
             html.code(each["nonce"]),
         )
-        for each in spends["settlements"] or ()
+        for each in said["settlements"] or ()
     ]
     if settlements:
         table = html.table(("Payment", "Where", "Amount and payee", "Nonce"), settlements)
