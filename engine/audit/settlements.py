@@ -10,7 +10,7 @@ The native coin needs no balance: only a transaction of the account itself moves
 the account delegated to (EIP-7702); either counts up the account's nonce, which is asked for.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -109,6 +109,7 @@ class Bindings:
         """Kind, spend and payment of everything else."""
         self.sent = 0
         """How many transactions the account itself sent."""
+        self._differing: set[str] = set()
         self._payments = {payment.nonce: payment for payment in payments}
         groups: dict[tuple[bytes | None, str | None], list[Spend]] = defaultdict(list)
         for spend in spends:
@@ -121,28 +122,42 @@ class Bindings:
 
     def _bind(self, group: Sequence[Spend]) -> None:
         """What one token tells of one transaction, which can settle several payments."""
-        used = [spend for spend in group if spend.kind == "authorization"]
-        moved = [spend for spend in group if spend.kind == "transfer"]
-        left = []
-        for spend in used:
+        moved: dict[tuple[str | None, int | None], deque[int]] = defaultdict(deque)
+        for place, spend in enumerate(group):
+            if spend.kind == "transfer":
+                moved[spend.to, spend.amount].append(place)
+        bound: set[int] = set()
+        for place, spend in enumerate(group):
             payment = self._payments.get(spend.nonce or b"")
-            if payment is None or not self._settle(payment, spend, moved):
-                left.append((spend, payment))
-        for spend, payment in left:
-            self._stray(spend, payment, _transfer_of(spend, moved))
+            if (
+                payment is not None
+                and spend.contract == payment.contract
+                and payment.payment not in self.settled
+                and (transfers := moved[payment.to, payment.amount])
+            ):
+                self.settled[payment.payment] = spend
+                bound |= {place, transfers.popleft()}
+        if len(bound) < len(group):
+            left = [spend for place, spend in enumerate(group) if place not in bound]
+            self._part(sorted(left, key=lambda spend: spend.log_index or 0))
+
+    def _part(self, left: Iterable[Spend]) -> None:
+        """What no payment explains of a transaction: to each authorization the next transfer, or
+        else one that is told before it."""
+        used, moved = deque[Spend](), deque[Spend]()
+        for spend in left:
+            if spend.kind == "authorization":
+                used.append(spend)
+            elif used:
+                self._stray(used.popleft(), spend)
+            else:
+                moved.append(spend)
+        for spend in used:
+            self._stray(spend, moved.popleft() if moved else None)
         self.strays += [("transfer", spend, None) for spend in moved]
 
-    def _settle(self, payment: SignedPayment, spend: Spend, moved: list[Spend]) -> bool:
-        if spend.contract != payment.contract or payment.payment in self.settled:
-            return False
-        for place, transfer in enumerate(moved):
-            if (transfer.to, transfer.amount) == (payment.to, payment.amount):
-                del moved[place]
-                self.settled[payment.payment] = spend
-                return True
-        return False
-
-    def _stray(self, spend: Spend, payment: SignedPayment | None, transfer: Spend | None) -> None:
+    def _stray(self, spend: Spend, transfer: Spend | None) -> None:
+        payment = self._payments.get(spend.nonce or b"")
         told = spend
         if transfer is not None:
             told = replace(spend, to=transfer.to, amount=transfer.amount)
@@ -150,10 +165,11 @@ class Bindings:
             self.strays.append(("orphan", told, None))
         elif spend.contract != payment.contract or payment.payment in self.settled:
             self.strays.append(("reused", told, payment.payment))
-        elif transfer is None:
-            self.strays.append(("no_transfer", told, payment.payment))
         else:
-            kind = "other_payee" if transfer.to != payment.to else "other_amount"
+            kind = "other_amount"
+            if transfer is None or transfer.to != payment.to:
+                kind = "no_transfer" if transfer is None else "other_payee"
+            self._differing.add(payment.payment)
             self.strays.append((kind, told, payment.payment))
 
     def incidents(
@@ -190,25 +206,11 @@ class Bindings:
         if spend is not None:
             place = spend.tx_hash, spend.block_number, spend.log_index
             return Settlement(payment, "settled", *place)
-        # A nonce that another contract used says nothing of this one's.
-        if any(
-            name == payment.payment and stray.contract == payment.contract
-            for _, stray, name in self.strays
-        ):
+        if payment.payment in self._differing:
             return Settlement(payment, "differs")
         if payment.ended == "captured":
             return Settlement(payment, "missing")
         return Settlement(payment, "lapsed" if time_s >= payment.valid_before_s else "open")
-
-
-def _transfer_of(spend: Spend, moved: list[Spend]) -> Spend | None:
-    """The transfer that an authorization made: the next by its token, or any that is left."""
-    if not moved:
-        return None
-    behind = [each for each in moved if (each.log_index or 0) > (spend.log_index or 0)]
-    transfer = (behind or moved)[0]
-    moved.remove(transfer)
-    return transfer
 
 
 def _block(spend: Spend) -> int:

@@ -68,6 +68,16 @@ def test_several_payments_in_one_transaction_are_told_apart() -> None:
     ]
     for spends in (together, together[::-1], [*together[1::2], *together[::2]]):
         assert Told(records, spends).check().verdict is Verdict.VERIFIED
+    stray = events(USDC, b"\x07" * 32, SHOP, 1_000)
+    mixed = [
+        replace(event, tx_hash=b"\x07" * 32, log_index=place)
+        for place, event in enumerate([*stray, *together, *events(USDC, None, SHOP, 9)])
+    ]
+    found = Told(records, mixed).examine().found.spends.incidents
+    assert [(each.kind, each.spend.amount) for each in found] == [
+        ("orphan", 1_000),
+        ("transfer", 9),
+    ]
     check = Told(records, [*together, replace(together[-1], log_index=9)]).check()
     assert check.verdict is Verdict.TAMPERED
     assert check.reason.startswith("1 on the chain without a record that allows it, the first: a ")
