@@ -282,7 +282,6 @@ def test_the_anchor_registry_and_the_chain_can_be_insisted_on(auditor: Auditor) 
         ("--anchors", "0x1"),
         ("--chain-id", "x"),
         ("--html", "missing/report.html"),
-        ("--network", "base=http://127.0.0.1:9"),
         ("--network", "eip155:8453"),
     ],
 )
