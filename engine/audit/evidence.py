@@ -70,6 +70,7 @@ class Evidence:
 
     file: bytes = field(repr=False)
     signature: bytes
+    made_ms: int
     chain_id: int
     registry: str
     anchors: str
@@ -189,7 +190,6 @@ def _read(file: bytes, document: dict[str, Any]) -> Evidence:
         "id workspace type label grant grant_hash consent ancestors owner_signature public_key "
         "token_id",
     )
-    _count(document["made_ms"])
     withheld = _list(document["withheld"])
     if withheld != [name for name in WITHHOLDABLE if name in withheld]:
         raise ValueError("what is withheld is not a sorted list of what can be")
@@ -201,6 +201,7 @@ def _read(file: bytes, document: dict[str, Any]) -> Evidence:
     return Evidence(
         file=file,
         signature=read_hex(document["signature"], 64),
+        made_ms=_count(document["made_ms"]),
         chain_id=int(chain["chain_id"]),
         registry=_text(chain["registry"]),
         anchors=_text(chain["anchors"]),

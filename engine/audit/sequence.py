@@ -10,6 +10,7 @@ from engine.audit.proofs import Inclusions, ProofError
 from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay, ReplayError
 from engine.audit.report import Finding, tampered
+from engine.audit.signed import PAYMENT_KINDS, SignedReader
 
 _NOTHING = frozenset[str]()
 
@@ -20,7 +21,9 @@ class Walk:
 
     `broken` is the first that does not follow, and up to it `not_replayed` the first that cannot
     have been decided so; `not_included` is the first that the log with this `tree` does not hold.
-    `indexes` are those of all records in the log, `times_ms` the times up to the first broken one.
+    `indexes` are those of all records in the log, `times_ms` the times up to the first broken one;
+    `signed` has what all that can be read tell of signed payments, since each may explain one on
+    the chain.
     """
 
     def __init__(self, evidence: Evidence, replay: Replay, tree: Inclusions | None) -> None:
@@ -31,6 +34,7 @@ class Walk:
         """
         self.indexes = array("q")
         self.times_ms = array("q")
+        self.signed = SignedReader()
         self.broken: Finding | None = None
         self.not_replayed: ReplayError | None = None
         self.not_included: Finding | None = None
@@ -49,6 +53,8 @@ class Walk:
         self.indexes.append(entry.index)
         try:
             record = decode_record(entry.raw, entry.openings)
+            if record.kind in PAYMENT_KINDS:
+                self.signed.feed(record)
             if self.broken is None:
                 self._follow(entry, record, place)
             if proven and self._tree is not None and self.not_included is None:

@@ -12,6 +12,7 @@ from engine.audit.chain import Revocation
 from engine.audit.evidence import NOT_PROVEN, Evidence
 from engine.audit.examination import Examination, Found, records_of
 from engine.audit.report import Verdict, summary
+from engine.audit.spends import Spends
 from engine.policy.limits import Limits
 from engine.policy.windows import Entry, RollingWindows
 
@@ -19,6 +20,7 @@ WINDOWS = ("per_day", "per_week", "per_month")
 _LIMITS = ("per_transaction", *WINDOWS, "approval_above")
 _GRANTED = ("format", "seal", "chain", "registration", "consent", "log")
 _RECORDED = (*_GRANTED, "anchor", "inclusion", "sequence", "replay", "life")
+_ENDS = ("payment.captured", "payment.voided", "payment.expired")
 _VOUCHES = (Verdict.VERIFIED, Verdict.PENDING)
 
 
@@ -30,12 +32,18 @@ def statement(found: Examination) -> dict[str, Any]:
         **summary(found.report),
         "session": None,
         "chain": None,
+        "networks": None,
+        "incidents": None,
+        "settlements": None,
         "history": None,
         "not_proven": list(NOT_PROVEN),
     }
     if evidence is not None and good.issuperset(_GRANTED):
         said["session"] = _session(evidence, found.found)
         said["chain"] = _chain(evidence, found.found)
+    looked = any(check.name == "spends" and check.made for check in found.report.checks)
+    if evidence is not None and looked and good.issuperset(_GRANTED):
+        said |= _spends(found.found.spends, retold=good.issuperset(_RECORDED))
     if evidence is not None and good.issuperset(_RECORDED):
         said["history"] = _history(evidence)
     return said
@@ -103,6 +111,52 @@ def _chain(evidence: Evidence, found: Found) -> dict[str, Any]:
     }
 
 
+def _spends(spends: Spends, *, retold: bool) -> dict[str, Any]:
+    """What the key moved: of each network that was asked, what no record allows, and what is paid.
+
+    Incidents are the chain's word and told though the records do not hold; settlements are null
+    then. Amounts are decimal text in the token's smallest unit.
+    """
+    return {
+        "networks": [
+            {"network": network, "as_of_block": block} for network, block in spends.asked.items()
+        ],
+        "incidents": [
+            {
+                "kind": each.kind,
+                "verdict": each.verdict.name.lower(),
+                "network": each.network,
+                "tx_hash": _hex_or_none(each.spend.tx_hash),
+                "block_number": each.spend.block_number,
+                "contract": each.spend.contract,
+                "nonce": _hex_or_none(each.spend.nonce),
+                "amount": None if each.spend.amount is None else str(each.spend.amount),
+                "to": each.spend.to,
+                "count": each.spend.count,
+                "payment": each.payment,
+            }
+            for each in spends.incidents
+        ],
+        "settlements": [
+            {
+                "payment": each.payment.payment,
+                "state": each.state,
+                "network": each.payment.network,
+                "contract": each.payment.contract,
+                "amount": str(each.payment.amount),
+                "to": each.payment.to,
+                "nonce": _hex(each.payment.nonce),
+                "tx_hash": _hex_or_none(each.tx_hash),
+                "block_number": each.block_number,
+                "log_index": each.log_index,
+            }
+            for each in spends.settlements
+        ]
+        if retold
+        else None,
+    }
+
+
 def _end(end: Revocation | None) -> dict[str, Any] | None:
     if end is None:
         return None
@@ -138,7 +192,7 @@ def _history(evidence: Evidence) -> dict[str, Any]:
                 holds[body["payment"]] = windows.add(record.time_ms, amount)
                 for window, used in zip(WINDOWS, windows.used(record.time_ms), strict=True):
                     peaks[window] = max(peaks[window], used)
-        elif record.kind.startswith("payment."):
+        elif record.kind in _ENDS:
             windows.advance(record.time_ms)
             windows.reduce(holds.pop(body["payment"]), body["captured_micro_usd"])
             payments[body["payment"]] |= {
@@ -148,6 +202,8 @@ def _history(evidence: Evidence) -> dict[str, Any]:
                 "ended_by_record": record.seq,
                 "ended_anchored": place < anchored,
             }
+        elif record.kind == "payment.signed":
+            payments[body["payment"]] |= {"signed_ms": record.time_ms}
         elif record.kind.startswith("approval."):
             named = {"what": record.kind, "approval": body["approval"], "key": body.get("key")}
             approvals.append(told | named)
@@ -192,6 +248,7 @@ def _decided(body: Mapping[str, Any]) -> dict[str, Any]:
         "reason": decision.get("reason"),
         "approval": body["approval"],
         "state": "held" if allowed else "denied",
+        "signed_ms": None,
         "captured_micro_usd": 0,
         "ended_ms": None,
         "ended_by_record": None,
@@ -201,6 +258,10 @@ def _decided(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _limits(limits: Limits) -> dict[str, int | None]:
     return {name: getattr(limits, name) for name in _LIMITS}
+
+
+def _hex_or_none(value: bytes | None) -> str | None:
+    return None if value is None else _hex(value)
 
 
 def _hex(value: bytes) -> str:

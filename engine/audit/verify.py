@@ -16,18 +16,20 @@
                   not withheld
 11  life          registration, revocation, lowered limits, times and end in the records fit what
                   the chain says
-12  spends        everything the session's key moved on the chain is bound to an allowed record
+12  spends        everything the session's key moved on any chain is the settlement of one payment
+                  that an allowed record bears out, and what was captured did settle
 13  tail          nothing is left that no anchor covers yet
 
 A check that rests on one that failed is not made; its row says so, with the verdict of the other.
 
 Pure: the chain comes in through `ChainView`. What the caller must still do: get the registry's
 address and an RPC URL from somewhere other than the file, and better two of them: an RPC that
-leaves out events hides them (`engine.evidence.agreeing`).
+leaves out events hides them (`engine.evidence.agreeing`). On other chains than those that are given
+the key can have moved anything.
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -40,12 +42,12 @@ from engine.audit.consent import check_consent
 from engine.audit.delegation import check_line, unsigned
 from engine.audit.evidence import Evidence, EvidenceError, log_salt, open_evidence
 from engine.audit.examination import Auditor, Examination, Found
-from engine.audit.life import Life
+from engine.audit.life import CLOCKS_DIFFER_MS, Life
 from engine.audit.proofs import Inclusions
 from engine.audit.replay import Replay
 from engine.audit.report import Check, Finding, Report, Verdict, make_check, summary, tampered
 from engine.audit.sequence import Walk
-from engine.audit.spends import check_spends
+from engine.audit.spends import Horizon
 from engine.grant import Domain
 from engine.policy.money import format_usd
 
@@ -84,14 +86,18 @@ def verify(
     registry: str,
     anchors: str | None = None,
     chain_id: int | None = None,
+    networks: Mapping[str, ChainView] | None = None,
 ) -> Report:
     """Verify evidence against the chain.
 
     `registry` is the auditor's, never the file's; so are `anchors` and `chain_id`, where they are
-    given: the registry names the one, the endpoint the other. Never raises for anything the file
-    holds or the chain answers.
+    given: the registry names the one, the endpoint the other. `networks` are further chains on
+    which the session may have paid, by CAIP-2 id. Never raises for anything the file holds or a
+    chain answers.
     """
-    return examine(file, chain, registry=registry, anchors=anchors, chain_id=chain_id).report
+    return examine(
+        file, chain, registry=registry, anchors=anchors, chain_id=chain_id, networks=networks
+    ).report
 
 
 @_nothing_collected()
@@ -102,12 +108,13 @@ def examine(
     registry: str,
     anchors: str | None = None,
     chain_id: int | None = None,
+    networks: Mapping[str, ChainView] | None = None,
 ) -> Examination:
     """As `verify`; answers what was found on the way, too."""
     try:
         evidence = open_evidence(file)
         auditor = Auditor(registry.lower(), anchors and anchors.lower(), chain_id)
-        run = _Run(evidence, chain, auditor)
+        run = _Run(evidence, chain, auditor, networks or {})
     except EvidenceError as error:
         return Examination(Report((make_check(1, "format", Verdict.TAMPERED, str(error)),)))
     read = f"{len(file)} bytes of canonical evidence"
@@ -136,9 +143,16 @@ def _made(number: int, name: str, step: Callable[[], str], failed: Check | None)
 
 
 class _Run:
-    def __init__(self, evidence: Evidence, chain: ChainView, auditor: Auditor) -> None:
+    def __init__(
+        self,
+        evidence: Evidence,
+        chain: ChainView,
+        auditor: Auditor,
+        networks: Mapping[str, ChainView],
+    ) -> None:
         self.evidence = evidence
         self.chain = chain
+        self.networks = networks
         self.auditor = auditor
         self.registry = auditor.registry
         self.found = Found()
@@ -300,9 +314,21 @@ class _Run:
 
     # 12
     def spends(self) -> str:
-        spends = self.chain.spends(self.evidence.grant.session_key)
-        named = {*self.evidence.grant.tokens, *self.replay.allowed_tokens}
-        return check_spends(spends, self.evidence.chain_id, named)
+        evidence, anchorings = self.evidence, self.found.anchorings
+        horizon = Horizon(
+            network=f"eip155:{evidence.chain_id}",
+            registered_block=self._registration.block_number,
+            anchored_block=anchorings[-1].block_number if anchorings else None,
+            known_s=(evidence.made_ms - CLOCKS_DIFFER_MS) // 1000,
+        )
+        return self.found.spends.check(
+            evidence.grant.session_key,
+            self._walk.signed.payments(evidence.grant.session_key),
+            self.chain,
+            self.networks,
+            horizon,
+            {*evidence.grant.tokens, *self.replay.allowed_tokens},
+        )
 
     # 13
     def tail(self) -> str:

@@ -162,9 +162,9 @@ def told(session: Consented) -> Records:
 class Log:
     """The log that the records are in, with others before and between them, anchored twice."""
 
-    def __init__(self, session: Consented) -> None:
+    def __init__(self, session: Consented, records: Records | None = None) -> None:
         self.session = session
-        self.records = records = told(session)
+        self.records = records = records or told(session)
         leaves = [*map(leaf_hash, FOREIGN), *records.hashes]
         leaves.insert(4, leaf_hash(b"a third"))
         self.tree = Tree(leaves)
