@@ -34,7 +34,7 @@ from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.decision_counts import DecisionCounts
 from engine.ledger.explanations import Explanations
 from engine.ledger.ledger import Ledger
-from engine.ledger.log import Log, committed
+from engine.ledger.log import Log
 from engine.ledger.payments import Payments
 from engine.ledger.writer import Scribe, Writer
 from engine.policy.decision import Remaining
@@ -237,20 +237,7 @@ class Engine:
 
     def ready(self) -> dict[str, Any]:
         """Whether decisions can be made, and what is in doubt if not."""
-        faults = [fault for fault in (self.writer.fault, self.lead.chain_fault) if fault]
-        if not faults and self.chain_watch.silent:
-            faults.append("the chain has not been read lately")
-        latest = self.lead.anchorer.latest()
-        refused = self.lead.anchorer.refused
-        with self.database.reading() as connection:
-            records = committed(connection.execute)
-        return {
-            "ready": not faults,
-            "faults": faults,
-            "warnings": [] if refused is None else [f"the chain refused the anchor: {refused}"],
-            "records": records,
-            "anchored": latest.size if latest and latest.state != "sent" else 0,
-        }
+        return self.lead.ready()
 
     def serve_embedded_chain(self) -> EmbeddedRpc | None:
         """Let other processes read the embedded chain; None if the chain is elsewhere."""

@@ -8,6 +8,7 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -23,7 +24,7 @@ from engine.evidence.anchorer import Anchorer, AnchorView
 from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.ledger import Ledger
-from engine.ledger.log import Log, sequence
+from engine.ledger.log import Log, committed, sequence
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.lifecycle import Sessions
@@ -166,6 +167,22 @@ class Lead:
         with self._database.reading() as connection:
             indexed = connection.execute(sa.select(sa.func.max(_blocks.c.number))).scalar_one()
         return ChainPosition(self.head_number if self._leads else None, indexed)
+
+    def ready(self) -> dict[str, Any]:
+        """Whether decisions can be made, and what is in doubt if not."""
+        faults = [fault for fault in (self._writer.fault, self.chain_fault) if fault]
+        if not faults and self._chain_watch.silent:
+            faults.append("the chain has not been read lately")
+        latest, refused = self.anchorer.latest(), self.anchorer.refused
+        with self._database.reading() as connection:
+            records = committed(connection.execute)
+        return {
+            "ready": not faults,
+            "faults": faults,
+            "warnings": [] if refused is None else [f"the chain refused the anchor: {refused}"],
+            "records": records,
+            "anchored": latest.size if latest and latest.state != "sent" else 0,
+        }
 
     def sequence(self) -> int:
         """Give everything committed its place in the log; returns how many records have one."""
