@@ -52,17 +52,6 @@ class SettlementView:
     block_number: int | None
     updated_ms: int
 
-    def to_json(self) -> dict[str, Any]:
-        """As callers see it."""
-        return {
-            "state": self.state,
-            "network": self.network,
-            "asset": self.asset,
-            "valid_before_s": self.valid_before_s,
-            "tx_hash": None if self.tx_hash is None else "0x" + self.tx_hash.hex(),
-            "block_number": self.block_number,
-        }
-
 
 def stored_settlement(read: Read, session_id: str, number: int) -> SettlementView | None:
     """The settlement of a payment; None if that is not signed."""
