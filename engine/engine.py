@@ -98,13 +98,8 @@ class Engine:
         self.payments = Payments(database)
         self.settlements = Settlements(database)
         self.paying = Paying(self.writer, self.ledger)
-        self.gate = Gate(
-            self.paying,
-            self.settlements,
-            Signer(database, vault),
-            deployment.tokens,
-            {deployment.chain: gateway},
-        )
+        signer, chains = Signer(database, vault), {deployment.chain: gateway}
+        self.gate = Gate(self.paying, self.settlements, signer, deployment.tokens, chains)
         self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)

@@ -10,11 +10,13 @@ from x402.schemas import PaymentPayload
 
 from engine.audit.binding import payment_nonce
 from engine.audit.record import Record, decode_record
+from engine.audit.replay import Replay
+from engine.fsck.check import check as fsck
 from engine.payments.gate import Signed
 from engine.payments.token_domain import read_token_domain
 from engine.sessions.session import SessionView
 from tests.ledger.oracle import query
-from tests.world import World
+from tests.world import WORKSPACE, World
 
 SHOP = "0x" + "5b" * 20
 OTHER_SHOP = "0x" + "0c" * 20
@@ -126,3 +128,11 @@ def settled(world: World, found: Signed, state: Any = "captured") -> None:
     engine.writer.call(
         lambda batch: engine.paying.settle(batch, found.payment.id, state, told), session_id
     )
+
+
+def expect_consistent(world: World) -> None:
+    """The records of every session replay, and fsck finds nothing."""
+    for (session_id,) in query(world.store, "SELECT id FROM sessions"):
+        view = world.engine.sessions.get(WORKSPACE, session_id)
+        Replay(view.grant, view.grant.hash()).feed(records_of(world, view))
+    assert fsck(world.store).findings == ()
