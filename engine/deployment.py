@@ -20,6 +20,7 @@ from engine.chain.deploy import create, deploy
 from engine.chain.endpoints import open_chain
 from engine.chain.gateway import CallReverted, ChainGateway
 from engine.db.database import Database
+from engine.db.sqlite import SqliteDatabase
 from engine.db.tables import Meta, table
 from engine.errors import CannotStart
 from engine.identifiers import RandomBytes
@@ -83,6 +84,16 @@ class Deployment:
 def stored_deployment(database: Database) -> dict[str, str]:
     """What the `meta` table holds of it; empty before the first start is done."""
     return {key: value for key, value in _stored(database).items() if key != _KEK_SALT}
+
+
+def open_database(settings: Settings) -> Database:
+    """The ledger's database; raises `CannotStart`."""
+    if settings.database is not None:
+        # Drivers and chains that were not chosen are not imported: py-evm alone takes a second.
+        from engine.db.postgres import PostgresDatabase
+
+        return PostgresDatabase(settings.database.get_secret_value())
+    return SqliteDatabase(settings.data_dir / "ledger.sqlite3")
 
 
 def open_gateway(settings: Settings, database: Database) -> ChainGateway:

@@ -18,8 +18,8 @@ from engine.chain.gateway import ChainError, ChainGateway
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
-from engine.db.sqlite import DirectoryLock, SqliteDatabase
-from engine.deployment import Deployment, establish, open_gateway, open_vault
+from engine.db.sqlite import DirectoryLock
+from engine.deployment import Deployment, establish, open_database, open_gateway, open_vault
 from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.evidence.anchorer import AnchorView
 from engine.evidence.export import Exporter
@@ -32,10 +32,14 @@ from engine.ledger.decision_counts import DecisionCounts
 from engine.ledger.explanations import Explanations
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log
+from engine.ledger.paying import Paying
 from engine.ledger.payments import Payments
 from engine.ledger.scribe import Scribe
 from engine.ledger.seal import SEAL_KEY
+from engine.ledger.settlements import Settlements
 from engine.ledger.writer import Writer
+from engine.payments.gate import Gate
+from engine.payments.signer import Signer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
 from engine.sessions.lifecycle import Sessions
@@ -99,6 +103,10 @@ class Engine:
         )
         self.approvals = Approvals(database, self.writer, self.ledger)
         self.payments = Payments(database)
+        self.settlements = Settlements(database)
+        self.paying = Paying(self.writer, self.ledger)
+        signer, chains = Signer(database, vault), {deployment.chain: gateway}
+        self.gate = Gate(self.paying, self.settlements, signer, deployment.tokens, chains)
         self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)
@@ -359,7 +367,7 @@ def open_engine(
             lock = DirectoryLock(settings.data_dir)
             opened.callback(lock.release)
         try:
-            database = _database(settings)
+            database = open_database(settings)
             opened.callback(database.close)
             if clock is None and not database.shared:
                 clock = system_clock
@@ -389,12 +397,3 @@ def open_engine(
             raise CannotStart(str(error)) from error
         opened.pop_all()
     return engine
-
-
-def _database(settings: Settings) -> Database:
-    if settings.database is not None:
-        # Drivers and chains that were not chosen are not imported: py-evm alone takes a second.
-        from engine.db.postgres import PostgresDatabase
-
-        return PostgresDatabase(settings.database.get_secret_value())
-    return SqliteDatabase(settings.data_dir / "ledger.sqlite3")

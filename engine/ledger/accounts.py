@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from engine.db.tables import Session, table
 from engine.errors import NotFound, Unavailable
-from engine.ledger.account import (
-    Account,
+from engine.ledger.account import Account
+from engine.ledger.account_loading import (
     changed_behind,
     follow_account,
     load_account,

@@ -104,7 +104,7 @@ def list_payments(
         ("STATE", "ID", "AMOUNT", "CAPTURED", "MERCHANT", "DECISION", "MADE"),
         [
             (
-                payment["state"].upper(),
+                _state(payment),
                 payment["id"],
                 dollars(payment["amount_usd"]),
                 dollars(payment["captured_usd"]),
@@ -144,11 +144,29 @@ def get(
         ("token", found["payment_token"]),
         ("description", found["description"] or ""),
         ("made", found["created_at"]),
-        ("hold ends", found["expires_at"] or "never"),
+        ("hold ends", found["expires_at"] or _ended_by(found)),
         ("closed", found["closed_at"] or "not yet"),
         ("left today", _left_today(found["remaining_now"])),
     ]
+    if "settlement" in found:
+        settlement = found["settlement"]
+        rows += [
+            ("settlement", settlement["state"]),
+            ("transaction", settlement["tx_hash"] or "none known"),
+            ("paid to", found["terms"]["pay_to"]),
+            ("for", found["terms"]["resource"] or "a transfer"),
+        ]
     fields(rows)
+
+
+def _state(payment: dict[str, Any]) -> str:
+    """The state, and of a signed payment how far the chain is with it."""
+    state = str(payment["state"]).upper()
+    return f"{state}, {payment['settlement']['state']}" if "settlement" in payment else state
+
+
+def _ended_by(payment: dict[str, Any]) -> str:
+    return "when the chain says" if payment["state"] == "held" else "never"
 
 
 def _left_today(now: dict[str, Any] | None) -> str:
