@@ -428,29 +428,18 @@ ACCOUNT = "0x" + "5b" * 20
 
 
 @pytest.mark.parametrize(
-    ("sentences", "left_to_the_merchant"),
-    [
-        ((f"merchant {ACCOUNT} at most 30 USD per day",), 20),
-        (
-            ("merchant books at most 50 USD per day", f"merchant {ACCOUNT} at most 30 USD per day"),
-            20,
-        ),
-        (
-            ("merchant books at most 30 USD per day", f"merchant {ACCOUNT} at most 50 USD per day"),
-            20,
-        ),
-        (("merchant books at most 30 USD per day",), 20),
-    ],
+    "caps",
+    [{ACCOUNT: 30}, {"books": 50, ACCOUNT: 30}, {"books": 30, ACCOUNT: 50}, {"books": 30}],
     ids=["account", "account is tighter", "name is tighter", "name"],
 )
 def test_who_is_paid_is_capped_under_either_name(
-    sentences: tuple[str, ...], left_to_the_merchant: int
+    caps: dict[str, int],
 ) -> None:
-    session = Session(*sentences)
+    session = Session(*(f"merchant {name} at most {usd} USD per day" for name, usd in caps.items()))
     session.pay(NOW_MS, amount=10 * USD, merchant="books", pay_to=ACCOUNT)
-    paid = request(amount=0, merchant="books", pay_to=ACCOUNT)
+    paid = request(merchant="books", pay_to=ACCOUNT)
     found = remaining(session.policy, session.spending, NOW_MS, paid)
-    assert found.merchant == left_to_the_merchant * USD
+    assert found.merchant == 20 * USD
     denied = session.ask(NOW_MS, amount=21 * USD, merchant="books", pay_to=ACCOUNT)
     assert denied.code == "LIMIT_EXCEEDED"
     session.pay(NOW_MS, amount=20 * USD, merchant="books", pay_to=ACCOUNT)
