@@ -1,7 +1,6 @@
 """The tables. A row about a session carries its workspace, the session's type and its label.
 
-Times are milliseconds since the epoch, money is micro-USD. Hashes are raw bytes; addresses are
-lower-case text.
+Times are milliseconds since the epoch, money micro-USD, hashes raw bytes, addresses lower-case.
 """
 
 from sqlalchemy import BigInteger, Index, Integer, Table, UniqueConstraint, text
@@ -129,11 +128,10 @@ class SessionKey(SQLModel, table=True):
 class Decision(SQLModel, table=True):
     """One answer to one payment request, and the life of the hold it opened, if it did.
 
-    Its id is that of the record that has what was asked and answered, and `number` is that record's
-    in the session; `memo_json` is what the caller sent along that no rule looks at. Nothing but
-    the chain ends the hold of a signed payment: its `expires_ms` is null. Rows stand in
-    the order of their records, and are found through them: an index on what is spread at random
-    (sessions, idempotency keys) would be rewritten all over the file, and one of them is enough.
+    Its id is that of the record of what was asked and answered, `number` that record's in the
+    session; `memo_json` is what no rule looks at. `expires_ms` is null where only the chain ends
+    the hold. Rows stand in the order of their records and are found through them: an index on what
+    is spread at random (sessions, keys) would be rewritten all over the file; one is enough.
     """
 
     __tablename__ = "decisions"
@@ -267,9 +265,8 @@ class Anchor(SQLModel, table=True):
     """A checkpoint on its way to the chain: sent, then mined, then final.
 
     `tx_hash` and `raw_tx` are of the transaction that was mined or, until then, sent last; others
-    of the same nonce, that it replaced or that replaced it, are in `replaced_json`. `raw_tx` is
-    empty where this database does not know who sent it. The one of size 0 is no anchor: it opens
-    the log again after a reorganisation that took its opening away.
+    of its nonce are in `replaced_json`. `raw_tx` is empty where nobody here knows who sent it. That
+    of size 0 opens the log again after a reorganisation that took its opening away.
     """
 
     __tablename__ = "anchors"
@@ -311,9 +308,8 @@ class ChainBlock(SQLModel, table=True):
 class Shared(SQLModel, table=True):
     """What the processes that share a database tell each other. One row, `id` 1.
 
-    The one that leads tells of the chain (`time_ms`, `read_ms`, `doubt`, `doubt_code`, `fault`).
-    `wanted_size` is the size of the log that somebody wants to see anchored, `budgets_version`
-    counts changes of budgets.
+    The one that leads tells of the chain (`time_ms` to `fault`). `wanted_size` is the size of the
+    log that somebody wants to see anchored, `budgets_version` counts changes of budgets.
     """
 
     __tablename__ = "shared"
@@ -368,9 +364,9 @@ class ChainEvent(SQLModel, table=True):
 class DiscrepancyRow(SQLModel, table=True):
     """Something that two of us say differently: this database, its records, the chain.
 
-    `subject` is what it is about: a session's id, or whatever names a thing that is no session of
-    ours. There is at most one open row for each kind and subject; `resolved_ms` closes it. The
-    other columns name the session, or only the workspace, where it is about one.
+    `subject` is what it is about: a session's id, or whatever names what is none of ours. There is
+    at most one open row for each kind and subject; `resolved_ms` closes it. The other columns name
+    the session, or only the workspace, where it is about one.
     """
 
     __tablename__ = "discrepancies"

@@ -26,6 +26,7 @@ from engine.ledger.discrepancies import (
 )
 from engine.ledger.stream import BUDGET_PREFIX, Stream
 from engine.ledger.writer import Batch
+from engine.policy.decision import Standing
 
 ACCOUNTS_MAX = 20_000
 """So many accounts are kept in memory; any other is read from the database when needed."""
@@ -143,10 +144,10 @@ def examine(batch: Batch, session_ids: Collection[str]) -> None:
             )
             continue
         resolve(batch, SESSION_DAMAGED, session_id)
-        if account.differs is None:
-            resolve(batch, PARAMETERS_DIFFER, session_id)
-        else:
+        if account.differs is not None:
             note_differing(batch, account)
+        elif account.standing is not Standing.MISMATCH:  # that one the chain alone can end
+            resolve(batch, PARAMETERS_DIFFER, session_id)
 
 
 def note_differing(batch: Batch, account: Account) -> None:

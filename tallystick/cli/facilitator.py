@@ -39,7 +39,7 @@ def facilitator(
     data_dir: Annotated[Path | None, typer.Option(help="Overrides TALLYSTICK_DATA_DIR.")] = None,
     port: Annotated[int | None, typer.Option(help="Overrides TALLYSTICK_PORT.")] = None,
 ) -> None:
-    """Run an x402 facilitator: it settles payments on chains, once each.
+    """Run an x402 facilitator, which settles each payment once.
 
     The account of TALLYSTICK_FACILITATOR_KEY pays the gas; nothing else may send from it.
     """

@@ -34,7 +34,14 @@ def tokens(**fields: object) -> str:
         ("HOLD_TTL_S", "604801", "takes a number of at most 604800"),
         ("ADMIN_KEY", "hunter2", "takes at least 24 characters"),
         ("KEK", "hunter2", "takes at least 16 characters"),
-        ("CHAIN", "ws://x", "takes `embedded` or a URL that begins with http:// or https://"),
+        (
+            "CHAIN",
+            "ws://x",
+            (
+                "takes `embedded` or a URL that begins with http:// or https://, "
+                "or several with spaces between"
+            ),
+        ),
         ("REGISTRY", "vitalik.eth", "takes an address: 0x and 40 hex digits"),
         ("OPERATOR_KEY", "hunter2", "takes a private key of 64 hex digits"),
         (

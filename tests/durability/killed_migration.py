@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 import engine.db
-from engine.db import postgres, sqlite
+from engine.db import migrate, postgres, sqlite
 
 MIGRATIONS = Path(engine.db.__file__).with_name("migrations")
 
@@ -19,14 +19,14 @@ MIGRATIONS = Path(engine.db.__file__).with_name("migrations")
 @contextmanager
 def release(directory: Path | None) -> Iterator[None]:
     """The engine as it is with the `migrations` in this directory; None: with its own."""
-    own = postgres.resources
+    own = migrate.resources, migrate.NEWEST
     if directory is not None:
         other = SimpleNamespace(files=lambda _package: directory)
-        postgres.resources = sqlite.resources = other
+        migrate.resources, migrate.NEWEST = other, "0002"
     try:
         yield
     finally:
-        postgres.resources = sqlite.resources = own
+        migrate.resources, migrate.NEWEST = own
 
 
 def die(store: Path | str, place: int, directory: Path | None) -> None:

@@ -15,4 +15,4 @@ NAMED = sorted(
 def test_what_is_named_exists(named: str) -> None:
     path, _, test = named.partition("::")
     assert (ROOT / path).is_file()
-    assert not test or f"\ndef {test}(" in (ROOT / path).read_text()
+    assert not test or f"def {test}(" in (ROOT / path).read_text()

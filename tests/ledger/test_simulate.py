@@ -119,7 +119,7 @@ def test_a_hold_that_is_over_takes_none_of_what_conditions_cap(world: World) -> 
         ),
     )
     account, expected = (
-        Account(Stream("w", "s"), "bot", True, "", bounded, Standing.ACTIVE, genuine=True)
+        Account(Stream("w", "s"), "bot", True, "", "", bounded, Standing.ACTIVE, genuine=True)
         for _ in range(2)
     )
     for number, expires_ms in enumerate((NOW_MS, NOW_MS + 1)):

@@ -122,7 +122,7 @@ class Session(RuleBasedStateMachine):
         self.closing.callback(lambda: self.engine.close())
         asked = Asked(
             {**LIMITS, "approval_above": None}, (), (), (), (), CONDITIONS, 9999, False,
-            "0x" + "22" * 20,
+            "0x" + "22" * 20, "bot", 1, None,
         )  # fmt: skip
         self.session = self.engine.create(asked).id
         self.model = Model()

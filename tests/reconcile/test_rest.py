@@ -53,13 +53,14 @@ def test_it_says_what_was_compared(api: Served) -> None:
         "chain": {"head_block": 6, "indexed_block": 6, "lag_blocks": 0},
     }
     made = api.post(PATH)
+    head = api.world.engine.gateway.head().number
     assert made.status_code == 200
     last = made.json()["last"]
     assert last.pop("made_at").endswith("Z")
     assert last == {
         "from_block": api.world.engine.deployment.start_block,
-        "to_block": 6,
-        "head_block": 6,
+        "to_block": head,
+        "head_block": head,
         "filed": 0,
         "resolved": 0,
         "sessions_tightened": 0,
@@ -140,7 +141,8 @@ def test_the_metrics_tell_of_decisions_log_and_chain(api: Served) -> None:
     assert metrics["tallystick_reconciled_timestamp_seconds"] > 1_700_000_000
     assert metrics["tallystick_decisions_total/ALLOWED"] == 3
     documented = set(re.findall(r"`(tallystick_\w+)", PAGE.read_text()))
-    assert {name.partition("/")[0] for name in metrics} == documented
+    of_several = {name for name in documented if "_endpoint_" in name}
+    assert {name.partition("/")[0] for name in metrics} == documented - of_several
 
 
 def test_metrics_count_from_the_start_of_the_server(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from engine.errors import Conflict, Unavailable
 from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
 from tests.ledger.oracle import query
+from tests.sessions.hands import discrepancies
 from tests.sessions.killed_engine import MOMENTS
 from tests.sessions.seen import events
 from tests.world import NO_LIMITS, WORKSPACE, World
@@ -158,6 +159,9 @@ def test_nothing_but_the_chain_lifts_a_mismatch(anvil: AnvilWithContracts, cauti
     cautious.reopen()
     cautious.engine.tick()
     assert code(cautious, view) == "PARAMETERS_MISMATCH", "it was started anew"
+    for _ in range(2):
+        cautious.engine.tick()
+    assert [each.kind for each in discrepancies(cautious, view)] == ["parameters_differ"]
     raw = [["0x" + wrong.raw.hex(), 1]]
     anvil.rpc("anvil_reorg", 2 * CONFIRMATIONS + 1, raw)
     cautious.engine.tick()
