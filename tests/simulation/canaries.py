@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.audit.approvals import REQUIRED_MAX
 from engine.db.tables import OutboxEvent, Record, table
-from engine.ledger import account, approval, approvals, ledger, log
+from engine.ledger import account, account_loading, approval, approvals, ledger, log
 from engine.ledger.account import Account
 from engine.ledger.ask import Ask
 from engine.ledger.budgets import Budgets, Known
@@ -140,10 +140,15 @@ def forgotten_revocation() -> AbstractContextManager[None]:
 
 
 @canary("revocation", seed=2)
-def revoked_session_that_pays() -> AbstractContextManager[None]:
+@contextmanager
+def revoked_session_that_pays() -> Iterator[None]:
     """A revocation is recorded and not followed."""
-    table_of_states = account.STANDING_OF_STATE | {"revoked": decision.Standing.ACTIVE}
-    return replaced(account, STANDING_OF_STATE=table_of_states)
+    states = account.STANDING_OF_STATE | {"revoked": decision.Standing.ACTIVE}
+    with (
+        replaced(account, STANDING_OF_STATE=states),
+        replaced(account_loading, STANDING_OF_STATE=states),
+    ):
+        yield
 
 
 @canary("registration")
