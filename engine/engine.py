@@ -35,10 +35,14 @@ from engine.ledger.decision_counts import DecisionCounts
 from engine.ledger.explanations import Explanations
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log
+from engine.ledger.paying import Paying
 from engine.ledger.payments import Payments
+from engine.ledger.settlements import Settlements
 from engine.ledger.writer import Scribe, Writer
 from engine.payments.facilitator import Facilitator
+from engine.payments.gate import Gate
 from engine.payments.opening import embedded_facilitator
+from engine.payments.signer import Signer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
 from engine.sessions.lifecycle import Sessions
@@ -97,6 +101,15 @@ class Engine:
         )
         self.approvals = Approvals(database, self.writer, self.ledger)
         self.payments = Payments(database)
+        self.settlements = Settlements(database)
+        self.paying = Paying(self.writer, self.ledger)
+        self.gate = Gate(
+            self.paying,
+            self.settlements,
+            Signer(database, vault),
+            deployment.tokens,
+            {deployment.chain: gateway},
+        )
         self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from engine.audit.lowering import LOWERED, UNLOWERED
 from engine.audit.record import Record
-from engine.audit.replay import Replay
+from engine.audit.replay import ENDS, Replay
 from engine.audit.usage import Usage, decide_again, read_asked
 from engine.grant import Grant
 from engine.policy.decision import Policy
@@ -97,7 +97,7 @@ def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
                 usage.hold(payment, asked.now_ms, asked.request)
                 if before["allowed"]:
                     allowed_by_both.add(payment)
-        elif record.kind.startswith("payment."):
+        elif record.kind in ENDS:
             freed = body["held_micro_usd"] - body["captured_micro_usd"]
             recorded.micro_usd -= freed
             if body["payment"] in allowed_by_both:

@@ -38,8 +38,16 @@ GROUPS: Mapping[str, Mapping[str, Fields]] = {
     "payment.decided": {
         "merchant": {
             "decision": {"evidence": None, "reason": None, "remaining": {"merchant": None}},
-            "request": {"merchant": None},
+            "request": {"merchant": None, "terms": {"resource": None, "body_sha256": None}},
             "request_digest": None,
+            "idempotency_key": None,
+        },
+    },
+    "payment.refused": {
+        "merchant": {
+            "resource": None,
+            "body_sha256": None,
+            "reasons": None,
             "idempotency_key": None,
         },
     },
@@ -53,6 +61,9 @@ GROUPS: Mapping[str, Mapping[str, Fields]] = {
 
 The digest of a request is there because it is of few values: trying merchants would find theirs.
 """
+
+PERHAPS = frozenset(("terms",))
+"""Fields that not every record of a kind has; a group has them if, and only if, the rest has."""
 
 Withholdable = Literal["label", "merchant", "user_wallet"]
 """The names of all groups."""
@@ -110,11 +121,10 @@ def split(
         raise TypeError("it is no object")
     taken = {}
     for name, within in fields.items():
-        value = kept.pop(name)
         if within is None:
-            taken[name] = value
-        else:
-            kept[name], taken[name] = split(value, within)
+            taken[name] = kept.pop(name)
+        elif name in kept or name not in PERHAPS:
+            kept[name], taken[name] = split(kept[name], within)
     return kept, taken
 
 
@@ -124,12 +134,13 @@ def join(kept: Mapping[str, Any], taken: Mapping[str, Any], fields: Fields) -> d
     Raises:
         KeyError, TypeError, ValueError: the two are not the halves of one body.
     """
-    if taken.keys() != fields.keys():
+    if taken.keys() != {name for name in fields if name in kept or name not in PERHAPS}:
         raise ValueError("it does not have the fields of its group")
     check_absent(kept, fields)
     body = dict(kept)
-    for name, within in fields.items():
-        body[name] = taken[name] if within is None else join(kept[name], taken[name], within)
+    for name, value in taken.items():
+        within = fields[name]
+        body[name] = value if within is None else join(kept[name], value, within)
     return body
 
 
@@ -141,6 +152,8 @@ def check_absent(kept: Mapping[str, Any], fields: Fields) -> None:
     """
     for name, within in fields.items():
         if within is not None:
+            if name in PERHAPS and name not in kept:
+                continue
             if not isinstance(kept[name], dict):
                 raise TypeError(f"{name} is no object")
             check_absent(kept[name], within)

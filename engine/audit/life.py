@@ -17,7 +17,7 @@ from engine.audit.chain import Anchoring, ChainView, Lowering, Registration, Rev
 from engine.audit.evidence import Evidence
 from engine.audit.examination import Found, records_of
 from engine.audit.record import Record
-from engine.audit.replay import Replay
+from engine.audit.replay import ENDS, Replay
 from engine.audit.report import Finding, Verdict, tampered
 from engine.audit.usage import Usage, decide_again, read_asked
 from engine.grant import Grant
@@ -133,7 +133,7 @@ class Life:
         usage, due, in_force = Usage(policy), deque(lowerings), None
         for record in records:
             body = record.body
-            if record.kind in ("payment.captured", "payment.voided", "payment.expired"):
+            if record.kind in ENDS:
                 usage.end(body["payment"], record.time_ms, body["captured_micro_usd"])
             if record.kind != "payment.decided" or not body["decision"]["allowed"]:
                 continue

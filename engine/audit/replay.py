@@ -21,6 +21,7 @@ from engine.audit.approvals import Approvals
 from engine.audit.blind import check_blindly, without_merchants
 from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering
 from engine.audit.record import Record
+from engine.audit.signing import Signatures, check_refused
 from engine.audit.usage import Asked, Usage, decide_again, integer, read_asked
 from engine.grant import Grant
 from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
@@ -37,6 +38,9 @@ POLICY_VERSION_MAX = 1_000
 """Each change of the restrictions counts all payments again, so there is an end to them."""
 LOWERED_STATES = (*LIVE_STATES, "mismatch")
 """The states in which it is followed what the chain says of the limits."""
+
+ENDS = ("payment.captured", "payment.voided", "payment.expired")
+"""The records that end a hold."""
 
 _STATES_AFTER = {
     "session.created": ("awaiting_consent", "registering", "active"),
@@ -72,8 +76,9 @@ class Replay:
         self.lowered: tuple[Lowering, ...] = ()
         """The limits that count because they were lowered on the chain."""
         self._approvals = Approvals()
-        self._expires_ms: dict[str, int] = {}
-        """When each hold that is open is over."""
+        self.signatures = Signatures(grant.session_key)
+        self._expires_ms: dict[str, int | None] = {}
+        """When each hold that is open is over; None where that is the chain's to say."""
         self.state = ""
         self.registration: Mapping[str, Any] | None = None
         """The body of the last record of a registration on the chain."""
@@ -94,8 +99,8 @@ class Replay:
 
     @property
     def open_until_ms(self) -> int | None:
-        """When the first of the holds that are still open is over; None if there is none."""
-        return min(self._expires_ms.values(), default=None)
+        """When the first of the holds that are still open, and not signed, is over; or None."""
+        return min(filter(None, self._expires_ms.values()), default=None)
 
     def feed(self, records: Iterable[Record]) -> None:
         """Apply records.
@@ -147,8 +152,12 @@ class Replay:
             self._lowered(record.kind, record.body)
         elif record.kind == "payment.decided":
             self._decided(record, record.body)
-        elif record.kind in ("payment.captured", "payment.voided", "payment.expired"):
+        elif record.kind in ENDS:
             self._ended(record, record.body)
+        elif record.kind == "payment.signed":
+            self._signed(record, record.body)
+        elif record.kind == "payment.refused":
+            check_refused(record.body, self._blind)
         elif record.kind.startswith("approval."):
             self._approvals.follow(record, self.policy_version)
         else:
@@ -217,6 +226,7 @@ class Replay:
             raise ValueError("the life of its hold is not one that a hold can have")
         self.usage.hold(payment, record.time_ms, asked.request)
         self._expires_ms[payment] = expires_ms
+        self.signatures.decided(record)
         self.allowed_ms.append(record.time_ms)
         self.allowed_chain_ms.append(asked.chain_time_ms)
         self.allowed_tokens.add(asked.request.token)
@@ -235,6 +245,13 @@ class Replay:
         """What of a policy can be replayed."""
         return without_merchants(policy) if self._blind else policy
 
+    def _signed(self, record: Record, body: Mapping[str, Any]) -> None:
+        expires_ms = self._expires_ms.get(body["payment"])
+        if expires_ms is None or record.time_ms >= expires_ms:
+            raise ValueError("it signs what is not held, or is signed already")
+        self.signatures.signed(record)
+        self._expires_ms[body["payment"]] = None
+
     def _ended(self, record: Record, body: Mapping[str, Any]) -> None:
         if body["payment"] not in self._expires_ms:
             raise ValueError("it ends a hold that is not open")
@@ -244,8 +261,10 @@ class Replay:
         most = amount if record.kind == "payment.captured" else 0
         if held != amount or not 0 <= captured <= most:
             raise ValueError("its amounts are not those of the hold")
-        if (record.time_ms >= expires_ms) != (record.kind == "payment.expired"):
+        over = record.kind == "payment.expired"
+        if expires_ms is not None and (record.time_ms >= expires_ms) != over:
             raise ValueError("the hold was over, or was not over yet")
+        self.signatures.ended(record)
         self.usage.end(body["payment"], record.time_ms, captured)
         self.captured_micro_usd += captured
 

@@ -11,6 +11,7 @@ from typing import Any
 from engine.audit.chain import Revocation
 from engine.audit.evidence import NOT_PROVEN, Evidence
 from engine.audit.examination import Examination, Found, records_of
+from engine.audit.replay import ENDS
 from engine.audit.report import Verdict, summary
 from engine.policy.limits import Limits
 from engine.policy.windows import Entry, RollingWindows
@@ -138,7 +139,9 @@ def _history(evidence: Evidence) -> dict[str, Any]:
                 holds[body["payment"]] = windows.add(record.time_ms, amount)
                 for window, used in zip(WINDOWS, windows.used(record.time_ms), strict=True):
                     peaks[window] = max(peaks[window], used)
-        elif record.kind.startswith("payment."):
+        elif record.kind == "payment.signed":
+            payments[body["payment"]]["signed_by_record"] = record.seq
+        elif record.kind in ENDS:
             windows.advance(record.time_ms)
             windows.reduce(holds.pop(body["payment"]), body["captured_micro_usd"])
             payments[body["payment"]] |= {
@@ -148,6 +151,8 @@ def _history(evidence: Evidence) -> dict[str, Any]:
                 "ended_by_record": record.seq,
                 "ended_anchored": place < anchored,
             }
+        elif record.kind == "payment.refused":
+            continue  # nothing was decided
         elif record.kind.startswith("approval."):
             named = {"what": record.kind, "approval": body["approval"], "key": body.get("key")}
             approvals.append(told | named)
@@ -185,6 +190,7 @@ def _decided(body: Mapping[str, Any]) -> dict[str, Any]:
         "payment": body["payment"],
         "amount_micro_usd": request["amount_micro_usd"],
         "merchant": request.get("merchant"),
+        "pay_to": request.get("terms", {}).get("pay_to"),
         "token": request["token"],
         "permission": request["permission"],
         "allowed": allowed,
@@ -193,6 +199,7 @@ def _decided(body: Mapping[str, Any]) -> dict[str, Any]:
         "approval": body["approval"],
         "state": "held" if allowed else "denied",
         "captured_micro_usd": 0,
+        "signed_by_record": None,
         "ended_ms": None,
         "ended_by_record": None,
         "ended_anchored": None,

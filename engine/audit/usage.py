@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.audit.approvals import names_granted
 from engine.audit.record import Record
+from engine.audit.signing import read_terms
 from engine.policy.budgets import BUDGET_LIMITS, budget_rule
 from engine.policy.conditions import Cap, parse_condition
 from engine.policy.decide import decide, remaining
@@ -141,7 +142,8 @@ def _budget_finding(rule: str, told: Mapping[str, Any], request: PaymentRequest)
     if budget_rule(budget) != rule:
         raise ValueError(f"{rule} is not about budget {budget}")
     cap = _named_cap(told["name"], limit)
-    if cap.name not in (None, request.token if cap.of == "token" else request.merchant):
+    named = (request.token,) if cap.of == "token" else (request.merchant, request.pay_to)
+    if cap.name is not None and cap.name not in named:
         raise ValueError(f"the payment is not under {cap}")
     requested = 1 if cap.of == "payments" else request.amount
     if not 0 <= limit < used + requested:
@@ -170,6 +172,7 @@ def _request(asked: Mapping[str, Any]) -> PaymentRequest:
         raise ValueError("the amount is not one that can be paid")
     if type(asked["token_priced"]) is not bool:
         raise ValueError("token_priced is not true or false")
+    terms = read_terms(asked)
     return PaymentRequest(
         amount=amount,
         merchant=asked.get("merchant"),
@@ -177,4 +180,5 @@ def _request(asked: Mapping[str, Any]) -> PaymentRequest:
         chain=asked["chain"],
         permission=asked["permission"],
         token_priced=asked["token_priced"],
+        pay_to=None if terms is None else terms["pay_to"],
     )

@@ -12,6 +12,7 @@ from engine.db.columns import key as _key
 from engine.db.columns import place as _place
 from engine.db.columns import raw as _bytes
 from engine.db.columns import text as _text
+from engine.db.settlements import Settlement  # noqa: F401 (the schema has it too)
 
 _HELD = text("state = 'held'")
 _WAITING = text("state = 'waiting'")
@@ -129,7 +130,8 @@ class Decision(SQLModel, table=True):
     """One answer to one payment request, and the life of the hold it opened, if it did.
 
     Its id is that of the record that has what was asked and answered, and `number` is that record's
-    in the session; `memo_json` is what the caller sent along that no rule looks at. Rows stand in
+    in the session; `memo_json` is what the caller sent along that no rule looks at. Nothing but
+    the chain ends the hold of a signed payment: its `expires_ms` is null. Rows stand in
     the order of their records, and are found through them: an index on what is spread at random
     (sessions, idempotency keys) would be rewritten all over the file, and one of them is enough.
     """
@@ -323,8 +325,8 @@ class Shared(SQLModel, table=True):
 class BudgetEntry(SQLModel, table=True):
     """How much of one payment counts under a budget, from this entry on: micro-USD, 0 if none.
 
-    A hold counts until `expires_ms` if no other entry follows. `budget` is as the ledger names it;
-    merchant and token are there where the budget has a cap on one.
+    While it is `held` another entry follows, or `expires_ms` passes if there is that. `budget` is
+    as the ledger names it; merchant, payee and token are there where the budget has a cap on one.
     """
 
     __tablename__ = "budget_entries"
@@ -337,8 +339,10 @@ class BudgetEntry(SQLModel, table=True):
     number: int = _big()
     decided_ms: int = _big()
     merchant: str | None = _text(nullable=True)
+    pay_to: str | None = _text(nullable=True)
     token: str | None = _text(nullable=True)
     amount: int = _big()
+    held: bool
     expires_ms: int | None = _big(nullable=True)
 
 

@@ -5,15 +5,18 @@ was opened beneath the one that delegates. What was paid before is entered then.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from engine.audit.replay import ENDS
 from engine.db.tables import BudgetEntry, Decision, Record, Session, StreamHead, table
 from engine.fsck.finding import Findings, stored
 from engine.fsck.streams import DAMAGE
+from engine.ledger.account import number_of
+from engine.ledger.ask import pay_to
 from engine.ledger.stream import BUDGET_PREFIX, budget_stream
 
 CHUNK = 500
@@ -69,6 +72,7 @@ class _Payment:
     whose: Mapping[str, Any]
     decided_ms: int
     merchant: str | None
+    pay_to: str | None
     token: str | None
     amount: int
     expires_ms: int | None
@@ -79,8 +83,10 @@ class _Payment:
             **self.whose,
             "decided_ms": self.decided_ms,
             "merchant": self.merchant,
+            "pay_to": self.pay_to,
             "token": self.token,
             "amount": self.amount if captured is None else captured,
+            "held": captured is None,
             "expires_ms": self.expires_ms if captured is None else None,
         }
 
@@ -213,21 +219,27 @@ class _Bookkeeper:
                 self._open[stream, record["seq"]] = payment
                 if not _captures(memo_json):  # else there is one entry, at its end
                     self._enter(record, payment.entry(captured=None))
-        elif kind.startswith("payment."):
-            number = int(body["payment"].rpartition("_")[2])
-            payment = self._open.pop((stream, number))
+        elif kind == "payment.signed":
+            payment = self._open[stream, number_of(body["payment"])]
+            if payment.expires_ms is not None:  # an approval let it pass, and it waited
+                payment.expires_ms = None
+                self._enter(record, payment.entry(captured=None))
+        elif kind in ENDS:
+            payment = self._open.pop((stream, number_of(body["payment"])))
             self._enter(record, payment.entry(captured=body["captured_micro_usd"]))
 
     def _payment(self, decided: Mapping[str, Any]) -> _Payment:
         body = decided["body"]
         request = body["request"]
+        signed = "terms" in request and body["approval"] is None  # at once
         return _Payment(
             {**self._whose[decided["stream"]], "number": decided["seq"]},
             decided["time_ms"],
             request["merchant"],
+            pay_to(request),
             request["token"],
             request["amount_micro_usd"],
-            body["hold_expires_ms"],
+            None if signed else body["hold_expires_ms"],
         )
 
     def _enter(self, record: Mapping[str, Any], entry: dict[str, Any]) -> None:
@@ -270,13 +282,15 @@ class _Bookkeeper:
         for row in self._connection.execute(past):
             if kind == "agent" and self._agents.get(row.session_id) != of:
                 continue
-            held = (row.session_id, row.number) in self._open
-            if not held and row.state != "captured":
+            held = self._open.get((row.session_id, row.number))
+            if held is None and row.state != "captured":
                 continue
-            payment = self._payment(_decode(row.body))
+            payment = replace(held or self._payment(_decode(row.body)))
             if kind != "session":
-                payment.merchant = payment.token = None
-            book.enter(payment.entry(captured=None if held else row.captured), book.of.time_ms)
+                payment.merchant = payment.pay_to = payment.token = None
+            book.enter(
+                payment.entry(captured=row.captured if held is None else None), book.of.time_ms
+            )
 
 
 def _captures(memo_json: str | None) -> bool:

@@ -17,6 +17,7 @@ from engine.audit.chain import Anchoring, ChainSilent
 from engine.chain import contracts
 from engine.chain.gateway import ChainError, ChainGateway
 from engine.db import tables
+from engine.db.settlements import Settlement
 from engine.evidence.chain_view import GatewayView
 from engine.fsck.budgets import Foundings, check_budgets
 from engine.fsck.chain import check_blocks, check_index
@@ -52,6 +53,7 @@ _OWNED = (
     (tables.Session, "id"),
     (tables.SessionKey, "session_id"),
     (tables.Approval, "session_id"),
+    (Settlement, "session_id"),
 )
 """Tables whose rows belong to a stream, and the column that names it."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from engine.audit.canonical import CanonicalError, decode_object, encode, encode_own
 from engine.audit.record import Record
 from engine.fsck.finding import UNSAID, Findings
+from engine.fsck.settlements import Settlements
 from engine.fsck.streams import Entry
 from engine.ledger.approval import approval_id
 from engine.ledger.payment import payment_id
@@ -118,10 +119,13 @@ class Approvals:
 class Payments:
     """The payments of one session."""
 
-    def __init__(self, findings: Findings, stream: Stream, approvals: Approvals) -> None:
+    def __init__(
+        self, findings: Findings, stream: Stream, approvals: Approvals, settlements: Settlements
+    ) -> None:
         self._findings = findings
         self._stream = stream
         self._approvals = approvals
+        self._settlements = settlements
         self._open: dict[str, _Open] = {}
         self._limit_reached = False
 
@@ -131,7 +135,14 @@ class Payments:
             self._decided(entry)
             return
         self.expect_no_decision(entry)
+        if entry.record.kind in ("payment.signed", "payment.refused"):
+            self.compare_event(entry, None)
+            if entry.record.kind == "payment.signed":
+                self._open[entry.record.body["payment"]].row["expires_ms"] = None
+                self._settlements.signed(entry.id, entry.record)
+            return
         self._ended(entry)
+        self._settlements.ended(entry.record)
 
     def finish(self) -> None:
         """What is still open is held."""

@@ -12,11 +12,13 @@ from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering,
 from engine.audit.record import Record
 from engine.audit.replay import Replay, ReplayError
 from engine.audit.rest import rest_hash
+from engine.db.settlements import Settlement
 from engine.db.tables import Approval, Session, SessionKey, table
 from engine.fsck.chain import check_session
 from engine.fsck.finding import UNSAID, Findings, Row, stored
 from engine.fsck.installation import Installation
 from engine.fsck.payments import Approvals, Payments
+from engine.fsck.settlements import Settlements
 from engine.fsck.streams import Entry
 from engine.grant import NO_PARENT, Grant
 from engine.ledger.stream import Stream
@@ -24,6 +26,7 @@ from engine.ledger.stream import Stream
 _approvals = table(Approval)
 _keys = table(SessionKey)
 _sessions = table(Session)
+_settlements = table(Settlement)
 
 _TOLD = {
     "session.created": "agent.session.created",
@@ -57,7 +60,8 @@ class SessionFold:
         self._grant_hash = self.grant.hash()
         self._replay: Replay | None = Replay(self.grant, self._grant_hash)
         self._approvals = Approvals(stream, told["approvals_required"])
-        self._payments = Payments(findings, stream, self._approvals)
+        self._settlements = Settlements(stream)
+        self._payments = Payments(findings, stream, self._approvals, self._settlements)
         self._row = self._first_row(first)
 
     def feed(self, entry: Entry) -> None:
@@ -101,6 +105,8 @@ class SessionFold:
             self._compare_rest("session_keys", "sealed_key_hash", key)
         query = sa.select(*stored(_approvals)).where(_approvals.c.session_id == session_id)
         self._approvals.compare(self._findings, self._connection.execute(query).mappings())
+        query = sa.select(*stored(_settlements)).where(_settlements.c.session_id == session_id)
+        self._settlements.compare(self._findings, self._connection.execute(query).mappings())
 
     def _follow_policy(self, entry: Entry) -> None:
         """Every decision must come out of the policy again."""

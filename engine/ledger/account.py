@@ -51,12 +51,14 @@ _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError)
 class Hold:
     """An open authorization: budget that is taken until it is captured, voided or expires.
 
-    `number` is that of the record that decided it.
+    `number` is that of the record that decided it. Once its payment is signed only the chain ends
+    it, and `expires_ms` is None. `digest` is that of a request with terms to sign.
     """
 
     number: int
     entry: Entry
-    expires_ms: int
+    expires_ms: int | None
+    digest: str | None = None
 
 
 @dataclass(slots=True)
@@ -77,17 +79,19 @@ class Waiting:
 class Account:
     """See the module. A payment is known by the number of the record that decided it.
 
-    `holds` is by it, and `keys` has it for each idempotency key that was used. `captured` is
-    micro-USD in all. `restrictions` are what the records tell of them; those in force are in
-    `policy`, from the beginning, so that a cap that was set later counts all payments.
+    `address` is that of the session's key. `holds` is by number, and `keys` has it for each
+    idempotency key that was used. `captured` is micro-USD in all. `restrictions` are what the
+    records tell of them; those in force are in `policy`, from the beginning, so that a cap that was
+    set later counts all payments.
     """
 
     stream: Stream
     agent_id: str
     on_chain: bool
     grant_hash: str
+    address: str
     policy: Policy
-    standing: Standing
+    standing: Standing = Standing.MISMATCH
     genuine: bool = False
     """Whether the parameters are those of its row, of its first record and of the chain."""
     differs: Mapping[str, str | None] | None = None
@@ -99,6 +103,8 @@ class Account:
     captured: int = 0
     spending: Spending = field(init=False)
     holds: dict[int, Hold] = field(default_factory=dict)
+    to_sign: dict[str, list[int]] = field(default_factory=dict)
+    """The holds of payments that are signed, or can be, by the digests of their requests."""
     keys: dict[str, int] = field(default_factory=dict)
     limit_reached: bool = False
     delegators: tuple[tuple[str, Policy], ...] = ()
@@ -134,13 +140,18 @@ class Account:
         rule: str,
         expires_ms: int | None,
         approved: str | None = None,
+        to_sign: str | None = None,
     ) -> None:
         """A decision was made by a record; if it allows, its amount is held until `expires_ms`.
 
-        `approved` is the digest of the request where an approval let it pass, which is used up.
+        `approved` is the digest of the request where an approval let it pass, which is used up;
+        `to_sign` where the request has terms.
         """
         if allowed and expires_ms is not None:
-            self.holds[number] = Hold(number, self.spending.add(now_ms, request), expires_ms)
+            entry = self.spending.add(now_ms, request)
+            self.holds[number] = Hold(number, entry, expires_ms, to_sign)
+            if to_sign is not None:
+                self.to_sign.setdefault(to_sign, []).append(number)
             heapq.heappush(self._expiries, (expires_ms, number))
             self.limit_reached = False
             if approved is not None:
@@ -150,22 +161,32 @@ class Account:
 
     def ended(self, number: int, captured: int) -> None:
         """A hold ended with `captured` micro-USD of it spent; the rest is free at once."""
-        self.spending.reduce(self.holds.pop(number).entry, captured)
+        hold = self.holds.pop(number)
+        self.spending.reduce(hold.entry, captured)
+        if hold.digest is not None:
+            self.to_sign[hold.digest].remove(number)
+            if not self.to_sign[hold.digest]:
+                del self.to_sign[hold.digest]
         self.captured += captured
         self.limit_reached = False
+
+    def signed(self, number: int) -> None:
+        """The payment of a hold was signed."""
+        self.holds[number].expires_ms = None
 
     def due(self, now_ms: int) -> Iterator[int]:
         """Take the holds that are over at `now_ms`, by number and the earliest first."""
         while self._expiries and self._expiries[0][0] <= now_ms:
             _, number = heapq.heappop(self._expiries)
-            if number in self.holds:
+            hold = self.holds.get(number)
+            if hold is not None and hold.expires_ms is not None:
                 yield number
 
     def follow_approval(self, kind: str, body: Mapping[str, Any]) -> None:
         """Something was recorded of an approval."""
         digest = body["digest"]
         if kind == "approval.requested":
-            number = int(body["approval"].rpartition("_")[2])
+            number = number_of(body["approval"])
             self.approvals[digest] = Waiting(
                 number, digest, body["policy_version"], body["expires_ms"]
             )
@@ -185,19 +206,24 @@ class Account:
         kind, body = record["kind"], record["body"]
         self.records += 1
         if kind == "payment.decided":
-            decision = body["decision"]
+            decision, request = body["decision"], body["request"]
             self.decided(
                 self.records - 1,
                 record["time_ms"],
-                read_request(body["request"]),
+                read_request(request),
                 allowed=decision["allowed"],
                 rule=decision["rule"],
                 expires_ms=body["hold_expires_ms"],
                 approved=None if body["approval"] is None else body["request_digest"],
+                to_sign=body["request_digest"] if "terms" in request else None,
             )
+        elif kind == "payment.signed":
+            self.signed(number_of(body["payment"]))
+        elif kind == "payment.refused":
+            pass  # no offer could be paid, so nothing was decided
         elif kind.startswith("payment."):
             self.spending.windows.advance(record["time_ms"])
-            self.ended(int(body["payment"].rpartition("_")[2]), body["captured_micro_usd"])
+            self.ended(number_of(body["payment"]), body["captured_micro_usd"])
         elif kind.startswith("approval."):
             self.follow_approval(kind, body)
         else:
@@ -209,6 +235,11 @@ class Account:
                 self.policy_version = body["policy_version"]
             if kind in (LOWERED, UNLOWERED):
                 self.follow_lowering(kind, body)
+
+
+def number_of(id_: str) -> int:
+    """The number of the record that the id of a payment or an approval names."""
+    return int(id_.rpartition("_")[2])
 
 
 def load_account(batch: Batch, session_id: str) -> Account:
@@ -233,7 +264,7 @@ def load_account(batch: Batch, session_id: str) -> Account:
         grant = Grant.from_json(told["grant"])
         policy = grant.policy(_decode(row.restrictions_json))
         account = Account(
-            stream, row.agent_id, row.mint_pkp, told["grant_hash"], policy, Standing.MISMATCH
+            stream, row.agent_id, row.mint_pkp, told["grant_hash"], grant.session_key, policy
         )
         account.differs = compare_parameters(batch.read, row, told, grant)
         account.genuine = account.differs is None

@@ -17,6 +17,7 @@ from engine.db.database import Read, Turn
 from engine.db.tables import BudgetEntry, BudgetRow, Decision, Session, Shared, table
 from engine.errors import Unavailable
 from engine.ledger.account import Account
+from engine.ledger.ask import pay_to
 from engine.ledger.payment import Payment, of_session, payment_from_row, select_payments
 from engine.ledger.stream import budget_stream
 from engine.ledger.writer import Batch
@@ -30,17 +31,19 @@ _entries = table(BudgetEntry)
 _sessions = table(Session)
 _shared = table(Shared)
 _held = _decisions.c.state == "held"
+_NEW: tuple[None, None] = (None, None)
 _UNKNOWN_TOKEN = "unknown:0/unknown:0"  # noqa: S105 (the id of an asset)
 
 
 @dataclass(slots=True)
 class Known:
-    """A budget as far as its entries were followed: `seq` of them, `open` with the holds."""
+    """A budget as far as its entries were followed: `seq` of them; `open` has the holds, each
+    with when it is over if nobody ends it."""
 
     stream: str
     policy: Budget
     seq: int = 0
-    open: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    open: dict[tuple[str, int], tuple[Entry, int | None]] = field(default_factory=dict)
     _expiries: list[tuple[int, tuple[str, int]]] = field(default_factory=list)
 
     def follow(self, batch: Batch) -> None:
@@ -55,19 +58,21 @@ class Known:
         """Take an entry into account, the next after those followed so far."""
         self.seq = seq + 1
         payment = row["session_id"], row["number"]
-        entry = self.open.pop(payment, None)
+        entry, _ = self.open.pop(payment, _NEW)
         if entry is None:
             entry = self.policy.add(row["decided_ms"], _request(row))
         self.policy.reduce(entry, row["amount"])
-        if row["expires_ms"] is not None:
-            self.open[payment] = entry
-            heapq.heappush(self._expiries, (row["expires_ms"], payment))
+        if row["held"]:
+            self.open[payment] = entry, row["expires_ms"]
+            if row["expires_ms"] is not None:
+                heapq.heappush(self._expiries, (row["expires_ms"], payment))
 
     def expire(self, now_ms: int) -> None:
         """Count no hold that is over, though nobody may have entered its end yet."""
         while self._expiries and self._expiries[0][0] <= now_ms:
-            _, payment = heapq.heappop(self._expiries)
-            if (entry := self.open.get(payment)) is not None:
+            expires_ms, payment = heapq.heappop(self._expiries)
+            entry, over_ms = self.open.get(payment, _NEW)
+            if entry is not None and over_ms == expires_ms:  # it was not signed since
                 self.policy.reduce(entry, 0)
 
 
@@ -220,8 +225,10 @@ def _enter_past(batch: Batch, stream: str, workspace_id: str, budget_id: str) ->
             *(_decisions.c[name] for name in ("workspace_id", "session_id", "session_type")),
             *(_decisions.c[name] for name in ("label", "number", "decided_ms")),
             sa.null().label("merchant"),
+            sa.null().label("pay_to"),
             sa.null().label("token"),
             sa.case((_held, _decisions.c.amount), else_=_decisions.c.captured).label("amount"),
+            _held.label("held"),
             sa.case((_held, _decisions.c.expires_ms)).label("expires_ms"),
         )
         .join(_sessions, _sessions.c.id == _decisions.c.session_id)
@@ -240,8 +247,10 @@ def _entry(payment: Payment) -> dict[str, Any]:
         "number": payment.number,
         "decided_ms": payment.decided_ms,
         "merchant": payment.request["merchant"],
+        "pay_to": pay_to(payment.request),
         "token": payment.request["token"],
         "amount": payment.amount if held else payment.captured,
+        "held": held,
         "expires_ms": payment.expires_ms if held else None,
     }
 
@@ -254,4 +263,5 @@ def _request(row: Mapping[Any, Any]) -> PaymentRequest:
         token=token,
         chain=token.partition("/")[0],
         token_priced=True,
+        pay_to=row["pay_to"],
     )

@@ -45,7 +45,11 @@ def _spending(account: Account, now_ms: int) -> Spending:
 
     The sweep leaves few of them, so the copy is made rarely.
     """
-    over = [hold.entry for hold in account.holds.values() if hold.expires_ms <= now_ms]
+    over = [
+        hold.entry
+        for hold in account.holds.values()
+        if hold.expires_ms is not None and hold.expires_ms <= now_ms
+    ]
     if not over:
         return account.spending
     spending, entries = deepcopy((account.spending, over))

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from engine.audit.approvals import REQUIRED_CODE
 from engine.db import tables
-from engine.errors import Conflict, InvalidInput, NotFound, TallystickError
+from engine.errors import Conflict, InvalidInput, TallystickError
 from engine.ledger.account import Account
 from engine.ledger.accounts import Accounts, examine, note_differing
 from engine.ledger.approval import approval_for, end_approvals, request_approval
@@ -27,13 +27,12 @@ from engine.ledger.dry_run import dry_run, told_now
 from engine.ledger.events import tell
 from engine.ledger.payment import (
     Payment,
-    of_session,
     parse_payment_id,
-    payment_from_row,
     record_id,
-    select_payments,
     session_of,
+    stored_payment,
 )
+from engine.ledger.signing import Way, sign_payment
 from engine.ledger.writer import Answer, Batch, Writer
 from engine.policy.decide import Left, decide, left, remaining
 from engine.policy.decision import PaymentRequest, Policy, Remaining, Standing
@@ -143,8 +142,7 @@ class Ledger:
         def command(batch: Batch) -> Explanation:
             account = self.account(batch, session_id)
             self.check_chain(account)
-            budgets = [known.policy for known in self._budgets.above(batch, account)]
-            return dry_run(account, request, batch.now_ms, self._chain.time_ms, budgets)
+            return self.foresee(batch, account, request)
 
         return self._writer.submit(command, *self.streams((session_id,)))
 
@@ -173,7 +171,7 @@ class Ledger:
 
         return self._writer.submit(command, *self.streams((session_id,)))
 
-    # What follows runs on the writer's thread, for approvals too.
+    # What follows runs on the writer's thread, for approvals and for what is signed too.
 
     def account(self, batch: Batch, session_id: str) -> Account:
         """A session's account, as its records are now."""
@@ -193,10 +191,24 @@ class Ledger:
         self.expire(batch, account)
         return self.answer(batch, account, asked)
 
+    def foresee(self, batch: Batch, account: Account, request: PaymentRequest) -> Explanation:
+        """What `answer` would decide; nothing is changed."""
+        budgets = [known.policy for known in self._budgets.above(batch, account)]
+        return dry_run(account, request, batch.now_ms, self._chain.time_ms, budgets)
+
     def answer(
-        self, batch: Batch, account: Account, asked: Ask, *, approval: str | None = None
+        self,
+        batch: Batch,
+        account: Account,
+        asked: Ask,
+        *,
+        approval: str | None = None,
+        sign: Way | None = None,
     ) -> Payment:
-        """Decide and write it down; `approval` has all its grants, and so waives the threshold."""
+        """Decide and write it down; `approval` has all its grants, and so waives the threshold.
+
+        What is allowed is signed at once where it says how to `sign`.
+        """
         budgets = self._budgets.above(batch, account)
         chain_time_ms = self._chain.time_ms if account.on_chain else 0
         standing = account.standing if account.genuine else Standing.MISMATCH
@@ -248,8 +260,13 @@ class Ledger:
             payment = replace(
                 payment, state="captured", captured=payment.amount, closed_ms=batch.now_ms
             )
-            self._record_end(batch, account, payment)
-        self._keep(batch, account, payment, asked, record)
+            account.record(batch, "payment.captured", payment.end())
+        row = payment.row(record, asked.key, asked.memo_json)
+        if sign is not None and allowed:
+            row["expires_ms"] = None  # from here on it is the chain's to say
+        self._keep(batch, account, payment, asked, row)
+        if sign is not None and allowed:
+            payment = sign_payment(batch, account, payment, sign, batch.head(account.stream.id))
         if allowed:
             self._budgets.count(batch, budgets, payment)
         elif approval is not None and asked.digest not in account.approvals:
@@ -257,26 +274,10 @@ class Ledger:
         return payment
 
     def _keep(
-        self, batch: Batch, account: Account, payment: Payment, asked: Ask, record: int
+        self, batch: Batch, account: Account, payment: Payment, asked: Ask, row: dict[str, Any]
     ) -> None:
         """Write the payment's row and event; then let memory follow."""
-        batch.insert(
-            _decisions,
-            {
-                "id": record,
-                **payment.stream.columns(),
-                "session_id": payment.stream.id,
-                "number": payment.number,
-                "idempotency_key": asked.key,
-                "memo_json": asked.memo_json,
-                "amount": payment.amount,
-                "captured": payment.captured,
-                "state": payment.state,
-                "decided_ms": payment.decided_ms,
-                "expires_ms": payment.expires_ms,
-                "closed_ms": payment.closed_ms,
-            },
-        )
+        batch.insert(_decisions, row)
         tell(batch, account, payment)
         if asked.key is not None:
             account.keys[asked.key] = payment.number
@@ -288,6 +289,7 @@ class Ledger:
             rule=payment.decision["rule"],
             expires_ms=payment.expires_ms,
             approved=None if payment.approval_id is None else asked.digest,
+            to_sign=None if asked.terms is None else asked.digest,
         )
         if payment.state == "captured":
             account.ended(payment.number, payment.captured)
@@ -298,25 +300,9 @@ class Ledger:
         Raises:
             Conflict: it was given to another request.
         """
-        earlier = self._stored(batch, asked.session_id, number)
-        if (field := asked.same_as(earlier.request)) is not None:
-            raise Conflict(
-                f"this idempotency key was used for another request: {field} differs",
-                code="idempotency_key_reused",
-                field=field,
-            )
+        earlier = stored_payment(batch.read, asked.session_id, number)
+        asked.check_same(earlier.request)
         return told_now(account, earlier, batch.now_ms, replayed=True)
-
-    def _stored(
-        self, batch: Batch, session_id: str, number: int, workspace_id: str | None = None
-    ) -> Payment:
-        query = select_payments().where(of_session(session_id, number))
-        if workspace_id is not None:
-            query = query.where(_decisions.c.workspace_id == workspace_id)
-        row = batch.read(query).first()
-        if row is None:
-            raise NotFound("no such payment", code="payment_not_found")
-        return payment_from_row(row)
 
     def check_chain(self, account: Account) -> None:
         """Refuse to decide if what is known of the chain is too old: `ChainWatch.check`."""
@@ -334,25 +320,35 @@ class Ledger:
         self, batch: Batch, workspace_id: str, payment: str, state: Any, amount: int | None
     ) -> Payment:
         session_id, number = parse_payment_id(payment)
-        before = self._stored(batch, session_id, number, workspace_id)
+        before = stored_payment(batch.read, session_id, number, workspace_id)
         account = self.account(batch, session_id)
         captured = before.amount if amount is None else amount
         if before.state == state and before.captured == captured:
             return told_now(account, before, batch.now_ms, replayed=True)
         if before.state != "held":
             raise Conflict(f"the payment is {before.state}", code=f"payment_{before.state}")
+        expires_ms = account.holds[number].expires_ms
+        if expires_ms is None:
+            raise Conflict("the payment is signed: only the chain ends it", code="payment_signed")
         if captured > before.amount:
             raise InvalidInput("amount", "is above the amount that was held")
-        if batch.now_ms >= account.holds[number].expires_ms:
+        if batch.now_ms >= expires_ms:
             raise Conflict("the payment is expired", code="payment_expired")
-        after = self._close(batch, account, before, state, captured)
+        after = self.close(batch, account, before, state, captured)
         return told_now(account, after, batch.now_ms)
 
-    def _close(
-        self, batch: Batch, account: Account, before: Payment, state: Any, captured: int
+    def close(
+        self,
+        batch: Batch,
+        account: Account,
+        before: Payment,
+        state: Any,
+        captured: int,
+        settlement: Mapping[str, Any] | None = None,
     ) -> Payment:
+        """End a hold; of a signed payment its record tells how the chain did (`settlement`)."""
         after = replace(before, state=state, captured=captured, closed_ms=batch.now_ms)
-        self._record_end(batch, account, after)
+        account.record(batch, f"payment.{state}", after.end(settlement))
         batch.update(
             sa.update(_decisions)
             .where(_decisions.c.id == record_id(after.session_id, after.number))
@@ -360,16 +356,20 @@ class Ledger:
         )
         tell(batch, account, after)
         account.ended(after.number, captured)
-        self._budgets.count(batch, self._budgets.above(batch, account), after)
+        self.count(batch, account, after)
         return after
+
+    def count(self, batch: Batch, account: Account, payment: Payment) -> None:
+        """Enter in the budgets above the session that less counts of a payment, or until when."""
+        self._budgets.count(batch, self._budgets.above(batch, account), payment)
 
     def expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
         """End what is over; returns how many holds were."""
         end_approvals(batch, account)
         due = list(islice(account.due(batch.now_ms), holds_max))
         for number in due:
-            held = self._stored(batch, account.stream.id, number)
-            self._close(batch, account, held, "expired", 0)
+            held = stored_payment(batch.read, account.stream.id, number)
+            self.close(batch, account, held, "expired", 0)
         return len(due)
 
     def _expire_all(self, batch: Batch) -> int:
@@ -384,15 +384,4 @@ class Ledger:
         return sum(
             self.expire(batch, self.account(batch, session_id), count)
             for session_id, count in counts.items()
-        )
-
-    def _record_end(self, batch: Batch, account: Account, payment: Payment) -> None:
-        account.record(
-            batch,
-            f"payment.{payment.state}",
-            {
-                "payment": payment.id,
-                "held_micro_usd": payment.amount,
-                "captured_micro_usd": payment.captured,
-            },
         )

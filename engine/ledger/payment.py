@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from engine.db.database import Read
 from engine.db.tables import Decision, Record, table
 from engine.errors import NotFound
 from engine.ledger.stream import Stream
@@ -27,7 +28,8 @@ class Payment:
     `number` is that of the record in the session that has the decision, `decision` the answer that
     was given then; `replayed` says that this is not its first time.
     `left` is what the limits leave at the moment of this answer, None if that is the decision's.
-    `approval_id` is what a denied one waits for, or what any other was decided by.
+    `approval_id` is what a denied one waits for, or what any other was decided by. What is held
+    without an end (`expires_ms`) is signed.
     """
 
     stream: Stream
@@ -59,6 +61,34 @@ class Payment:
     def id(self) -> str:
         """The public id; it names the session and the number of the record that decides it."""
         return payment_id(self.session_id, self.number)
+
+    def row(self, record_id: int, key: str | None, memo_json: str) -> dict[str, Any]:
+        """Its row in the table of decisions."""
+        return {
+            "id": record_id,
+            **self.stream.columns(),
+            "session_id": self.stream.id,
+            "number": self.number,
+            "idempotency_key": key,
+            "memo_json": memo_json,
+            "amount": self.amount,
+            "captured": self.captured,
+            "state": self.state,
+            "decided_ms": self.decided_ms,
+            "expires_ms": self.expires_ms,
+            "closed_ms": self.closed_ms,
+        }
+
+    def end(self, settlement: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What the record of its end tells; `settlement` is how the chain ended a signed one."""
+        told: dict[str, Any] = {
+            "payment": self.id,
+            "held_micro_usd": self.amount,
+            "captured_micro_usd": self.captured,
+        }
+        if settlement is not None:
+            told["settlement"] = dict(settlement)
+        return told
 
     def told(self) -> dict[str, Any]:
         """What an event says of it."""
@@ -101,6 +131,23 @@ def session_of(text: str) -> tuple[str, ...]:
 def select_payments() -> sa.Select[Any]:
     """Payments as `payment_from_row` reads them: each beside the record of its decision."""
     return sa.select(_decisions, _records.c.body).join(_records, _records.c.id == _decisions.c.id)
+
+
+def stored_payment(
+    read: Read, session_id: str, number: int, workspace_id: str | None = None
+) -> Payment:
+    """The payment that a session's record number `number` decides.
+
+    Raises:
+        NotFound: there is none, or not in this workspace.
+    """
+    query = select_payments().where(of_session(session_id, number))
+    if workspace_id is not None:
+        query = query.where(_decisions.c.workspace_id == workspace_id)
+    row = read(query).first()
+    if row is None:
+        raise NotFound("no such payment", code="payment_not_found")
+    return payment_from_row(row)
 
 
 def of_session(session_id: str, number: int | None = None) -> sa.ColumnElement[bool]:

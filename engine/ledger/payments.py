@@ -6,13 +6,13 @@ import sqlalchemy as sa
 
 from engine.db.database import Database
 from engine.db.tables import Decision, table
-from engine.errors import NotFound
 from engine.ledger.payment import (
     Payment,
     of_session,
     parse_payment_id,
     payment_from_row,
     select_payments,
+    stored_payment,
 )
 
 _decisions = table(Decision)
@@ -31,14 +31,8 @@ class Payments:
             NotFound: absent, or of another workspace.
         """
         session_id, number = parse_payment_id(payment)
-        query = select_payments().where(
-            of_session(session_id, number), _decisions.c.workspace_id == workspace_id
-        )
         with self.database.reading() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            raise NotFound("no such payment", code="payment_not_found")
-        return payment_from_row(row)
+            return stored_payment(connection.execute, session_id, number, workspace_id)
 
     def page(
         self, workspace_id: str, *, session_id: str | None, offset: int, limit: int

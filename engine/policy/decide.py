@@ -55,9 +55,7 @@ def decide(
         finding = rule.check(facts)
         if finding is not None:
             reason, evidence = finding
-            left = _remaining(
-                policy.limits, spending, used, now_ms, 0, request.token, request.merchant
-            )
+            left = _remaining(policy.limits, spending, used, now_ms, 0, request)
             return Decision(False, rule.code, rule.name, reason, evidence, left)
     amount = request.amount
     return Decision(
@@ -66,7 +64,7 @@ def decide(
         "all",
         "Every rule allows the payment.",
         {"requested": amount, "used": list(used)},
-        _remaining(policy.limits, spending, used, now_ms, amount, request.token, request.merchant),
+        _remaining(policy.limits, spending, used, now_ms, amount, request),
     )
 
 
@@ -74,9 +72,8 @@ def remaining(
     policy: Policy, spending: Spending, now_ms: int, request: PaymentRequest | None = None
 ) -> Remaining:
     """What the limits of the session leave, to the merchant and with the token of a request."""
-    token, merchant = (None, None) if request is None else (request.token, request.merchant)
     used = spending.windows.used(now_ms)
-    return _remaining(policy.limits, spending, used, now_ms, 0, token, merchant)
+    return _remaining(policy.limits, spending, used, now_ms, 0, request)
 
 
 def left(policy: Policy, spending: Spending, now_ms: int) -> Left:
@@ -91,8 +88,7 @@ def _remaining(
     used: tuple[int, ...],
     now_ms: int,
     amount: int,
-    token: str | None,
-    merchant: str | None,
+    request: PaymentRequest | None,
 ) -> Remaining:
     """What is left when `amount` more than `used` is spent."""
     day, week, month = used
@@ -109,8 +105,13 @@ def _remaining(
     if meters:
         left.lifetime = _left_by(meters.get("sum"), amount, now_ms)
         left.payments = _left_by(meters.get("payments"), amount, now_ms)
-        left.token = _left_by(meters.get("token", token), amount, now_ms)
-        left.merchant = _left_by(meters.get("merchant", merchant), amount, now_ms)
+        if request is not None:
+            left.token = _left_by(meters.get("token", request.token), amount, now_ms)
+            left.merchant = _left_by(meters.get("merchant", request.merchant), amount, now_ms)
+            if request.pay_to is not None:
+                account = _left_by(meters.get("merchant", request.pay_to), amount, now_ms)
+                if left.merchant is None or (account is not None and account < left.merchant):
+                    left.merchant = account
     return left
 
 
@@ -140,6 +141,7 @@ def _that_matter(facts: Facts) -> Sequence[Rule]:
         request.chain,
         request.permission,
         request.token_priced,
+        request.pay_to,
         bool(facts.budgets),
     )
     rules = plans.get(kind)

@@ -107,7 +107,8 @@ class PaymentRequest:
     `amount` is in micro-USD and `token` is the asset that pays; `token_priced` says whether a USD
     price is configured for it, without which the amount cannot be held against a limit in dollars.
     Raises `IdentifierError` if the token lives on another chain than `chain`: the chain that was
-    allowed would not be the chain that pays.
+    allowed would not be the chain that pays. `pay_to` is the account that is paid, in lower case,
+    where it is known beside the merchant: rules on merchants look at both.
     """
 
     amount: int
@@ -116,6 +117,7 @@ class PaymentRequest:
     chain: str
     token_priced: bool
     permission: str = "pay"
+    pay_to: str | None = None
 
     def __post_init__(self) -> None:
         assert type(self.amount) is int

@@ -116,7 +116,7 @@ def _gauges(facts: Facts) -> Iterator[tuple[str, str | None, Gauge]]:
         gauge = session_gauge(facts, window)
         yield gauge.cap.limit_name, None, gauge
     request = facts.request
-    for meter in facts.spending.meters.concerned(request.token, request.merchant):
+    for meter in facts.spending.meters.concerned(request):
         for gauge in meter.gauges(request.amount, facts.now_ms):
             yield str(gauge.cap), None, gauge
     for rule in BUDGET_RULES:

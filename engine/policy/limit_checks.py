@@ -40,7 +40,7 @@ def concerns(cap: Cap, facts: Facts) -> bool:
     """Whether the payment is of the kind that a cap counts."""
     if cap.of == "token":
         return cap.name == facts.request.token
-    return cap.of != "merchant" or cap.name == facts.request.merchant
+    return cap.of != "merchant" or cap.name in (facts.request.merchant, facts.request.pay_to)
 
 
 def per_day(facts: Facts) -> Finding | None:
@@ -92,6 +92,11 @@ def capped(of: str, name: Callable[[Facts], str | None]) -> Callable[[Facts], Fi
     return check
 
 
+def capped_payee(facts: Facts) -> Finding | None:
+    """The conditions that cap what goes to one payee, under either of its names."""
+    return _TO_MERCHANT(facts) or _TO_ACCOUNT(facts)
+
+
 def budget(rule: str) -> Callable[[Facts], Finding | None]:
     """A check of the budgets that a rule enforces, in the order in which they were given."""
 
@@ -111,7 +116,7 @@ def budget_gauges(facts: Facts, rule: str) -> Iterator[tuple[str, Gauge]]:
     request = facts.request
     for each in facts.budgets:
         if each.rule == rule:
-            for meter in each.meters.concerned(request.token, request.merchant):
+            for meter in each.meters.concerned(request):
                 for gauge in meter.gauges(request.amount, facts.now_ms):
                     yield each.id, gauge
 
@@ -159,3 +164,5 @@ def _whose(cap: Cap) -> str:
 
 
 _PERS: tuple[Per, ...] = ("day", "week", "month")
+_TO_MERCHANT = capped("merchant", lambda facts: facts.request.merchant)
+_TO_ACCOUNT = capped("merchant", lambda facts: facts.request.pay_to)

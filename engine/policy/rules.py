@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from engine.policy import limit_checks, session_checks
 from engine.policy.decision import Code, Standing
 from engine.policy.facts import Facts, Finding
-from engine.policy.limit_checks import budget, capped
+from engine.policy.limit_checks import budget, capped, capped_payee
 from engine.policy.session_checks import standing
 
 
@@ -203,7 +203,7 @@ RULES = (
         "merchant_cap",
         "LIMIT_EXCEEDED",
         "Over what a condition allows to the merchant.",
-        capped("merchant", lambda facts: facts.request.merchant),
+        capped_payee,
         bounds=_caps("merchant"),
         waits=True,
     ),

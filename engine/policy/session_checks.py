@@ -87,7 +87,7 @@ def token_price(facts: Facts) -> Finding | None:
 def merchants(facts: Facts) -> Finding | None:
     """Its list of merchants."""
     allowed, merchant = facts.policy.merchants, facts.request.merchant
-    if allowed is None or merchant in allowed:
+    if allowed is None or merchant in allowed or facts.request.pay_to in allowed:
         return None
     if merchant is None:
         reason = "The session may only pay listed merchants and the payment names none."
@@ -107,8 +107,9 @@ def never_token(facts: Facts) -> Finding | None:
 
 
 def never_merchant(facts: Facts) -> Finding | None:
-    """Conditions that rule out a merchant."""
-    return _never(facts, "merchant", facts.request.merchant)
+    """Conditions that rule out a merchant, by its name or by the account that is paid."""
+    request = facts.request
+    return _never(facts, "merchant", request.merchant) or _never(facts, "merchant", request.pay_to)
 
 
 def _never(facts: Facts, what: Thing, name: str | None) -> Finding | None:

@@ -119,15 +119,19 @@ class Meters:
         """The meter of one thing, None if nothing caps it."""
         return self._meters.get((of, name))
 
-    def concerned(self, token: str, merchant: str | None) -> Iterator[Meter]:
-        """Those that count a payment to this merchant with this token, by precedence."""
+    def concerned(self, request: PaymentRequest) -> Iterator[Meter]:
+        """Those that count a payment, by precedence; under either name of who is paid."""
         for thing in (
             ("payments", None),
             ("sum", None),
-            ("token", token),
-            ("merchant", merchant),
+            ("token", request.token),
+            ("merchant", request.merchant),
         ):
             meter = self._meters.get(thing)
+            if meter is not None:
+                yield meter
+        if request.pay_to is not None and request.pay_to != request.merchant:
+            meter = self._meters.get(("merchant", request.pay_to))
             if meter is not None:
                 yield meter
 
@@ -139,8 +143,7 @@ class Meters:
     def add(self, decided_ms: int, request: PaymentRequest) -> tuple[tuple[Counter, Entry], ...]:
         """Count a payment wherever it concerns a meter."""
         return tuple(
-            (meter, meter.add(decided_ms, request.amount))
-            for meter in self.concerned(request.token, request.merchant)
+            (meter, meter.add(decided_ms, request.amount)) for meter in self.concerned(request)
         )
 
 
