@@ -1,12 +1,13 @@
 """The engine: opens everything a data directory needs, in order, and closes it again.
 
-It chooses the database, as `deployment.py` does the chain and `storage/keeper.py` the store.
+Which database is chosen in `db/opening.py`, which chain in `deployment.py`, which store in
+`storage/keeper.py`.
 """
 
 import contextlib
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,8 +21,8 @@ from engine.chain.gateway import ChainError, ChainGateway
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
-from engine.db.postgres import PostgresDatabase
-from engine.db.sqlite import DirectoryLock, SqliteDatabase
+from engine.db.opening import open_database
+from engine.db.sqlite import DirectoryLock
 from engine.deployment import Deployment, establish, open_gateway, open_vault
 from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.evidence.anchorer import AnchorView
@@ -41,6 +42,7 @@ from engine.ledger.settlements import Settlements
 from engine.ledger.writer import Scribe, Writer
 from engine.payments.facilitator import Facilitator
 from engine.payments.gate import Gate
+from engine.payments.networks import Networks, open_networks
 from engine.payments.opening import embedded_facilitator
 from engine.payments.signer import Signer
 from engine.policy.decision import Remaining
@@ -71,6 +73,7 @@ class Engine:
         lock: DirectoryLock | None,
         database: Database,
         gateway: ChainGateway,
+        others: Mapping[str, ChainGateway],
         deployment: Deployment,
         vault: Vault,
         clock: Clock | None,
@@ -103,13 +106,11 @@ class Engine:
         self.payments = Payments(database)
         self.settlements = Settlements(database)
         self.paying = Paying(self.writer, self.ledger)
-        self.gate = Gate(
-            self.paying,
-            self.settlements,
-            Signer(database, vault),
-            deployment.tokens,
-            {deployment.chain: gateway},
+        self.networks = Networks(
+            settings, deployment, gateway, others, database, self.writer, self.paying, self.clock
         )
+        signer, chains = Signer(database, vault), self.networks.gateways
+        self.gate = Gate(self.paying, self.settlements, signer, deployment.tokens, chains)
         self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)
@@ -159,7 +160,7 @@ class Engine:
         # The chain's clock may have been further when a session expired than it is after a restart.
         self.chain_watch.reached(self.sessions.latest_expiry_ms())
         self.writer.start()
-        self.tick()
+        self.lead.tick()
         if contradiction := self.lead.contradiction():
             raise CannotStart(contradiction)
 
@@ -179,6 +180,10 @@ class Engine:
             if interval_s:
                 thread = repeating(name, work, interval_s=interval_s, stopping=self._stopping)
                 self._repeating.append(thread)
+        poll_s = self.settings.poll_interval_ms / 1000
+        self._repeating += self.networks.start(
+            lambda: self.lead.leads, interval_s=poll_s, stopping=self._stopping
+        )
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""
@@ -191,6 +196,7 @@ class Engine:
         self.writer.stop()
         if self._facilitator is not None:
             self._facilitator.close()
+        self.networks.close()
         self.gateway.close()
         self.database.close()
         if self._lock is not None:
@@ -199,6 +205,8 @@ class Engine:
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what the background thread does again and again. A silent chain is noted."""
         self.lead.tick(anchor=anchor)
+        if self.lead.leads and self._background is None:  # else each chain has a thread
+            self.networks.tick()
 
     def create_session(
         self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0
@@ -266,7 +274,7 @@ class Engine:
 
     def ready(self) -> dict[str, Any]:
         """Whether decisions can be made, and what is in doubt if not."""
-        return self.lead.ready()
+        return {**self.lead.ready(), "networks": self.networks.ready() if self.lead.leads else []}
 
     def serve_embedded_chain(self) -> EmbeddedRpc | None:
         """Let other processes read the embedded chain; None if the chain is elsewhere."""
@@ -366,7 +374,7 @@ def open_engine(
             lock = DirectoryLock(settings.data_dir)
             opened.callback(lock.release)
         try:
-            database = _database(settings)
+            database = open_database(settings)
             opened.callback(database.close)
             if clock is None and not database.shared:
                 clock = system_clock
@@ -375,6 +383,9 @@ def open_engine(
                 gateway = open_gateway(settings, database)
                 opened.callback(gateway.close)
                 deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
+            others = open_networks(settings, deployment.chain)
+            for other in others.values():
+                opened.callback(other.close)
             log = Log(deployment.origin)
             with database.reading() as connection:
                 log.load(connection.execute, deployment.log_verifier_key)
@@ -383,6 +394,7 @@ def open_engine(
                 lock=lock,
                 database=database,
                 gateway=gateway,
+                others=others,
                 deployment=deployment,
                 vault=vault,
                 clock=clock,
@@ -396,9 +408,3 @@ def open_engine(
             raise CannotStart(str(error)) from error
         opened.pop_all()
     return engine
-
-
-def _database(settings: Settings) -> Database:
-    if settings.database is not None:
-        return PostgresDatabase(settings.database.get_secret_value())
-    return SqliteDatabase(settings.data_dir / "ledger.sqlite3")

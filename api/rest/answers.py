@@ -117,6 +117,44 @@ class RemainingAnswer(TypedDict):
     to_merchant: Dollars | None
 
 
+class TermsAnswer(TypedDict):
+    """What was agreed to: an offer of a 402 answer, and the request that it pays for.
+
+    `amount` is in the token's smallest unit. A transfer has no `resource`.
+    """
+
+    scheme: Literal["exact"]
+    network: str
+    asset: str
+    amount: str
+    pay_to: str
+    resource: str | None
+    method: str
+    body_sha256: str | None
+    timeout_s: int
+
+
+class SettlementAnswer(TypedDict):
+    """How far the chain is with a signed payment; until it says anything, what was reported."""
+
+    state: Literal[
+        "signed",
+        "submitted",
+        "unknown",
+        "pending",
+        "confirmed",
+        "final",
+        "orphaned",
+        "failed",
+        "expired",
+    ]
+    network: str
+    asset: str
+    valid_before_s: int
+    tx_hash: str | None
+    block_number: int | None
+
+
 class PaymentAnswer(TypedDict):
     """A payment: what was asked, what was decided, and what became of the hold.
 
@@ -151,6 +189,20 @@ class PaymentAnswer(TypedDict):
     remaining_this_week: Dollars | None
     remaining_this_month: Dollars | None
     remaining_now: NotRequired[RemainingAnswer | None]
+    terms: NotRequired[TermsAnswer]
+    settlement: NotRequired[SettlementAnswer]
+
+
+class SignedPayment(PaymentAnswer):
+    """A payment with its signature: `payment` is x402's PaymentPayload, `payment_signature` that in
+    base64, which is the value of the header `PAYMENT-SIGNATURE`."""
+
+    payment: dict[str, Any]
+    payment_signature: str
+    network: str
+    asset: str
+    nonce: str
+    valid_before_s: int
 
 
 class SmartPaymentAnswer(PaymentAnswer):
@@ -326,6 +378,17 @@ class Health(TypedDict):
     status: Literal["ok"]
 
 
+class NetworkAnswer(TypedDict):
+    """A chain that payments are on: its newest block, how many blocks the reading is behind, and
+    how many signed payments wait for it. What is not heard stops only payments there."""
+
+    chain: str
+    heard: bool
+    head_block: int | None
+    lag_blocks: int | None
+    open: int
+
+
 class Readiness(TypedDict):
     """Whether decisions can be made; how many records there are, and how many are anchored.
 
@@ -337,3 +400,4 @@ class Readiness(TypedDict):
     warnings: list[str]
     records: int
     anchored: int
+    networks: list[NetworkAnswer]

@@ -23,6 +23,7 @@ from api.rest.routes import (
     reconciliation,
     sessions,
     workspaces,
+    x402,
 )
 from engine.engine import Engine
 
@@ -55,7 +56,9 @@ def create_app(engine: Engine) -> FastAPI:
     for prefix in ("/api/v1/ai/sessions", "/api/v1/sessions"):
         app.include_router(sessions.router, prefix=prefix)
         app.include_router(explanations.of_sessions, prefix=prefix)
+        app.include_router(x402.of_sessions, prefix=prefix)
     app.include_router(explanations.of_payments)
+    app.include_router(x402.of_payments)
     app.include_router(approvals.router)
     app.include_router(workspaces.router)
     app.include_router(budgets.router)

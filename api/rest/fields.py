@@ -1,5 +1,7 @@
 """What fields of request bodies may hold, and what it becomes. Amounts are read exactly."""
 
+import base64
+import json
 import re
 from decimal import Decimal
 from typing import Annotated, Any
@@ -7,7 +9,8 @@ from typing import Annotated, Any
 from eth_utils.address import is_checksum_address
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from api.rest.exact_json import Number, dumps
+from api.rest.exact_json import Number, dumps, loads
+from engine.errors import InvalidInput
 from engine.policy.conditions import CONDITIONS_MAX, PAYMENTS_MAX
 from engine.policy.identifiers import IDENTIFIER_LENGTH_MAX, normalise_chain, normalise_merchant
 from engine.policy.money import parse_usd, usd_number
@@ -70,6 +73,18 @@ def _object(value: Any) -> str:
     return text
 
 
+def _sent_object(value: Any) -> Any:
+    """An object, or one in the base64 of a header; as a client of JSON would read it."""
+    if isinstance(value, str):
+        try:
+            value = loads(base64.b64decode(value, validate=True))
+        except (InvalidInput, ValueError):
+            raise ValueError("is no object, and no base64 of one") from None
+    if not isinstance(value, dict):
+        raise ValueError("must be an object, or one in base64")  # noqa: TRY004 (pydantic wants it)
+    return json.loads(dumps(value))
+
+
 def printable(length_max: int, *, length_min: int = 1) -> Any:
     """Text without control characters."""
     return Field(min_length=length_min, max_length=length_max, pattern=r"^[^\x00-\x1f\x7f]*$")
@@ -111,6 +126,19 @@ Hours = Annotated[
 """A duration in hours; the value is milliseconds."""
 JsonObject = Annotated[str, BeforeValidator(_object), WithJsonSchema({"type": "object"})]
 """An object that is kept and given back; the value is its text."""
+SentObject = Annotated[
+    dict[str, Any],
+    BeforeValidator(_sent_object),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "object"},
+                {"type": "string", "contentEncoding": "base64"},
+            ]
+        }
+    ),
+]
+"""An object as x402 sends it: as it is, or as the value of a header."""
 Merchant = Annotated[
     str,
     BeforeValidator(lambda v: normalise_merchant(v) if type(v) is str else v),

@@ -1,6 +1,7 @@
 """Request bodies. Unknown fields and wrong types are refused."""
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -19,6 +20,7 @@ from api.rest.fields import (
     PerhapsEmpty,
     Permissions,
     Sentences,
+    SentObject,
     Symbol,
     Tokens,
     Usd,
@@ -30,8 +32,11 @@ from api.rest.fields import (
 from engine.audit.approvals import REQUIRED_MAX
 from engine.audit.consent import SIGNATURE_BYTES_MAX
 from engine.ledger.approval import State
+from engine.payments.terms import RESOURCE_LENGTH_MAX
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import DEFAULT_LIMITS
+
+_TX_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 
 Approvers = Annotated[int, Field(ge=1, le=REQUIRED_MAX)]
 
@@ -177,6 +182,47 @@ class CreatePayment(PaymentBody):
         default=None, description="Kept and shown; nobody is redirected"
     )
     capture_method: Literal["automatic", "manual"] = "manual"
+
+
+class PayForResource(Body):
+    """What a 402 answer asks for, and the request that it answered."""
+
+    payment_required: SentObject = Field(
+        description="x402's PaymentRequired (version 2), or the value of its header"
+    )
+    resource: Annotated[str, printable(RESOURCE_LENGTH_MAX)] = Field(
+        description="The URL as it was asked for"
+    )
+    method: Annotated[str, Field(pattern=r"^[A-Z]{1,16}$")] = "GET"
+    body_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="The hash of that request's body, if it has one"
+    )
+    metadata: JsonObject | None = None
+
+
+class ReportSettlement(Body):
+    """What a resource server answered: x402's SettlementResponse, or that nobody knows."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    payment_response: SentObject | None = Field(
+        default=None, description="x402's SettlementResponse, or the value of its header"
+    )
+    unknown: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.payment_response is None) == (self.unknown is None):
+            raise ValueError("takes payment_response or unknown")
+        return self
+
+    @property
+    def tx_hash(self) -> bytes | None:
+        """The transaction that it names, if it does."""
+        named = (self.payment_response or {}).get("transaction")
+        if not isinstance(named, str) or not _TX_HASH.fullmatch(named):
+            return None
+        return bytes.fromhex(named[2:])
 
 
 class Capture(Body):

@@ -15,6 +15,8 @@ from api.rest.answers import (
     PaymentAnswer,
     RemainingAnswer,
     SessionAnswer,
+    SettlementAnswer,
+    SignedPayment,
     SmartPaymentAnswer,
 )
 from api.rest.errors import error_body
@@ -22,6 +24,8 @@ from engine.audit.approvals import REQUIRED_CODE
 from engine.engine import Engine
 from engine.ledger.approval import WAITING_MAX, Approval
 from engine.ledger.payment import Payment, State
+from engine.ledger.settlements import SettlementView
+from engine.payments.gate import Signed
 from engine.policy.conditions import Cap
 from engine.policy.decide import Left
 from engine.policy.decision import Remaining
@@ -167,7 +171,12 @@ def remaining_json(left: Remaining) -> RemainingAnswer:
     }
 
 
-def payment_json(payment: Payment, left: Remaining | None = None) -> PaymentAnswer:
+def payment_json(
+    payment: Payment,
+    left: Remaining | None = None,
+    *,
+    settlement: SettlementView | None = None,
+) -> PaymentAnswer:
     """A payment: what was asked, what was decided, and what became of the hold.
 
     What remains is as the decision left it, unless `left` says how it is now.
@@ -212,7 +221,38 @@ def payment_json(payment: Payment, left: Remaining | None = None) -> PaymentAnsw
         body["redirect_url"] = request["redirect_url"]
     if "product_details_json" in request:
         body["product_details"] = json.loads(request["product_details_json"])
+    if "terms" in request:
+        body["terms"] = request["terms"]
+    if settlement is not None:
+        body["settlement"] = settlement_json(settlement)
     return body
+
+
+def settlement_json(settlement: SettlementView) -> SettlementAnswer:
+    """How far the chain is with a payment."""
+    tx_hash = settlement.tx_hash
+    return {
+        "state": settlement.state,
+        "network": settlement.network,
+        "asset": settlement.asset,
+        "valid_before_s": settlement.valid_before_s,
+        "tx_hash": None if tx_hash is None else "0x" + tx_hash.hex(),
+        "block_number": settlement.block_number,
+    }
+
+
+def signed_payment_json(signed: Signed) -> SignedPayment:
+    """A payment with its signature."""
+    settlement, authorization = signed.settlement, signed.authorization
+    return {
+        **payment_json(signed.payment, signed.payment.left, settlement=settlement),
+        "payment": dict(signed.payload),
+        "payment_signature": signed.header,
+        "network": settlement.network,
+        "asset": settlement.asset,
+        "nonce": authorization.wire["nonce"],
+        "valid_before_s": authorization.valid_before_s,
+    }
 
 
 def smart_payment_json(payment: Payment) -> SmartPaymentAnswer:

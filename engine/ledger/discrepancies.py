@@ -25,6 +25,8 @@ PARAMETERS_DIFFER = "parameters_differ"
 """The parameters of a session are not the same in its row, its records and the registry."""
 SESSION_DAMAGED = "session_damaged"
 """Rows and records of a session contradict each other, so that nothing is decided for it."""
+SETTLEMENT_CONTRADICTED = "settlement_contradicted"
+"""The chain shows of a signed payment what cannot be, by what was signed."""
 
 _discrepancies = table(DiscrepancyRow)
 

@@ -30,6 +30,8 @@ State = Literal[
 ]
 REPORTABLE: tuple[State, ...] = ("signed", "submitted", "unknown")
 """The states in which nothing is known but what somebody reports."""
+ENDED: tuple[State, ...] = ("final", "expired")
+"""The states in which nothing of the payment's budget is held any more."""
 UNSEEN: tuple[State, ...] = ("signed", "unknown", "orphaned", "failed")
 """The states in which nobody has seen or reported that the payment arrived."""
 
@@ -51,17 +53,6 @@ class SettlementView:
     tx_hash: bytes | None
     block_number: int | None
     updated_ms: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As callers see it."""
-        return {
-            "state": self.state,
-            "network": self.network,
-            "asset": self.asset,
-            "valid_before_s": self.valid_before_s,
-            "tx_hash": None if self.tx_hash is None else "0x" + self.tx_hash.hex(),
-            "block_number": self.block_number,
-        }
 
 
 def stored_settlement(read: Read, session_id: str, number: int) -> SettlementView | None:

@@ -132,7 +132,7 @@ def read_resource(url: str) -> tuple[str, str]:
 def _host(authority: str, host: str) -> str:
     if "@" in authority:
         raise ValueError("it names a user")
-    if ":" in host:
+    if "[" in authority and "%" not in host:  # no zone: it means nothing elsewhere
         return f"[{ipaddress.IPv6Address(host)}]"
     host = host.removesuffix(".")  # the same host, with its root spelt out
     if not _HOST.fullmatch(host):

@@ -101,7 +101,7 @@ def list_payments(
         console.print("no payments yet")
         return
     table(
-        ("STATE", "ID", "AMOUNT", "CAPTURED", "MERCHANT", "DECISION", "MADE"),
+        ("STATE", "ID", "AMOUNT", "CAPTURED", "MERCHANT", "DECISION", "CHAIN", "MADE"),
         [
             (
                 payment["state"].upper(),
@@ -110,6 +110,7 @@ def list_payments(
                 dollars(payment["captured_usd"]),
                 payment["merchant_id"] or "",
                 payment["decision"]["code"],
+                payment.get("settlement", {}).get("state", ""),
                 minute(payment["created_at"]),
             )
             for payment in payments
@@ -144,11 +145,23 @@ def get(
         ("token", found["payment_token"]),
         ("description", found["description"] or ""),
         ("made", found["created_at"]),
-        ("hold ends", found["expires_at"] or "never"),
+        ("hold ends", found["expires_at"] or _ended_by(found)),
         ("closed", found["closed_at"] or "not yet"),
         ("left today", _left_today(found["remaining_now"])),
     ]
+    if "settlement" in found:
+        settlement = found["settlement"]
+        rows += [
+            ("settlement", settlement["state"]),
+            ("transaction", settlement["tx_hash"] or "none known"),
+            ("paid to", found["terms"]["pay_to"]),
+            ("for", found["terms"]["resource"] or "a transfer"),
+        ]
     fields(rows)
+
+
+def _ended_by(payment: dict[str, Any]) -> str:
+    return "when the chain says" if payment["state"] == "held" else "never"
 
 
 def _left_today(now: dict[str, Any] | None) -> str:

@@ -10,12 +10,17 @@ GROUPS = {
     "payment.decided": {
         "merchant": [
             "request.merchant",
+            "request.terms.resource",
+            "request.terms.body_sha256",
             "request_digest",
             "idempotency_key",
             "decision.reason",
             "decision.evidence",
             "decision.remaining.merchant",
         ]
+    },
+    "payment.refused": {
+        "merchant": ["resource", "body_sha256", "reasons", "idempotency_key"],
     },
     "approval.requested": {"merchant": ["digest"]},
     "approval.granted": {"merchant": ["digest"]},
@@ -50,6 +55,8 @@ def committed(raw: bytes) -> bytes:
         group: dict[str, Any] = {}
         for path in paths:
             *within, last = path.split(".")
+            if "terms" in within and "terms" not in record["body"]["request"]:
+                continue
             source, target = record["body"], group
             for step in within:
                 source, target = source[step], target.setdefault(step, {})

@@ -5,6 +5,17 @@ from typing import Any
 from engine.audit.record import Head, encode_record
 
 SALT = bytes(range(16))
+TERMS = {
+    "scheme": "exact",
+    "network": "eip155:1",
+    "asset": "eip155:1/erc20:0x" + "11" * 20,
+    "amount": "5000000",
+    "pay_to": "0x" + "5b" * 20,
+    "resource": "https://xn--bcher-kva.test/7",
+    "method": "POST",
+    "body_sha256": "5a" * 32,
+    "timeout_s": 300,
+}
 DECIDED: dict[str, Any] = {
     "payment": "pay_1_3",
     "request": {
@@ -49,6 +60,14 @@ BODIES: dict[str, dict[str, Any]] = {
         "state": "active",
     },
     "payment.decided": DECIDED,
+    "payment.refused": {
+        "resource": "https://bücher.test/7",
+        "method": "GET",
+        "body_sha256": None,
+        "offers": 1,
+        "reasons": [{"position": 0, "reason": "bücher is not configured"}],
+        "idempotency_key": "order-8-at-bücher",
+    },
     "approval.requested": {**_APPROVAL, "policy_version": 1, "expires_ms": 9},
     "approval.granted": {**_APPROVAL, "key": "key_1"},
     "approval.denied": {**_APPROVAL, "key": "key_1", "reason": "not at bücher"},

@@ -1,6 +1,9 @@
 """A small installation in which every table has rows, and every kind of record its place."""
 
+import contextlib
+
 from engine.clock import ManualClock
+from engine.payments.gate import NoUsableOffer
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
@@ -15,6 +18,7 @@ from tests.fsck.chain_story import (
     rotated,
 )
 from tests.ledger.approving import asked_for, first_key, grant, new_key
+from tests.ledger.paying import ask_gate, offer, settled, signed
 from tests.world import USD, WORKSPACE, World
 
 OTHER = "other"
@@ -46,6 +50,7 @@ def tell(world: World, clock: ManualClock) -> None:
     engine.budgets.clear(WORKSPACE, "bot", by=second)
     main = _main(world, clock)
     _approvals(world, clock, main, first, second)
+    _signed(world)
     child = world.session(
         Limits(80 * USD, 20 * USD, None, None, 15 * USD),
         conditions=RESTRICTED,
@@ -80,6 +85,17 @@ def tell(world: World, clock: ManualClock) -> None:
     pass_time(world, clock, MINUTE_MS)
     engine.anchor()
     pass_time(world, clock, MINUTE_MS)
+
+
+def _signed(world: World) -> None:
+    """Payments that are signed: one that the chain took, one that it did not, one still open."""
+    view = world.session(label="by x402")
+    cheap = offer(world)
+    for state in ("captured", "expired"):
+        settled(world, signed(world, view, cheap, key=state), state)
+    signed(world, view, cheap)
+    with contextlib.suppress(NoUsableOffer):
+        ask_gate(world, view, offer(world, scheme="upto"))
 
 
 def _main(world: World, clock: ManualClock) -> SessionView:

@@ -316,7 +316,7 @@ def test_the_budget_of_a_session_that_delegates_is_all_that_bounds_it_over_time(
     meters = Budget("session:sess_1", bounded).meters
     found = [
         (gauge.cap.limit_name, gauge.cap.name, gauge.cap.at_most)
-        for meter in meters.concerned("token", "books")
+        for meter in meters.concerned(PaymentRequest(1, "books", "eip155:1/a:b", "eip155:1", True))
         for gauge in meter.gauges(1, NOW_MS)
     ]
     assert found == [

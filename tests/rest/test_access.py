@@ -34,6 +34,10 @@ WORKSPACE_BUDGET = "/api/v1/budgets/workspace"
 AGENT_BUDGET = "/api/v1/agents/{agent_id}/budget"
 AGENT = "an-agent-of-acme-and-of-nobody-else"
 SIGNATURE = {"owner_signature": "0x" + "11" * 65}
+NO_OFFER = {
+    "payment_required": {"x402Version": 2, "accepts": []},
+    "resource": "https://shop.test/",
+}
 ROUTES = {
     ("GET", "/healthz"): Route("anybody"),
     ("GET", "/readyz"): Route("anybody"),
@@ -45,6 +49,7 @@ ROUTES = {
     ("GET", PAYMENTS + "/{payment_id}/explanation"): Route("party"),
     ("POST", PAYMENTS + "/{payment_id}/capture"): Route("party"),
     ("POST", PAYMENTS + "/{payment_id}/void"): Route("party"),
+    ("POST", "/api/v1/ai/payments/{payment_id}/settlement"): Route("party", 409, {"unknown": True}),
     ("GET", APPROVALS): Route("operator"),
     ("GET", APPROVALS + "/{approval_id}"): Route("party"),
     ("POST", APPROVALS + "/{approval_id}/grant"): Route("operator"),
@@ -77,6 +82,7 @@ for root in (SESSIONS, "/api/v1/sessions"):
         ("POST", root + "/{session_id}/restrict"): Route("operator", 200, {"restrictions": []}),
         ("POST", root + "/{session_id}/revoke"): Route("operator"),
         ("GET", root + "/{session_id}/evidence"): Route("operator", 409),
+        ("POST", root + "/{session_id}/x402"): Route("party", 422, NO_OFFER),
         ("POST", root + "/{session_id}/simulate"): Route("party", 200, {"amount": 1}),
         ("POST", root + "/{session_id}/backtest"): Route("operator", 200, {}),
     }

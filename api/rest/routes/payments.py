@@ -38,7 +38,7 @@ from engine.ledger.payment import Payment, parse_payment_id
 from engine.policy.decision import Remaining
 from engine.workspaces.access import Operator, SessionHolder
 
-_DENIED: dict[int | str, dict[str, Any]] = {
+DENIED: dict[int | str, dict[str, Any]] = {
     POLICY_DENIAL_STATUS: {
         "model": DeniedPayment,
         "description": "The policy denies the payment",
@@ -56,7 +56,7 @@ router = APIRouter(
     summary="Pay at once, if the policy allows it",
     responses={
         200: {"model": SmartPaymentAnswer, **REMAINING_HEADERS},
-        **_DENIED,
+        **DENIED,
         **documented(409, 415),
     },
     openapi_extra=BY_KEY_OR_TOKEN | WITH_KEY,
@@ -81,7 +81,7 @@ async def smart_payment(
     summary="Hold an amount, to be captured or voided",
     responses={
         201: {"model": PaymentAnswer, **REMAINING_HEADERS},
-        **_DENIED,
+        **DENIED,
         **documented(409, 415),
     },
     openapi_extra=BY_KEY_OR_TOKEN | WITH_KEY,
@@ -118,8 +118,11 @@ def list_payments(
         offset=wanted.offset,
         limit=wanted.limit,
     )
+    settlements = engine.settlements.of(payments)
     return {
-        "data": [payment_json(payment) for payment in payments],
+        "data": [
+            payment_json(payment, settlement=settlements.get(payment.id)) for payment in payments
+        ],
         "pagination": wanted.pagination(total),
     }
 
@@ -146,8 +149,9 @@ async def get_payment(
         response.headers.update(remaining_headers(now.to_json()))
         if payment.state == "held":  # it may have been over, and is expired by now
             payment = engine.payments.get(party.workspace_id, payment_id)
+    settlement = engine.settlements.of([payment]).get(payment.id)
     return {
-        **payment_json(payment),
+        **payment_json(payment, settlement=settlement),
         "remaining_now": None if now is None else remaining_json(now),
     }
 

@@ -8,12 +8,17 @@ const GROUPS = {
   "payment.decided": {
     merchant: [
       ["request", "merchant"],
+      ["request", "terms", "resource"],
+      ["request", "terms", "body_sha256"],
       ["request_digest"],
       ["idempotency_key"],
       ["decision", "reason"],
       ["decision", "evidence"],
       ["decision", "remaining", "merchant"],
     ],
+  },
+  "payment.refused": {
+    merchant: [["resource"], ["body_sha256"], ["reasons"], ["idempotency_key"]],
   },
   "approval.requested": { merchant: [["digest"]] },
   "approval.granted": { merchant: [["digest"]] },
@@ -42,6 +47,7 @@ function commitment(salt, value) {
 function taken(body, paths) {
   const group = {};
   for (const path of paths) {
+    if (path[1] === "terms" && !("terms" in body.request)) continue;
     let [from, to] = [body, group];
     for (const step of path.slice(0, -1)) {
       to[step] ??= {};

@@ -1,0 +1,102 @@
+"""Paying what a 402 answer asks for: decided by the policy, then signed with the session's key."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from api.rest.answers import SettlementAnswer, SignedPayment
+from api.rest.auth import EngineOf, PaymentPartyOf
+from api.rest.errors import documented
+from api.rest.exact_json import ExactJsonRoute, JsonAnswer
+from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey
+from api.rest.routes.payments import DENIED, check_party, payment_answer
+from api.rest.schemas import PayForResource, ReportSettlement
+from api.rest.views import (
+    REMAINING_HEADERS,
+    remaining_headers,
+    settlement_json,
+    signed_payment_json,
+)
+from engine.errors import Conflict, NotFound
+from engine.payments.gate import Signed
+from engine.workspaces.access import SessionHolder
+
+_CALLER_NAMES = {"metadata_json": "metadata", "merchant": "resource"}
+
+of_sessions = APIRouter(
+    route_class=ExactJsonRoute, tags=["payments"], responses=documented(401, 422, 503)
+)
+of_payments = APIRouter(
+    prefix="/api/v1/ai/payments",
+    route_class=ExactJsonRoute,
+    tags=["payments"],
+    responses=documented(401, 422, 503),
+)
+
+
+@of_sessions.post(
+    "/{session_id}/x402",
+    summary="Pay what a 402 answer asks for",
+    responses={
+        200: {"model": SignedPayment, **REMAINING_HEADERS},
+        **DENIED,
+        **documented(404, 409, 415),
+    },
+    openapi_extra=WITH_KEY,
+)
+def pay(
+    session_id: str,
+    body: PayForResource,
+    engine: EngineOf,
+    party: PaymentPartyOf,
+    key: IdempotencyKey,
+) -> Response:
+    """The cheapest offer that the policy allows is held and signed (x402 version 2, scheme `exact`,
+    EIP-3009). The same request has the same answer until it is known what became of the payment;
+    with a key always."""
+    if isinstance(party, SessionHolder):
+        if party.session_id != session_id:
+            raise NotFound("no such session", code="session_not_found")
+    else:
+        engine.sessions.get(party.workspace_id, session_id)
+    try:
+        found = engine.gate.pay(
+            session_id,
+            body.payment_required,
+            body.resource,
+            body.method,
+            body.body_sha256,
+            key=key,
+            metadata_json=body.metadata or "{}",
+        )
+    except Conflict as conflict:
+        raise _in_callers_words(conflict) from conflict
+    if not isinstance(found, Signed):
+        return payment_answer(found)
+    headers = remaining_headers(found.payment.remaining)
+    if found.payment.replayed:
+        headers |= REPLAYED
+    return JsonAnswer(signed_payment_json(found), 200, headers)
+
+
+@of_payments.post(
+    "/{payment_id}/settlement",
+    summary="Report what the resource server answered to a signed payment",
+    responses=documented(404, 409, 415),
+)
+def report(
+    payment_id: str, body: ReportSettlement, engine: EngineOf, party: PaymentPartyOf
+) -> SettlementAnswer:
+    """It is kept as it was reported; what the chain says decides."""
+    check_party(party, payment_id)
+    future = engine.paying.report(party.workspace_id, payment_id, body.tx_hash)
+    return settlement_json(future.result())
+
+
+def _in_callers_words(conflict: Conflict) -> Conflict:
+    details: dict[str, Any] = dict(conflict.details)
+    if (field := details.get("field")) in _CALLER_NAMES:
+        details["field"] = _CALLER_NAMES[field]
+        message = f"{conflict.message.partition(':')[0]}: {details['field']} differs"
+        return Conflict(message, code=conflict.code, **details)
+    return conflict

@@ -1,0 +1,138 @@
+"""Somebody who meets a 402 and asks the gate; and what is checked of every signature."""
+
+import json
+from typing import Any
+
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+from x402.http.utils import decode_payment_signature_header
+from x402.schemas import PaymentPayload
+
+from engine.audit.binding import payment_nonce
+from engine.audit.record import Record, decode_record
+from engine.audit.replay import Replay
+from engine.fsck.check import check as fsck
+from engine.payments.gate import Signed
+from engine.payments.token_domain import read_token_domain
+from engine.sessions.session import SessionView
+from tests.ledger.oracle import query
+from tests.world import WORKSPACE, World
+
+SHOP = "0x" + "5b" * 20
+OTHER_SHOP = "0x" + "0c" * 20
+URL = "https://api.shop.test/report?day=7"
+CENT = 10_000
+"""A cent of test USDC in its smallest unit, which is a micro-USD too."""
+
+
+def offer(world: World, units: int = CENT, **changes: Any) -> dict[str, Any]:
+    """One entry of `accepts`, in the test USDC."""
+    usdc = world.engine.token("USDC", None)
+    assert usdc is not None
+    return {
+        "scheme": "exact",
+        "network": usdc.chain,
+        "asset": usdc.asset.rpartition(":")[2],
+        "amount": str(units),
+        "payTo": SHOP,
+        "maxTimeoutSeconds": 300,
+        "extra": {"name": "not what the contract says", "version": "9"},
+        **changes,
+    }
+
+
+def required(*offers: Any) -> dict[str, Any]:
+    """The body of a 402 answer."""
+    return {"x402Version": 2, "accepts": list(offers), "resource": {"url": URL}}
+
+
+def ask_gate(world: World, view: SessionView, *offers: Any, **how: Any) -> Any:
+    """Ask for a signature: what the gate answers."""
+    return world.engine.gate.pay(view.id, required(*offers), how.pop("resource", URL), **how)
+
+
+def signed(world: World, view: SessionView, *offers: Any, **how: Any) -> Signed:
+    """Ask for one and get it; it is checked as a whole."""
+    found = ask_gate(world, view, *(offers or (offer(world),)), **how)
+    assert isinstance(found, Signed), found.decision
+    check(world, view, found)
+    return found
+
+
+def check(world: World, view: SessionView, found: Signed) -> None:
+    """What is signed is what the log says was allowed, field by field, by the session's key."""
+    records = records_of(world, view)
+    decided = records[found.payment.number]
+    (told,) = [
+        record
+        for record in records
+        if record.kind == "payment.signed" and record.body["payment"] == found.payment.id
+    ]
+    assert decided.body["decision"]["allowed"] is True
+    terms, sent = decided.body["request"]["terms"], found.payload["payload"]["authorization"]
+    assert sent == {
+        "from": view.grant.session_key,
+        "to": terms["pay_to"],
+        "value": terms["amount"],
+        "validAfter": str(told.body["valid_after_s"]),
+        "validBefore": str(told.body["valid_before_s"]),
+        "nonce": "0x" + payment_nonce(decided.hash, bytes.fromhex(told.body["salt"])).hex(),
+    }
+    assert told.body["valid_before_s"] * 1000 - told.time_ms <= terms["timeout_s"] * 1000
+    accepted = found.payload["accepted"]
+    assert (accepted["amount"], accepted["payTo"].lower()) == (terms["amount"], terms["pay_to"])
+    assert signer(world, found) == view.grant.session_key
+    parsed = decode_payment_signature_header(found.header)  # the SDK's own reading
+    assert isinstance(parsed, PaymentPayload)
+    assert parsed.payload == found.payload["payload"]
+    assert json.loads(parsed.model_dump_json(by_alias=True))["accepted"] == accepted
+
+
+def signer(world: World, found: Signed) -> str:
+    """Whose signature it is, in the domain that the token contract tells."""
+    token = found.payload["accepted"]["asset"].lower()
+    data = found.authorization.typed_data(read_token_domain(world.engine.gateway, token))
+    return str(
+        Account.recover_message(
+            encode_typed_data(full_message=data),
+            signature=found.payload["payload"]["signature"],
+        )
+    ).lower()
+
+
+def records_of(world: World, view: SessionView) -> list[Record]:
+    """All records of a session."""
+    rows = query(world.store, "SELECT body FROM records WHERE stream = ? ORDER BY seq", view.id)
+    return [decode_record(bytes(body)) for (body,) in rows]
+
+
+def kinds(world: World, view: SessionView) -> list[str]:
+    """Those about payments and approvals."""
+    return [each.kind for each in records_of(world, view) if "session." not in each.kind]
+
+
+def settled(world: World, found: Signed, state: Any = "captured") -> None:
+    """The chain ended it, as who watches the chain would say."""
+    block = {"network": found.settlement.network, "block_number": 7, "block_hash": "0x" + "b7" * 32}
+    told: dict[str, Any] = {**block, "block_time_s": found.authorization.valid_before_s}
+    if state == "captured":
+        told = {
+            **block,
+            "asset": found.settlement.asset,
+            "tx_hash": "0x" + "7a" * 32,
+            "log_index": 2,
+            "amount": str(found.authorization.amount),
+            "to": found.authorization.pay_to,
+        }
+    engine, session_id = world.engine, found.payment.session_id
+    engine.writer.call(
+        lambda batch: engine.paying.settle(batch, found.payment.id, state, told), session_id
+    )
+
+
+def expect_consistent(world: World) -> None:
+    """The records of every session replay, and fsck finds nothing."""
+    for (session_id,) in query(world.store, "SELECT id FROM sessions"):
+        view = world.engine.sessions.get(WORKSPACE, session_id)
+        Replay(view.grant, view.grant.hash()).feed(records_of(world, view))
+    assert fsck(world.store).findings == ()
