@@ -78,8 +78,8 @@ class Shown:
     """What the chain shows of one payment.
 
     `final_time_s` is the time of the newest block that is final, None if there is none. `told` is
-    what the token says, which is asked only when the time of a signature is over; `reverted` whether
-    the transaction that is known did, which is asked only while no use is seen. None: not asked.
+    what the token says, which is asked only when the time of a signature is over; `reverted` is
+    whether the transaction that is known did, asked only while no use is seen. None: not asked.
     """
 
     uses: Sequence[Use]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.ledger.discrepancies import Severity
+from engine.ledger.discrepancies import SETTLEMENT_CONTRADICTED, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,13 @@ _KINDS = (
         "critical",
         "The session's rows in the database contradict its records.",
     ),
+    Kind(
+        SETTLEMENT_CONTRADICTED,
+        "critical",
+        "The chain shows of a signed payment what was not signed, or contradicts itself about it.",
+    ),
 )
 
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
-"""By name. The last one is found by the ledger when it decides, all others by `compare`."""
+"""By name. The last two are not found by `compare`: one by the ledger when it decides, one by who
+follows what becomes of signed payments."""

@@ -27,6 +27,7 @@ from engine.ledger.accounts import examine
 from engine.ledger.discrepancies import (
     PARAMETERS_DIFFER,
     SESSION_DAMAGED,
+    SETTLEMENT_CONTRADICTED,
     Discrepancy,
     Severity,
     note,
@@ -260,7 +261,7 @@ class Reconciler:
         return [
             known
             for known in open_discrepancies(batch.read)
-            if (known.kind, known.subject) not in found
+            if (known.kind, known.subject) not in found and known.kind != SETTLEMENT_CONTRADICTED
         ]
 
     def _resolve(self, batch: Batch, gone: Sequence[Discrepancy]) -> int:
