@@ -34,13 +34,14 @@ SHOP = "0x" + "5b" * 20
 _chain_ids = itertools.count(7_000_000)
 
 happening = st.sampled_from(["nothing", "paid", "reverted", "paid by another"])
-mined = st.tuples(st.just("mine"), st.lists(happening, min_size=1, max_size=4), st.booleans())
+late = st.sampled_from([False, False, False, True])
+mined = st.tuples(st.just("mine"), st.lists(happening, min_size=1, max_size=3), late)
 replaced = st.tuples(
     st.just("replace"), st.integers(1, FINALITY), st.lists(happening, max_size=2), st.just(False)
 )
-other = st.tuples(
-    st.sampled_from(["read", "kill", "report", "report a lie", "report nothing", "silence"])
-)
+other = st.tuples(st.sampled_from(["kill", "report", "report a lie", "report nothing", "silence"]))
+steps = st.tuples(mined | mined | replaced | other, st.sampled_from([True, True, True, False]))
+"""What happens, and whether it is read before the next."""
 
 
 class Paid:
@@ -154,9 +155,9 @@ class Paid:
                 assert self.state not in ("pending", "confirmed", "final", "expired")
 
 
-def take(paid: Paid, steps: Iterable[tuple[Any, ...]]) -> None:
+def take(paid: Paid, taken: Iterable[tuple[tuple[Any, ...], bool]]) -> None:
     """Take these steps, and look after each reading; at the end it is over."""
-    for step, *how in steps:
+    for (step, *how), read in taken:
         if step == "mine":
             paid.mine(how[0], late=how[1])
         elif step == "replace":
@@ -171,13 +172,13 @@ def take(paid: Paid, steps: Iterable[tuple[Any, ...]]) -> None:
             paid.chain.silent = False
         elif step == "kill":
             paid.kill()
-        elif step == "read":
-            paid.read()
-            paid.check()
         else:
-            lie = b"\x11" * 32
+            lie = b"\x11" * 32  # nothing is known of it
             told = {"report": paying(paid.authorization).hash, "report a lie": lie}
             paid.report(told.get(step))
+        if read:
+            paid.read()
+            paid.check()
     paid.mine(["nothing"] * (FINALITY + 1), late=True)
     paid.read()
     paid.check()
@@ -202,9 +203,9 @@ def check_any_way(world: World, view: SessionView, *, examples: int, drawn_from:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-    @given(st.lists(mined | replaced | other, max_size=16))
-    def drawn(steps: list[tuple[Any, ...]]) -> None:
-        take(Paid(world, view), steps)
+    @given(st.lists(steps, min_size=4, max_size=12))
+    def drawn(taken: list[Any]) -> None:
+        take(Paid(world, view), taken)
 
     drawn()
 
