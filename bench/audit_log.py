@@ -17,7 +17,7 @@ from engine.clock import system_clock
 from engine.db.tables import Record, table
 from engine.evidence.chain_view import GatewayView
 from engine.identifiers import Identifiers
-from engine.ledger.writer import Scribe
+from engine.ledger.scribe import Scribe
 from tests.world import WORKSPACE
 
 LEAVES = 1_000_000
@@ -52,7 +52,7 @@ class LogAppend(Contender):
 
     def run(self, seconds: float) -> Rate:
         self.runs += 1
-        scribe, tree = Scribe(self.sample.log, Identifiers(system_clock)), Tree()
+        scribe, tree = Scribe(self.sample.log, Identifiers(system_clock), bytes(32)), Tree()
         heads = dict.fromkeys(self.streams, Head())
         draw = self.workload.draw(self.runs)
         count = 0

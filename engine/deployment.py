@@ -17,10 +17,10 @@ from engine.audit.checkpoint import verifier_key
 from engine.audit.evidence import log_salt
 from engine.chain import contracts, sender
 from engine.chain.deploy import create, deploy
-from engine.chain.embedded import EmbeddedChain
+from engine.chain.endpoints import open_chain
 from engine.chain.gateway import CallReverted, ChainGateway
-from engine.chain.json_rpc import JsonRpcChain
 from engine.db.database import Database
+from engine.db.sqlite import SqliteDatabase
 from engine.db.tables import Meta, table
 from engine.errors import CannotStart
 from engine.identifiers import RandomBytes
@@ -86,6 +86,16 @@ def stored_deployment(database: Database) -> dict[str, str]:
     return {key: value for key, value in _stored(database).items() if key != _KEK_SALT}
 
 
+def open_database(settings: Settings) -> Database:
+    """The ledger's database; raises `CannotStart`."""
+    if settings.database is not None:
+        # Drivers and chains that were not chosen are not imported: py-evm alone takes a second.
+        from engine.db.postgres import PostgresDatabase
+
+        return PostgresDatabase(settings.database.get_secret_value())
+    return SqliteDatabase(settings.data_dir / "ledger.sqlite3")
+
+
 def open_gateway(settings: Settings, database: Database) -> ChainGateway:
     """The chain of this data directory; a new embedded one only before the first start is done.
 
@@ -94,7 +104,7 @@ def open_gateway(settings: Settings, database: Database) -> ChainGateway:
         ChainError: the chain does not answer.
     """
     if settings.chain != "embedded":
-        return JsonRpcChain(settings.chain)
+        return open_chain(settings.endpoints)
     path = settings.data_dir / "chain.sqlite3"
     stored = stored_deployment(database)
     if stored and not path.exists():
@@ -104,6 +114,8 @@ def open_gateway(settings: Settings, database: Database) -> ChainGateway:
             f"{stored['chain_id']}, which is not embedded here or was removed: "
             "put it back, or choose another TALLYSTICK_DATA_DIR"
         )
+    from engine.chain.embedded import EmbeddedChain
+
     return EmbeddedChain(path)
 
 
@@ -237,12 +249,16 @@ def _first_start(
 ) -> dict[str, str]:
     operator = _operator(settings, random_bytes)
     usdc = None
-    if isinstance(gateway, EmbeddedChain):
+    if settings.chain == "embedded":
+        # Imported here because it takes a second, and only the first start on it asks for it.
+        from engine.chain.embedded import EmbeddedChain
+
+        assert isinstance(gateway, EmbeddedChain)
         _check_unused(gateway)
         gateway.fund(operator.address.lower(), OPERATOR_FUNDS_WEI)
         usdc = create(gateway, operator, contracts.TEST_USDC)
     if settings.registry is None:
-        if not isinstance(gateway, EmbeddedChain):
+        if settings.chain != "embedded":
             raise CannotStart(
                 "TALLYSTICK_REGISTRY is not set: deploy the contracts with `tallystick deploy` "
                 "and set it to the SessionRegistry's address"
@@ -276,7 +292,7 @@ def _first_start(
     return stored | ({"usdc": usdc} if usdc else {})
 
 
-def _check_unused(chain: EmbeddedChain) -> None:
+def _check_unused(chain: ChainGateway) -> None:
     """A ledger that is gone must not come back empty beside the chain that remembers it.
 
     What a first start left behind that did not come to its end is no such memory.

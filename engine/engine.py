@@ -1,29 +1,25 @@
 """The engine: opens everything a data directory needs, in order, and closes it again.
 
-Which database is chosen in `db/opening.py`, which chain in `deployment.py`, which store in
-`storage/keeper.py`.
+It chooses the database, as `deployment.py` does the chain and `storage/keeper.py` the store.
 """
 
 import contextlib
 import threading
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import structlog
 
 from engine.audit.canonical import CanonicalError
 from engine.background import repeating
-from engine.chain.embedded import EmbeddedChain
-from engine.chain.embedded_rpc import EmbeddedRpc
 from engine.chain.gateway import ChainError, ChainGateway
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
-from engine.db.opening import open_database
 from engine.db.sqlite import DirectoryLock
-from engine.deployment import Deployment, establish, open_gateway, open_vault
+from engine.deployment import Deployment, establish, open_database, open_gateway, open_vault
 from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.evidence.anchorer import AnchorView
 from engine.evidence.export import Exporter
@@ -38,12 +34,12 @@ from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log
 from engine.ledger.paying import Paying
 from engine.ledger.payments import Payments
+from engine.ledger.scribe import Scribe
+from engine.ledger.seal import SEAL_KEY
 from engine.ledger.settlements import Settlements
-from engine.ledger.writer import Scribe, Writer
-from engine.payments.facilitator import Facilitator
+from engine.ledger.writer import Writer
 from engine.payments.gate import Gate
 from engine.payments.networks import Networks, open_networks
-from engine.payments.opening import embedded_facilitator
 from engine.payments.signer import Signer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
@@ -56,6 +52,9 @@ from engine.storage.session import Storage
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
 from engine.workspaces.budgets import Budgets
+
+if TYPE_CHECKING:
+    from engine.chain.embedded_rpc import EmbeddedRpc
 
 CHAIN_SILENCE_MAX_MS = 300_000
 """After this long without reading the chain, sessions that live on it are not decided any more."""
@@ -93,8 +92,8 @@ class Engine:
         self._anchored_at = time.monotonic()
         self._background: threading.Thread | None = None
         self._repeating: list[threading.Thread] = []
-        self._facilitator: Facilitator | None = None
-        self.writer = Writer(database, Scribe(deployment.origin, identifiers), clock)
+        scribe = Scribe(deployment.origin, identifiers, vault.derive(SEAL_KEY))
+        self.writer = Writer(database, scribe, clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
         self.ledger = Ledger(
             self.writer,
@@ -106,10 +105,9 @@ class Engine:
         self.payments = Payments(database)
         self.settlements = Settlements(database)
         self.paying = Paying(self.writer, self.ledger)
-        self.networks = Networks(
-            settings, deployment, gateway, others, database, self.writer, self.paying, self.clock
-        )
-        signer, chains = Signer(database, vault), self.networks.gateways
+        signer, book = Signer(database, vault), (database, self.writer, self.paying)
+        self.networks = Networks(settings, deployment, gateway, others, *book, signer, self.clock)
+        chains = self.networks.gateways
         self.gate = Gate(self.paying, self.settlements, signer, deployment.tokens, chains)
         self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
@@ -135,6 +133,7 @@ class Engine:
             log,
             self.chain_watch,
             confirmations=settings.confirmations,
+            transfers=self.networks.transfers,
         )
         self._exporter = Exporter(database, log, deployment)
         self.reconciler = Reconciler(
@@ -194,8 +193,6 @@ class Engine:
                 thread.join()
         self.keeper.close_now()
         self.writer.stop()
-        if self._facilitator is not None:
-            self._facilitator.close()
         self.networks.close()
         self.gateway.close()
         self.database.close()
@@ -241,10 +238,8 @@ class Engine:
     def token(self, symbol: str, chain: str | None) -> Token | None:
         """The configured token that a request means by a symbol, on the main chain by default."""
         wanted = (symbol, chain or self.deployment.chain)
-        for token in self.deployment.tokens:
-            if (token.symbol, token.chain) == wanted:
-                return token
-        return None
+        tokens = self.deployment.tokens
+        return next((each for each in tokens if (each.symbol, each.chain) == wanted), None)
 
     def anchor(self) -> AnchorView | None:
         """Sign a checkpoint of everything committed and anchor it now.
@@ -276,25 +271,15 @@ class Engine:
         """Whether decisions can be made, and what is in doubt if not."""
         return {**self.lead.ready(), "networks": self.networks.ready() if self.lead.leads else []}
 
-    def serve_embedded_chain(self) -> EmbeddedRpc | None:
+    def serve_embedded_chain(self) -> "EmbeddedRpc | None":
         """Let other processes read the embedded chain; None if the chain is elsewhere."""
-        if not isinstance(self.gateway, EmbeddedChain):
+        if self.settings.chain != "embedded":
             return None
-        rpc = EmbeddedRpc(self.gateway, port=self.settings.rpc_port)
-        rpc.start()
-        return rpc
+        from engine.chain.embedded import EmbeddedChain
+        from engine.chain.embedded_rpc import EmbeddedRpc
 
-    def facilitator(self) -> Facilitator | None:
-        """The x402 facilitator of the embedded chain, opened when first asked for; else None.
-
-        Raises:
-            CannotStart: its file of claims cannot be used.
-        """
-        if self._facilitator is None and isinstance(self.gateway, EmbeddedChain):
-            self._facilitator = embedded_facilitator(
-                self.gateway, self.deployment.operator, self.settings.data_dir
-            )
-        return self._facilitator
+        assert isinstance(self.gateway, EmbeddedChain)
+        return EmbeddedRpc(self.gateway, port=self.settings.rpc_port).start()
 
     @property
     def store(self) -> Storage:
@@ -386,7 +371,7 @@ def open_engine(
             others = open_networks(settings, deployment.chain)
             for other in others.values():
                 opened.callback(other.close)
-            log = Log(deployment.origin)
+            log = Log(deployment.origin, vault.derive(SEAL_KEY))
             with database.reading() as connection:
                 log.load(connection.execute, deployment.log_verifier_key)
             engine = Engine(

@@ -4,7 +4,6 @@ records their place in the log, anchors, and expires what is over.
 The others learn from a row of the database what it read and whether that is in doubt.
 """
 
-import contextlib
 import threading
 import time
 from dataclasses import dataclass
@@ -14,8 +13,11 @@ import sqlalchemy as sa
 import structlog
 
 from engine.chain import contracts
+from engine.chain.endpoints import Endpoint, Endpoints, EndpointsDisagree
+from engine.chain.events import Source
 from engine.chain.gateway import BlockHeader, ChainChanged, ChainError, ChainGateway
-from engine.chain.indexer import DeepReorg, Indexer, Source
+from engine.chain.indexer import DeepReorg, Indexer
+from engine.chain.witnesses import Witnesses
 from engine.db.database import Database, Turn
 from engine.db.tables import ChainBlock, Shared, table
 from engine.deployment import Deployment
@@ -23,10 +25,12 @@ from engine.errors import Conflict, Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
 from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
+from engine.ledger.discrepancies import ENDPOINTS_DISAGREE, note, resolve
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, committed, sequence
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
+from engine.payments.transfers import Transfers
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.on_chain import Listener, Registrar
 from engine.workspaces.access import DEFAULT_WORKSPACE
@@ -70,6 +74,7 @@ class Lead:
         chain_watch: ChainWatch,
         *,
         confirmations: int,
+        transfers: Transfers,
     ) -> None:
         self._gateway = gateway
         self._database = database
@@ -80,26 +85,40 @@ class Lead:
         self._approvals = approvals
         self._log = log
         self._chain_watch = chain_watch
+        self._transfers = transfers
         self._leads = False
         self._ticking = threading.Lock()
         self.ticked = threading.Condition()
         """Notified after every tick."""
         self.chain_fault: str | None = None
         """What is wrong with the chain, if anything is."""
+        self._disagreed = True
+        """Whether a disagreement of endpoints may be open; one of before the start may be."""
         self.head_number: int | None = None
         """The chain's newest block when this process last asked."""
         self._listener = Listener(sessions, confirmations=confirmations)
+        sources = {
+            deployment.registry: Source(contracts.SESSION_REGISTRY, deployment.registry_code),
+            deployment.anchors: Source(contracts.ANCHOR_REGISTRY, deployment.anchors_code),
+        }
+        witnesses = None
+        if isinstance(gateway, Endpoints):
+            witnesses = Witnesses(
+                gateway,
+                database,
+                sources,
+                start_block=deployment.start_block,
+                confirmations=confirmations,
+            )
         self.indexer = Indexer(
             gateway,
             database,
             writer,
-            {
-                deployment.registry: Source(contracts.SESSION_REGISTRY, deployment.registry_code),
-                deployment.anchors: Source(contracts.ANCHOR_REGISTRY, deployment.anchors_code),
-            },
+            sources,
             genesis_hash=deployment.genesis_hash,
             start_block=deployment.start_block,
             on_change=self._chain_changed,
+            witnesses=witnesses,
         )
         self.registrar = Registrar(
             gateway,
@@ -172,14 +191,17 @@ class Lead:
         """Whether decisions can be made, and what is in doubt if not."""
         faults = [fault for fault in (self._writer.fault, self.chain_fault) if fault]
         if not faults and self._chain_watch.silent:
-            faults.append("the chain has not been read lately")
+            doubt = self._chain_watch.doubt
+            faults.append("the chain has not been read lately" if doubt is None else doubt.message)
         latest, refused = self.anchorer.latest(), self.anchorer.refused
+        warnings = [] if refused is None else [f"the chain refused the anchor: {refused}"]
+        warnings += [each.trouble for each in self.endpoints() if each.trouble is not None]
         with self._database.reading() as connection:
             records = committed(connection.execute)
         return {
             "ready": not faults,
             "faults": faults,
-            "warnings": [] if refused is None else [f"the chain refused the anchor: {refused}"],
+            "warnings": warnings,
             "records": records,
             "anchored": latest.size if latest and latest.state != "sent" else 0,
         }
@@ -195,6 +217,12 @@ class Lead:
         with self._database.reading() as connection:
             self._log.follow(connection.execute)
         return self._log.size
+
+    def endpoints(self) -> list[Endpoint]:
+        """The endpoints of the chain, if there are several and this process asks them."""
+        if not self._leads or not isinstance(self._gateway, Endpoints):
+            return []
+        return self._gateway.all
 
     def contradiction(self) -> str | None:
         """What the chain holds that the log here did not lead to, if anything."""
@@ -253,10 +281,12 @@ class Lead:
 
     def _take_over(self) -> None:
         """Whoever led before may have anchored what an older database knows nothing of."""
-        # Only who leads can resume a chain that was reorganised too deep. What is read then is
-        # looked at then.
-        with contextlib.suppress(DeepReorg):
+        # Only who leads can say to all what is in doubt, and resume a chain that was reorganised
+        # too deep. What is read once it is not is looked at then.
+        try:
             self._read_chain()
+        except ChainChanged as doubt:
+            self._chain_watch.lost(doubt)
         if fault := self.contradiction():
             self._writer.call(lambda batch: self._stop_all(batch, fault))
 
@@ -267,8 +297,15 @@ class Lead:
             if self.registrar.tick():
                 self._read_chain()
             self.anchorer.tick(new=anchor)
+            self._transfers.tick()  # here, since all of it is sent from the operator's account
         except ChainChanged as error:
             self._chain_watch.lost(error)
+            if isinstance(error, EndpointsDisagree):
+                evidence = error.evidence
+                self._writer.call(
+                    lambda batch: note(batch, ENDPOINTS_DISAGREE, "chain", "critical", evidence)
+                )
+                self._disagreed = True
             return error.message
         except ChainError as error:
             return error.message
@@ -302,16 +339,21 @@ class Lead:
             self._chain_watch.reached(tip.timestamp_s * 1000)
             if tip.number >= head.number:
                 self._chain_watch.seen(tip.timestamp_s * 1000)
+                if self._disagreed:
+                    self._writer.call(lambda batch: resolve(batch, ENDPOINTS_DISAGREE, "chain"))
+                    self._disagreed = False
                 return
 
     # What follows is between processes.
 
     def _tell(self, batch: Batch) -> None:
-        ago_ms = self._chain_watch.read_ago_ms
+        ago_ms, doubt = self._chain_watch.read_ago_ms, self._chain_watch.doubt
         batch.update(
             sa.update(_shared).values(
                 time_ms=self._chain_watch.time_ms,
                 read_ms=None if ago_ms is None else batch.now_ms - ago_ms,
+                doubt=None if doubt is None else doubt.message,
+                doubt_code=None if doubt is None else doubt.code,
             )
         )
 
@@ -324,7 +366,7 @@ class Lead:
             self._chain_watch.reached(told.time_ms)
         else:
             ago_ms = None if told.read_ms is None else max(0, now_ms - told.read_ms)
-            self._chain_watch.told(told.time_ms, ago_ms)
+            self._chain_watch.told(told.time_ms, ago_ms, told.doubt)
 
     def _anchor_wanted(self) -> bool:
         if not self._database.shared:

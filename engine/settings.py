@@ -21,6 +21,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from engine.errors import CannotStart
 from engine.policy.identifiers import IdentifierError, normalise_asset
 
+ENDPOINTS_MAX = 8
+"""So many endpoints of one chain are asked."""
+
 
 def _address(text: str) -> str:
     try:
@@ -38,9 +41,19 @@ def _asset(text: str) -> str:
 
 
 def _chain(text: str) -> str:
-    if not re.fullmatch(r"embedded|https?://.+", text):
-        raise ValueError("takes `embedded` or a URL that begins with http:// or https://")
-    return text
+    if text == "embedded":
+        return text
+    urls = text.split()
+    if not urls or not all(re.fullmatch(r"https?://.+", url) for url in urls):
+        raise ValueError(
+            "takes `embedded` or a URL that begins with http:// or https://, or several with "
+            "spaces between"
+        )
+    if len(set(urls)) < len(urls):
+        raise ValueError("takes endpoints that differ: the same URL is there twice")
+    if len(urls) > ENDPOINTS_MAX:
+        raise ValueError(f"takes at most {ENDPOINTS_MAX} endpoints")
+    return " ".join(urls)
 
 
 def _database(url: SecretStr) -> SecretStr:
@@ -137,7 +150,10 @@ class Network(BaseModel):
 
     chain: Annotated[str, AfterValidator(_network)] = Field(description="CAIP-2 id")
     rpc: tuple[Annotated[SecretStr, AfterValidator(_endpoint)], ...] = Field(
-        default=(), max_length=1, description="Its JSON-RPC endpoint; of the home chain none"
+        default=(),
+        max_length=ENDPOINTS_MAX,
+        description="Its JSON-RPC endpoints, of which the next is asked if one fails; of the home "
+        "chain none",
     )
     confirmations: int = Field(default=2, ge=0, le=1024)
     finality: int = Field(default=FINALITY_BLOCKS, ge=0, le=1024)
@@ -189,7 +205,8 @@ class Settings(BaseSettings):
     )
     chain: Annotated[str, AfterValidator(_chain)] = Field(
         default="embedded",
-        description="`embedded` (eth-tester in process) or the URL of a JSON-RPC endpoint",
+        description="`embedded` (eth-tester in process) or the URL of a JSON-RPC endpoint; "
+        "several with spaces between must say the same",
     )
     rpc_port: int = Field(
         default=8545, ge=0, le=65535, description="Loopback port that serves the embedded chain"
@@ -230,6 +247,13 @@ class Settings(BaseSettings):
     networks: Annotated[tuple[Network, ...], AfterValidator(_networks)] = Field(
         default=(), description="Chains of payments beside the home chain, as JSON"
     )
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The URLs of the chain's endpoints, in the order in which they are asked; none of the
+        embedded one.
+        """
+        return () if self.chain == "embedded" else tuple(self.chain.split())
 
 
 CLIENT_VARIABLES = frozenset(

@@ -59,6 +59,27 @@ class _Installation(Collector):
         ):
             if value is not None:
                 yield GaugeMetricFamily(f"tallystick_chain_{name}", meaning, value)
+        yield from self._endpoints()
+
+    def _endpoints(self) -> Iterator[Metric]:
+        """Of several endpoints: by number in the setting, and host, since two may have the same."""
+        answers = GaugeMetricFamily(
+            "tallystick_chain_endpoint_answers",
+            "1 if the endpoint answers and keeps up, else 0",
+            labels=("number", "endpoint"),
+        )
+        compared = GaugeMetricFamily(
+            "tallystick_chain_endpoint_compared_block",
+            "Newest block in which the endpoint says the same as the index",
+            labels=("number", "endpoint"),
+        )
+        for each in self._engine.lead.endpoints():
+            labels = (str(each.number), each.chain.name)
+            answers.add_metric(labels, int(each.trouble is None))
+            if each.compared_number is not None:
+                compared.add_metric(labels, each.compared_number)
+        if answers.samples:
+            yield from (answers, compared)
 
     def _networks(self) -> Iterator[Metric]:
         states = self._engine.ready()["networks"]

@@ -11,8 +11,8 @@ as they are: no Unicode normalisation, so the NFC and NFD forms of a word are di
 """
 
 import json
-from collections.abc import Iterable
-from typing import Annotated, Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -20,18 +20,25 @@ __all__ = [
     "DEPTH_MAX",
     "INTEGER_MAX",
     "CanonicalError",
+    "Integer",
     "Json",
+    "Natural",
+    "Plain",
     "decode",
     "decode_apart",
     "decode_object",
     "encode",
     "encode_own",
     "encode_own_behind",
+    "reader",
 ]
 
+Form = TypeVar("Form")
 Json = dict[str, "Json"] | list["Json"] | str | int | bool | None
 
 INTEGER_MAX = 2**53 - 1
+Integer = Annotated[int, msgspec.Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
 DEPTH_MAX = 32
 """Containers inside one another: a scalar has depth 0, `[]` has depth 1."""
 
@@ -68,6 +75,25 @@ def encode_own(value: object) -> bytes:
     Nothing is looked at, which is the whole cost of `encode`: a float would be written as one.
     """
     return _SORTING.encode(value)
+
+
+def reader(form: type[Form]) -> Callable[[bytes], Form | None]:
+    """A quick `decode` of the canonical bytes of objects that are all of one form.
+
+    `form` is a `msgspec.Struct` with the types of plain data (`Integer`, `Plain` …). Where the
+    reader answers None the bytes may be canonical or not, of that form or not: ask `decode`.
+    """
+    decoder = msgspec.json.Decoder(form)
+
+    def read(data: bytes) -> Form | None:
+        # See `_decode_plain`. Keys are ASCII if everything is.
+        try:
+            value = decoder.decode(data)
+            return value if data.isascii() and _SORTING.encode(value) == data else None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    return read
 
 
 def encode_own_behind(prefix: bytes, value: object) -> bytearray:
@@ -271,7 +297,12 @@ def _plain(levels: int) -> Any:
     return _SCALAR | dict[str, inner] | list[inner]
 
 
-_SCALAR = str | Annotated[int, msgspec.Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)] | bool | None
+_SCALAR = str | Integer | bool | None
+if TYPE_CHECKING:
+    Plain = dict[str, Any]
+else:
+    Plain = dict[str, _plain(6)]
+"""An object of plain data, for `reader`."""
 _C_DECODER: msgspec.json.Decoder[Json] = msgspec.json.Decoder(_plain(7))
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from engine.grant import Grant
 from engine.policy.limits import Limits
@@ -57,15 +57,25 @@ class Anchoring:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """Something that left the session key's address.
+    """Something that left the session key's address: one event, or what the account itself tells.
 
-    `contract` is the token that says so, in lower case. It and `tx_hash` are None where the chain
-    itself only tells a count.
+    A `transfer` (ERC-20) has a payee and an amount in the token's smallest unit, an `authorization`
+    (`AuthorizationUsed`, EIP-3009) a nonce of 32 bytes, as far as the contract tells them; the
+    `transactions` that the account sent have only their `count`. Addresses are in lower case.
     """
 
-    what: str
-    tx_hash: bytes | None
+    kind: Literal["transfer", "authorization", "transactions"]
     contract: str | None = None
+    """The token that says so."""
+    tx_hash: bytes | None = None
+    block_number: int | None = None
+    log_index: int | None = None
+    to: str | None = None
+    amount: int | None = None
+    nonce: bytes | None = None
+    sent_by_key: bool = False
+    """Whether the key's own account is known to have sent the transaction."""
+    count: int = 1
 
 
 class ChainView(Protocol):

@@ -8,15 +8,16 @@ byte by byte, `docs/evidence.schema.json` as a JSON Schema.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from engine.audit import canonical
 from engine.audit.chain import Anchoring
 from engine.audit.consent import SIGNATURE_BYTES_MAX
 from engine.audit.delegation import Ancestor
-from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
+from engine.audit.disclosure import WITHHOLDABLE
+from engine.audit.entries import Entries, Entry, Nodes, fields
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 from engine.grant import Grant
@@ -55,19 +56,6 @@ class EvidenceError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A record in the file: its index in the log, its bytes, its inclusion proof.
-
-    With `openings` the bytes are the record's committed form, of which these groups are shown.
-    """
-
-    index: int
-    raw: bytes
-    proof: tuple[bytes, ...]
-    openings: Mapping[str, Opening] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Coordinates:
     """Where the registration's event was on the chain when the file was made."""
 
@@ -78,10 +66,11 @@ class Coordinates:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The parsed file. `content` is the document without its signature."""
+    """The parsed file, of which the records stay as they are until they are asked for."""
 
-    content: Mapping[str, Any]
+    file: bytes = field(repr=False)
     signature: bytes
+    made_ms: int
     chain_id: int
     registry: str
     anchors: str
@@ -107,11 +96,30 @@ class Evidence:
     checkpoint's."""
     consistency: Sequence[tuple[bytes, ...]]
     """Proofs between consecutive anchors."""
-    records: Sequence[Entry]
-    tail: Sequence[Entry]
+    records: Entries
+    tail: Entries
     withheld: frozenset[str]
     """The groups that no record of the file shows."""
     discrepancies: Sequence[Mapping[str, Any]]
+
+    def entries(self) -> Iterator[Entry]:
+        """The records and those of the tail, read one by one.
+
+        Raises:
+            EvidenceError: the next is not one that a file can have.
+        """
+        try:
+            yield from self.records
+            yield from self.tail
+        except (KeyError, TypeError, ValueError) as error:
+            raise _malformed(error) from error
+
+    def sealed(self) -> bytes:
+        """What the log's key signed, by the bytes of the file: all but the signature."""
+        member = b'"signature":"%b",' % self.signature.hex().encode()
+        begin = self.file.index(member)
+        end, whole = begin + len(member), memoryview(self.file)
+        return b"".join((_SEAL_DOMAIN, whole[:begin], whole[end:-1]))
 
 
 def log_salt(verifier_key: str) -> bytes:
@@ -130,7 +138,19 @@ def render_evidence(content: Mapping[str, Any], signature: bytes) -> bytes:
 
 
 def parse_evidence(file: bytes) -> Evidence:
-    """Read a file; only its form is checked.
+    """Read a file; only its form is checked, that of every record included.
+
+    Raises:
+        EvidenceError: saying what is wrong.
+    """
+    evidence = open_evidence(file)
+    for _ in evidence.entries():
+        pass
+    return evidence
+
+
+def open_evidence(file: bytes) -> Evidence:
+    """Read a file but for its records, which `Evidence.entries` reads and may refuse.
 
     Raises:
         EvidenceError: saying what is wrong.
@@ -148,13 +168,16 @@ def parse_evidence(file: bytes) -> Evidence:
     if document.get("format") != FORMAT:
         raise EvidenceError(f"not of format {FORMAT}")
     try:
-        evidence = _read(document)
+        return _read(file, document)
     except (KeyError, TypeError, ValueError) as error:
-        raise EvidenceError(f"a field is missing or malformed: {error!r}") from error
-    return evidence
+        raise _malformed(error) from error
 
 
-def _read(document: dict[str, Any]) -> Evidence:
+def _malformed(error: Exception) -> EvidenceError:
+    return EvidenceError(f"a field is missing or malformed: {error!r}")
+
+
+def _read(file: bytes, document: dict[str, Any]) -> Evidence:
     _fields(
         document,
         "format made_ms chain log session registration checkpoint anchors consistency records tail "
@@ -167,7 +190,6 @@ def _read(document: dict[str, Any]) -> Evidence:
         "id workspace type label grant grant_hash consent ancestors owner_signature public_key "
         "token_id",
     )
-    _count(document["made_ms"])
     withheld = _list(document["withheld"])
     if withheld != [name for name in WITHHOLDABLE if name in withheld]:
         raise ValueError("what is withheld is not a sorted list of what can be")
@@ -175,10 +197,11 @@ def _read(document: dict[str, Any]) -> Evidence:
         raise ValueError("the file does not say what it does not prove")
     if not _DECIMAL.fullmatch(chain["chain_id"]):
         raise ValueError("the chain id is not a decimal number")
-    nodes = _Nodes()
+    nodes = Nodes()
     return Evidence(
-        content={name: value for name, value in document.items() if name != "signature"},
+        file=file,
         signature=read_hex(document["signature"], 64),
+        made_ms=_count(document["made_ms"]),
         chain_id=int(chain["chain_id"]),
         registry=_text(chain["registry"]),
         anchors=_text(chain["anchors"]),
@@ -199,9 +222,9 @@ def _read(document: dict[str, Any]) -> Evidence:
         registration=_coordinates(document["registration"]),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
         anchored=tuple(_anchoring(item) for item in _list(document["anchors"])),
-        consistency=tuple(_proof(item, nodes) for item in _list(document["consistency"])),
-        records=tuple(_entry(item, nodes, proven=True) for item in _list(document["records"])),
-        tail=tuple(_entry(item, nodes, proven=False) for item in _list(document["tail"])),
+        consistency=tuple(map(nodes.proof, _list(document["consistency"]))),
+        records=Entries(_list(document["records"]), proven=True),
+        tail=Entries(_list(document["tail"]), proven=False),
         withheld=frozenset(withheld),
         discrepancies=tuple(
             _discrepancy(item, told=not withheld) for item in _list(document["discrepancies"])
@@ -258,43 +281,6 @@ def _signature(value: Any, consent: Any) -> bytes | None:
     return read_hex(value, length)
 
 
-class _Nodes(dict[Any, bytes]):
-    """Hashes by their hexadecimal form: proofs share most of theirs, so each is kept once."""
-
-    def __missing__(self, text: Any) -> bytes:
-        node = self[text] = read_hex(text, HASH_BYTES)
-        return node
-
-
-def _entry(data: Any, nodes: _Nodes, *, proven: bool) -> Entry:
-    item = canonical.decode_object(bytes(data))
-    whole = "openings" not in item
-    names = ("index", "record", "" if whole else "openings", "proof" if proven else "")
-    _fields(item, " ".join(names))
-    if type(item["index"]) is not int:
-        raise ValueError("an index is not an integer")
-    proof = _proof(item["proof"], nodes) if proven else ()
-    openings = None if whole else _openings(item["openings"])
-    return Entry(item["index"], _text(item["record"]).encode(), proof, openings)
-
-
-def _openings(item: Any) -> dict[str, Opening]:
-    if not isinstance(item, dict) or not item.keys() <= set(WITHHOLDABLE):
-        raise ValueError("what is opened is not what can be withheld")
-    for opening in item.values():
-        _fields(opening, "salt value")
-        if not isinstance(opening["value"], dict):
-            raise TypeError("an opening has no value")
-    return {
-        name: Opening(read_hex(opening["salt"], FIELD_SALT_BYTES), opening["value"])
-        for name, opening in item.items()
-    }
-
-
-def _proof(items: Any, nodes: _Nodes) -> tuple[bytes, ...]:
-    return tuple([nodes[item] for item in _list(items)])
-
-
 def _grant(data: Any) -> Grant:
     """Read a grant, without a check that rests on an `assert`: Python's `-O` takes those away."""
     grant = Grant.from_json(data)
@@ -314,10 +300,7 @@ def _grant(data: Any) -> Grant:
 
 
 def _fields(value: Any, names: str) -> dict[str, Any]:
-    """An object of exactly these fields: one that nobody reads would be one that nobody checks."""
-    if not isinstance(value, dict) or value.keys() != set(names.split()):
-        raise ValueError(f"expected an object of: {names}")
-    return value
+    return fields(value, names.split())
 
 
 def _list(value: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from engine.audit.chain import Anchoring, ChainView, Lowering, Registration, Rev
 from engine.audit.evidence import Evidence
 from engine.audit.record import Record, decode_record
 from engine.audit.report import Finding, Report, Verdict
+from engine.audit.spends import Spends
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Found:
     lowerings: Sequence[Lowering] = ()
     anchorings: Sequence[Anchoring] = ()
     """The anchors of the log up to the file's own, by size."""
+    spends: Spends = field(default_factory=Spends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,5 @@ def records_of(evidence: Evidence) -> Iterator[Record]:
     Raises:
         CanonicalError: one is none, as the `sequence` check says.
     """
-    for entries in (evidence.records, evidence.tail):
-        for entry in entries:
-            yield decode_record(entry.raw, entry.openings)
+    for entry in evidence.entries():
+        yield decode_record(entry.raw, entry.openings)

@@ -76,7 +76,8 @@ class Life:
                     raise tampered(f"record {seq} is dated after the anchor that holds it")
 
     def check_ends(self, evidence: Evidence, found: Found, anchored_in: int | None) -> str:
-        """No payment was allowed long after the chain ended the session or lowered its limits.
+        """No payment was allowed long after the chain ended the session or lowered its limits, or
+        those of a session above it.
 
         Notes what the chain says in `found`, and returns how it stands. `anchored_in` is the block
         of the anchor over the records, if there is one.
@@ -93,10 +94,11 @@ class Life:
             self.check_over(chain.revocation(registry, above), "the session was revoked")
             closing = chain.workspace_closing(registry, above, evidence.workspace)
             self.check_over(closing, "its workspace was closed")
-        if found.lowerings:
-            self.check_lowered(evidence.grant, records_of(evidence), found.lowerings)
-            blocks = ", ".join(str(lowering.block_number) for lowering in found.lowerings)
-            said += f"; limits lowered on the chain in block {blocks}"
+        said += self._lowered(evidence, found.lowerings, "limits")
+        for ancestor in evidence.ancestors:  # nor does it spend more than they may
+            if chain.registration(registry, ancestor.token_id) is not None:
+                above_it = chain.lowerings(registry, ancestor.token_id, ancestor.grant)
+                said += self._lowered(evidence, above_it, "limits of a session above")
         if anchored_in is not None:
             ends = [end.block_time_s for end in (found.revocation, found.closing) if end]
             self.check_end(min([evidence.grant.valid_until_s, *ends]) * 1000, anchored_in)
@@ -118,13 +120,22 @@ class Life:
             said += f"; {late} payments were allowed before the server had seen it"
         return said
 
+    def _lowered(self, evidence: Evidence, lowerings: Sequence[Lowering], what: str) -> str:
+        """Hold what was lowered against the records; returns what is said of it, if it was."""
+        if not lowerings:
+            return ""
+        self.check_lowered(evidence.grant, records_of(evidence), lowerings)
+        blocks = ", ".join(str(lowering.block_number) for lowering in lowerings)
+        return f"; {what} lowered on the chain in block {blocks}"
+
     def check_lowered(
         self, grant: Grant, records: Iterable[Record], lowerings: Sequence[Lowering]
     ) -> None:
         """No payment was allowed that the limits in force on the chain did not, long after it.
 
         Only the limits are counted again, from the payments alone: what else the policy asks for
-        was replayed. It does not matter whether the records tell of the lowering.
+        was replayed. It does not matter whether the records tell of the lowering, nor whether the
+        limits are this session's or those of one above: what it paid is part of what that one may.
         """
         whole = grant.policy()
         policy = Policy(

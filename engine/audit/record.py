@@ -12,7 +12,7 @@ keeps the neighbouring hashes in a proof from being guessed.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -53,8 +53,25 @@ _KIND = msgspec.json.Decoder(_Kind)
 _decode = msgspec.json.decode
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class _WholeRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """What nearly all records are that are read: shown whole."""
+
+    body: canonical.Plain
+    kind: str
+    log: str
+    prev: str | None
+    salt: str
+    seq: canonical.Natural
+    stream: str
+    time_ms: canonical.Natural
+    v: Literal["tallystick.record/2"]
+    workspace: str
+
+
+_read_whole = canonical.reader(_WholeRecord)
+
+
+class Record(msgspec.Struct, frozen=True):
     """A record read back from its bytes.
 
     `raw` is what was read, whole or in committed form, and `hash` its leaf hash either way. The
@@ -158,6 +175,38 @@ def decode_record(raw: bytes, openings: Mapping[str, Opening] | None = None) -> 
         canonical.CanonicalError: the bytes are not a canonical record of this format, or an opening
             is not what the record commits to.
     """
+    read = _read_whole(raw) if openings is None else None
+    if read is None:
+        return _decode_by_field(raw, openings)
+    try:
+        prev = None if read.prev is None else read_hex(read.prev, HASH_BYTES)
+        salt = read_hex(read.salt, SALT_BYTES)
+    except ValueError as error:
+        raise canonical.CanonicalError(f"prev or salt: {error}") from error
+    hashed = raw
+    if read.kind in GROUPS:
+        try:
+            hashed = canonical.encode_own(
+                _committed(msgspec.structs.asdict(read), read.kind, salt)[0]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise canonical.CanonicalError(f"a group that can be withheld: {error}") from error
+    return Record(
+        raw,
+        leaf_hash(hashed),
+        read.log,
+        read.workspace,
+        read.stream,
+        read.seq,
+        prev,
+        read.time_ms,
+        read.kind,
+        read.body,
+    )
+
+
+def _decode_by_field(raw: bytes, openings: Mapping[str, Opening] | None) -> Record:
+    """`decode_record` of whatever it may be; says what is wrong."""
     data = canonical.decode_object(raw)
     if data.keys() != (_WHOLE if openings is None else _COMMITTED) or data["v"] != FORMAT:
         raise canonical.CanonicalError(f"not a record of format {FORMAT}")

@@ -11,8 +11,7 @@ operator's word.
 Where the merchants of payments are withheld, `engine.audit.blind` says what is still decided again.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -109,8 +108,10 @@ class Replay:
             ReplayError: naming the first record that does not follow from those before it.
         """
         for record in records:
-            with _naming(record):
+            try:
                 self._apply(record)
+            except _WRONG as error:
+                raise _named(record, error) from error
 
     def explain(self, record: Record) -> Explanation:
         """What every rule says to the payment of the next record, a decision; it is not applied.
@@ -121,7 +122,7 @@ class Replay:
         Raises:
             ReplayError: the record is none that could follow.
         """
-        with _naming(record):
+        try:
             asked = read_asked(record)
             found = explain(
                 self.usage.policy,
@@ -133,6 +134,8 @@ class Replay:
                 approved=asked.approved,
             )
             decision = decide_again(self.usage, asked)
+        except _WRONG as error:
+            raise _named(record, error) from error
         if decision.rule not in BUDGET_RULES:
             return replace(found, decision=decision)
         told = Finding(decision.reason, decision.evidence)
@@ -144,16 +147,16 @@ class Replay:
 
     def _apply(self, record: Record) -> None:
         self._approvals.check_follows(record)
-        if record.kind in _STATES_AFTER:
+        if record.kind == "payment.decided":
+            self._decided(record, record.body)
+        elif record.kind in ENDS:
+            self._ended(record, record.body)
+        elif record.kind in _STATES_AFTER:
             self._lived(record, record.body)
         elif record.kind == "session.restricted":
             self._restricted(record.body)
         elif record.kind in (LOWERED, UNLOWERED):
             self._lowered(record.kind, record.body)
-        elif record.kind == "payment.decided":
-            self._decided(record, record.body)
-        elif record.kind in ENDS:
-            self._ended(record, record.body)
         elif record.kind == "payment.signed":
             self._signed(record, record.body)
         elif record.kind == "payment.refused":
@@ -235,7 +238,7 @@ class Replay:
     def _check_decision(self, asked: Asked) -> None:
         recorded, decision = asked.recorded, decide_again(self.usage, asked)
         # As bytes, because to Python 1 equals True.
-        if canonical.encode_own(decision.to_json()) != canonical.encode_own(recorded):
+        if canonical.encode_own(decision) != canonical.encode_own(recorded):
             raise ValueError(
                 f"the policy decides {decision.code} ({decision.rule}), "
                 f"the record says {recorded.get('code')}, or differs in its facts"
@@ -269,10 +272,9 @@ class Replay:
         self.captured_micro_usd += captured
 
 
-@contextmanager
-def _naming(record: Record) -> Iterator[None]:
+_WRONG = (KeyError, TypeError, ValueError, AssertionError, AttributeError)
+
+
+def _named(record: Record, error: Exception) -> ReplayError:
     """Whatever is wrong is wrong with this record."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
-        raise ReplayError(f"record {record.seq} ({record.kind}): {error}") from error
+    return ReplayError(f"record {record.seq} ({record.kind}): {error}")

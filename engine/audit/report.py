@@ -17,13 +17,14 @@ class Verdict(Enum):
     UNBINDABLE = 5
 
 
-_BY_SEVERITY = (
+BY_SEVERITY = (
     Verdict.TAMPERED,
     Verdict.UNAVAILABLE,
     Verdict.UNBINDABLE,
     Verdict.PENDING,
     Verdict.VERIFIED,
 )
+"""The verdicts, the worst first."""
 
 
 class Finding(Exception):
@@ -74,7 +75,7 @@ class Report:
     def verdict(self) -> Verdict:
         """The worst verdict of all checks."""
         found = {check.verdict for check in self.checks}
-        return next(verdict for verdict in _BY_SEVERITY if verdict in found)
+        return next(verdict for verdict in BY_SEVERITY if verdict in found)
 
     @property
     def reason(self) -> str:

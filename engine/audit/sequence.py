@@ -1,51 +1,75 @@
 """Whether the records of a file are one session's, complete, chained, in order and openly shown."""
 
 from array import array
-from itertools import chain
 
 from engine.audit import canonical
 from engine.audit.disclosure import GROUPS
-from engine.audit.evidence import Entry, Evidence
+from engine.audit.entries import Entry
+from engine.audit.evidence import Evidence
+from engine.audit.proofs import Inclusions, ProofError
 from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay, ReplayError
 from engine.audit.report import Finding, tampered
+from engine.audit.signed import PAYMENT_KINDS, SignedReader
+
+_NOTHING = frozenset[str]()
 
 
 class Walk:
-    """One pass over the records of a file: each is read, held against the one before, and replayed.
+    """One pass over the records of a file: each is read, held against the one before, looked for in
+    the log, and replayed. Then it is let go, so a file takes little more memory than its bytes.
 
-    Then it is let go: all of them decoded would be most of the memory. `hashes` has the leaf hash
-    of each record, or why it is none; `broken` is the first that does not follow, and up to it
-    `not_replayed` the first that cannot have been decided so.
+    `broken` is the first that does not follow, and up to it `not_replayed` the first that cannot
+    have been decided so; `not_included` is the first that the log with this `tree` does not hold.
+    `indexes` are those of all records in the log, `times_ms` the times up to the first broken one;
+    `signed` has what all that can be read tell of signed payments, since each may explain one on
+    the chain.
     """
 
-    def __init__(self, evidence: Evidence, replay: Replay) -> None:
-        self.hashes: list[bytes | canonical.CanonicalError] = []
+    def __init__(self, evidence: Evidence, replay: Replay, tree: Inclusions | None) -> None:
+        """Walk. `tree` is None where nobody knows the log's.
+
+        Raises:
+            EvidenceError: an entry is not one that a file can have.
+        """
+        self.indexes = array("q")
         self.times_ms = array("q")
+        self.signed = SignedReader()
         self.broken: Finding | None = None
         self.not_replayed: ReplayError | None = None
+        self.not_included: Finding | None = None
         self._evidence = evidence
         self._replay = replay
+        self._tree = tree
         self._last: Record | None = None
         self._last_index = -1
-        for entry in chain(evidence.records, evidence.tail):
-            try:
-                record = decode_record(entry.raw, entry.openings)
-            except canonical.CanonicalError as error:
-                self._break(tampered(f"record {len(self.hashes)}: {error}"))
-                self.hashes.append(error)
-            else:
-                if self.broken is None:
-                    self._follow(entry, record)
-                self.hashes.append(record.hash)
+        proven = len(evidence.records)
+        for place, entry in enumerate(evidence.entries()):
+            self._pass(entry, place, proven=place < proven)
         if self._last is None:
             self._break(tampered("there is no record of the session's creation"))
+
+    def _pass(self, entry: Entry, place: int, *, proven: bool) -> None:
+        self.indexes.append(entry.index)
+        try:
+            record = decode_record(entry.raw, entry.openings)
+            if record.kind in PAYMENT_KINDS:
+                self.signed.feed(record)
+            if self.broken is None:
+                self._follow(entry, record, place)
+            if proven and self._tree is not None and self.not_included is None:
+                self._tree.verify(record.hash, entry.index, entry.proof)
+        except (canonical.CanonicalError, ProofError) as error:
+            if isinstance(error, canonical.CanonicalError):
+                self._break(tampered(f"record {place}: {error}"))
+            if proven and self.not_included is None:
+                self.not_included = tampered(f"record at log index {entry.index}: {error}")
 
     def _break(self, finding: Finding) -> None:
         self.broken = self.broken or finding
 
-    def _follow(self, entry: Entry, record: Record) -> None:
-        reason = self._misfit(entry, record)
+    def _follow(self, entry: Entry, record: Record, place: int) -> None:
+        reason = self._misfit(entry, record, place)
         if reason is not None:
             self._break(tampered(reason))
             return
@@ -57,8 +81,8 @@ class Walk:
             except ReplayError as error:
                 self.not_replayed = error
 
-    def _misfit(self, entry: Entry, record: Record) -> str | None:
-        evidence, last, seq = self._evidence, self._last, len(self.hashes)
+    def _misfit(self, entry: Entry, record: Record, seq: int) -> str | None:
+        evidence, last = self._evidence, self._last
         prev, time_ms = (None, 0) if last is None else (last.hash, last.time_ms)
         of_session = (evidence.log_origin, evidence.workspace, evidence.session_id)
         if (record.log, record.workspace, record.stream) != of_session:
@@ -67,7 +91,8 @@ class Walk:
             return f"record {seq} does not follow the record before it"
         if record.time_ms < time_ms:
             return f"record {seq} is earlier than the record before it"
-        withheld = evidence.withheld & GROUPS.get(record.kind, {}).keys()
+        groups = GROUPS.get(record.kind)
+        withheld = evidence.withheld & groups.keys() if groups else _NOTHING
         if record.withheld != withheld or (entry.openings is None) == bool(withheld):
             return f"record {seq} does not withhold what the file says is withheld"
         return None if last is not None else _misfit_of_creation(evidence, record)

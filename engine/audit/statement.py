@@ -13,6 +13,7 @@ from engine.audit.evidence import NOT_PROVEN, Evidence
 from engine.audit.examination import Examination, Found, records_of
 from engine.audit.replay import ENDS
 from engine.audit.report import Verdict, summary
+from engine.audit.spends import Spends
 from engine.policy.limits import Limits
 from engine.policy.windows import Entry, RollingWindows
 
@@ -31,12 +32,18 @@ def statement(found: Examination) -> dict[str, Any]:
         **summary(found.report),
         "session": None,
         "chain": None,
+        "networks": None,
+        "incidents": None,
+        "settlements": None,
         "history": None,
         "not_proven": list(NOT_PROVEN),
     }
     if evidence is not None and good.issuperset(_GRANTED):
         said["session"] = _session(evidence, found.found)
         said["chain"] = _chain(evidence, found.found)
+    looked = any(check.name == "spends" and check.made for check in found.report.checks)
+    if evidence is not None and looked and good.issuperset(_GRANTED):
+        said |= _spends(found.found.spends, retold=good.issuperset(_RECORDED))
     if evidence is not None and good.issuperset(_RECORDED):
         said["history"] = _history(evidence)
     return said
@@ -104,6 +111,52 @@ def _chain(evidence: Evidence, found: Found) -> dict[str, Any]:
     }
 
 
+def _spends(spends: Spends, *, retold: bool) -> dict[str, Any]:
+    """What the key moved: of each network that was asked, what no record allows, and what is paid.
+
+    Incidents are the chain's word and told though the records do not hold; settlements are null
+    then. Amounts are decimal text in the token's smallest unit.
+    """
+    return {
+        "networks": [
+            {"network": network, "as_of_block": block} for network, block in spends.asked.items()
+        ],
+        "incidents": [
+            {
+                "kind": each.kind,
+                "verdict": each.verdict.name.lower(),
+                "network": each.network,
+                "tx_hash": _hex_or_none(each.spend.tx_hash),
+                "block_number": each.spend.block_number,
+                "contract": each.spend.contract,
+                "nonce": _hex_or_none(each.spend.nonce),
+                "amount": None if each.spend.amount is None else str(each.spend.amount),
+                "to": each.spend.to,
+                "count": each.spend.count,
+                "payment": each.payment,
+            }
+            for each in spends.incidents
+        ],
+        "settlements": [
+            {
+                "payment": each.payment.payment,
+                "state": each.state,
+                "network": each.payment.network,
+                "contract": each.payment.contract,
+                "amount": str(each.payment.amount),
+                "to": each.payment.to,
+                "nonce": _hex(each.payment.nonce),
+                "tx_hash": _hex_or_none(each.tx_hash),
+                "block_number": each.block_number,
+                "log_index": each.log_index,
+            }
+            for each in spends.settlements
+        ]
+        if retold
+        else None,
+    }
+
+
 def _end(end: Revocation | None) -> dict[str, Any] | None:
     if end is None:
         return None
@@ -122,8 +175,8 @@ def _history(evidence: Evidence) -> dict[str, Any]:
     peaks = dict.fromkeys(WINDOWS, 0)
     windows, holds = RollingWindows(), dict[str, Entry]()
     anchored = len(evidence.records)
-    entries = (*evidence.records, *evidence.tail)
-    for place, (record, entry) in enumerate(zip(records_of(evidence), entries, strict=True)):
+    read = zip(records_of(evidence), evidence.entries(), strict=True)
+    for place, (record, entry) in enumerate(read):
         body = record.body
         told = {
             "record": record.seq,
@@ -140,7 +193,10 @@ def _history(evidence: Evidence) -> dict[str, Any]:
                 for window, used in zip(WINDOWS, windows.used(record.time_ms), strict=True):
                     peaks[window] = max(peaks[window], used)
         elif record.kind == "payment.signed":
-            payments[body["payment"]]["signed_by_record"] = record.seq
+            payments[body["payment"]] |= {
+                "signed_ms": record.time_ms,
+                "signed_by_record": record.seq,
+            }
         elif record.kind in ENDS:
             windows.advance(record.time_ms)
             windows.reduce(holds.pop(body["payment"]), body["captured_micro_usd"])
@@ -198,6 +254,7 @@ def _decided(body: Mapping[str, Any]) -> dict[str, Any]:
         "reason": decision.get("reason"),
         "approval": body["approval"],
         "state": "held" if allowed else "denied",
+        "signed_ms": None,
         "captured_micro_usd": 0,
         "signed_by_record": None,
         "ended_ms": None,
@@ -208,6 +265,10 @@ def _decided(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _limits(limits: Limits) -> dict[str, int | None]:
     return {name: getattr(limits, name) for name in _LIMITS}
+
+
+def _hex_or_none(value: bytes | None) -> str | None:
+    return None if value is None else _hex(value)
 
 
 def _hex(value: bytes) -> str:

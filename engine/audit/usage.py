@@ -67,7 +67,10 @@ class Usage:
             del self._counted[payment]
 
 
-@dataclass(frozen=True, slots=True)
+_STANDINGS = {standing.value: standing for standing in Standing}
+
+
+@dataclass(slots=True)  # not frozen: it would double what making one costs
 class Asked:
     """What was asked and known when a decision was recorded; `recorded` is the decision.
 
@@ -91,7 +94,7 @@ def read_asked(record: Record) -> Asked:
     """
     body = record.body
     return Asked(
-        Standing(body["standing"]),
+        _STANDINGS[body["standing"]],
         _request(body["request"]),
         record.time_ms,
         integer(body["chain_time_ms"]),

@@ -16,37 +16,38 @@
                   not withheld
 11  life          registration, revocation, lowered limits, times and end in the records fit what
                   the chain says
-12  spends        everything the session's key moved on the chain is bound to an allowed record
+12  spends        everything the session's key moved on any chain is the settlement of one payment
+                  that an allowed record bears out, and what was captured did settle
 13  tail          nothing is left that no anchor covers yet
 
 A check that rests on one that failed is not made; its row says so, with the verdict of the other.
 
 Pure: the chain comes in through `ChainView`. What the caller must still do: get the registry's
 address and an RPC URL from somewhere other than the file, and better two of them: an RPC that
-leaves out events hides them (`engine.evidence.agreeing`).
+leaves out events hides them (`engine.evidence.agreeing`). On other chains than those that are given
+the key can have moved anything.
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
 from cryptography.exceptions import InvalidSignature
 
 from engine.audit.anchored import check_anchors, check_places, moved
-from engine.audit.canonical import CanonicalError
 from engine.audit.chain import Anchoring, ChainSilent, ChainView, Registration
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note, public_key_of
 from engine.audit.consent import check_consent
 from engine.audit.delegation import check_line, unsigned
-from engine.audit.evidence import Evidence, EvidenceError, log_salt, parse_evidence, seal_message
+from engine.audit.evidence import Evidence, EvidenceError, log_salt, open_evidence
 from engine.audit.examination import Auditor, Examination, Found
-from engine.audit.life import Life
-from engine.audit.proofs import Inclusions, ProofError
+from engine.audit.life import CLOCKS_DIFFER_MS, Life
+from engine.audit.proofs import Inclusions
 from engine.audit.replay import Replay
 from engine.audit.report import Check, Finding, Report, Verdict, make_check, summary, tampered
 from engine.audit.sequence import Walk
-from engine.audit.spends import check_spends
+from engine.audit.spends import Horizon
 from engine.grant import Domain
 from engine.policy.money import format_usd
 
@@ -85,14 +86,18 @@ def verify(
     registry: str,
     anchors: str | None = None,
     chain_id: int | None = None,
+    networks: Mapping[str, ChainView] | None = None,
 ) -> Report:
     """Verify evidence against the chain.
 
     `registry` is the auditor's, never the file's; so are `anchors` and `chain_id`, where they are
-    given: the registry names the one, the endpoint the other. Never raises for anything the file
-    holds or the chain answers.
+    given: the registry names the one, the endpoint the other. `networks` are further chains on
+    which the session may have paid, by CAIP-2 id. Never raises for anything the file holds or a
+    chain answers.
     """
-    return examine(file, chain, registry=registry, anchors=anchors, chain_id=chain_id).report
+    return examine(
+        file, chain, registry=registry, anchors=anchors, chain_id=chain_id, networks=networks
+    ).report
 
 
 @_nothing_collected()
@@ -103,13 +108,15 @@ def examine(
     registry: str,
     anchors: str | None = None,
     chain_id: int | None = None,
+    networks: Mapping[str, ChainView] | None = None,
 ) -> Examination:
     """As `verify`; answers what was found on the way, too."""
     try:
-        evidence = parse_evidence(file)
+        evidence = open_evidence(file)
+        auditor = Auditor(registry.lower(), anchors and anchors.lower(), chain_id)
+        run = _Run(evidence, chain, auditor, networks or {})
     except EvidenceError as error:
         return Examination(Report((make_check(1, "format", Verdict.TAMPERED, str(error)),)))
-    run = _Run(evidence, chain, Auditor(registry.lower(), anchors and anchors.lower(), chain_id))
     read = f"{len(file)} bytes of canonical evidence"
     if evidence.withheld:
         read += f"; withheld: {', '.join(sorted(evidence.withheld))}"
@@ -136,14 +143,22 @@ def _made(number: int, name: str, step: Callable[[], str], failed: Check | None)
 
 
 class _Run:
-    def __init__(self, evidence: Evidence, chain: ChainView, auditor: Auditor) -> None:
+    def __init__(
+        self,
+        evidence: Evidence,
+        chain: ChainView,
+        auditor: Auditor,
+        networks: Mapping[str, ChainView],
+    ) -> None:
         self.evidence = evidence
         self.chain = chain
+        self.networks = networks
         self.auditor = auditor
         self.registry = auditor.registry
         self.found = Found()
         self.grant_hash = evidence.grant.hash()
         self.replay = Replay(evidence.grant, self.grant_hash, withheld=evidence.withheld)
+        self._walk = Walk(evidence, self.replay, self._tree())
 
     def steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "seal", self.seal
@@ -163,7 +178,7 @@ class _Run:
     def seal(self) -> str:
         try:
             key = public_key_of(self.evidence.log_verifier_key)
-            key.verify(self.evidence.signature, seal_message(self.evidence.content))
+            key.verify(self.evidence.signature, self.evidence.sealed())
         except (NoteError, InvalidSignature):
             raise tampered("the log's key did not sign this file as it is") from None
         noted = len(self.evidence.discrepancies)
@@ -259,18 +274,11 @@ class _Run:
 
     # 8
     def inclusion(self) -> str:
-        evidence = self.evidence
-        if not evidence.records:
+        if not self.evidence.records:
             return "no record claims to be anchored"
-        tree = Inclusions(self._checkpoint.size, self._checkpoint.root)
-        for entry, leaf in zip(evidence.records, self._walk.hashes, strict=False):
-            try:
-                if isinstance(leaf, CanonicalError):
-                    raise leaf
-                tree.verify(leaf, entry.index, entry.proof)
-            except (CanonicalError, ProofError) as error:
-                raise tampered(f"record at log index {entry.index}: {error}") from error
-        return f"{len(evidence.records)} records"
+        if self._walk.not_included is not None:
+            raise self._walk.not_included
+        return f"{len(self.evidence.records)} records"
 
     # 9
     def sequence(self) -> str:
@@ -299,30 +307,45 @@ class _Run:
         evidence = self.evidence
         life = Life(self.replay, self.chain, self._registration)
         life.check_registered()
-        indexes = (entry.index for entry in evidence.records)
-        life.check_dates(zip(self._walk.times_ms, indexes, strict=False), self._anchorings)
+        dated = zip(self._walk.times_ms, self._walk.indexes[: len(evidence.records)], strict=False)
+        life.check_dates(dated, self._anchorings)
         anchored_in = None if evidence.checkpoint is None else self._anchoring.block_number
         return life.check_ends(evidence, self.found, anchored_in)
 
     # 12
     def spends(self) -> str:
-        spends = self.chain.spends(self.evidence.grant.session_key)
-        named = {*self.evidence.grant.tokens, *self.replay.allowed_tokens}
-        return check_spends(spends, self.evidence.chain_id, named)
+        evidence, anchorings = self.evidence, self.found.anchorings
+        horizon = Horizon(
+            network=f"eip155:{evidence.chain_id}",
+            registered_block=self._registration.block_number,
+            anchored_block=anchorings[-1].block_number if anchorings else None,
+            known_s=(evidence.made_ms - CLOCKS_DIFFER_MS) // 1000,
+        )
+        return self.found.spends.check(
+            evidence.grant.session_key,
+            self._walk.signed.payments(evidence.grant.session_key),
+            self.chain,
+            self.networks,
+            horizon,
+            {*evidence.grant.tokens, *self.replay.allowed_tokens},
+        )
 
     # 13
     def tail(self) -> str:
-        tail = self.evidence.tail
+        tail = self._walk.indexes[len(self.evidence.records) :]
         size = 0 if self.evidence.checkpoint is None else self._checkpoint.size
-        if any(entry.index < size for entry in tail):
+        if any(index < size for index in tail):
             raise tampered("a record under the anchor has no proof")
         if tail:
             raise Finding(Verdict.PENDING, f"the last {len(tail)} records are not anchored yet")
         return "every record is anchored"
 
-    @cached_property
-    def _walk(self) -> Walk:
-        return Walk(self.evidence, self.replay)
+    def _tree(self) -> Inclusions | None:
+        """The log as the file's checkpoint has it; whether the chain has it so is another check."""
+        try:
+            return Inclusions(self._checkpoint.size, self._checkpoint.root)
+        except Finding:
+            return None
 
     @cached_property
     def _anchors(self) -> str:

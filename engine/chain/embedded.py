@@ -5,8 +5,7 @@ web3 sees and sends on the very chain that the engine does. Every transaction se
 once, in a block of its own (a tester told to mine by hand may gather several), under the rules of
 the Prague fork. With a path it survives restarts and kill -9 at any moment with the same hashes,
 logs and balances: once `send_raw` has returned, its block is durable. The funded keys are the
-public ones of eth-tester: this chain is for development and for an audit trail on one machine,
-never for value.
+public ones of eth-tester: it is for development and an audit trail on one machine, not for value.
 
     chain = EmbeddedChain(data_dir / "chain.sqlite3")
     chain.fund(address, 10**18)
@@ -217,6 +216,7 @@ class EmbeddedChain:
                 gas_used=receipt.gas_used - (before.gas_used if before else 0),
                 contract_address=contract_address(transaction),
                 logs=tuple(log for log in logs if log.tx_hash == tx_hash),
+                sender=f"0x{transaction.sender.hex()}",
             )
 
     # Executing without a transaction

@@ -55,7 +55,10 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a mined transaction. `succeeded` is false when it reverted."""
+    """What became of a mined transaction. `succeeded` is false when it reverted.
+
+    `sender` is None where the endpoint does not tell it.
+    """
 
     tx_hash: bytes
     block_number: int
@@ -64,6 +67,7 @@ class Receipt:
     gas_used: int
     contract_address: str | None
     logs: tuple[Log, ...]
+    sender: str | None = None
 
 
 class ChainError(TallystickError):

@@ -8,15 +8,16 @@ An endpoint may leave events out. So every block's bloom is looked at, and a blo
 logged an event of ours is read whole: all its events together must make up its bloom.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from engine.chain import contracts
 from engine.chain.bloom import admits, mask_of
+from engine.chain.endpoints import EndpointsDisagree
+from engine.chain.events import SUBJECTS, Source, event_row
 from engine.chain.gateway import (
     BlockHeader,
     ChainChanged,
@@ -24,6 +25,7 @@ from engine.chain.gateway import (
     ChainUnavailable,
     Log,
 )
+from engine.chain.witnesses import Told, Witnesses
 from engine.db.database import Database
 from engine.db.tables import ChainBlock, ChainEvent, table
 from engine.ledger.writer import Batch, Writer
@@ -31,21 +33,10 @@ from engine.ledger.writer import Batch, Writer
 REORG_DEPTH_MAX = 64
 BLOCKS_PER_READ_MAX = 2_000
 
-_SUBJECTS = {
-    "SessionRegistered": "tokenId",
-    "SessionRevoked": "tokenId",
-    "SessionRotated": "fromTokenId",
-    "LimitsLowered": "tokenId",
-    "WorkspaceOpened": "workspace",
-    "WorkspaceClosed": "workspace",
-    "LogOpened": "logId",
-    "Anchored": "logId",
-}
-"""The events that are kept, and the argument that says whom each is about."""
-
 _blocks = table(ChainBlock)
 _events = table(ChainEvent)
 
+Answer = TypeVar("Answer")
 OnChange = Callable[[Batch, BlockHeader, set[bytes]], None]
 
 
@@ -53,14 +44,6 @@ class DeepReorg(ChainChanged):
     """The chain left everything behind that is remembered of it; an operator must look."""
 
     code = "chain_reorganised"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A contract that is listened to: its name, and the hash of the code that it must have."""
-
-    name: str
-    code_hash: bytes
 
 
 @dataclass(slots=True)
@@ -87,8 +70,11 @@ class Indexer:
         genesis_hash: bytes,
         start_block: int,
         on_change: OnChange,
+        witnesses: Witnesses | None = None,
     ) -> None:
+        """`witnesses` are asked about everything before it is stored."""
         self._gateway = gateway
+        self._witnesses = witnesses
         self._database = database
         self._writer = writer
         self._sources = sources
@@ -98,7 +84,7 @@ class Indexer:
         self._masks = [
             mask_of(bytes.fromhex(address[2:]), contracts.event_topic(source.name, event))
             for address, source in sources.items()
-            for event in _SUBJECTS
+            for event in SUBJECTS
             if contracts.has_event(source.name, event)
         ]
         self._checked: bytes | None = None
@@ -114,29 +100,59 @@ class Indexer:
                 was read; ask again.
             DeepReorg: more than `REORG_DEPTH_MAX` blocks were replaced.
             ChainChanged: it is another chain, or has other contracts.
+            EndpointsDisagree: there are several endpoints, and they do not say the same.
         """
+        if self._witnesses is None:
+            return self._tick()
+        endpoints = self._witnesses.endpoints
+        for _ in endpoints.all[1:]:
+            endpoints.look()
+            try:
+                return self._unless_doubted(self._tick)
+            except ChainUnavailable as error:
+                # What it told does not fit together, though each answer was one.
+                endpoints.failed(endpoints.asked, error)
+        endpoints.look()
+        return self._unless_doubted(self._tick)
+
+    def _tick(self) -> BlockHeader:
         head = self._gateway.head()
         self._check_contracts(head)
-        ancestor = self.common_ancestor()
+        ancestor = self._ancestor()
         if ancestor is None:
             return self._read_from_the_start(head)
         last = min(head.number, ancestor.number + BLOCKS_PER_READ_MAX)
         headers, events = self._read(ancestor, ancestor.number + 1, last)
         tip = headers[-1] if headers else ancestor
-        below = self._below(tip)
-        self._writer.call(lambda batch: self._store(batch, ancestor, below + headers, events, tip))
+        headers = self._below(tip) + headers
+        self._compare(Told(ancestor.number, headers, events, tip.number))
+        self._writer.call(lambda batch: self._store(batch, ancestor, headers, events, tip))
         return tip
 
     def common_ancestor(self) -> BlockHeader | None:
         """The newest block that is stored and still on the chain; None where all are to be read.
 
         Raises:
-            DeepReorg, ChainChanged: as `tick`.
+            DeepReorg, ChainChanged, EndpointsDisagree: as `tick`.
         """
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                sa.select(_blocks).order_by(_blocks.c.number.desc()).limit(REORG_DEPTH_MAX + 1)
-            ).all()
+        if self._witnesses is not None:
+            self._witnesses.endpoints.look()
+        return self._unless_doubted(self._ancestor)
+
+    def _unless_doubted(self, question: Callable[[], Answer]) -> Answer:
+        """What only one endpoint says of a change is a disagreement."""
+        try:
+            return question()
+        except EndpointsDisagree:
+            raise
+        except ChainChanged as change:
+            if self._witnesses is not None:
+                newest = next(iter(self._remembered(1)), None)
+                self._witnesses.doubt(change, newest and (newest.number, newest.hash))
+            raise
+
+    def _ancestor(self) -> BlockHeader | None:
+        rows = self._remembered(REORG_DEPTH_MAX + 1)
         if not rows:
             return None
         header = None
@@ -162,6 +178,21 @@ class Indexer:
             f"the chain {what}: look what happened, then `tallystick resume-chain` reads all of it "
             "again"
         )
+
+    def _remembered(self, count: int) -> Sequence[sa.Row[Any]]:
+        """The newest blocks that are stored, the newest first."""
+        query = sa.select(_blocks).order_by(_blocks.c.number.desc()).limit(count)
+        with self._database.reading() as connection:
+            return connection.execute(query).all()
+
+    def _compare(self, told: Told) -> None:
+        if self._witnesses is None:
+            return
+        try:
+            self._witnesses.compare(told)
+        except EndpointsDisagree:
+            self._reading = _Reading()  # what was false in it must not stay
+            raise
 
     def forget(self, batch: Batch) -> tuple[int, bytes] | None:
         """Have all of the chain read again; returns the newest block that was remembered, if any.
@@ -202,6 +233,7 @@ class Indexer:
             reading.headers = (reading.headers + headers)[-REORG_DEPTH_MAX - 1 :]
             reading.events += events
         tip = reading.headers[-1] if reading.headers else head
+        self._compare(Told(None, reading.headers, reading.events, tip.number))
         self._writer.call(
             lambda batch: self._store(batch, None, reading.headers, reading.events, tip)
         )
@@ -299,43 +331,3 @@ class Indexer:
         if headers:
             batch.update(sa.delete(_blocks).where(_blocks.c.number < tip.number - REORG_DEPTH_MAX))
         self._on_change(batch, tip, subjects)
-
-
-def event_row(event: contracts.Event) -> dict[str, Any] | None:
-    """What is kept of an event; None if it is not one that is followed."""
-    if event.name not in _SUBJECTS:
-        return None
-    log = event.log
-    return {
-        "block_number": log.block_number,
-        "log_index": log.log_index,
-        "block_hash": log.block_hash,
-        "tx_hash": log.tx_hash,
-        "name": event.name,
-        "subject": subject_of(event.name, event.args),
-        "args_json": json.dumps(_plain(event.args), sort_keys=True),
-    }
-
-
-def subject_of(name: str, args: Mapping[str, Any]) -> bytes:
-    """Whom an event is about, 32 bytes, by its arguments as they are decoded or kept in a row.
-
-    Raises:
-        KeyError, TypeError, ValueError, OverflowError: it is no such event.
-    """
-    subject = args[_SUBJECTS[name]]
-    if isinstance(subject, str) and subject.startswith("0x"):
-        subject = bytes.fromhex(subject[2:])
-    return subject if isinstance(subject, bytes) else int(subject).to_bytes(32)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return "0x" + value.hex()
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**53:
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "items"):
-        return {name: _plain(item) for name, item in value.items()}
-    return value

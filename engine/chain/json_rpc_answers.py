@@ -110,7 +110,7 @@ def as_receipt(value: Any) -> Receipt:
     """Read the receipt of a mined transaction, with logs that belong to it."""
     fields = as_object(value)
     status = as_quantity(fields.get("status"))
-    created, logs = fields.get("contractAddress"), fields.get("logs")
+    created, logs, sender = fields.get("contractAddress"), fields.get("logs"), fields.get("from")
     if status > 1 or not isinstance(logs, list) or len(logs) > LOGS_PER_RECEIPT_MAX:
         raise _wrong("a receipt without a status or logs")
     receipt = Receipt(
@@ -121,6 +121,7 @@ def as_receipt(value: Any) -> Receipt:
         gas_used=as_count(fields.get("gasUsed")),
         contract_address=None if created is None else as_address(created),
         logs=tuple(as_log(log) for log in logs),
+        sender=None if sender is None else as_address(sender),
     )
     place = (receipt.tx_hash, receipt.block_number, receipt.block_hash)
     if any((log.tx_hash, log.block_number, log.block_hash) != place for log in receipt.logs):

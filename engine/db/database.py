@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from engine.audit.record import Head
+from engine.errors import Unavailable
 
 Read = Callable[[sa.Select[Any]], sa.CursorResult[Any]]
 """What reads rows: `execute` of a connection, or `read` of the writer's batch."""
@@ -21,11 +22,13 @@ class ChainReading:
     """What the process that leads last told the others of the chain.
 
     `time_ms` is the chain's clock and `read_ms` the database's when the chain was last read to its
-    newest block, or None if that is in doubt. `fault` is why nobody may decide any more.
+    newest block, or None if that is in doubt; `doubt` is why, if that is known. `fault` is why
+    nobody may decide any more.
     """
 
     time_ms: int
     read_ms: int | None
+    doubt: Unavailable | None
     fault: str | None
 
 

@@ -9,21 +9,18 @@ lock, because a leader that lost its connection may not know yet that it is none
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import resources
 from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
 from engine.db.database import BUDGETS, ChainReading, Turn
-from engine.errors import CannotStart
+from engine.db.migrate import migrate
+from engine.errors import CannotStart, Unavailable
 
 VERSION_MIN = 140_000
 """PostgreSQL 14, as `server_version_num` counts."""
@@ -46,7 +43,7 @@ _HOLD = """
 """
 _NUMBER = """
     SELECT nextval('log_batch_ids'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-           budgets_version, time_ms, read_ms, fault
+           budgets_version, time_ms, read_ms, fault, doubt, doubt_code
     FROM shared
 """
 _ADVANCE = """
@@ -140,17 +137,10 @@ class PostgresDatabase:
                 raise CannotStart("TALLYSTICK_DATABASE is not a Tallystick database")
 
     def _migrate(self) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(resources.files("engine.db") / "migrations"))
         with self._writing.connect().execution_options(
             isolation_level="READ COMMITTED"
         ) as connection:
-            config.attributes["connection"] = connection
-            try:
-                command.upgrade(config, "head")
-            except CommandError as error:
-                raise CannotStart(f"TALLYSTICK_DATABASE is of another release: {error}") from error
-            connection.commit()
+            migrate(connection, "TALLYSTICK_DATABASE")
 
     def begin(self, streams: Sequence[str]) -> Turn:
         """Hold these streams; the clock is read and the batch numbered once that is so."""
@@ -168,8 +158,11 @@ class PostgresDatabase:
         for stream, seq, prev, time_ms in held.fetchall():
             heads[stream] = Head(seq, prev)
             last_ms = max(last_ms, time_ms)
-        batch, now_ms, budgets_version, *reading = numbered.fetchall()[0]
-        return Turn(batch, heads, last_ms, now_ms, budgets_version, ChainReading(*reading))
+        batch, now_ms, budgets_version, chain_ms, read_ms, fault, *doubt = numbered.fetchall()[0]
+        message, code = doubt
+        why = None if message is None else Unavailable(message, code=code)
+        reading = ChainReading(chain_ms, read_ms, why, fault)
+        return Turn(batch, heads, last_ms, now_ms, budgets_version, reading)
 
     def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:
         """Tell whoever holds these streams next where they end."""

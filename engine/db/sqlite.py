@@ -12,19 +12,16 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
 from engine.db.database import Turn
+from engine.db.migrate import migrate
 from engine.db.tables import BATCH_RECORDS_MAX, LogBatch, table
 from engine.errors import CannotStart
 
@@ -110,16 +107,10 @@ class SqliteDatabase:
                 raise CannotStart(f"data file {path} is corrupt: {finding}")
 
     def _migrate(self) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(resources.files("engine.db") / "migrations"))
         with self._writing.connect() as connection:
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.commit()
-            config.attributes["connection"] = connection
-            try:
-                command.upgrade(config, "head")
-            except CommandError as error:
-                raise CannotStart(f"data file is of another release: {error}") from error
+            migrate(connection, "data file")
 
     def _remember(self) -> None:
         with self.reading() as connection:

@@ -194,8 +194,8 @@ BATCH_RECORDS_MAX = 1 << 20
 class LogBatch(SQLModel, table=True):
     """Records that were committed together, all of the time `time_ms`.
 
-    `leaf_hashes` are theirs, 32 bytes each. They have their places in the tree, from `first_leaf`
-    on, once the sequencer gave it to them.
+    `leaf_hashes` are theirs, 32 bytes each, and `seal` says that they are (`engine.ledger.seal`).
+    They have their places in the tree, from `first_leaf` on, once the sequencer gave it to them.
     """
 
     __tablename__ = "log_batches"
@@ -203,6 +203,7 @@ class LogBatch(SQLModel, table=True):
     first_leaf: int | None = _big(nullable=True, unique=True)
     time_ms: int = _big()
     leaf_hashes: bytes = _bytes()
+    seal: bytes = _bytes()
 
 
 class Record(SQLModel, table=True):
@@ -267,7 +268,8 @@ class Anchor(SQLModel, table=True):
 
     `tx_hash` and `raw_tx` are of the transaction that was mined or, until then, sent last; others
     of the same nonce, that it replaced or that replaced it, are in `replaced_json`. `raw_tx` is
-    empty where this database does not know who sent it.
+    empty where this database does not know who sent it. The one of size 0 is no anchor: it opens
+    the log again after a reorganisation that took its opening away.
     """
 
     __tablename__ = "anchors"
@@ -309,14 +311,17 @@ class ChainBlock(SQLModel, table=True):
 class Shared(SQLModel, table=True):
     """What the processes that share a database tell each other. One row, `id` 1.
 
-    The one that leads tells of the chain (`time_ms`, `read_ms`, `fault`). `wanted_size` is the size
-    of the log that somebody wants to see anchored, `budgets_version` counts changes of budgets.
+    The one that leads tells of the chain (`time_ms`, `read_ms`, `doubt`, `doubt_code`, `fault`).
+    `wanted_size` is the size of the log that somebody wants to see anchored, `budgets_version`
+    counts changes of budgets.
     """
 
     __tablename__ = "shared"
     id: int = _key(Integer)
     time_ms: int = _big()
     read_ms: int | None = _big(nullable=True)
+    doubt: str | None = _text(nullable=True)
+    doubt_code: str | None = _text(nullable=True)
     fault: str | None = _text(nullable=True)
     wanted_size: int = _big()
     budgets_version: int = _big()

@@ -9,6 +9,8 @@
 An anchor is written down before it is sent, and offered to the chain again until it is mined. All
 its transactions have one nonce, so that at most one of them is mined; those with a higher fee are
 sent when it waits for long, and the earlier ones are remembered, because any may be the one.
+
+Where the log has to be opened again, its opening lives the same life: it is the anchor of size 0.
 """
 
 from typing import Literal

@@ -3,6 +3,9 @@
 `anchor_state` tells the life of an anchor. No other is sent before it is mined, and while its fate
 is unknown it is sent again: the registry takes strictly growing sizes, so the worst that can happen
 is that a second copy is refused. What the chain holds of this log counts, whoever sent it.
+
+The first start opens the log. Where a reorganisation took that away the chain refuses every anchor,
+and the log is opened again: that is sent, mined and final as anchors are, and is kept as size 0.
 """
 
 import json
@@ -14,9 +17,16 @@ import sqlalchemy as sa
 import structlog
 from eth_utils.crypto import keccak
 
-from engine.audit.checkpoint import Checkpoint, sign
+from engine.audit.checkpoint import Checkpoint, sign, verifier_key
+from engine.audit.evidence import log_salt
 from engine.chain import contracts, sender
-from engine.chain.gateway import CallReverted, ChainGateway, Receipt, TransactionRejected
+from engine.chain.gateway import (
+    NO_SENDER,
+    CallReverted,
+    ChainGateway,
+    Receipt,
+    TransactionRejected,
+)
 from engine.chain.resend import send_again
 from engine.chain.sender import SignedTransaction
 from engine.db.database import Database
@@ -34,6 +44,9 @@ FOLLOWED_MAX = 64
 
 PATIENCE_MS = 120_000
 """After so long a time a higher fee is offered, and again after each further one."""
+
+NOT_OPEN = "the log is not open on the chain any more and has to be opened again"
+"""Why anchors are refused after a reorganisation that took the opening of the log away."""
 
 _anchors = table(Anchor)
 _events = table(ChainEvent)
@@ -109,6 +122,11 @@ class Anchorer:
 
     def latest(self) -> AnchorView | None:
         """The largest anchor, whatever its state."""
+        newest = self._newest()
+        return newest if newest is not None and newest.size else None
+
+    def _newest(self) -> AnchorView | None:
+        """The largest anchor, or else the opening of the log that is on its way."""
         query = sa.select(_anchors).order_by(_anchors.c.size.desc()).limit(1)
         with self._database.reading() as connection:
             row = connection.execute(query).first()
@@ -133,24 +151,28 @@ class Anchorer:
         """Follow the anchors on their way; if all arrived and `new`, anchor what was added since.
 
         One that was lost is replaced at once, one that waits for long is offered with a higher fee.
+        A log that is not open any more is opened, and anchored once that is mined.
 
         Raises:
             ChainUnavailable: the chain does not answer; what was sent stays `sent`.
+            CallReverted: the registry does not say who may anchor.
         """
         lost = self._follow()
         self._adopt()
-        latest = self.latest()
-        if latest is not None and latest.state == "sent":
+        newest = self._newest()
+        reopened = newest is not None and newest.size == 0
+        if reopened:
+            self.refused = self.refused or NOT_OPEN
+        if newest is not None and newest.state == "sent":
             self._hurry()
-            return self.latest()
-        if not (new or lost) or self._log.size == (latest.size if latest else 0):
-            return latest
-        return self._send(self.checkpoint())
+        elif (new or lost or (reopened and self.refused == NOT_OPEN)) and (
+            self._log.size > (newest.size if newest else 0)
+        ):
+            self._send(self.checkpoint())
+        return self.latest()
 
-    def _send(self, checkpoint: Checkpoint) -> AnchorView | None:
-        data = contracts.call_data(
-            contracts.ANCHOR_REGISTRY, "anchor", self._log_id, checkpoint.size, checkpoint.root
-        )
+    def _send(self, checkpoint: Checkpoint) -> None:
+        data = self._call(checkpoint)
         signed = self._signing(
             checkpoint.size,
             lambda: sender.sign(self._gateway, self._operator, to=self._address, data=data),
@@ -159,7 +181,23 @@ class Anchorer:
             self._keep(checkpoint, state="sent", tx_hash=signed.hash, raw_tx=signed.raw)
             self._offer(signed.raw)
             self._follow()
-        return self.latest()
+        elif self.refused == NOT_OPEN and checkpoint.size and not self._has_opening():
+            _log.error("log_not_open", log_id="0x" + self._log_id.hex())
+            self._send(self._signed(0))
+
+    def _has_opening(self) -> bool:
+        """Whether an opening of the log is followed already."""
+        query = sa.select(_anchors.c.size).where(_anchors.c.size == 0)
+        with self._database.reading() as connection:
+            return connection.execute(query).first() is not None
+
+    def _call(self, checkpoint: Checkpoint) -> bytes:
+        if checkpoint.size == 0:
+            salt = log_salt(verifier_key(self._log.origin, self._signing_key.public_key()))
+            return contracts.call_data(contracts.ANCHOR_REGISTRY, "openLog", salt)
+        return contracts.call_data(
+            contracts.ANCHOR_REGISTRY, "anchor", self._log_id, checkpoint.size, checkpoint.root
+        )
 
     def _signing(
         self, size: int, sign: Callable[[], SignedTransaction]
@@ -168,14 +206,27 @@ class Anchorer:
         try:
             signed = sign()
         except CallReverted as error:
-            self.refused = f"reverted: {contracts.revert_name(error, contracts.ANCHOR_REGISTRY)}"
+            self.refused = self._reason(error)
         except TransactionRejected as error:
             self.refused = error.message
         else:
-            self.refused = None
+            self.refused = None if size else NOT_OPEN
             return signed
         _log.error("anchor_refused", size=size, reason=self.refused)
         return None
+
+    def _reason(self, error: CallReverted) -> str:
+        """Why the chain would refuse. Not every node tells what the contract answered."""
+        anchorer = str(
+            contracts.read(
+                self._gateway, contracts.ANCHOR_REGISTRY, self._address, "anchorerOf", self._log_id
+            )
+        ).lower()
+        if anchorer == NO_SENDER:
+            return NOT_OPEN
+        if anchorer != self._operator.address.lower():
+            return f"log_of_another: {anchorer} opened this log on the chain, and not this operator"
+        return f"reverted: {contracts.revert_name(error, contracts.ANCHOR_REGISTRY)}"
 
     def _follow(self) -> bool:
         """Learn what became of the newest anchors; says whether one was lost for good."""

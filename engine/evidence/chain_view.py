@@ -6,6 +6,7 @@ says; an endpoint that contradicts itself is not believed in either.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -22,10 +23,10 @@ from engine.policy.money import AMOUNT_MAX_MICRO_USD
 
 Answer = TypeVar("Answer")
 
-_SPENDS = {
-    contracts.ERC20_TRANSFER: "a transfer of",
-    contracts.AUTHORIZATION_USED: "a payment authorization of",
-}
+SENDERS_MAX = 100
+"""Of so many transactions it is asked who sent them: strangers can make any number."""
+
+_SPENDS = (contracts.ERC20_TRANSFER, contracts.AUTHORIZATION_USED)
 _NOTHING = bytes(32)
 _REGISTRY = contracts.SESSION_REGISTRY
 
@@ -164,21 +165,27 @@ class GatewayView:
     def spends(self, address: str) -> Sequence[Spend]:
         """See `ChainView`: ERC-20 transfers, EIP-3009 authorizations, the account's nonce.
 
-        One entry per transaction and contract, so that none can hide behind another. Transfers of
-        nothing are left out: anybody can make those.
+        One question tells all events, however many payments there are. Transfers of nothing are
+        left out: anybody can make those.
         """
         topics = (list(_SPENDS), bytes(12) + bytes.fromhex(address[2:]))
-        spends: dict[tuple[bytes, str], Spend] = {}
-        for log in self._logs(None, topics):
-            if len(log.topics) != 3 or log.topics[0] != contracts.ERC20_TRANSFER or any(log.data):
-                what = f"{_SPENDS[log.topics[0]]} {log.address}"
-                spend = Spend(what, log.tx_hash, log.address)
-                spends.setdefault((log.tx_hash, log.address), spend)
-        found = list(spends.values())
+        found = [spend for log in self._logs(None, topics) if (spend := _spend(log)) is not None]
         block = self.block_number
         if count := _ask(lambda: self._gateway.transaction_count(address, block=block)):
-            found.append(Spend(f"{count} transactions sent by the key itself", None))
+            found = self._with_senders(address, found)
+            found.append(Spend("transactions", count=count))
         return found
+
+    def _with_senders(self, address: str, spends: Sequence[Spend]) -> list[Spend]:
+        """Who sent what moved without an authorization: the key itself, or somebody else."""
+        used = {(s.tx_hash, s.contract) for s in spends if s.kind == "authorization"}
+        bare = {s.tx_hash for s in spends if (s.tx_hash, s.contract) not in used and s.tx_hash}
+        own = set()
+        for tx_hash in sorted(bare)[:SENDERS_MAX]:
+            receipt = _ask(lambda tx_hash=tx_hash: self._gateway.receipt(tx_hash))  # type: ignore[misc]
+            if receipt is not None and receipt.sender == address:
+                own.add(tx_hash)
+        return [replace(s, sent_by_key=True) if s.tx_hash in own else s for s in spends]
 
     def _session_event(self, registry: str, name: str, token_id: bytes) -> Event | None:
         event = self._only(self._events(_REGISTRY, registry, name, token_id))
@@ -242,6 +249,23 @@ class GatewayView:
 
     def _contradiction(self, name: str) -> ChainSilent:
         return ChainSilent(f"events and state of {self.name} disagree on {name}")
+
+
+def _spend(log: Log) -> Spend | None:
+    """What an event with the key in its first place tells; None if it moved nothing.
+
+    What a contract does not tell in the way of the standards stays None, and fits no payment.
+    """
+    topics, data = log.topics, log.data
+    subject = topics[2] if len(topics) > 2 else None
+    place = log.address, log.tx_hash, log.block_number, log.log_index
+    if topics[0] == contracts.AUTHORIZATION_USED:
+        return Spend("authorization", *place, nonce=subject)
+    amount = int.from_bytes(data) if len(topics) == 3 and len(data) == 32 else None
+    if amount == 0 or (len(topics) == 3 and not any(data)):
+        return None
+    to = None if subject is None or any(subject[:12]) else f"0x{subject[12:].hex()}"
+    return Spend("transfer", *place, to=to, amount=amount)
 
 
 def _limits(values: Sequence[int]) -> Limits:

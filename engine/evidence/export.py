@@ -76,7 +76,7 @@ class Exporter:
             newest: Any = connection.execute(
                 sa.select(_anchors, _checkpoints.c.note)
                 .join(_checkpoints, _checkpoints.c.size == _anchors.c.size)
-                .where(_anchors.c.state == "final")
+                .where(_anchors.c.state == "final", _anchors.c.size > 0)
                 .order_by(_anchors.c.size.desc())
                 .limit(1)
             ).first()
@@ -140,7 +140,9 @@ class Exporter:
         )
         indexed = sa.select(sa.func.coalesce(sa.func.max(_blocks.c.number), -1)).scalar_subquery()
         mined = sa.select(_anchors).where(
-            _anchors.c.block_number > indexed, _anchors.c.block_number >= from_block
+            _anchors.c.block_number > indexed,
+            _anchors.c.block_number >= from_block,
+            _anchors.c.size > 0,
         )
         found = {
             row.size: Anchoring(row.size, row.root, row.block_number, row.tx_hash)

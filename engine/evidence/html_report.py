@@ -8,16 +8,15 @@ only what stands in this file.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from engine.audit.canonical import encode
-from engine.policy.money import format_usd
+from engine.evidence import html_parts as html
 
-__all__ = ["amount_text", "render", "time_text"]
+__all__ = ["render"]
 
 _STYLE = Path(__file__).with_name("report.css")
 _VERDICTS = {
@@ -27,13 +26,19 @@ _VERDICTS = {
     ),
     "tampered": (
         "Tampered",
-        "Something was changed, made up or left out. Do not rely on this file.",
+        (
+            "Something was changed, made up or left out, or the session's key moved what no record "
+            "allows. Do not rely on this file."
+        ),
     ),
     "pending": ("Pending", "Nothing contradicts the file, but a part of it is not proven yet."),
     "unavailable": ("Unavailable", "The chain could not be asked, so nothing is said either way."),
     "unbindable": (
         "Unbindable",
-        "The session's key moved something on the chain that no record in the file accounts for.",
+        (
+            "The chain tells of something that left the session's key, and nobody can say from "
+            "here whether a record would have to account for it."
+        ),
     ),
 }
 _CONSENTS = {
@@ -61,8 +66,9 @@ def render(said: Mapping[str, Any], file_name: str) -> str:
         _granted(session) if session else _not_retold("What was granted"),
         _limits(session, history) if session else Markup(),
         _on_chain(chain) if chain else Markup(),
+        Markup() if said["networks"] is None else _moved(said),
         *(_happened(history) if history else (_not_retold("What happened"),)),
-        _section("What is not proven", _list(said["not_proven"])),
+        html.section("What is not proven", html.bullets(said["not_proven"])),
     ]
     page = Markup(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -75,17 +81,6 @@ def render(said: Mapping[str, Any], file_name: str) -> str:
     )
     style = Markup(_STYLE.read_text())  # noqa: S704 (ours, beside this file)
     return page.format(_VERDICTS[said["verdict"]][0], file_name, style, Markup("\n").join(parts))
-
-
-def time_text(time_ms: int) -> str:
-    """A time for people, to the second where it is one: `2026-11-21 22:43:26`."""
-    moment = datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return f"{moment}.{time_ms % 1000:03}" if time_ms % 1000 else moment
-
-
-def amount_text(micro_usd: int | None) -> str:
-    """An amount for people; a limit that is None is not there."""
-    return "no limit" if micro_usd is None else format_usd(micro_usd)
 
 
 def _head(said: Mapping[str, Any], history: Mapping[str, Any] | None, file_name: str) -> Markup:
@@ -112,8 +107,8 @@ def _sums(history: Mapping[str, Any] | None) -> str:
     totals = history["totals"]
     return (
         f"{totals['decisions']} decisions: {totals['allowed']} allowed, {totals['denied']} denied. "
-        f"{amount_text(totals['captured_micro_usd'])} captured, "
-        f"{amount_text(totals['held_micro_usd'])} held."
+        f"{html.amount_text(totals['captured_micro_usd'])} captured, "
+        f"{html.amount_text(totals['held_micro_usd'])} held."
     )
 
 
@@ -129,12 +124,15 @@ def _checks(checks: Iterable[Mapping[str, Any]]) -> Markup:
         )
         for check in checks
     ]
-    return _section("Checks", _table(("", "Check", "Result", "Why"), rows))
+    return html.section("Checks", html.table(("", "Check", "Result", "Why"), rows))
 
 
 def _granted(session: Mapping[str, Any]) -> Markup:
     agent, workspace = session["agent_id"], session["workspace"]
-    begins, ends = time_text(session["valid_from_ms"]), time_text(session["valid_until_ms"])
+    begins, ends = (
+        html.time_text(session["valid_from_ms"]),
+        html.time_text(session["valid_until_ms"]),
+    )
     sentences = [
         f"The agent {agent} may spend for the workspace {workspace}.",
         f"It may do so from {begins} until just before {ends}.",
@@ -145,14 +143,14 @@ def _granted(session: Mapping[str, Any]) -> Markup:
         *(f"Condition: {condition}." for condition in session["conditions"]),
     ]
     facts = [
-        ("Owner", _code(session["owner"])),
+        ("Owner", html.code(session["owner"])),
         ("Consent", f"{_CONSENTS[session['consent']]} ({session['consent']})"),
-        ("Session key", _code(session["session_key"])),
-        ("Token id", _code(session["token_id"])),
-        ("Grant hash", _code(session["grant_hash"])),
-        *(("Delegated from", _code(above)) for above in session["delegated_from"]),
+        ("Session key", html.code(session["session_key"])),
+        ("Token id", html.code(session["token_id"])),
+        ("Grant hash", html.code(session["grant_hash"])),
+        *(("Delegated from", html.code(above)) for above in session["delegated_from"]),
     ]
-    return _section("What was granted", _list(sentences) + _facts(facts))
+    return html.section("What was granted", html.bullets(sentences) + html.facts(facts))
 
 
 def _limits(session: Mapping[str, Any], history: Mapping[str, Any] | None) -> Markup:
@@ -163,49 +161,99 @@ def _limits(session: Mapping[str, Any], history: Mapping[str, Any] | None) -> Ma
     rows = [
         [
             words,
-            *(_amount(each["limits_micro_usd"][name]) for each in (session, *lowered)),
-            _amount(largest[name]) if name in largest else "",
+            *(html.amount(each["limits_micro_usd"][name]) for each in (session, *lowered)),
+            html.amount(largest[name]) if name in largest else "",
         ]
         for name, words in _LIMITS.items()
     ]
-    table = _table((*heads, "Largest sum reached"), rows)
+    table = html.table((*heads, "Largest sum reached"), rows)
     notes = [
         Markup("Lowered on the chain at {}, in block {}, transaction {}").format(
-            time_text(each["time_ms"]), each["block_number"], _code(each["tx_hash"])
+            html.time_text(each["time_ms"]), each["block_number"], html.code(each["tx_hash"])
         )
         for each in lowered
     ]
-    return _section("Limits", table + (_list(notes) if notes else Markup()))
+    return html.section("Limits", table + (html.bullets(notes) if notes else Markup()))
 
 
 def _on_chain(chain: Mapping[str, Any]) -> Markup:
     facts = [
         ("Chain", f"{chain['chain_id']}, as of block {chain['as_of_block']}"),
-        ("Session registry", _code(chain["registry"])),
-        ("Anchor registry", _code(chain["anchor_registry"])),
-        ("Audit log", Markup("{} {}").format(chain["log_origin"], _code(chain["log_id"]))),
+        ("Session registry", html.code(chain["registry"])),
+        ("Anchor registry", html.code(chain["anchor_registry"])),
+        ("Audit log", Markup("{} {}").format(chain["log_origin"], html.code(chain["log_id"]))),
         ("Registered", _place(chain["registered"])),
         ("Revoked", _place(chain["revoked"])),
         ("Workspace closed", _place(chain["workspace_closed"])),
     ]
     anchors = [
         (
-            _number(each["size"]),
-            _code(each["root"]),
-            _number(each["block_number"]),
-            _code(each["tx_hash"] or ""),
+            html.number(each["size"]),
+            html.code(each["root"]),
+            html.number(each["block_number"]),
+            html.code(each["tx_hash"] or ""),
         )
         for each in chain["anchors"]
     ]
-    table = _table(("Log size", "Root", "Block", "Transaction"), anchors)
-    return _section("On the chain", _facts(facts)) + _section("Anchors of the log", table)
+    table = html.table(("Log size", "Root", "Block", "Transaction"), anchors)
+    return html.section("On the chain", html.facts(facts)) + html.section(
+        "Anchors of the log", table
+    )
+
+
+def _moved(said: Mapping[str, Any]) -> Markup:
+    """What left the session's key on every chain that was asked."""
+    asked = [f"{each['network']}, as of block {each['as_of_block']}" for each in said["networks"]]
+    incidents = [
+        (
+            Markup("{}<small>{}</small>").format(each["kind"], each["verdict"]),
+            _on_network(each),
+            Markup("{}<small>{}</small>").format(
+                "" if each["amount"] is None else each["amount"], each["to"] or ""
+            ),
+            html.code(each["nonce"] or ""),
+            Markup("{}<small>{}</small>").format(each["count"], each["payment"] or ""),
+        )
+        for each in said["incidents"]
+    ]
+    parts = html.section("Chains that were asked", html.bullets(asked))
+    if incidents:
+        table = html.table(
+            ("Incident", "Where", "Amount and payee", "Nonce", "Number and payment"), incidents
+        )
+        parts += html.section("Incidents: no record allows this", table)
+    settlements = [
+        (
+            Markup("{}<small>{}</small>").format(each["payment"], each["state"]),
+            _on_network(each),
+            Markup("{}<small>{}</small>").format(each["amount"], each["to"]),
+            html.code(each["nonce"]),
+        )
+        for each in said["settlements"] or ()
+    ]
+    if settlements:
+        table = html.table(("Payment", "Where", "Amount and payee", "Nonce"), settlements)
+        parts += html.section("Settlements of signed payments", table)
+    return parts
+
+
+def _on_network(told: Mapping[str, Any]) -> Markup:
+    """The network and contract of an event, and its place where it is known."""
+    place = ""
+    if told["block_number"] is not None:
+        place = f"block {told['block_number']}"
+        if told.get("log_index") is not None:
+            place += f", log index {told['log_index']}"
+    return Markup("{}<small>{}</small><small>{}</small><small>{}</small>").format(
+        told["network"], told["contract"] or "", place, told["tx_hash"] or ""
+    )
 
 
 def _happened(history: Mapping[str, Any]) -> tuple[Markup, ...]:
     counts = history["records"]
     life = [
         (
-            _time(each["time_ms"]),
+            html.time(each["time_ms"]),
             Markup("{}<small>{}</small>").format(_word(each["what"]), each["what"]),
             each["state"] or "",
             _proof(each),
@@ -216,26 +264,26 @@ def _happened(history: Mapping[str, Any]) -> tuple[Markup, ...]:
     if history["withheld"]:
         said += f" Withheld in all of them: {', '.join(history['withheld'])}."
     parts = [
-        _section(
+        html.section(
             "Life of the session",
-            Markup("<p>{}</p>").format(said) + _table(("Time", "What", "State", "Proof"), life),
+            Markup("<p>{}</p>").format(said) + html.table(("Time", "What", "State", "Proof"), life),
         )
     ]
     if history["approvals"]:
         rows = [
             (
-                _time(each["time_ms"]),
+                html.time(each["time_ms"]),
                 Markup("{}<small>{}</small>").format(_word(each["what"]), each["what"]),
                 Markup("{}<small>{}</small>").format(each["approval"], each["key"] or ""),
                 _proof(each),
             )
             for each in history["approvals"]
         ]
-        table = _table(("Time", "What", "Approval and key", "Proof"), rows)
-        parts.append(_section("Approvals", table))
+        table = html.table(("Time", "What", "Approval and key", "Proof"), rows)
+        parts.append(html.section("Approvals", table))
     heads = ("Decided", "Merchant", "Amount", "Decision", "Outcome", "Proof")
-    table = _table(heads, [_payment(each, history["withheld"]) for each in history["payments"]])
-    parts.append(_section("Payments", Markup("<p>{}</p>").format(_sums(history)) + table))
+    table = html.table(heads, [_payment(each, history["withheld"]) for each in history["payments"]])
+    parts.append(html.section("Payments", Markup("<p>{}</p>").format(_sums(history)) + table))
     if history["discrepancies"]:
         parts.append(_discrepancies(history["discrepancies"]))
     return tuple(parts)
@@ -246,25 +294,33 @@ def _discrepancies(noted: Iterable[Mapping[str, Any]]) -> Markup:
     rows = [
         (
             Markup("{}<small>{}</small>").format(each["kind"], each["severity"]),
-            _time(each["first_seen_ms"]),
-            _time(each["last_seen_ms"]),
-            "open" if each["resolved_ms"] is None else _time(each["resolved_ms"]),
-            "withheld" if each["evidence"] is None else _code(encode(each["evidence"]).decode()),
+            html.time(each["first_seen_ms"]),
+            html.time(each["last_seen_ms"]),
+            "open" if each["resolved_ms"] is None else html.time(each["resolved_ms"]),
+            "withheld"
+            if each["evidence"] is None
+            else html.code(encode(each["evidence"]).decode()),
         )
         for each in noted
     ]
     heads = ("What", "First seen", "Last seen", "Resolved", "Details")
-    return _section("Discrepancies that the operator's server noted", _table(heads, rows))
+    return html.section("Discrepancies that the operator's server noted", html.table(heads, rows))
+
+
+def _details(evidence: Mapping[str, Any] | None) -> str | Markup:
+    return "withheld" if evidence is None else html.code(encode(evidence).decode())
 
 
 def _payment(payment: Mapping[str, Any], withheld: Sequence[str]) -> Sequence[Any]:
     outcome = Markup("{}").format(payment["state"])
     if payment["allowed"]:
-        captured = amount_text(payment["captured_micro_usd"])
+        captured = html.amount_text(payment["captured_micro_usd"])
         outcome += Markup("<small>captured {}</small>").format(captured)
+    if payment["signed_ms"] is not None:
+        outcome += Markup("<small>signed {}</small>").format(html.time_text(payment["signed_ms"]))
     proof = _proof(payment)
     if payment["ended_ms"] is not None:
-        outcome += Markup("<small>{}</small>").format(time_text(payment["ended_ms"]))
+        outcome += Markup("<small>{}</small>").format(html.time_text(payment["ended_ms"]))
         proof += Markup("<small>ended by record {}, {}</small>").format(
             payment["ended_by_record"], _anchored(payment["ended_anchored"])
         )
@@ -274,13 +330,13 @@ def _payment(payment: Mapping[str, Any], withheld: Sequence[str]) -> Sequence[An
     if payment["approval"]:
         decision += Markup("<small>{}</small>").format(payment["approval"])
     return (
-        Markup("{}<small>{}</small>").format(_time(payment["time_ms"]), payment["payment"]),
+        Markup("{}<small>{}</small>").format(html.time(payment["time_ms"]), payment["payment"]),
         Markup("{}<small>{}</small><small>{}</small>").format(
             "withheld" if "merchant" in withheld else payment["merchant"] or "none named",
             payment["permission"],
             payment["token"],
         ),
-        _amount(payment["amount_micro_usd"]),
+        html.amount(payment["amount_micro_usd"]),
         decision,
         outcome,
         proof,
@@ -300,11 +356,11 @@ def _anchored(anchored: bool) -> str:
 def _place(told: Mapping[str, Any] | None) -> str | Markup:
     if told is None:
         return "no"
-    when = f" at {time_text(told['time_ms'])}" if "time_ms" in told else ""
+    when = f" at {html.time_text(told['time_ms'])}" if "time_ms" in told else ""
     if told.get("log_index") is not None:
         when = f", log index {told['log_index']}"
     return Markup("in block {}{}, transaction {}").format(
-        told["block_number"], when, _code(told["tx_hash"])
+        told["block_number"], when, html.code(told["tx_hash"])
     )
 
 
@@ -317,64 +373,7 @@ def _word(kind: str) -> str:
 
 
 def _not_retold(title: str) -> Markup:
-    return _section(
+    return html.section(
         title,
         Markup("<p>Not retold: a check that would have to vouch for it does not hold.</p>"),
     )
-
-
-def _section(title: str, content: Markup) -> Markup:
-    return Markup('<section class="{}">\n<h2>{}</h2>\n{}\n</section>').format(
-        title.partition(" ")[0].lower(), title, content
-    )
-
-
-def _facts(facts: Iterable[tuple[str, Any]]) -> Markup:
-    rows = Markup("").join(Markup("<dt>{}</dt><dd>{}</dd>").format(*fact) for fact in facts)
-    return Markup("<dl>{}</dl>").format(rows)
-
-
-def _list(items: Iterable[Any]) -> Markup:
-    rows = Markup("").join(Markup("<li>{}</li>").format(item) for item in items)
-    return Markup("<ul>{}</ul>").format(rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markup:
-    """A table; what stands above amounts is aligned as they are."""
-    plain, amount = Markup("<th>{}</th>"), Markup('<th class="amount">{}</th>')
-    top = Markup("").join(
-        (amount if any(isinstance(row[place], _Cell) for row in rows) else plain).format(head)
-        for place, head in enumerate(heads)
-    )
-    body = Markup("\n").join(
-        Markup("<tr>{}</tr>").format(
-            Markup("").join(
-                cell if isinstance(cell, _Cell) else Markup("<td>{}</td>").format(cell)
-                for cell in row
-            )
-        )
-        for row in rows
-    )
-    return Markup("<table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>").format(
-        top, body
-    )
-
-
-class _Cell(Markup):
-    """A whole cell of a table."""
-
-
-def _amount(micro_usd: int | None) -> _Cell:
-    return _Cell('<td class="amount">{}</td>').format(amount_text(micro_usd))
-
-
-def _number(value: int) -> _Cell:
-    return _Cell('<td class="amount">{}</td>').format(value)
-
-
-def _time(time_ms: int) -> Markup:
-    return Markup('<span class="time">{}</span>').format(time_text(time_ms))
-
-
-def _code(text: str) -> Markup:
-    return Markup("<code>{}</code>").format(text)

@@ -10,8 +10,9 @@ from eth_utils.crypto import keccak
 from engine.audit.lowering import Lowering
 from engine.audit.replay import LOWERED_STATES
 from engine.chain import contracts
+from engine.chain.events import event_row, subject_of
 from engine.chain.gateway import ChainGateway
-from engine.chain.indexer import BLOCKS_PER_READ_MAX, event_row, subject_of
+from engine.chain.indexer import BLOCKS_PER_READ_MAX
 from engine.db.tables import ChainBlock, ChainEvent, table
 from engine.fsck.finding import Findings, Row, stored
 from engine.fsck.streams import DAMAGE

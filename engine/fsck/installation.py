@@ -13,7 +13,7 @@ from engine.audit.rest import rest_hash
 from engine.chain import contracts
 from engine.db.tables import Meta, Record, table
 from engine.fsck.finding import Findings, stored
-from engine.grant import Domain
+from engine.grant import ZERO_ADDRESS, Domain
 from engine.workspaces.access import DEFAULT_WORKSPACE
 
 _meta = table(Meta)
@@ -37,8 +37,8 @@ class Installation:
 
     @property
     def domain(self) -> Domain:
-        """Where the grants are valid."""
-        return Domain(self.chain_id, self.registry)
+        """Where the grants are valid; nowhere if the registry's address is malformed."""
+        return Domain(self.chain_id, self.registry or ZERO_ADDRESS)
 
 
 def check_installation(connection: sa.Connection, findings: Findings) -> Installation:

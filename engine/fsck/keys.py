@@ -1,24 +1,30 @@
-"""Whether the sealed keys open, and are the keys of what they stand beside. Only if asked for."""
+"""Whether the sealed keys open, and are the keys of what they stand beside; whether the batches of
+the log are sealed. Only if asked for.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from engine.audit.checkpoint import NoteError, verifier_key
-from engine.db.tables import Meta, SessionKey, table
+from engine.db.tables import BATCH_RECORDS_MAX, LogBatch, Meta, Record, SessionKey, table
 from engine.errors import CannotStart
-from engine.fsck.finding import Findings
+from engine.fsck.finding import Findings, stored
 from engine.fsck.installation import Installation
 from engine.fsck.snapshot import CannotRead
+from engine.ledger.seal import SEAL_KEY, batch_seal
 from engine.sessions.vault import Vault, kept_salt
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+_batches = table(LogBatch)
+_body: sa.ColumnElement[Any] = sa.type_coerce(table(Record).c.body, sa.types.NullType())
 _keys = table(SessionKey)
 _meta = table(Meta)
+_records = table(Record)
 
 OpenVault = Callable[[sa.Connection], Vault]
 """Makes the vault, for which a shared database holds the salt."""
@@ -56,13 +62,35 @@ def check_keys(
             )
     rows = connection.execute(sa.select(_meta.c.key, _meta.c.value)).all()
     sealed = {row.key: row.value for row in rows}
+    verifier = _verifier_key(vault, sealed, installation)
+    if verifier == installation.verifier_key:  # with another vault every seal would be another
+        _check_seals(connection, findings, vault)
     for key, found, expected in (
         ("operator", _operator(vault, sealed), installation.operator),
-        ("log_key", _verifier_key(vault, sealed, installation), installation.verifier_key),
+        ("log_key", verifier, installation.verifier_key),
     ):
         if found != expected:
             says = "it does not open, or is the key of something else"
             findings.add("meta", key, "value", found=found, expected=expected, says=says)
+
+
+def _check_seals(connection: sa.Connection, findings: Findings, vault: Vault) -> None:
+    """Every batch of the log is sealed with its records."""
+    key = vault.derive(SEAL_KEY)
+    for batch in connection.execute(
+        sa.select(*stored(_batches)).execution_options(yield_per=1_000)
+    ):
+        within = _records.c.id.between(batch.id, batch.id + BATCH_RECORDS_MAX - 1)
+        bodies = connection.execute(sa.select(_body).where(within).order_by(_records.c.id))
+        try:
+            seal = batch_seal(key, batch.id, batch.leaf_hashes, bodies.scalars().all())
+        except TypeError:
+            seal = None
+        if seal != batch.seal:
+            says = "it does not seal the batch's hashes and records"
+            findings.add(
+                "log_batches", batch.id, "seal", found=batch.seal, expected=seal, says=says
+            )
 
 
 def _there(path: Path) -> Path:

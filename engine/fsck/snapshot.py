@@ -7,14 +7,13 @@ those of the server itself (`mode=ro`).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
+from engine.db.migrate import NEWEST, stored_version
 from engine.db.sqlite import APPLICATION_ID
 from engine.errors import TallystickError
 
@@ -92,9 +91,8 @@ def _postgres(url: str) -> Iterator[sa.Connection]:
 
 
 def _check_release(connection: sa.Connection) -> None:
-    wanted = ScriptDirectory(str(resources.files("engine.db") / "migrations")).get_current_head()
-    if not sa.inspect(connection).has_table("alembic_version"):
+    found = stored_version(connection)
+    if not found:
         raise CannotRead("the database holds no ledger")
-    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
-    if found != [wanted]:
+    if found != [NEWEST]:
         raise CannotRead(f"the ledger is of another release: {', '.join(map(str, found))}")

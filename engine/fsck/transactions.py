@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from eth_utils.crypto import keccak
 
 from engine.audit.canonical import decode_object
+from engine.audit.evidence import log_salt
 from engine.chain import contracts
 from engine.db.tables import (
     Anchor,
@@ -139,9 +140,7 @@ def check_anchors(
         findings.compare("anchors", size, expected, row, by="the records under it")
         if not installation.log_id:
             continue  # `meta` has lost it
-        data = contracts.call_data(
-            contracts.ANCHOR_REGISTRY, "anchor", installation.log_id, size, root
-        )
+        data = _anchoring(installation, size, root)
         if row["raw_tx"] != b"":
             _check_sent(findings, installation, "anchors", size, row, installation.anchors, data)
         elif row["state"] == "sent":
@@ -159,9 +158,12 @@ def check_mined(
     tip = connection.execute(sa.select(sa.func.max(_blocks.c.number))).scalar_one()
     known: dict[Any, Row] = {}
     ours = sa.select(*stored(_events)).where(
-        _events.c.name == "Anchored", _events.c.subject == installation.log_id
+        _events.c.name.in_(("LogOpened", "Anchored")), _events.c.subject == installation.log_id
     )
     for event in connection.execute(ours).mappings():
+        if event["name"] == "LogOpened":
+            known[0] = event
+            continue
         try:
             args = json.loads(event["args_json"])
             size, root = int(args["size"]), bytes.fromhex(args["root"][2:])
@@ -199,8 +201,17 @@ def check_mined(
                 expected=" or ".join(states),
                 says="it does not fit the block that is named",
             )
+    known.pop(0, None)  # the first start opened the log, and kept nothing of that
     for size, mined in known.items():
         findings.missing("anchors", size, f"block {mined['block_number']} has such an anchor")
+
+
+def _anchoring(installation: Installation, size: int, root: bytes) -> bytes:
+    """The call of an anchor; the one of size 0 opens the log, where a reorganisation closed it."""
+    if size == 0:
+        salt = log_salt(installation.verifier_key)
+        return contracts.call_data(contracts.ANCHOR_REGISTRY, "openLog", salt)
+    return contracts.call_data(contracts.ANCHOR_REGISTRY, "anchor", installation.log_id, size, root)
 
 
 def _check_sent(

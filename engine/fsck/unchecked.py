@@ -1,6 +1,7 @@
 """What can be changed in a database without being found, and why; docs/fsck.md says the same."""
 
 NOTHING_CHECKS = {
+    "log_batches.seal": "only `--keys` can: the key-encryption key makes it, for a faster start",
     "outbox.delivered_ms": "when an event was delivered: only its receiver knows",
     "checkpoints.created_ms": "when a checkpoint was signed: a signed tree head has no time",
     "anchors.sent_ms": "when a transaction was sent: the chain knows when it was mined",
@@ -24,6 +25,8 @@ NOTHING_CHECKS = {
     "settlements.updated_ms": "when that was last seen",
     "shared.time_ms": "what processes that share a database tell each other of this moment",
     "shared.read_ms": "the same",
+    "shared.doubt": "the same",
+    "shared.doubt_code": "the same",
     "shared.fault": "the same",
     "shared.wanted_size": "the same",
     "shared.budgets_version": "the same",

@@ -1,32 +1,16 @@
 """One session's budget in memory: its policy, what it has used of it, and its open holds.
 
-It is what the session's records make it, and is read again from them whenever that is in doubt.
+It is what the session's records make it, and is read again from them whenever that is in doubt
+(`account_loading.py`).
 """
 
-import hashlib
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
-import msgspec
-import sqlalchemy as sa
-
-from engine.audit.lowering import (
-    LOWERED,
-    UNLOWERED,
-    Lowering,
-    follow_lowering,
-    lowered_from_json,
-)
-from engine.db.tables import Approval, Record, Session, table
-from engine.db.tables import Decision as DecisionRow
-from engine.errors import NotFound, Unavailable
-from engine.grant import Grant
+from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering
 from engine.ledger.ask import read_request
-from engine.ledger.lineage import line_above, policy_of
-from engine.ledger.parameters import REGISTERED_STATES, compare_parameters, lowered_on_chain
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
@@ -34,17 +18,6 @@ from engine.policy.limits import Limits, lowest
 from engine.policy.rules import WINDOW_RULES
 from engine.policy.spending import Spending
 from engine.policy.windows import Entry
-
-_approvals = table(Approval)
-_records = table(Record)
-_sessions = table(Session)
-_decisions = table(DecisionRow)
-_decode = msgspec.json.Decoder().decode
-_RESTS_ON = (
-    *("grant_json", "grant_hash", "token_id", "mint_pkp"),
-    *("restrictions_json", "lowered_json"),
-)
-_DAMAGE = (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError)
 
 
 @dataclass(slots=True)
@@ -240,161 +213,3 @@ class Account:
 def number_of(id_: str) -> int:
     """The number of the record that the id of a payment or an approval names."""
     return int(id_.rpartition("_")[2])
-
-
-def load_account(batch: Batch, session_id: str) -> Account:
-    """Rebuild an account from the session's records; the rows beside them must say the same.
-
-    Whoever could change a row could not change a record that was anchored since. The parameters
-    are those that the first record tells; if row or chain have others, the session does not pay.
-
-    Raises:
-        NotFound: there is no such session.
-        Unavailable: rows and records of the session contradict each other.
-    """
-    row: Any = batch.read(sa.select(_sessions).where(_sessions.c.id == session_id)).first()
-    if row is None:
-        raise NotFound("no such session", code="session_not_found")
-    stream = Stream(row.workspace_id, session_id, row.type, row.label)
-    query = sa.select(_records.c.body).where(_records.c.stream == session_id)
-    bodies = batch.read(query.order_by(_records.c.seq)).scalars()
-    first = next(bodies, b"")
-    try:
-        told = _decode(first)["body"]
-        grant = Grant.from_json(told["grant"])
-        policy = grant.policy(_decode(row.restrictions_json))
-        account = Account(
-            stream, row.agent_id, row.mint_pkp, told["grant_hash"], grant.session_key, policy
-        )
-        account.differs = compare_parameters(batch.read, row, told, grant)
-        account.genuine = account.differs is None
-        account.rows = _digest(row, first)
-        account.delegators = tuple(
-            (f"session:{above['id']}", policy_of(above, its))
-            for above, its in line_above(batch.read, row.parent_id, grant)
-        )
-        beneath = sa.select(_sessions.c.id).where(_sessions.c.parent_id == session_id)
-        account.delegates = batch.read(beneath.limit(1)).first() is not None
-        decided = []
-        for body in chain((first,), bodies):
-            record = _decode(body)
-            if record["kind"] == "payment.decided":
-                decided.append(account.records)
-            account.apply(record)
-        _compare(batch, account, row, decided)
-    except _DAMAGE as error:
-        raise _damaged(session_id, error) from error
-    return account
-
-
-def follow_account(batch: Batch, account: Account) -> Account:
-    """The account after what was recorded of its session since, by whomever.
-
-    Raises:
-        Unavailable: the records cannot be followed.
-    """
-    session_id, known = account.stream.id, account.records
-    later = sa.select(_records.c.body).where(
-        _records.c.stream == session_id, _records.c.seq >= account.records
-    )
-    keyed = (
-        sa.select(_decisions.c.idempotency_key, _records.c.seq)
-        .join(_records, _records.c.id == _decisions.c.id)
-        .where(_records.c.stream == session_id, _records.c.seq >= known)
-        .where(_decisions.c.idempotency_key.is_not(None))
-    )
-    try:
-        for body in batch.read(later.order_by(_records.c.seq)).scalars().all():
-            record = _decode(body)
-            # What is newly capped counts from the start; what is newly registered is compared.
-            if record["kind"] in ("session.restricted", "session.registered"):
-                return load_account(batch, session_id)
-            account.apply(record)
-            if record["kind"] in (LOWERED, UNLOWERED):
-                account.rows = _digests(batch, [session_id])[session_id]
-    except _DAMAGE as error:
-        raise _damaged(session_id, error) from error
-    account.keys.update((row.idempotency_key, row.seq) for row in batch.read(keyed))
-    return account
-
-
-def changed_behind(batch: Batch, accounts: Mapping[str, Account]) -> list[str]:
-    """Which of these accounts rest on rows, or on a first record, that are not what was read."""
-    found = _digests(batch, accounts)
-    return [each for each, account in accounts.items() if found.get(each) != account.rows]
-
-
-def _digests(batch: Batch, session_ids: Collection[str]) -> dict[str, bytes]:
-    columns = (_sessions.c[name] for name in ("id", *_RESTS_ON))
-    first = sa.and_(_records.c.stream == _sessions.c.id, _records.c.seq == 0)
-    query = sa.select(*columns, _records.c.body).join(_records, first)
-    rows = batch.read(query.where(_sessions.c.id.in_(session_ids)))
-    return {row.id: _digest(row, row.body) for row in rows}
-
-
-def _digest(row: Any, first_body: bytes) -> bytes:
-    values = [getattr(row, name) for name in _RESTS_ON]
-    return hashlib.sha256(repr((values, first_body)).encode()).digest()
-
-
-def _damaged(session_id: str, error: Exception) -> Unavailable:
-    return Unavailable(
-        f"session {session_id} is damaged in the database: {error!r}", code="session_damaged"
-    )
-
-
-def _compare(batch: Batch, account: Account, row: Any, decided: Sequence[int]) -> None:
-    """Refuse rows that tell of another session than its records do.
-
-    `decided` has the numbers of the records that are decisions.
-    """
-    if STANDING_OF_STATE[row.state] != account.standing:
-        raise ValueError(f"its row says {row.state}, its records say {account.standing.value}")
-    told = (account.restrictions, account.policy_version)
-    if (tuple(_decode(row.restrictions_json)), row.policy_version) != told:
-        raise ValueError("its row and its records tell of other restrictions")
-    if lowered_from_json(row.lowered_json) != account.lowered:
-        raise ValueError("its row and its records tell of other lowered limits")
-    if row.mint_pkp and row.state in REGISTERED_STATES:
-        told_of = {each.tx_hash for each in account.lowered}
-        if not told_of.issuperset(lowered_on_chain(batch.read, row.token_id)):
-            raise ValueError("limits that were lowered on the chain are not followed yet")
-    _compare_approvals(batch, account, row)
-    columns = _decisions.c
-    rows = batch.read(
-        sa.select(
-            _records.c.seq,
-            *(columns.number, columns.state, columns.idempotency_key, columns.captured),
-        )
-        .join(_records, _records.c.id == columns.id)
-        .where(_records.c.stream == account.stream.id)
-        .order_by(_records.c.seq)
-    )
-    numbers, held, captured = [], set(), 0
-    for decision in rows:
-        if decision.number != decision.seq:
-            raise ValueError("its rows and its records tell of other payments")
-        numbers.append(decision.number)
-        captured += decision.captured
-        if decision.idempotency_key is not None:
-            account.keys[decision.idempotency_key] = decision.number
-        if decision.state == "held":
-            held.add(decision.number)
-    if missing := set(decided).difference(numbers):
-        raise ValueError(f"the row of decision {min(missing)} is missing")
-    if (numbers, held, captured) != (decided, set(account.holds), account.captured):
-        raise ValueError("its rows and its records tell of other payments")
-
-
-def _compare_approvals(batch: Batch, account: Account, row: Any) -> None:
-    if row.approvals_required != account.approvals_required:
-        raise ValueError("its row and its records require other approvals")
-    columns = _approvals.c
-    rows = batch.read(
-        sa.select(columns.digest, columns.number, columns.expires_ms).where(
-            columns.session_id == account.stream.id, columns.state == "waiting"
-        )
-    )
-    waiting = {(each.digest, each.number, each.expires_ms) for each in account.approvals.values()}
-    if {(each.digest, each.number, each.expires_ms) for each in rows} != waiting:
-        raise ValueError("its rows and its records tell of other approvals")

@@ -10,15 +10,21 @@ import sqlalchemy as sa
 
 from engine.db.tables import Session, table
 from engine.errors import NotFound, Unavailable
-from engine.ledger.account import Account, changed_behind, follow_account, load_account
+from engine.ledger.account import Account
+from engine.ledger.account_loading import (
+    changed_behind,
+    follow_account,
+    load_account,
+    load_accounts,
+)
 from engine.ledger.discrepancies import (
     PARAMETERS_DIFFER,
     SESSION_DAMAGED,
     note,
-    open_discrepancies,
+    open_subjects,
     resolve,
 )
-from engine.ledger.stream import Stream
+from engine.ledger.stream import BUDGET_PREFIX, Stream
 from engine.ledger.writer import Batch
 
 ACCOUNTS_MAX = 20_000
@@ -37,12 +43,27 @@ class Accounts:
         self._unchecked: list[str] = []
         self._doubted: set[str] = set()
         """Sessions to examine."""
-        self._noted: set[str] | None = None
-        """Sessions with a discrepancy that may be open; None before it was asked which."""
+        self._noted: set[str] = set()
+        """Sessions with a discrepancy that may be open, whoever noted it."""
 
     def forget(self) -> None:
         """Read everything again when it is next needed."""
         self.known.clear()
+
+    def prepare(self, batch: Batch, streams: Collection[str]) -> None:
+        """Read the accounts that are not in memory of all these sessions at once.
+
+        Of those that cannot be read nothing is said here: they are asked for by `get`.
+        """
+        unknown = [
+            each
+            for each in streams
+            if each not in self.known and not each.startswith(BUDGET_PREFIX)
+        ]
+        if len(unknown) > 1:
+            for account in load_accounts(batch, unknown).values():
+                if isinstance(account, Account):
+                    self._keep(batch, account)
 
     def get(self, batch: Batch, session_id: str) -> Account:
         """A session's account, as its records are now.
@@ -64,25 +85,27 @@ class Accounts:
         except Unavailable:
             self._doubted.add(session_id)
             raise
-        if self._noted is not None and session_id in self._noted:
+        self._keep(batch, account)
+        return account
+
+    def _keep(self, batch: Batch, account: Account) -> None:
+        session_id = account.stream.id
+        if session_id in self._noted:
             self._doubted.add(session_id)  # it may be mended
         if len(self.known) >= ACCOUNTS_MAX:
-            del self.known[next(iter(self.known))]
+            oldest = next(iter(self.known))
+            del self.known[oldest]
+            batch.forget_end(oldest)
         self.known[session_id] = account
-        return account
 
     def suspects(self, batch: Batch) -> list[str]:
         """Sessions to examine: those whose rows are not what was read, and that could not be read.
 
         At most `RECHECKED_MAX` accounts are looked at, and the next time others.
         """
-        if self._noted is None:
-            self._noted = {
-                found.subject
-                for found in open_discrepancies(batch.read)
-                if found.kind in (PARAMETERS_DIFFER, SESSION_DAMAGED)
-            }
-            self._doubted.update(self._noted)
+        noted = open_subjects(batch.read, (PARAMETERS_DIFFER, SESSION_DAMAGED))
+        self._doubted.update(noted - self._noted)  # by another process, or before the start
+        self._noted = noted
         if not self._unchecked:
             self._unchecked = list(self.known)
         checked, self._unchecked = (

@@ -30,10 +30,10 @@ class ChainWatch:
         """The chain's own clock was at least here; it never goes back for us."""
         self.time_ms = max(self.time_ms, time_ms)
 
-    def told(self, time_ms: int, read_ago_ms: int | None) -> None:
+    def told(self, time_ms: int, read_ago_ms: int | None, doubt: Unavailable | None = None) -> None:
         """Another process says when it read the chain; None: it does not trust what it read."""
         self.reached(time_ms)
-        self._doubt = None
+        self._doubt = doubt
         self._read_ms = None if read_ago_ms is None else self._stopwatch() - read_ago_ms
         self.ever_read = self.ever_read or read_ago_ms is not None
 
@@ -56,6 +56,11 @@ class ChainWatch:
                 "the chain has not been read lately, so a revocation could have been missed",
                 code="chain_unavailable",
             )
+
+    @property
+    def doubt(self) -> Unavailable | None:
+        """Why nothing known of the chain can be trusted, if that is so and known."""
+        return self._doubt
 
     @property
     def read_ago_ms(self) -> int | None:

@@ -7,7 +7,7 @@ Each kind is noted once for each subject, however often it is seen; once it was 
 again is another one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ PARAMETERS_DIFFER = "parameters_differ"
 """The parameters of a session are not the same in its row, its records and the registry."""
 SESSION_DAMAGED = "session_damaged"
 """Rows and records of a session contradict each other, so that nothing is decided for it."""
+ENDPOINTS_DISAGREE = "endpoints_disagree"
+"""Of several endpoints of the chain, two do not say the same of it."""
 SETTLEMENT_CONTRADICTED = "settlement_contradicted"
 """The chain shows of a signed payment what cannot be, by what was signed."""
 
@@ -117,6 +119,13 @@ def resolve(batch: Batch, kind: str, subject: str) -> bool:
 def is_open(read: Read, kind: str, subject: str) -> bool:
     """Whether it was noted and not resolved since."""
     return read(sa.select(_discrepancies.c.id).where(_open(kind, subject))).first() is not None
+
+
+def open_subjects(read: Read, kinds: Collection[str]) -> set[str]:
+    """What those of these kinds that are open are about."""
+    columns = _discrepancies.c
+    query = sa.select(columns.subject).where(columns.kind.in_(kinds), columns.resolved_ms.is_(None))
+    return set(read(query).scalars())
 
 
 def open_discrepancies(read: Read, workspace_id: str | None = None) -> list[Discrepancy]:

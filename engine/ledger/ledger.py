@@ -59,6 +59,7 @@ class Ledger:
         writer.on_abandoned_batch(self._accounts.forget)
         writer.on_abandoned_batch(self._budgets.forget)
         writer.on_turn(self._budgets.learn)
+        writer.on_batch(self._accounts.prepare)
 
     def authorise(
         self,
@@ -381,6 +382,7 @@ class Ledger:
         ).scalars()
         counts = Counter(due.all())
         batch.hold(counts)
+        self._accounts.prepare(batch, counts)
         return sum(
             self.expire(batch, self.account(batch, session_id), count)
             for session_id, count in counts.items()

@@ -1,14 +1,14 @@
 """From which sessions a session descends, as their grants tell it, and what binds each."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from engine.audit.canonical import decode_object
 from engine.audit.delegation import DEPTH_MAX
-from engine.audit.lowering import lowered_from_json
+from engine.audit.lowering import Lowering, inherited, lowered_from_json
 from engine.db.database import Read
 from engine.db.tables import Session, table
 from engine.grant import NO_PARENT, Grant
@@ -27,10 +27,30 @@ def policy_of(row: Mapping[Any, Any], grant: Grant) -> Policy:
     return grant.policy(json.loads(row["restrictions_json"]), (each.limits for each in lowered))
 
 
+def stored_row(read: Read, session_id: str) -> Mapping[Any, Any] | None:
+    """The row of a session."""
+    return read(sa.select(_sessions).where(_sessions.c.id == session_id)).mappings().first()
+
+
+def lowered_above(grant: Grant, line: Sequence[Mapping[Any, Any]]) -> list[Lowering]:
+    """What binds a session with this grant of what was lowered for the sessions with these rows.
+
+    Raises:
+        ValueError: the limits that a row tells of are none.
+    """
+    return [
+        bound
+        for row in line
+        for bound in inherited(grant.limits, row["id"], lowered_from_json(row["lowered_json"]))
+    ]
+
+
 def line_above(
-    read: Read, parent_id: str | None, grant: Grant
+    find: Callable[[str], Mapping[Any, Any] | None], parent_id: str | None, grant: Grant
 ) -> list[tuple[Mapping[Any, Any], Grant]]:
     """The rows and the grants of the sessions above the one with `grant`, its parent first.
+
+    `find` has the row of a session.
 
     Raises:
         ValueError: they are not of a line of grants that name each other.
@@ -38,7 +58,7 @@ def line_above(
     line: list[tuple[Mapping[Any, Any], Grant]] = []
     below = grant
     while parent_id is not None and len(line) < DEPTH_MAX:
-        row = read(sa.select(_sessions).where(_sessions.c.id == parent_id)).mappings().first()
+        row = find(parent_id)
         if row is None or row["workspace_id"] != grant.workspace:
             raise ValueError("its parent is missing")
         above = Grant.from_json(decode_object(row["grant_json"].encode()))

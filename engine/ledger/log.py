@@ -8,10 +8,12 @@ because the second could only be numbered when the first was committed.
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from engine.audit.canonical import CanonicalError
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note
@@ -20,9 +22,13 @@ from engine.audit.record import Head, record_hash
 from engine.db.database import Read
 from engine.db.tables import BudgetEntry, CheckpointRow, LogBatch, Record, table
 from engine.errors import CannotStart, Unavailable
+from engine.ledger.seal import batch_seal
 from engine.ledger.stream import BUDGET_PREFIX
 
 _RECORDS_COMPARED = 4096
+_OUTSIDE = "audit log: there are records outside every batch"
+
+_log = structlog.get_logger(__name__)
 
 _batches = table(LogBatch)
 _entries = table(BudgetEntry)
@@ -46,21 +52,22 @@ class Log:
     Its first `size` leaves never change.
     """
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, seal_key: bytes) -> None:
         self.origin = origin
+        self._seal_key = seal_key
         self.tree = Tree()
         self.size = 0
         self._following = threading.Lock()
 
     def load(self, read: Read, verifier_key: str) -> None:
-        """Rebuild the tree from the raw bytes of the records and compare it with every checkpoint.
+        """Rebuild the tree, hold the records against it and compare it with every checkpoint.
 
         The newest must be signed with the log's key: it stands for all records before it.
 
         Raises:
             CannotStart: a record is missing or changed, or they are not those of a checkpoint.
         """
-        self._compare_hashes(read)
+        self._compare_records(read)
         self.follow(read)
         checkpoints = table(CheckpointRow)
         rows = read(sa.select(checkpoints).order_by(checkpoints.c.size)).all()
@@ -93,52 +100,66 @@ class Log:
                 self.tree.extend(_split(row.leaf_hashes))
             self.size = self.tree.size  # only now: whoever reads it reads the tree
 
-    @staticmethod
-    def _compare_hashes(read: Read) -> None:
-        """Every record must be there and have the hash that was written down with it.
+    def _compare_records(self, read: Read) -> None:
+        """Every record must be there and be the one whose hash its batch holds.
 
-        This is done at each start: it goes through what is stored in the order it is stored in, and
-        compares lists, since a step of Python for each record would take longer than all the rest.
+        This is done at each start: it goes through what is stored in the order it is stored in. The
+        seal of a batch says that its hashes are those of its records; where it does not, they are
+        hashed.
         """
-        batches = read(sa.select(_batches.c.id, *_places).order_by(_batches.c.id)).all()
-        ids: list[int] = []
-        hashes: list[bytes] = []
+        batches = read(sa.select(_batches).order_by(_batches.c.id)).all()
+        stored = sa.select(_records.c.id, _records.c.body).order_by(_records.c.id)
+        rows = iter(read(stored.execution_options(yield_per=_RECORDS_COMPARED)))
+        unsealed = 0
         for batch in batches:
             leaves = _split(batch.leaf_hashes)
-            ids.extend(range(batch.id, batch.id + len(leaves)))
-            hashes.extend(leaves)
-        count = 0
-        stored = sa.select(_records.c.id, _records.c.body).order_by(_records.c.id)
-        rows = read(stored.execution_options(yield_per=_RECORDS_COMPARED))
-        for part in rows.partitions():
-            found_ids, bodies = zip(*part, strict=True)
-            found = list(map(_hash, bodies))
-            end = count + len(found)
-            if list(found_ids) != ids[count:end] or found != hashes[count:end]:
-                if not set(ids).issuperset(found_ids):
-                    raise CannotStart("audit log: there are records outside every batch")
-                expected = zip(ids[count:end], hashes[count:end], strict=True)
-                _tell_first(batches, expected, dict(zip(found_ids, found, strict=True)))
-            count = end
-        if count != len(ids):
-            raise CannotStart(f"audit log: {_named(batches, ids[count])} is missing")
+            found = list(islice(rows, len(leaves)))
+            ids, bodies = zip(*found, strict=True) if found else ((), ())
+            same = ids == tuple(range(batch.id, batch.id + len(leaves)))
+            if not same or not self._sealed(batch, bodies):
+                hashes = list(map(_hash, bodies))
+                if not same or hashes != leaves:
+                    raise _first_wrong(batches, batch, dict(zip(ids, hashes, strict=True)))
+                unsealed += 1
+        if next(rows, None) is not None:
+            raise CannotStart(_OUTSIDE)
+        if unsealed:
+            _log.warning("log_batches_unsealed", batches=unsealed)
+
+    def _sealed(self, batch: Any, bodies: Sequence[bytes]) -> bool:
+        try:
+            seal = batch_seal(self._seal_key, batch.id, batch.leaf_hashes, bodies)
+        except TypeError:
+            return False
+        return bool(seal == batch.seal)
 
 
-def _tell_first(
-    batches: Sequence[Any], expected: Iterable[tuple[int, bytes]], found: Mapping[int, bytes | None]
-) -> NoReturn:
-    """Name the first record that is not what was expected; there is one."""
-    wrong = next(record_id for record_id, known in expected if found.get(record_id) != known)
-    raise CannotStart(f"audit log: {_named(batches, wrong)} is missing or was changed")
+def _first_wrong(
+    batches: Sequence[Any], batch: Any, found: Mapping[int, bytes | None]
+) -> CannotStart:
+    """Name the first record of a batch that is not what it should be; there is one.
 
-
-def _named(batches: Sequence[Any], record_id: int) -> str:
-    """A record by its place in the tree, or in its batch if that has none yet."""
-    batch = batches[bisect_right(batches, record_id, key=lambda each: each.id) - 1]
-    position = record_id - batch.id
+    `found` are the hashes of the records, by their ids, that stand where those of the batch should.
+    """
+    for record_id in found:
+        owner = _batch_of(batches, record_id)
+        if record_id - owner.id not in range(len(_split(owner.leaf_hashes))):
+            return CannotStart(_OUTSIDE)
+    wrong = next(
+        position
+        for position, leaf in enumerate(_split(batch.leaf_hashes))
+        if found.get(batch.id + position) != leaf
+    )
     if batch.first_leaf is None:
-        return f"record {position} of batch {batch.id}"
-    return f"record {batch.first_leaf + position}"
+        named = f"record {wrong} of batch {batch.id}"
+    else:
+        named = f"record {batch.first_leaf + wrong}"
+    return CannotStart(f"audit log: {named} is missing or was changed")
+
+
+def _batch_of(batches: Sequence[Any], record_id: int) -> Any:
+    """The last batch whose records' ids begin at this one or before; the first if there is none."""
+    return batches[max(0, bisect_right(batches, record_id, key=lambda each: each.id) - 1)]
 
 
 def sequence(read: Read, update: Callable[[sa.Update], None]) -> None:
@@ -176,14 +197,21 @@ def stored_head(read: Read, stream: str) -> Head:
         .order_by(_records.c.seq.desc())
         .limit(1)
     ).first()
-    if last is None:
-        return Head()
-    prev = _hash(last.body)
+    return Head() if last is None else head_after(stream, last.seq, last.body)
+
+
+def head_after(stream: str, seq: int, body: bytes) -> Head:
+    """Where a stream ends whose last record is number `seq`, with these bytes.
+
+    Raises:
+        Unavailable: they are no record any more.
+    """
+    prev = _hash(body)
     if prev is None:
         raise Unavailable(
-            f"record {last.seq} of {stream} is damaged in the database", code="session_damaged"
+            f"record {seq} of {stream} is damaged in the database", code="session_damaged"
         )
-    return Head(last.seq + 1, prev)
+    return Head(seq + 1, prev)
 
 
 def _hash(body: bytes) -> bytes | None:

@@ -5,7 +5,8 @@ where the session lives on the chain, hash to what the registry's event has.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,16 +20,54 @@ REGISTERED_STATES = ("active", "paused")
 """The states in which a session that lives on the chain has its registration there."""
 
 _events = table(ChainEvent)
+_told = (
+    sa.select(*(_events.c[name] for name in ("subject", "name", "tx_hash", "args_json")))
+    .where(
+        _events.c.subject.in_(sa.bindparam("wanted", expanding=True)),
+        _events.c.name.in_(("SessionRegistered", "LimitsLowered")),
+    )
+    .order_by(_events.c.block_number, _events.c.log_index)
+)
+
+
+@dataclass(slots=True)
+class OnChain:
+    """What the index has of one session: the arguments of its registration, as JSON, and the
+    transactions (`0x…`) that lowered its limits."""
+
+    registration_json: str | None = None
+    lowered: set[str] = field(default_factory=set)
+
+    @property
+    def registered(self) -> str | None:
+        """The hash of the parameters that were registered, in hexadecimal."""
+        if self.registration_json is None:
+            return None
+        return str(json.loads(self.registration_json)["grantHash"]).removeprefix("0x")
+
+
+def read_on_chain(read: Read, token_ids: Collection[bytes]) -> dict[bytes, OnChain]:
+    """What the index has of these token ids; those of which it has nothing are not there."""
+    found: dict[bytes, OnChain] = {}
+    if not token_ids:
+        return found
+    for event in read(_told.params(wanted=list(token_ids))):
+        of = found.setdefault(event.subject, OnChain())
+        if event.name == "LimitsLowered":
+            of.lowered.add("0x" + event.tx_hash.hex())
+        elif of.registration_json is None:
+            of.registration_json = event.args_json
+    return found
 
 
 def compare_parameters(
-    read: Read, row: Any, told: Mapping[str, Any], grant: Grant
+    row: Any, told: Mapping[str, Any], grant: Grant, on_chain: OnChain
 ) -> dict[str, str | None] | None:
     """What is not the same, by who says it; None if all say the same.
 
-    `row` is a session's, `told` the body of its first record and `grant` the grant in it. What is
-    compared are the hashes of the parameters, in hexadecimal; `registered` is None where the
-    registry has none.
+    `row` is a session's, `told` the body of its first record, `grant` the grant in it and
+    `on_chain` what the index has of it. What is compared are the hashes of the parameters, in
+    hexadecimal; `registered` is None where the registry has none.
 
     Raises:
         ValueError, KeyError: the row holds no grant, or says otherwise whether there is a registry.
@@ -42,32 +81,9 @@ def compare_parameters(
     if row.mint_pkp and row.state in REGISTERED_STATES:
         # The first record is hashed in the log, but that is compared at the start only.
         says["recorded_hashes_to"] = grant.hash().hex()
-        says["registered"] = registered_hash(read, row.token_id)
+        says["registered"] = on_chain.registered
         same = same and says["recorded_hashes_to"] == recorded == says["registered"]
     if same:
         return None
     says["stored_hashes_to"] = Grant.from_json(decode_object(stored_json)).hash().hex()
     return says
-
-
-def lowered_on_chain(read: Read, token_id: bytes) -> set[str]:
-    """The transactions (`0x…`) that the index has of lowering a session's limits."""
-    found = read(
-        sa.select(_events.c.tx_hash).where(
-            _events.c.subject == token_id, _events.c.name == "LimitsLowered"
-        )
-    )
-    return {"0x" + tx_hash.hex() for tx_hash in found.scalars()}
-
-
-def registered_hash(read: Read, token_id: bytes) -> str | None:
-    """The hash of the parameters that the index has of a token id's registration."""
-    args = read(
-        sa.select(_events.c.args_json)
-        .where(_events.c.subject == token_id, _events.c.name == "SessionRegistered")
-        .order_by(_events.c.block_number, _events.c.log_index)
-        .limit(1)
-    ).scalar()
-    if args is None:
-        return None
-    return str(json.loads(args)["grantHash"]).removeprefix("0x")

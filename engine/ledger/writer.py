@@ -20,13 +20,13 @@ import sqlalchemy as sa
 import structlog
 
 from engine.audit.canonical import encode_own
-from engine.audit.record import SALT_BYTES, Head, encode_record
+from engine.audit.record import Head, encode_record
 from engine.clock import Clock
 from engine.db.database import Database, Turn
 from engine.db.tables import BATCH_RECORDS_MAX, BudgetEntry, LogBatch, OutboxEvent, Record, table
 from engine.errors import TallystickError, Unavailable
-from engine.identifiers import Identifiers
-from engine.ledger.log import stored_head
+from engine.ledger.log import head_after, stored_head
+from engine.ledger.scribe import Scribe
 from engine.ledger.stream import Stream
 
 Answer = TypeVar("Answer")
@@ -36,7 +36,6 @@ CLOCK_STEP_MS = 1_000
 """A clock that is further behind than this was set back, which somebody should know."""
 CONTENTIONS_MAX = 5
 """So often a batch is begun again because other processes were in its way."""
-_SALTS_DRAWN = 256
 
 _log = structlog.get_logger(__name__)
 _batches = table(LogBatch)
@@ -51,23 +50,6 @@ class Undeclared(Exception):
     def __init__(self, streams: Collection[str]) -> None:
         super().__init__(streams)
         self.streams = streams
-
-
-class Scribe:
-    """Encodes records, and remembers where the streams end that nobody else writes to."""
-
-    def __init__(self, origin: str, identifiers: Identifiers) -> None:
-        self.origin = origin
-        self.identifiers = identifiers
-        self.heads: dict[str, Head] = {}
-        self._salts: list[bytes] = []
-
-    def salt(self) -> bytes:
-        """Sixteen random bytes; asking the system for many costs as little as for one."""
-        if not self._salts:
-            drawn = self.identifiers.random_bytes(SALT_BYTES * _SALTS_DRAWN)
-            self._salts = [drawn[i : i + SALT_BYTES] for i in range(0, len(drawn), SALT_BYTES)]
-        return self._salts.pop()
 
 
 class Batch:
@@ -93,6 +75,7 @@ class Batch:
         self._heads = scribe.heads if turn.heads is None else turn.heads
         self._moved: dict[str, Head] = {}
         self._leaves: list[bytes] = []
+        self._bodies: list[bytes] = []
         self._rows: dict[sa.Table, list[dict[str, Any]]] = {}
 
     def insert(self, into: sa.Table, row: dict[str, Any]) -> None:
@@ -134,6 +117,20 @@ class Batch:
             head = self._heads[stream] = stored_head(self.read, stream)
         return head
 
+    def learn_end(self, stream: str, seq: int, body: bytes) -> None:
+        """Somebody has read the last record of a stream, which need not be read for `head` then.
+
+        Raises:
+            Unavailable: it is none any more.
+        """
+        if self._turn.heads is None and stream not in self._heads:
+            self._heads[stream] = head_after(stream, seq, body)
+
+    def forget_end(self, stream: str) -> None:
+        """Let a stream's end be read again when it is next needed: nobody can remember all."""
+        if self._turn.heads is None:
+            self._heads.pop(stream, None)
+
     def record(self, stream: Stream, kind: str, body: dict[str, Any]) -> int:
         """Append to the audit log and return the record's id."""
         head = self.head(stream.id)
@@ -160,6 +157,7 @@ class Batch:
             },
         )
         self._leaves.append(leaf)
+        self._bodies.append(raw)
         assert len(self._leaves) <= BATCH_RECORDS_MAX
         return record_id
 
@@ -199,13 +197,15 @@ class Batch:
     def close(self) -> None:
         """Write what is left to write before the commit."""
         if self._leaves:
+            batch, leaf_hashes = self._turn.batch, b"".join(self._leaves)
             self.insert(
                 _batches,
                 {
-                    "id": self._turn.batch,
+                    "id": batch,
                     "first_leaf": None,
                     "time_ms": self.now_ms,
-                    "leaf_hashes": b"".join(self._leaves),
+                    "leaf_hashes": leaf_hashes,
+                    "seal": self._scribe.seal(batch, leaf_hashes, self._bodies),
                 },
             )
         if self._moved:
@@ -236,6 +236,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._forget: list[Callable[[], None]] = [scribe.heads.clear]
         self._learn: list[Callable[[Turn, int], None]] = []
+        self._prepare: list[Callable[[Batch, Collection[str]], None]] = []
         self._accepting = threading.Lock()
         self._stopped = False
         self._now_ms = 0
@@ -249,6 +250,10 @@ class Writer:
     def on_turn(self, learn: Callable[[Turn, int], None]) -> None:
         """Call `learn` with what each transaction begins with and its decision time."""
         self._learn.append(learn)
+
+    def on_batch(self, prepare: Callable[[Batch, Collection[str]], None]) -> None:
+        """Call `prepare` before the commands of each batch, with the streams that they name."""
+        self._prepare.append(prepare)
 
     def start(self) -> None:
         """Begin to take commands."""
@@ -335,6 +340,8 @@ class Writer:
                     for learn in self._learn:
                         learn(turn, now_ms)
                     batch = Batch(self._database, self._scribe, turn, now_ms, self._forget_all)
+                    for prepare in self._prepare:
+                        prepare(batch, streams)
                     answers = [self._answer(order.command, batch) for order in orders]
                     batch.close()
             except Undeclared as needed:

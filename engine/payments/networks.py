@@ -7,12 +7,14 @@ holds nobody up but those who pay there.
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eth_account.signers.local import LocalAccount
 
 from engine.background import repeating
-from engine.chain.embedded import EmbeddedChain
+from engine.chain.endpoints import open_chain
 from engine.chain.gateway import ChainGateway
-from engine.chain.json_rpc import JsonRpcChain
 from engine.clock import Clock
 from engine.db.database import Database
 from engine.deployment import Deployment
@@ -20,7 +22,12 @@ from engine.errors import CannotStart
 from engine.ledger.paying import Paying
 from engine.ledger.writer import Writer
 from engine.payments.settlement_watch import SettlementWatch
+from engine.payments.signer import Signer
+from engine.payments.transfers import Transfers
 from engine.settings import FINALITY_BLOCKS, Network, Settings
+
+if TYPE_CHECKING:
+    from engine.payments.facilitator import Facilitator
 
 
 def open_networks(settings: Settings, home: str) -> dict[str, ChainGateway]:
@@ -40,8 +47,8 @@ def open_networks(settings: Settings, home: str) -> dict[str, ChainGateway]:
         elif not network.rpc:
             raise CannotStart(f"TALLYSTICK_NETWORKS, {network.chain}, rpc: is missing")
         else:
-            gateways[network.chain] = JsonRpcChain(
-                network.rpc[0].get_secret_value(),
+            gateways[network.chain] = open_chain(
+                [url.get_secret_value() for url in network.rpc],
                 expected_chain_id=int(network.chain.partition(":")[2]),
             )
     return gateways
@@ -59,12 +66,17 @@ class Networks:
         database: Database,
         writer: Writer,
         paying: Paying,
+        signer: Signer,
         clock: Clock,
     ) -> None:
         self._others = others
+        self._open_facilitator = partial(
+            _open_facilitator, home, deployment.operator, settings.data_dir
+        )
+        self._facilitator: Facilitator | None = None
         told = {network.chain: network for network in settings.networks}
+        self._embedded = embedded = settings.chain == "embedded"
         if deployment.chain not in told:
-            embedded = isinstance(home, EmbeddedChain)
             # Nothing takes back a block of the embedded chain, and few are mined there.
             depth = 0 if embedded else settings.confirmations
             told[deployment.chain] = Network(
@@ -82,15 +94,35 @@ class Networks:
                 clock,
                 confirmations=told[chain].confirmations,
                 finality=told[chain].finality,
-                pass_time=gateway.mine if isinstance(gateway, EmbeddedChain) else None,
+                pass_time=_miner(home) if embedded and gateway is home else None,
             )
             for chain, gateway in {deployment.chain: home, **others}.items()
         }
+        self.transfers = Transfers(
+            home,
+            deployment.chain,
+            deployment.operator,
+            settings.data_dir,
+            database,
+            paying,
+            signer,
+            clock,
+        )
 
     @property
     def gateways(self) -> Mapping[str, ChainGateway]:
         """By CAIP-2 id."""
         return {chain: watch.gateway for chain, watch in self.watches.items()}
+
+    def facilitator(self) -> "Facilitator | None":
+        """The x402 facilitator of the embedded chain, opened when first asked for; else None.
+
+        Raises:
+            CannotStart: its file of claims cannot be used.
+        """
+        if self._facilitator is None and self._embedded:
+            self._facilitator = self._open_facilitator()
+        return self._facilitator
 
     def tick(self) -> None:
         """Read every chain once."""
@@ -130,6 +162,25 @@ class Networks:
         ]
 
     def close(self) -> None:
-        """Close the chains beside the home chain."""
+        """Close the claims, and the chains beside the home chain."""
+        if self._facilitator is not None:
+            self._facilitator.close()
+        self.transfers.close()
         for gateway in self._others.values():
             gateway.close()
+
+
+def _miner(home: ChainGateway) -> Callable[[], object]:
+    """The embedded chain mines a block for each transaction and none without."""
+    from engine.chain.embedded import EmbeddedChain
+
+    assert isinstance(home, EmbeddedChain)
+    return home.mine
+
+
+def _open_facilitator(home: ChainGateway, operator: LocalAccount, directory: Path) -> "Facilitator":
+    from engine.chain.embedded import EmbeddedChain
+    from engine.payments.opening import embedded_facilitator
+
+    assert isinstance(home, EmbeddedChain)
+    return embedded_facilitator(home, operator, directory)

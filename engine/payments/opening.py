@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import ChainError
 from engine.chain.json_rpc import JsonRpcChain
 from engine.db.sqlite import DirectoryLock
@@ -18,6 +18,9 @@ from engine.payments.facilitator import Facilitator
 from engine.payments.relay import Relayer
 from engine.payments.served import Served
 
+if TYPE_CHECKING:
+    from engine.chain.embedded import EmbeddedChain
+
 CLAIMS_FILE = "facilitator.sqlite3"
 FUNDS_WEI = 1_000 * 10**18
 """What the embedded chain's relayer has at first: some ten million settlements."""
@@ -25,7 +28,7 @@ _KEY_DOMAIN = b"tallystick/facilitator/1\n"
 
 
 def embedded_facilitator(
-    chain: EmbeddedChain, operator: LocalAccount, directory: Path
+    chain: "EmbeddedChain", operator: LocalAccount, directory: Path
 ) -> Facilitator:
     """The facilitator of the embedded chain, whose data directory is locked already.
 

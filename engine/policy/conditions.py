@@ -19,6 +19,7 @@ hours are half-open, one sentence for each range of a day; what passes midnight 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from engine.policy.active_hours import DAY_MINUTES, WEEK_MINUTES, WeekHours
@@ -135,6 +136,7 @@ class InForce:
     """None when there are no active hours: any time will do."""
 
 
+@lru_cache(4096)
 def parse_condition(text: str) -> Condition:
     """Read one sentence; `str()` of what it returns is `text` again.
 
@@ -156,6 +158,8 @@ def parse_conditions(texts: Sequence[str], field: str = "conditions") -> tuple[C
     Raises:
         ConditionError: naming `field`, or the first of its items that is not as it must be.
     """
+    if not texts:
+        return ()
     if len(texts) > CONDITIONS_MAX:
         raise ConditionError(field, f"has more than {CONDITIONS_MAX} conditions")
     conditions: list[Condition] = []

@@ -1,6 +1,7 @@
 """How much a session may spend, and over which lengths of time."""
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from engine.policy.money import AMOUNT_MAX_MICRO_USD, MICRO_USD_PER_USD
@@ -27,7 +28,7 @@ class Limits:
     approval_above: int | None
 
     def __post_init__(self) -> None:
-        for limit in astuple(self):
+        for limit in _values(self):
             assert limit is None or (type(limit) is int and 0 <= limit <= AMOUNT_MAX_MICRO_USD)
 
     def to_json(self) -> dict[str, int | None]:
@@ -52,11 +53,16 @@ class Limits:
         return cls(**told)
 
 
+_values = attrgetter(*(field.name for field in fields(Limits)))
+
+
 def lowest(*limits: Limits) -> Limits:
     """The smallest of each limit; it is unlimited where all are."""
+    if len(limits) == 1:  # nearly always: nothing was lowered
+        return limits[0]
     smallest = (
         min((limit for limit in each if limit is not None), default=None)
-        for each in zip(*map(astuple, limits), strict=True)
+        for each in zip(*map(_values, limits), strict=True)
     )
     return Limits(*smallest)
 

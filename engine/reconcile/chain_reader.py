@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.chain import contracts
+from engine.chain.events import event_row
 from engine.chain.gateway import BlockHeader, CallReverted, ChainGateway, ChainUnavailable, Log
-from engine.chain.indexer import BLOCKS_PER_READ_MAX, REORG_DEPTH_MAX, event_row
+from engine.chain.indexer import BLOCKS_PER_READ_MAX, REORG_DEPTH_MAX
 from engine.grant import limits_from_chain
 from engine.reconcile.sides import (
     Anchoring,

@@ -111,6 +111,11 @@ _KINDS = (
         "The index of the chain is many blocks behind the chain.",
     ),
     Kind(
+        "endpoints_disagree",
+        "critical",
+        "Two endpoints of the chain do not say the same of it, so nothing new of it is believed.",
+    ),
+    Kind(
         "session_damaged",
         "critical",
         "The session's rows in the database contradict its records.",
@@ -123,5 +128,6 @@ _KINDS = (
 )
 
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
-"""By name. The last two are not found by `compare`: one by the ledger when it decides, one by who
-follows what becomes of signed payments."""
+"""By name. The last is found when the chain is read for signed payments, the one before by the
+ledger when it decides, `endpoints_disagree` when the chain is read, all others by `compare`.
+"""

@@ -33,6 +33,7 @@ _sessions = table(Session)
 _transactions = table(ChainTransaction)
 _workspaces = table(Workspace)
 _columns = _sessions.c
+_anchors_of_records = sa.select(_anchors).where(_anchors.c.size > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class LedgerReader:
             read = connection.execute
             tip = read(sa.select(_blocks).order_by(_blocks.c.number.desc()).limit(1)).first()
             sessions = self._read_sessions(read)
-            anchors = [_anchor(row) for row in read(sa.select(_anchors))]
+            anchors = [_anchor(row) for row in read(_anchors_of_records)]
             events = _read_events(read, from_block)
             names = read(sa.select(_workspaces.c.id)).scalars().all()
             self._log.follow(read)

@@ -25,6 +25,7 @@ from engine.deployment import Deployment
 from engine.errors import Unavailable
 from engine.ledger.accounts import examine
 from engine.ledger.discrepancies import (
+    ENDPOINTS_DISAGREE,
     PARAMETERS_DIFFER,
     SESSION_DAMAGED,
     SETTLEMENT_CONTRADICTED,
@@ -52,6 +53,8 @@ SEVERITIES: Sequence[Severity] = ("critical", "warning", "info")
 
 _JUDGED_BY_THE_LEDGER = frozenset((PARAMETERS_DIFFER, SESSION_DAMAGED))
 """Of these it sees more than what is compared here: what the session's records say."""
+_JUDGED_BY_READERS = frozenset((ENDPOINTS_DISAGREE, SETTLEMENT_CONTRADICTED))
+"""These end when the chain is read again, by whoever noted them."""
 _TIGHTENING = frozenset(("revoked_on_chain_only", "expired_on_chain_only", "lowered_on_chain_only"))
 _records = table(Record)
 _sessions = table(Session)
@@ -261,7 +264,7 @@ class Reconciler:
         return [
             known
             for known in open_discrepancies(batch.read)
-            if (known.kind, known.subject) not in found and known.kind != SETTLEMENT_CONTRADICTED
+            if (known.kind, known.subject) not in found and known.kind not in _JUDGED_BY_READERS
         ]
 
     def _resolve(self, batch: Batch, gone: Sequence[Discrepancy]) -> int:

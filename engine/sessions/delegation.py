@@ -4,8 +4,10 @@ A child's grant holds the hash of its parent's, and so does the child's own hash
 sessions would be a circle of hashes, which nobody can make. Rows that tell of one are damaged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,7 +16,7 @@ from engine.db.database import Read
 from engine.db.tables import Session, table
 from engine.errors import Conflict, InvalidInput, Unavailable
 from engine.grant import ZERO_ADDRESS, Grant
-from engine.ledger.lineage import line_above
+from engine.ledger.lineage import line_above, stored_row
 from engine.policy.narrower import narrower
 from engine.sessions.session import NewSession, SessionView, session_from_row
 from engine.workspaces.agents import is_registered
@@ -47,8 +49,9 @@ def ancestors(read: Read, view: SessionView) -> list[SessionView]:
     Raises:
         Unavailable: the rows are not of a line of grants that name each other.
     """
+    line = partial(line_above, partial(stored_row, read))
     try:
-        return [session_from_row(row) for row, _ in line_above(read, view.parent_id, view.grant)]
+        return [session_from_row(row) for row, _ in line(view.parent_id, view.grant)]
     except ValueError as error:
         raise Unavailable(
             f"session {view.id} is damaged in the database: {error}", code="session_damaged"
@@ -61,6 +64,17 @@ def descendants(read: Read, session_id: str) -> list[SessionView]:
     Those that are damaged are left out: they pay nothing, and what is to happen to the others must
     not wait for them.
     """
+    found = []
+    for row in descendant_rows(read, session_id):
+        try:
+            found.append(session_from_row(row))
+        except Unavailable:
+            continue
+    return found
+
+
+def descendant_rows(read: Read, session_id: str) -> Sequence[Mapping[Any, Any]]:
+    """The rows of the sessions beneath a session, the oldest first; damaged ones, too."""
     tree = sa.select(_sessions.c.id).where(_sessions.c.parent_id == session_id).cte(recursive=True)
     tree = tree.union(sa.select(_sessions.c.id).where(_sessions.c.parent_id == tree.c.id))
     query = (
@@ -68,13 +82,7 @@ def descendants(read: Read, session_id: str) -> list[SessionView]:
         .where(_sessions.c.id.in_(sa.select(tree.c.id)), _sessions.c.id != session_id)
         .order_by(_sessions.c.created_ms, _sessions.c.id)
     )
-    found = []
-    for row in read(query).mappings().all():
-        try:
-            found.append(session_from_row(row))
-        except Unavailable:
-            continue
-    return found
+    return read(query).mappings().all()
 
 
 def has_children(read: Read, session_id: str) -> bool:

@@ -14,11 +14,13 @@ from engine.audit.lowering import (
     UNLOWERED,
     Lowering,
     follow_lowering,
+    inherited,
     lowered_to_json,
 )
 from engine.audit.replay import LOWERED_STATES
 from engine.db.database import BUDGETS
 from engine.db.tables import Session, table
+from engine.errors import Unavailable
 from engine.ledger.budgets import changed
 from engine.ledger.discrepancies import (
     PARAMETERS_DIFFER,
@@ -30,7 +32,7 @@ from engine.ledger.discrepancies import (
 from engine.ledger.stream import Stream, workspace_stream
 from engine.ledger.writer import Batch
 from engine.sessions.chain_facts import before, chain_facts
-from engine.sessions.delegation import descendants, has_children
+from engine.sessions.delegation import ancestors, descendant_rows, descendants, has_children
 from engine.sessions.session import SessionView, session_from_row
 
 _sessions = table(Session)
@@ -80,14 +82,36 @@ class Life:
 
     def lowered(self, batch: Batch, view: SessionView, event: Mapping[str, Any]) -> SessionView:
         """The limits were lowered on the chain; `event` says to what, and where it stands."""
-        return self._limited(batch, view, LOWERED, event)
+        return self._limited_with_beneath(batch, view, LOWERED, event)
 
     def unlowered(
         self, batch: Batch, view: SessionView, lowering: Lowering, confirmed_by: Mapping[str, Any]
     ) -> SessionView:
         """It is confirmed that they were not: the event left the canonical chain."""
-        told = {"tx_hash": lowering.tx_hash, "limits_micro_usd": lowering.limits.to_json()}
-        return self._limited(batch, view, UNLOWERED, {**told, **confirmed_by})
+        told = {**lowering.to_json(), **confirmed_by}
+        return self._limited_with_beneath(batch, view, UNLOWERED, told)
+
+    def follow_above(self, batch: Batch, view: SessionView) -> SessionView:
+        """What is lowered for the sessions above a session binds it, for as long as it is lowered.
+
+        Raises:
+            Unavailable: the rows above it do not hold sessions that it descends from.
+        """
+        if view.parent_id is None or view.state not in LOWERED_STATES:
+            return view
+        bound = [
+            each
+            for above in ancestors(batch.read, view)
+            for each in inherited(view.grant.limits, above.id, above.lowered)
+        ]
+        told = [each for each in view.lowered if each.ancestor_id is not None]
+        for lowering in bound:
+            if lowering not in told:
+                view = self._limited(batch, view, LOWERED, lowering.to_json())
+        for lowering in told:
+            if lowering not in bound:
+                view = self._limited(batch, view, UNLOWERED, lowering.to_json())
+        return view
 
     def closed(self, batch: Batch, workspace_id: str, closing: Mapping[str, Any]) -> None:
         """The workspace was closed on the chain: every session of it ends that is not over, but for
@@ -126,6 +150,19 @@ class Life:
         self._move(batch, view, "revoked", "session.revoked", evidence, ended=True)
         self._tell(batch, view, "agent.session.revoked")
 
+    def _limited_with_beneath(
+        self, batch: Batch, view: SessionView, kind: str, told: Mapping[str, Any]
+    ) -> SessionView:
+        beneath = descendant_rows(batch.read, view.id)
+        batch.hold((view.id, *(row["id"] for row in beneath)))
+        view = self._limited(batch, view, kind, told)
+        for row in beneath:
+            try:
+                self.follow_above(batch, session_from_row(row))
+            except Unavailable as error:  # it pays nothing until it is mended, and follows then
+                self.unreadable(batch, row["id"], error.message)
+        return view
+
     def _limited(
         self, batch: Batch, view: SessionView, kind: str, told: Mapping[str, Any]
     ) -> SessionView:
@@ -136,7 +173,7 @@ class Life:
             sa.update(_sessions).where(_sessions.c.id == view.id).values(lowered_json=lowered)
         )
         batch.record(view.stream, kind, {**told, "state": view.state})
-        if delegates:  # they are bound by it, too
+        if delegates:  # what they spend together is bound by it
             changed(batch)
         return self.read(batch, view.id)
 

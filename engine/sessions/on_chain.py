@@ -86,7 +86,7 @@ class Listener:
         batch.hold(ids)
         for session_id in ids:
             try:
-                view = self._sessions.read(batch, session_id)
+                view = self._sessions.follow_above(batch, self._sessions.read(batch, session_id))
             except Unavailable as error:
                 self._sessions.unreadable(batch, session_id, error.message)
             else:
@@ -138,7 +138,7 @@ class Listener:
             if lowering not in view.lowered:
                 view = self._sessions.lowered(batch, view, event)
         for lowering in view.lowered:
-            if lowering in there:
+            if lowering in there or lowering.ancestor_id is not None:
                 continue
             since = self._missing.get((view.id, lowering))
             if since is None or not _is_indexed(batch, since, tip):
@@ -175,10 +175,10 @@ def _recorded_closings(batch: Batch, workspace_id: str) -> set[tuple[str, int]]:
 
 def _whose_lowering_is_missing(batch: Batch) -> Iterator[str]:
     """The sessions that are bound by limits whose event is not on the chain."""
-    lowered = sa.and_(_events.c.subject == _sessions.c.token_id, _events.c.name == "LimitsLowered")
+    event = sa.and_(_events.c.subject == _sessions.c.token_id, _events.c.name == "LimitsLowered")
     query = (
         sa.select(_sessions.c.id, _sessions.c.lowered_json, _events.c.tx_hash)
-        .outerjoin_from(_sessions, _events, lowered)
+        .outerjoin_from(_sessions, _events, event)
         # As the index on it has it: with a parameter it would not be used.
         .where(_sessions.c.lowered_json != sa.literal_column("'[]'"))
         .where(_sessions.c.state.in_(LOWERED_STATES))
@@ -187,11 +187,11 @@ def _whose_lowering_is_missing(batch: Batch) -> Iterator[str]:
     for (session_id, lowered_json), rows in groupby(batch.read(query).all(), key=itemgetter(0, 1)):
         there = {"0x" + row.tx_hash.hex() for row in rows if row.tx_hash is not None}
         try:
-            missing = {each.tx_hash for each in lowered_from_json(lowered_json)} - there
+            lowered = lowered_from_json(lowered_json)
         except ValueError:
             yield session_id  # whoever reads it will say what is wrong
         else:
-            if missing:
+            if any(each.ancestor_id is None and each.tx_hash not in there for each in lowered):
                 yield session_id
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from engine.errors import CannotStart
@@ -23,6 +25,7 @@ class Vault:
     """Seals and opens secrets; `context` ties a sealed secret to the one thing it belongs to."""
 
     def __init__(self, kek: bytes, random_bytes: RandomBytes = secrets.token_bytes) -> None:
+        self._kek = kek
         self._cipher = AESGCM(kek)
         self._random_bytes = random_bytes
 
@@ -67,6 +70,11 @@ class Vault:
                 f"{context} cannot be decrypted: TALLYSTICK_KEK (or the kek file) is not the one "
                 "this data directory was made with, or the data was changed"
             ) from error
+
+    def derive(self, purpose: str) -> bytes:
+        """A key of 32 bytes for one purpose, always the same (HKDF-SHA-256, RFC 5869)."""
+        info = f"tallystick/{purpose}".encode()
+        return HKDF(SHA256(), length=KEK_BYTES, salt=None, info=info).derive(self._kek)
 
 
 def kept_salt(path: Path) -> bytes:

@@ -83,6 +83,14 @@ def verify(
     chain_id: Annotated[
         int | None, typer.Option(help="The chain's id (EIP-155), which every endpoint must serve.")
     ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHAIN=URL",
+            help="A further chain on which the session may have paid, as eip155:8453=URL; several "
+            "URLs of one chain must agree.",
+        ),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Where to write a report for people, as HTML.")
     ] = None,
@@ -105,8 +113,14 @@ def verify(
     except OSError as error:
         raise InvalidInput("FILE", f"{file}: {error.strerror}") from error
     with contextlib.ExitStack() as opened:
-        chain = _chain(rpc, opened)
-        found = examine(content, chain, registry=ours, anchors=theirs, chain_id=chain_id)
+        chain = _chain("--rpc", rpc, opened)
+        others = {
+            name: _chain("--network", urls, opened)
+            for name, urls in _networks(network or []).items()
+        }
+        found = examine(
+            content, chain, registry=ours, anchors=theirs, chain_id=chain_id, networks=others
+        )
     report = found.report
     if html is not None or as_json:
         said = statement(found)
@@ -129,7 +143,23 @@ def _address(option: str, value: str) -> str:
         raise InvalidInput(option, f"{value!r} is not an address") from error
 
 
-def _chain(urls: list[str], opened: "ExitStack") -> "ChainView":
+def _networks(options: list[str]) -> dict[str, list[str]]:
+    """The endpoints of each further chain, by its CAIP-2 id."""
+    from engine.errors import InvalidInput
+    from engine.policy.identifiers import IdentifierError, normalise_chain
+
+    found: dict[str, list[str]] = {}
+    for option in options:
+        name, _, url = option.partition("=")
+        try:
+            chain = normalise_chain(name)
+        except IdentifierError as error:
+            raise InvalidInput("--network", f"{name!r} is not a chain: {error}") from error
+        found.setdefault(chain, []).append(url)
+    return found
+
+
+def _chain(option: str, urls: list[str], opened: "ExitStack") -> "ChainView":
     """The view of one endpoint, or what several agree on; they are closed with `opened`."""
     from engine.chain.gateway import ChainError
     from engine.chain.json_rpc import JsonRpcChain
@@ -142,7 +172,7 @@ def _chain(urls: list[str], opened: "ExitStack") -> "ChainView":
         try:
             gateway = JsonRpcChain(url)
         except ChainError as error:
-            raise InvalidInput("--rpc", error.message) from error
+            raise InvalidInput(option, error.message) from error
         opened.callback(gateway.close)
         # Two can be of one host, with another path or key each, which is not to be shown.
         name = gateway.name if len(urls) == 1 else f"endpoint {number} ({gateway.name})"

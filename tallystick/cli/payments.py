@@ -101,16 +101,15 @@ def list_payments(
         console.print("no payments yet")
         return
     table(
-        ("STATE", "ID", "AMOUNT", "CAPTURED", "MERCHANT", "DECISION", "CHAIN", "MADE"),
+        ("STATE", "ID", "AMOUNT", "CAPTURED", "MERCHANT", "DECISION", "MADE"),
         [
             (
-                payment["state"].upper(),
+                _state(payment),
                 payment["id"],
                 dollars(payment["amount_usd"]),
                 dollars(payment["captured_usd"]),
                 payment["merchant_id"] or "",
                 payment["decision"]["code"],
-                payment.get("settlement", {}).get("state", ""),
                 minute(payment["created_at"]),
             )
             for payment in payments
@@ -158,6 +157,12 @@ def get(
             ("for", found["terms"]["resource"] or "a transfer"),
         ]
     fields(rows)
+
+
+def _state(payment: dict[str, Any]) -> str:
+    """The state, and of a signed payment how far the chain is with it."""
+    state = str(payment["state"]).upper()
+    return f"{state}, {payment['settlement']['state']}" if "settlement" in payment else state
 
 
 def _ended_by(payment: dict[str, Any]) -> str:

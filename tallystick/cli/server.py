@@ -59,7 +59,7 @@ def serve(
             console.print(f"[bold]admin key[/] (shown once): {first_key}", soft_wrap=True)
         console.print(f"[bold]REST[/]      {server.url}  (OpenAPI at {server.url}/docs)")
         console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(rpc)}")
-        if engine.facilitator() is not None:
+        if engine.networks.facilitator() is not None:
             console.print(f"[bold]x402[/]      {server.url}{FACILITATOR_PREFIX}")
         console.print(f"[bold]registry[/]  {engine.deployment.registry}")
         sys.stdout.flush()
@@ -108,7 +108,7 @@ def deploy(
     from engine.chain import contracts
     from engine.chain.deploy import create
     from engine.chain.deploy import deploy as deploy_registries
-    from engine.chain.json_rpc import JsonRpcChain
+    from engine.chain.endpoints import open_chain
     from engine.deployment import operator_account
     from engine.errors import CannotStart
     from engine.settings import load_settings
@@ -120,7 +120,7 @@ def deploy(
     if settings.operator_key is None:
         raise CannotStart("TALLYSTICK_OPERATOR_KEY is not set: it pays for the deployment")
     operator = operator_account(settings.operator_key)
-    gateway = JsonRpcChain(settings.chain)
+    gateway = open_chain(settings.endpoints)
     try:
         deployed = deploy_registries(gateway, operator, workspaces=(DEFAULT_WORKSPACE,))
         token = create(gateway, operator, contracts.TEST_USDC) if test_usdc else None

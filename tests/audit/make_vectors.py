@@ -15,74 +15,57 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from eth_account import Account
-from eth_keys.datatypes import PrivateKey
-from eth_utils.crypto import keccak
-
 from engine.audit import canonical
-from engine.audit.chain import Anchoring, Registration
+from engine.audit.chain import Anchoring
 from engine.audit.checkpoint import Checkpoint, sign, verifier_key
 from engine.audit.disclosure import GROUPS, WITHHOLDABLE, field_salt, split
 from engine.audit.evidence import FORMAT, NOT_PROVEN, log_salt, render_evidence, seal_message
 from engine.audit.merkle import Tree, leaf_hash
 from engine.audit.record import Head, committed_form, encode_record
 from engine.audit.usage import Usage
-from engine.grant import NO_PARENT, Domain, Grant
+from engine.grant import Domain, Grant
 from engine.policy.decide import decide
 from engine.policy.decision import PaymentRequest, Standing
-from engine.policy.limits import Limits
 from tests.audit.records import BODIES, encoded
-from tests.evidence.story import Document, Snapshot, shown, told_anchors
+from tests.audit.vector_sessions import (
+    ANCHORS,
+    CHAIN_ID,
+    LOG_ID,
+    LOG_KEY,
+    ORIGIN,
+    PARENT,
+    PASSKEY,
+    PUBLIC_KEY,
+    REGISTERED,
+    REGISTRY,
+    SESSION,
+    START_S,
+    USD,
+    USDC,
+    WALLET,
+    WALLET_REFUSES,
+    WALLET_SIGNATURE,
+    WORKSPACE,
+    Consented,
+    sessions,
+)
+from tests.contracts.passkey import Passkey
+from tests.evidence.story import Document, shown, told_anchors
 
 VECTORS = Path(__file__).parent / "vectors"
-USD = 1_000_000
-START_S = 1_800_000_000
-CHAIN_ID = 31_337
-USDC = f"eip155:{CHAIN_ID}/erc20:0x" + "44" * 20
-REGISTRY, ANCHORS = "0x" + "11" * 20, "0x" + "22" * 20
-LOG_ID = b"\x33" * 32
-LOG_KEY = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
-OWNER = Account.from_key(b"\x02" * 32)
-SESSION_KEY = PrivateKey(b"\x03" * 32)
-PUBLIC_KEY = b"\x04" + SESSION_KEY.public_key.to_bytes()
-ORIGIN, WORKSPACE, SESSION = "tallystick/vectors", "default", "sess_" + "0" * 26
-REGISTERED = (5, 1, b"\x55" * 32)
-"""Block, log index and transaction of the registration; block n is n minutes after the start."""
 FOREIGN = [b"a record of another session", b"and another"]
 
 File = tuple[bytes, str, str]
 """A file, its verdict, and the check that decides it."""
 
 
-def grant() -> Grant:
-    """What the owner signed: $100 a day, no casino."""
-    return Grant(
-        owner=OWNER.address.lower(),
-        session_key=SESSION_KEY.public_key.to_address(),
-        audit_log=LOG_ID,
-        parent=NO_PARENT,
-        workspace=WORKSPACE,
-        agent_id="shopper",
-        permissions=("pay",),
-        merchants=(),
-        tokens=(),
-        chains=(),
-        limits=Limits(None, 100 * USD, None, None, None),
-        conditions=("never merchant casino",),
-        valid_from_s=START_S,
-        valid_until_s=START_S + 86_400,
-        salt=b"\x66" * 32,
-    )
-
-
 class Records:
     """The records of the session, one a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, granted: Grant) -> None:
         self.raws: list[bytes] = []
         self.hashes: list[bytes] = []
-        self.grant = grant()
+        self.grant = granted
         self.usage = Usage(self.grant.policy())
 
     @property
@@ -147,15 +130,10 @@ class Records:
             self.add("payment.captured", {"payment": payment, **ended})
 
 
-def signature() -> bytes:
-    """The owner's."""
-    typed = grant().typed_data(Domain(CHAIN_ID, REGISTRY))
-    return bytes(OWNER.sign_typed_data(full_message=typed).signature)
-
-
-def told() -> Records:
+def told(session: Consented) -> Records:
     """A session that pays a bookshop, is refused a casino, and too much for the day."""
-    records, granted = Records(), grant()
+    granted, signed = session.grant, session.signature
+    records = Records(granted)
     created = {
         "type": "agent",
         "label": "gifts for Zoë",
@@ -163,15 +141,17 @@ def told() -> Records:
         "grant": granted.to_json(),
         "grant_hash": granted.hash().hex(),
         "mint_pkp": True,
-        "parent_id": None,
+        "parent_id": PARENT if session.ancestors else None,
         "approvals_required": 1,
-        "consent": "none",
-        "state": "awaiting_consent",
+        "consent": "none" if signed else session.consent,
+        "state": "awaiting_consent" if signed else "registering",
     }
-    consented = {"owner": granted.owner, "owner_signature": "0x" + signature().hex()}
     registered = {"tx_hash": "0x" + REGISTERED[2].hex(), "block_number": REGISTERED[0]}
     records.add("session.created", created)
-    records.add("session.consented", {**consented, "state": "registering"})
+    if signed:
+        consented = {"owner": granted.owner, "owner_signature": "0x" + signed.hex()}
+        consented["consent"] = session.consent
+        records.add("session.consented", {**consented, "state": "registering"})
     records.add("session.registered", {**registered, "state": "active"})
     records.pay(25, "books.example")
     records.pay(5, "casino")
@@ -182,8 +162,9 @@ def told() -> Records:
 class Log:
     """The log that the records are in, with others before and between them, anchored twice."""
 
-    def __init__(self, records: Records) -> None:
-        self.records = records
+    def __init__(self, session: Consented, records: Records | None = None) -> None:
+        self.session = session
+        self.records = records = records or told(session)
         leaves = [*map(leaf_hash, FOREIGN), *records.hashes]
         leaves.insert(4, leaf_hash(b"a third"))
         self.tree = Tree(leaves)
@@ -196,7 +177,8 @@ class Log:
 
     def document(self, withhold: Collection[str] = (), anchors: int = 2) -> Document:
         """What the file of the session says under the first so many anchors."""
-        granted, used = grant(), self.anchorings[:anchors]
+        session, used = self.session, self.anchorings[:anchors]
+        signed = session.signature
         size = used[-1].size if used else 0
         entries: list[Document] = []
         for index, raw in zip(self.indexes, self.records.raws, strict=True):
@@ -216,13 +198,13 @@ class Log:
                 "workspace": WORKSPACE,
                 "type": "agent",
                 "label": None if "label" in withhold else "gifts for Zoë",
-                "grant": granted.to_json(),
-                "grant_hash": granted.hash().hex(),
-                "consent": "eip712",
-                "ancestors": [],
-                "owner_signature": signature().hex(),
+                "grant": session.grant.to_json(),
+                "grant_hash": session.grant.hash().hex(),
+                "consent": session.consent,
+                "ancestors": session.above(),
+                "owner_signature": None if signed is None else signed.hex(),
                 "public_key": PUBLIC_KEY.hex(),
-                "token_id": keccak(PUBLIC_KEY[1:]).hex(),
+                "token_id": session.token_id.hex(),
             },
             "registration": {
                 "block_number": block,
@@ -273,11 +255,6 @@ def bad(log: Log) -> Iterator[tuple[str, bytes, str]]:
     decided = [at for at, e in enumerate(withheld["records"]) if "openings" in e]
     first, second = decided[0], decided[1]
 
-    def edited(of: Document, change: Callable[[Document], object]) -> bytes:
-        document = deepcopy(of)
-        change(document)
-        return sealed(document)
-
     def open_with(record: int, opening_of: int, **changes: Any) -> Callable[[Document], None]:
         """Show the merchant of a record with the opening of one, or another, or a made up one."""
 
@@ -309,6 +286,62 @@ def bad(log: Log) -> Iterator[tuple[str, bytes, str]]:
     )
 
 
+def edited(of: Document, change: Callable[[Document], object]) -> bytes:
+    """What the log's key signs for an operator that changed a document."""
+    document = deepcopy(of)
+    change(document)
+    return sealed(document)
+
+
+def in_session(**changes: Any) -> Callable[[Document], None]:
+    """Tell something else of the session."""
+    return lambda document: document["session"].update(changes)
+
+
+def badly_consented(kind: str, log: Log) -> Iterator[tuple[str, bytes]]:
+    """Files whose owner did not consent, though they say so; the `consent` check must refuse them.
+
+    All are sealed by the log's own key.
+    """
+    whole = log.document()
+    signed = (log.session.signature or b"").hex()
+    if kind == "passkey":
+        origin = (b"http://localhost".hex(), b"https://localhos".hex())
+        another = PASSKEY.sign(bytes(32)).hex()
+        point = Passkey(7).sign(log.session.grant.digest(Domain(CHAIN_ID, REGISTRY))).hex()
+        assert signed.count(origin[0]) == 1
+        altered = signed.replace(*origin)
+        yield "passkey-assertion-altered", edited(whole, in_session(owner_signature=altered))
+        yield "passkey-another-challenge", edited(whole, in_session(owner_signature=another))
+        yield "passkey-another-key", edited(whole, in_session(owner_signature=point))
+    if kind == "erc1271":
+        refused = WALLET_REFUSES.hex()
+        yield "erc1271-signature-refused", edited(whole, in_session(owner_signature=refused))
+        yield "erc1271-called-eip712", edited(whole, called_eip712)
+    if kind == "delegated":
+        yield "delegated-parent-left-out", edited(whole, in_session(ancestors=[]))
+        yield "delegated-parent-edited", edited(whole, parent_edited)
+        yield "delegated-parent-unsigned", edited(whole, parent_unsigned)
+    if kind == "delegated-wider":
+        yield "delegated-wider-than-parent", sealed(whole)
+
+
+def called_eip712(document: Document) -> None:
+    """What a wallet accepted is said to be a signature of 65 bytes."""
+    in_session(consent="eip712", owner_signature="11" * 65)(document)
+
+
+def parent_edited(document: Document) -> None:
+    """The session above is said to have had more."""
+    above = document["session"]["ancestors"][0]
+    above["grant"]["limits_micro_usd"]["per_day"] = 100 * USD
+
+
+def parent_unsigned(document: Document) -> None:
+    """Nobody is said to have signed for the session above."""
+    document["session"]["ancestors"][0].update(consent="none", owner_signature=None)
+
+
 def amount_edited(document: Document) -> None:
     """A captured amount is another."""
     entry = document["records"][4]
@@ -328,8 +361,13 @@ def forked(document: Document) -> None:
     document["checkpoint"] = sign(head, ORIGIN, LOG_KEY)
 
 
-def files(log: Log) -> dict[str, File]:
-    """All files by name."""
+def files(kind: str, log: Log) -> dict[str, File]:
+    """All files of a session by name."""
+    refused = {name: (file, "tampered", "consent") for name, file in badly_consented(kind, log)}
+    if kind == "delegated-wider":
+        return refused
+    if kind != "eip712":
+        return {kind: (sealed(log.document()), "verified", ""), **refused}
     found: dict[str, File] = {
         "whole": (sealed(log.document()), "verified", ""),
         "merchant-withheld": (sealed(log.document(("merchant",))), "verified", ""),
@@ -342,56 +380,27 @@ def files(log: Log) -> dict[str, File]:
     return found
 
 
-def chain(anchorings: Sequence[Anchoring]) -> Document:
-    """What the chain of all files answers."""
-    block, log_index, tx_hash = REGISTERED
+def chain(log: Log) -> Document:
+    """What the chain of one log answers."""
+    sessions = (log.session, *log.session.ancestors)
+    wallets = {WALLET_SIGNATURE: True, WALLET_REFUSES: False}
     return {
         "chain_id": CHAIN_ID,
         "registry": REGISTRY,
         "anchors": ANCHORS,
-        "token_id": keccak(PUBLIC_KEY[1:]).hex(),
-        "registration": {
-            "grant_hash": grant().hash().hex(),
-            "owner": grant().owner,
-            "consent": "eip712",
-            "block_number": block,
-            "log_index": log_index,
-            "tx_hash": tx_hash.hex(),
-        },
-        "revocation": None,
+        "registrations": {each.token_id.hex(): each.registration() for each in sessions},
+        "revocations": {},
+        "wallets": [
+            {"address": WALLET, "signature": signed.hex(), "accepted": accepted}
+            for signed, accepted in wallets.items()
+            if log.session.consent == "erc1271"
+        ],
         "log_id": LOG_ID.hex(),
         "log_salt": log_salt(log_verifier_key()).hex(),
-        "anchored": told_anchors(*anchorings),
+        "anchored": told_anchors(*log.anchorings),
         "block_times_s": {str(number): START_S + 60 * number for number in range(10)},
         "spends": [],
     }
-
-
-def snapshot(told_chain: Document) -> Snapshot:
-    """The same as verification asks it."""
-    registry, anchors = told_chain["registry"], told_chain["anchors"]
-    token, log_id = bytes.fromhex(told_chain["token_id"]), bytes.fromhex(told_chain["log_id"])
-    registration = told_chain["registration"] | {
-        name: bytes.fromhex(told_chain["registration"][name]) for name in ("grant_hash", "tx_hash")
-    }
-    anchored = [
-        Anchoring(
-            each["size"],
-            bytes.fromhex(each["root"]),
-            each["block_number"],
-            bytes.fromhex(each["tx_hash"]),
-        )
-        for each in told_chain["anchored"]
-    ]
-    return Snapshot(
-        chain_id=told_chain["chain_id"],
-        anchor_registries={registry: anchors},
-        registrations={(registry, token): Registration(**registration)},
-        revocations={},
-        salts={(anchors, log_id): bytes.fromhex(told_chain["log_salt"])},
-        anchored={(anchors, log_id): anchored},
-        times_s={int(number): time_s for number, time_s in told_chain["block_times_s"].items()},
-    )
 
 
 def records_vector() -> Document:
@@ -426,21 +435,26 @@ def openings_of(raw: bytes) -> Document:
 
 def made() -> dict[str, bytes]:
     """Every vector by its path beneath `vectors`."""
-    log = Log(told())
-    found = files(log)
+    logs = {name: Log(session) for name, session in sessions().items()}
+    found = {name: files(name, log) for name, log in logs.items()}
     about = {
-        "about": "What one chain answers, and how each file in evidence/ is judged against it: the "
-        "verdict, and the check that decides it.",
-        "chain": chain(log.anchorings),
+        "about": "What some chains answer, and how each file in evidence/ is judged against one of "
+        "them: the verdict, and the check that decides it.",
+        "chains": {name: chain(log) for name, log in logs.items()},
         "files": {
-            name: {"verdict": verdict, "check": check}
-            for name, (_, verdict, check) in found.items()
+            name: {"chain": of, "verdict": verdict, "check": check}
+            for of, files_of in found.items()
+            for name, (_, verdict, check) in files_of.items()
         },
     }
     return {
         "records.json": written(records_vector()),
         "evidence.json": written(about),
-        **{f"evidence/{name}.json": file for name, (file, _, _) in found.items()},
+        **{
+            f"evidence/{name}.json": file
+            for files_of in found.values()
+            for name, (file, _, _) in files_of.items()
+        },
     }
 
 

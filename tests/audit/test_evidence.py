@@ -43,14 +43,16 @@ def test_a_file_reads_back(told: Story) -> None:
     assert [entry.raw.decode() for entry in evidence.records] == [
         entry["record"] for entry in document["records"]
     ]
-    assert render_evidence(evidence.content, evidence.signature) == told.full
+    assert evidence.signature.hex() == document.pop("signature")
+    assert evidence.sealed() == seal_message(document)
+    assert render_evidence(document, evidence.signature) == told.full
 
 
 def test_the_seal_covers_everything_but_itself_under_a_name_of_its_own(told: Story) -> None:
     evidence = parse_evidence(told.full)
     document = told.document
     del document["signature"]
-    message = seal_message(evidence.content)
+    message = evidence.sealed()
     assert message == b"tallystick/evidence/2\n" + canonical.encode(document)
     told.log_key.public_key().verify(evidence.signature, message)
 

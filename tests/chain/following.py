@@ -7,15 +7,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine.chain import contracts
+from engine.chain.events import Source
 from engine.chain.gateway import ChainGateway
-from engine.chain.indexer import Indexer, Source
+from engine.chain.indexer import Indexer
 from engine.clock import system_clock
 from engine.db.database import Database
 from engine.db.sqlite import SqliteDatabase
 from engine.db.tables import ChainBlock, ChainEvent, table
 from engine.deployment import Deployment
 from engine.identifiers import Identifiers
-from engine.ledger.writer import Scribe, Writer
+from engine.ledger.scribe import Scribe
+from engine.ledger.writer import Writer
 
 Indexed = tuple[list[Any], list[Any]]
 """All rows of events, and all rows of the blocks that are kept."""
@@ -64,10 +66,10 @@ class Follower:
         self.gateway = gateway
         self.database = SqliteDatabase(file)
         self._writer = Writer(
-            self.database, Scribe("follower", Identifiers(system_clock)), system_clock
+            self.database, Scribe("follower", Identifiers(system_clock), bytes(32)), system_clock
         )
         self._writer.start()
-        self.indexer = Indexer(
+        self._begin = lambda: Indexer(
             gateway,
             self.database,
             self._writer,
@@ -76,6 +78,7 @@ class Follower:
             start_block=start_block,
             on_change=lambda batch, tip, subjects: None,
         )
+        self.indexer = self._begin()
 
     def read(self) -> Indexed:
         """Read to the head; returns what is stored then."""
@@ -93,7 +96,8 @@ class Follower:
         return self.read()
 
     def forget(self) -> None:
-        """Know nothing of the chain."""
+        """Know nothing of the chain, like one that begins."""
+        self.indexer = self._begin()
         for rows in (ChainEvent, ChainBlock):
             self._writer.call(lambda batch, rows=rows: batch.update(sa.delete(table(rows))))
 

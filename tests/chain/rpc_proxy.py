@@ -126,6 +126,7 @@ class RpcProxy:
         self, *lies: AnswerLie | LineLie, probability: float = 1.0, nth: int | None = None
     ) -> Iterator[Self]:
         """Tell these until the end of the block, the first that is about an answer alone."""
+        self.released.clear()
         self._plans = [Plan(lie.__name__, lie, lie in LINE_LIES, probability, nth) for lie in lies]
         try:
             yield self

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from tests.sessions.seen import events
 from tests.world import WORKSPACE, World
 
 PATIENCE_S = 30.0
-HASTE_S = 0.5
+HASTE_S = 0.2
 """How long an answer is waited for where none comes."""
+ENOUGH_BYTES = 1 << 22
+"""Of an answer without an end, so much is read here: the bound is lower, so that less is sent."""
 TICKS_MAX = 400
 SALT = b"\x01" * 32
 
@@ -77,7 +80,7 @@ class Lied:
         never was read.
         """
         failure: Exception | None = None
-        for _ in range(TICKS_MAX if self._may_come_round() else 3):
+        for _ in range(TICKS_MAX if self._may_come_round() else 2):
             try:
                 self.follower.read()
             except Unavailable as error:
@@ -86,6 +89,20 @@ class Lied:
             else:
                 return None
         return failure
+
+    @contextmanager
+    def told(self, lie: Any, *, probability: float = 1.0) -> Iterator[RpcProxy]:
+        """Lie. What never comes is not waited for long, and what never ends not read to its end."""
+        http = self.follower.gateway._endpoint._http  # type: ignore[attr-defined]
+        if lie is lies.silence:
+            http.timeout = HASTE_S
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("engine.chain.json_rpc_endpoint.ANSWER_MAX_BYTES", ENOUGH_BYTES)
+            try:
+                with self.proxy.lying(lie, probability=probability) as proxy:
+                    yield proxy
+            finally:
+                http.timeout = PATIENCE_S
 
     def _may_come_round(self) -> bool:
         return all(plan.probability < 1 for plan in self.proxy._plans)
@@ -109,14 +126,10 @@ class Lied:
         assert self.follower.stored() == self.truth()
 
 
-@pytest.fixture
-def lied(
-    anvil: AnvilWithContracts, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Lied]:
-    """A reader of this test's own."""
-    parameters = getattr(request.node, "callspec", None)
-    hasty = parameters is not None and parameters.params.get("lie") is lies.silence
-    gateway = anvil.gateway
+@pytest.fixture(scope="module")
+def reading(anvil: AnvilWithContracts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lied]:
+    """One for all tests: opening a database takes longer than most of them."""
+    gateway, directory = anvil.gateway, tmp_path_factory.mktemp("lied")
     genesis = gateway.block(0)
     assert genesis is not None
     known: dict[str, Any] = {
@@ -125,17 +138,30 @@ def lied(
         "start_block": anvil.deployed.block_number,
     }
     with RpcProxy(anvil.process.url, seed=1) as proxy:
-        through = JsonRpcChain(
-            proxy.url,
-            timeout_s=HASTE_S if hasty else PATIENCE_S,
-            expected_chain_id=gateway.chain_id,
-        )
-        follower = Follower(tmp_path / "lied.sqlite3", through, **known)
-        clean = Follower(tmp_path / "clean.sqlite3", gateway, **known)
+        through = JsonRpcChain(proxy.url, timeout_s=PATIENCE_S, expected_chain_id=gateway.chain_id)
+        follower = Follower(directory / "lied.sqlite3", through, **known)
+        clean = Follower(directory / "clean.sqlite3", gateway, **known)
         yield Lied(anvil, proxy, follower, clean)
         follower.close()
         clean.close()
         through.close()
+
+
+@pytest.fixture
+def lied(reading: Lied) -> Lied:
+    """Both begin anew, and nothing was told yet."""
+    reading.follower.forget()
+    reading.clean.forget()
+    reading.proxy.told.clear()
+    return reading
+
+
+@pytest.fixture(autouse=True)
+def _short_chain(anvil: AnvilWithContracts) -> Iterator[None]:
+    """What a test did to the chain is taken back, so that the next has little to read."""
+    before = anvil.rpc("evm_snapshot")
+    yield
+    assert anvil.rpc("evm_revert", before)
 
 
 # What shows itself in other answers is healed by them.
@@ -168,8 +194,8 @@ HARMLESS = (lies.stale_head, lies.no_receipt)
 def test_events_that_are_left_out_are_found(lied: Lied, lie: Any, further: bool) -> None:
     if further:
         lied.follower.read()
-        happen(lied.anvil)
-    with lied.proxy.lying(lie) as proxy:
+        happen(lied.anvil, 3)
+    with lied.told(lie) as proxy:
         assert lied.read() is None
         assert proxy.told[lie.__name__] > 0
     lied.is_told_in_full()
@@ -184,7 +210,7 @@ def test_a_lie_that_goes_on_stops_the_reading_and_the_truth_resumes_it(
         lied.follower.read()
         happen(lied.anvil, 3)
     before = lied.follower.stored()
-    with lied.proxy.lying(lie) as proxy:
+    with lied.told(lie) as proxy:
         failure = lied.read()
         assert proxy.told[lie.__name__] > 0
     kind = ChainChanged if lie in CHANGED else (ChainUnavailable, ChainChanged)
@@ -200,7 +226,7 @@ def test_a_lie_that_goes_on_stops_the_reading_and_the_truth_resumes_it(
 def test_an_old_truth_leaves_no_gap(lied: Lied, lie: Any) -> None:
     lied.follower.read()
     happen(lied.anvil, 3)
-    with lied.proxy.lying(lie):
+    with lied.told(lie):
         lied.read()
         lied.has_no_gap()
     assert lied.read() is None
@@ -214,7 +240,7 @@ def test_a_lie_now_and_then_only_takes_longer(
     lied: Lied, lie: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.chain.indexer.BLOCKS_PER_READ_MAX", 4)
-    with lied.proxy.lying(lie, probability=0.05):
+    with lied.told(lie, probability=0.05):
         assert lied.read() is None
         lied.has_no_gap()
     assert lied.read() is None
@@ -239,7 +265,7 @@ def test_all_lies_at_once_now_and_then_only_take_longer(
 
 @pytest.mark.parametrize("lie", [range_limit(1), range_limit(7), result_limit(2)])
 def test_what_the_endpoint_limits_is_asked_in_parts(lied: Lied, lie: Any) -> None:
-    with lied.proxy.lying(lie) as proxy:
+    with lied.told(lie) as proxy:
         assert lied.read() is None
         assert proxy.told[lie.__name__] > 0
     lied.is_told_in_full()

@@ -5,13 +5,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
 from engine.clock import ManualClock
+from engine.db.migrate import NEWEST
 from engine.db.sqlite import APPLICATION_ID, DirectoryLock, SqliteDatabase
 from engine.engine import open_engine
 from engine.errors import CannotStart
@@ -118,6 +121,11 @@ def test_a_relative_directory_stays_where_it_was(
         assert pragma(connection, "application_id") == APPLICATION_ID
     database.close()
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_newest_schema_is_the_last_migration() -> None:
+    migrations = resources.files("engine.db") / "migrations"
+    assert ScriptDirectory(str(migrations)).get_heads() == [NEWEST]
 
 
 def foreign(data_file: Path) -> None:

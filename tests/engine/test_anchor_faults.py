@@ -1,28 +1,47 @@
 """Whatever happens to anchors on their way, every size is anchored once, with the log's own root.
 
 On a real Anvil: what waits there is dropped, priced out, overtaken, mined and taken back, and the
-engine fails before and after each step.
+engine fails before and after each step. Longer, and with real kills: `scripts/kill-anchors`.
 """
 
-import json
-import random
+import itertools
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from eth_account.signers.local import LocalAccount
 
+from engine.audit.evidence import log_salt
 from engine.chain import contracts, sender
-from engine.chain.gateway import ChainUnavailable, TransactionRejected
+from engine.chain.gateway import ChainUnavailable
 from engine.chain.sender import SignedTransaction
 from engine.db.tables import Anchor, table
 from engine.errors import Unavailable
+from engine.fsck.check import Chain, check
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until
-from tests.engine.test_anchorer import anchor, anchored, anchored_now, grow, sizes, stored
+from tests.engine.anchor_troubles import Troubles, expensive, overtaking, settle
+from tests.engine.anchors import (
+    anchor,
+    anchored,
+    anchored_now,
+    events,
+    grow,
+    opened_in,
+    raw_txs,
+    require_told,
+    rows,
+    sizes,
+    stored,
+    tx_hashes,
+)
 from tests.world import World
 
-GWEI = 10**9
+ROOT = Path(__file__).parents[2]
+SEEDS = (2, 5)
+TROUBLES = 25
 NOTHING = {"critical": 0, "warning": 0, "info": 0}
 
 
@@ -39,60 +58,6 @@ def on_anvil(anvil: AnvilWithContracts, tmp_path: Path) -> Iterator[World]:
     with anvil.world(tmp_path / "data") as opened:
         opened.engine.lead.anchorer._patience_ms = 0
         yield opened
-
-
-def rows(world: World) -> list[sa.Row[tuple[object, ...]]]:
-    anchors = table(Anchor)
-    with world.engine.database.reading() as connection:
-        return list(connection.execute(sa.select(anchors).order_by(anchors.c.size)).all())
-
-
-def opened_in(world: World) -> int:
-    """The block in which the log was opened."""
-    deployment, gateway = world.engine.deployment, world.engine.gateway
-    topic = contracts.event_topic(contracts.ANCHOR_REGISTRY, "LogOpened")
-    [opened] = gateway.logs(
-        from_block=0,
-        to_block=gateway.head().number,
-        addresses=[deployment.anchors],
-        topics=[topic, deployment.log_id],
-    )
-    return int(opened.block_number)
-
-
-def tx_hashes(world: World) -> list[bytes]:
-    """The transactions of the anchors as the database has them."""
-    return [row.tx_hash for row in rows(world)]
-
-
-def check(world: World) -> None:
-    """The chain's anchors are the log's, strictly growing, and the database tells the same."""
-    found = anchored(world)
-    tree = world.engine._log.tree
-    assert [event.args["root"] for event in found] == [
-        tree.root(event.args["size"]) for event in found
-    ]
-    assert sizes(world) == sorted(set(sizes(world)))
-    assert [(row.size, row.root, row.tx_hash) for row in rows(world)] == [
-        (event.args["size"], event.args["root"], event.log.tx_hash) for event in found
-    ]
-
-
-def settle(world: World) -> int:
-    """Let everything arrive that is on its way, and then the whole log."""
-    world.engine.tick()  # what is final in the database may be gone from the chain
-    tick_until(world, lambda: all(state == "final" for _, state in stored(world)))
-    size = grow(world)
-    anchor(world)
-    tick_until(world, lambda: (size, "final") in stored(world))
-    check(world)
-    return size
-
-
-def expensive(anvil: AnvilWithContracts, world: World) -> None:
-    """The next block costs more than any transaction that was signed before."""
-    base_fee = int(anvil.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"], 16)
-    anvil.rpc("anvil_setNextBlockBaseFeePerGas", hex(base_fee * 10 + 10 * GWEI))
 
 
 # A fee that is too low
@@ -115,11 +80,6 @@ def test_one_that_waits_for_long_is_offered_with_a_higher_fee(
     [event] = anchored(on_anvil)
     assert event.log.tx_hash == row.tx_hash
     settle(on_anvil)
-
-
-def raw_txs(row: sa.Row[tuple[object, ...]]) -> list[bytes]:
-    """The transactions of an anchor, the oldest first."""
-    return [*map(bytes.fromhex, json.loads(row.replaced_json)), row.raw_tx]
 
 
 def test_the_earlier_one_counts_if_it_is_the_one_that_is_mined(
@@ -192,15 +152,6 @@ def test_one_behind_another_transaction_keeps_its_fee(
         on_anvil.engine.tick()
         assert tx_hashes(on_anvil) == [first.tx_hash]
     settle(on_anvil)
-
-
-def overtaking(anvil: AnvilWithContracts, operator: LocalAccount, nonce: int) -> SignedTransaction:
-    """A transaction of the operator's that takes the place of another one with this nonce."""
-    same_fee = sender.sign(
-        anvil.gateway, operator, to=operator.address.lower(), data=b"", nonce=nonce
-    )
-    higher = sender.sign_again(anvil.gateway, operator, same_fee.raw)
-    return sender.sign_again(anvil.gateway, operator, higher.raw)
 
 
 # A nonce that another transaction takes, and a block that is taken back
@@ -327,41 +278,31 @@ class Killed(BaseException):
     """What ends the step as a kill would: nothing after it happens."""
 
 
-@pytest.mark.parametrize("moment", ["before it is written down", "before it is sent", "after"])
-@pytest.mark.parametrize("hurried", [False, True], ids=["the first", "one with a higher fee"])
 def test_a_failure_at_each_step_of_sending(
-    anvil: AnvilWithContracts,
-    on_anvil: World,
-    monkeypatch: pytest.MonkeyPatch,
-    moment: str,
-    hurried: bool,
+    anvil: AnvilWithContracts, on_anvil: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    anchorer, gateway = on_anvil.engine.lead.anchorer, on_anvil.engine.gateway
-    honest = gateway.send_raw
-    size = grow(on_anvil)
-    with anvil.idle():
-        if hurried:
-            anchor(on_anvil)
-        with monkeypatch.context() as knife:
-            if moment == "before it is written down":
-                knife.setattr(anchorer, "_change" if hurried else "_keep", _killing)
-            else:
-                seen = len(rows(on_anvil)) and rows(on_anvil)[0].raw_tx
-
-                def deadly(raw: bytes) -> bytes:
-                    if raw == seen:
-                        return honest(raw)
-                    if moment == "after":
-                        honest(raw)
-                    raise Killed
-
-                knife.setattr(gateway, "send_raw", deadly)
-            with pytest.raises(Killed):
-                on_anvil.engine.tick(anchor=not hurried)
-        on_anvil.reopen()
-        on_anvil.engine.tick(anchor=True)
-    tick_until(on_anvil, lambda: stored(on_anvil) == [(size, "final")])
-    assert sizes(on_anvil) == [size]
+    """The first transaction, or one with a higher fee that replaces it."""
+    moments = ("before it is written down", "before it is sent", "after")
+    for hurried, moment in itertools.product((False, True), moments):
+        on_anvil.engine.lead.anchorer._patience_ms = 0
+        size = grow(on_anvil)
+        with anvil.idle():
+            if hurried:
+                anchor(on_anvil)
+            known = [raw for row in rows(on_anvil) for raw in raw_txs(row)]
+            with monkeypatch.context() as knife:
+                if moment == "before it is written down":
+                    anchorer = on_anvil.engine.lead.anchorer
+                    knife.setattr(anchorer, "_change" if hurried else "_keep", _killing)
+                else:
+                    deadly = _deadly(on_anvil, known, arrived=moment == "after")
+                    knife.setattr(on_anvil.engine.gateway, "send_raw", deadly)
+                with pytest.raises(Killed):
+                    on_anvil.engine.tick(anchor=not hurried)
+            on_anvil.reopen()
+            on_anvil.engine.tick(anchor=True)
+        tick_until(on_anvil, lambda size=size: (size, "final") in stored(on_anvil))
+        require_told(on_anvil)
     settle(on_anvil)
 
 
@@ -369,111 +310,133 @@ def _killing(*_args: object, **_kwargs: object) -> None:
     raise Killed
 
 
-@pytest.mark.parametrize("step", ["_follow", "_move", "_adopt"])
+def _deadly(world: World, known: list[bytes], *, arrived: bool) -> Callable[[bytes], bytes]:
+    """Sends what is known, and is the end of whoever sends another."""
+    honest: Callable[[bytes], bytes] = world.engine.gateway.send_raw
+
+    def send(raw: bytes) -> bytes:
+        if raw in known:
+            return honest(raw)
+        if arrived:
+            honest(raw)
+        raise Killed
+
+    return send
+
+
 def test_a_failure_after_it_was_mined(
-    anvil: AnvilWithContracts, on_anvil: World, monkeypatch: pytest.MonkeyPatch, step: str
+    anvil: AnvilWithContracts, on_anvil: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = grow(on_anvil)
-    with anvil.idle():
-        anchor(on_anvil)
-    with monkeypatch.context() as knife:
-        knife.setattr(on_anvil.engine.lead.anchorer, step, _killing)
-        with pytest.raises(Killed):
-            on_anvil.engine.tick()
-    on_anvil.reopen()
-    tick_until(on_anvil, lambda: stored(on_anvil) == [(size, "final")])
+    for step in ("_follow", "_move", "_adopt"):
+        size = grow(on_anvil)
+        with anvil.idle():
+            anchor(on_anvil)
+        with monkeypatch.context() as knife:
+            knife.setattr(on_anvil.engine.lead.anchorer, step, _killing)
+            with pytest.raises(Killed):
+                on_anvil.engine.tick()
+        on_anvil.reopen()
+        tick_until(on_anvil, lambda size=size: (size, "final") in stored(on_anvil))
     settle(on_anvil)
 
 
-# Anything, in any order
+# The log itself is gone
 
 
-class Trouble:
-    """Does something to anchors on their way, drawn by a seed."""
-
-    def __init__(self, anvil: AnvilWithContracts, world: World, seed: int) -> None:
-        self.anvil, self.world = anvil, world
-        self.random = random.Random(seed)
-
-    def waiting(self) -> list[bytes]:
-        return [row.tx_hash for row in rows(self.world) if row.state == "sent"]
-
-    def grow(self) -> None:
-        grow(self.world)
-
-    def send(self) -> None:
-        self.world.engine.tick(anchor=True)
-
-    def tick(self) -> None:
-        self.world.engine.tick()
-
-    def mine(self) -> None:
-        self.anvil.mine()
-
-    def drop(self) -> None:
-        for tx_hash in self.waiting():
-            self.anvil.rpc("anvil_dropTransaction", "0x" + tx_hash.hex())
-
-    def price_out(self) -> None:
-        base_fee = int(self.anvil.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"], 16)
-        if base_fee < 100 * GWEI:
-            expensive(self.anvil, self.world)
-
-    def steal_the_nonce(self) -> None:
-        operator = self.world.engine.deployment.operator
-        raws = [row.raw_tx for row in rows(self.world) if row.state == "sent" and row.raw_tx]
-        try:
-            if raws:
-                nonce = sender.fields_of(raws[0])["nonce"]
-                self.anvil.gateway.send_raw(overtaking(self.anvil, operator, nonce).raw)
-            else:
-                sender.send(self.anvil.gateway, operator, to=operator.address.lower(), data=b"")
-        except TransactionRejected:
-            pass  # it was mined meanwhile, or offered with a fee that is higher still
-
-    def reorganise(self) -> None:
-        head = int(self.anvil.rpc("eth_blockNumber"), 16)
-        room = head - opened_in(self.world)  # without its log there is nothing to anchor
-        if room > 0:
-            self.anvil.rpc("anvil_reorg", self.random.randint(1, min(3, room)), [])
-
-    def restart(self) -> None:
-        self.world.reopen()
-        self.world.engine.lead.anchorer._patience_ms = 0
-
-    def do(self) -> str:
-        """One thing."""
-        what: Callable[[], None] = self.random.choice(
-            (
-                self.grow,
-                self.send,
-                self.send,
-                self.tick,
-                self.tick,
-                self.mine,
-                self.mine,
-                self.drop,
-                self.price_out,
-                self.steal_the_nonce,
-                self.reorganise,
-                self.restart,
-            )
-        )
-        what()
-        return what.__name__
+def closed(anvil: AnvilWithContracts, world: World) -> None:
+    """A reorganisation that takes the opening of the log away, and all anchors with it."""
+    depth = anvil.gateway.head().number - opened_in(world) + 1
+    anvil.rpc("anvil_reorg", depth, [])
+    assert events(world, "LogOpened") == []
 
 
-@pytest.mark.parametrize("seed", range(6))
+def opening(world: World) -> Any:
+    """What is kept of the opening, if it is on its way or arrived."""
+    return next((row for row in rows(world, opening=True) if row.size == 0), None)
+
+
+def test_a_log_that_is_not_open_any_more_is_opened_and_anchored(
+    anvil: AnvilWithContracts, on_anvil: World
+) -> None:
+    anchored_now(on_anvil)
+    for _ in range(2):
+        size = anchored_now(on_anvil)
+        closed(anvil, on_anvil)
+        on_anvil.engine.tick()
+        tick_until(on_anvil, lambda size=size: stored(on_anvil)[-1:] == [(size, "final")])
+        assert sizes(on_anvil)[-1] == size
+        assert opening(on_anvil).state == "final"
+        assert on_anvil.engine.ready()["warnings"] == []
+        settle(on_anvil)
+        assert on_anvil.engine.reconciler.run().found == NOTHING
+        chain = Chain(anvil.gateway, anvil.deployed.registry)
+        assert check(on_anvil.store, chain=chain).findings == ()
+
+
+def test_an_opening_is_sent_mined_and_final_and_offered_with_a_higher_fee(
+    anvil: AnvilWithContracts, tmp_path: Path
+) -> None:
+    with anvil.world(tmp_path / "data", confirmations=2) as world, anvil.idle():
+        anvil.mine()
+        grow(world)
+        closed(anvil, world)
+        with pytest.raises(Unavailable, match="is not open on the chain") as refused:
+            world.engine.anchor()
+        assert refused.value.code == "anchor_refused"
+        seen = [opening(world).state]
+        assert world.engine.ready()["anchored"] == 0
+        world.reopen()
+        first = opening(world)
+        world.engine.lead.anchorer._patience_ms = 0
+        world.engine.tick()
+        assert opening(world).tx_hash != first.tx_hash
+        [warning] = world.engine.ready()["warnings"]
+        assert "is not open on the chain" in warning
+        for _ in range(3):
+            anvil.mine()
+            world.engine.tick()
+            seen.append(opening(world).state)
+        assert seen == ["sent", "mined", "mined", "final"]
+        [(_, state)] = stored(world)
+        assert state == "mined"
+
+
+def test_a_log_that_a_copy_opened_meanwhile_is_anchored(
+    anvil: AnvilWithContracts, on_anvil: World
+) -> None:
+    on_anvil.engine.lead.anchorer._patience_ms = 10**9
+    deployment = on_anvil.engine.deployment
+    size = grow(on_anvil)
+    closed(anvil, on_anvil)
+    data = contracts.call_data(
+        contracts.ANCHOR_REGISTRY, "openLog", log_salt(deployment.log_verifier_key)
+    )
+    with anvil.idle():
+        copy = anvil.sign(deployment.operator, deployment.anchors, data)
+        with pytest.raises(Unavailable, match="is not open on the chain"):
+            on_anvil.engine.anchor()
+        operator = deployment.operator
+        anvil.gateway.send_raw(sender.sign_again(anvil.gateway, operator, copy.raw).raw)
+    tick_until(on_anvil, lambda: stored(on_anvil) == [(size, "final")])
+    assert opening(on_anvil) is None, "it was refused"
+    settle(on_anvil)
+
+
+# Anything, in any order, and in the middle of it
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_any_sequence_of_troubles_ends_with_every_size_anchored_once(
     anvil: AnvilWithContracts, on_anvil: World, seed: int
 ) -> None:
-    trouble = Trouble(anvil, on_anvil, seed)
-    done = []
-    grow(on_anvil)
-    with anvil.idle():
-        for _ in range(25):
-            done.append(trouble.do())
-            found = sizes(on_anvil)
-            assert found == sorted(set(found)), done
-    assert settle(on_anvil) == sizes(on_anvil)[-1], done
-    assert on_anvil.engine.reconciler.run().found == NOTHING
+    assert len(Troubles(anvil, on_anvil, seed).run(TROUBLES)) == TROUBLES
+
+
+def test_killed_at_a_step_each_size_is_anchored_once() -> None:
+    """The short version of `scripts/kill-anchors`, in a process that has no threads to fork."""
+    command = [sys.executable, "-m", "tests.engine.kill_anchors", "--seed", "1", "--kills", "2"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2  engines killed\n" in done.stdout

@@ -7,15 +7,13 @@ import pytest
 import sqlalchemy as sa
 
 from engine.chain import contracts, sender
-from engine.chain.contracts import Event
+from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import ChainUnavailable
-from engine.db.tables import Anchor, CheckpointRow, table
+from engine.db.tables import CheckpointRow, table
 from engine.errors import Unavailable
-from engine.evidence.anchorer import AnchorView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until
+from tests.engine.anchors import anchor, anchored, anchored_now, grow, sizes, stored
 from tests.world import World
-
-ANCHORS = contracts.ANCHOR_REGISTRY
 
 
 @pytest.fixture(scope="module")
@@ -30,52 +28,6 @@ def on_anvil(anvil: AnvilWithContracts, tmp_path: Path) -> Iterator[World]:
     """An installation with a log of its own on it."""
     with anvil.world(tmp_path / "data") as opened:
         yield opened
-
-
-def anchored(world: World) -> list[Event]:
-    """The anchors of the world's log that its chain holds."""
-    deployment, gateway = world.engine.deployment, world.engine.gateway
-    logs = gateway.logs(
-        from_block=0,
-        to_block=gateway.head().number,
-        addresses=[deployment.anchors],
-        topics=[contracts.event_topic(ANCHORS, "Anchored"), deployment.log_id],
-    )
-    found = [contracts.decode_log(ANCHORS, log) for log in logs]
-    return [event for event in found if event is not None]
-
-
-def sizes(world: World) -> list[int]:
-    return [event.args["size"] for event in anchored(world)]
-
-
-def stored(world: World) -> list[tuple[int, str]]:
-    """The sizes and states in the database."""
-    rows = table(Anchor)
-    with world.engine.database.reading() as connection:
-        query = sa.select(rows.c.size, rows.c.state).order_by(rows.c.size)
-        return [(size, state) for size, state in connection.execute(query)]
-
-
-def grow(world: World) -> int:
-    """Add records to the log; returns its size."""
-    view = world.create(mint_pkp=False)
-    world.pay(view, 1)
-    return int(world.engine.ready()["records"])
-
-
-def anchored_now(world: World) -> int:
-    """Let the log grow and anchor it; returns its size once that is final."""
-    size = grow(world)
-    anchor(world)
-    tick_until(world, lambda: (size, "final") in stored(world))
-    return size
-
-
-def anchor(world: World) -> AnchorView:
-    view = world.engine.anchor()
-    assert view is not None
-    return view
 
 
 def test_an_anchor_holds_the_root_of_everything_committed(world: World) -> None:
@@ -275,17 +227,23 @@ def test_an_older_anchor_still_stands_when_only_the_newest_is_lost(
 def test_a_refusal_of_the_chain_is_said_and_stops_no_decision(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The log of another, that has opened it."""
     size = anchored_now(world)
     grow(world)
+    chain, salt = world.engine.gateway, b"\x66" * 32
+    assert isinstance(chain, EmbeddedChain)
+    chain.fund(world.owner.address.lower(), 10**18)
+    opening = contracts.call_data(contracts.ANCHOR_REGISTRY, "openLog", salt)
+    sender.send(chain, world.owner, to=world.engine.deployment.anchors, data=opening)
+    theirs = contracts.log_id_of(world.owner.address, salt)
     with monkeypatch.context() as line:
-        line.setattr(world.engine.lead.anchorer, "_log_id", b"\x66" * 32)  # a log that is not ours
-        with pytest.raises(Unavailable) as refused:
+        line.setattr(world.engine.lead.anchorer, "_log_id", theirs)
+        with pytest.raises(Unavailable, match=f"{world.owner.address.lower()} opened") as refused:
             world.engine.anchor()
         assert refused.value.code == "anchor_refused"
         state = world.engine.ready()
         assert (state["ready"], state["faults"]) == (True, [])
-        assert [warning.split(":")[0] for warning in state["warnings"]] == [
-            "the chain refused the anchor"
-        ]
+        [warning] = state["warnings"]
+        assert warning.startswith("the chain refused the anchor: log_of_another: ")
     assert anchor(world).size > size
     assert world.engine.ready()["warnings"] == []

@@ -14,7 +14,7 @@ from engine.audit import canonical
 from engine.chain.deploy import deploy
 from engine.chain.embedded_rpc import EmbeddedRpc
 from tests.evidence.story import read
-from tests.evidence.thief import Thief
+from tests.evidence.thief import Thief, imitate
 from tests.world import WORKSPACE, World
 
 BIN = Path(sys.executable).parent
@@ -76,12 +76,12 @@ def auditor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Auditor]:
     for view in views:
         world.pay(view, 5)
     world.engine.anchor()
-    verified, spent = (world.engine.evidence(WORKSPACE, view.id) for view in views)
+    verified = world.engine.evidence(WORKSPACE, views[0].id)
     world.pay(views[0], 5)
     pending = world.engine.evidence(WORKSPACE, views[0].id)
     thief = Thief(world)
-    thief.mint(views[1].grant.session_key, 1)
-    thief.authorize(thief.key_of(views[1]), 1)
+    imitate(thief, views[1].grant.session_key)
+    spent = world.engine.evidence(WORKSPACE, views[1].id)
     rpc = world.engine.serve_embedded_chain()
     assert isinstance(rpc, EmbeddedRpc)
     directory = tmp_path_factory.mktemp("auditor")
@@ -148,6 +148,13 @@ def test_a_registry_that_is_none_says_nothing_about_the_file(auditor: Auditor) -
         said = f"UNAVAILABLE: chain: there is no SessionRegistry at {address} on chain"
         assert done.stdout.splitlines()[-1].startswith(said)
         assert "--registry" in done.stdout
+
+
+def test_a_further_chain_is_asked_and_must_be_the_one_that_is_named(auditor: Auditor) -> None:
+    """The endpoint serves another chain than it is given for."""
+    done = auditor.run(auditor.verified, "--network", f"eip155:8453={auditor.rpc}")
+    assert done.returncode == 4
+    assert "spends: the endpoint for eip155:8453 serves eip155:" in done.stdout.splitlines()[-1]
 
 
 def test_what_is_no_evidence_is_called_that(auditor: Auditor) -> None:
@@ -270,7 +277,13 @@ def test_the_anchor_registry_and_the_chain_can_be_insisted_on(auditor: Auditor) 
 
 
 @pytest.mark.parametrize(
-    "options", [("--anchors", "0x1"), ("--chain-id", "x"), ("--html", "missing/report.html")]
+    "options",
+    [
+        ("--anchors", "0x1"),
+        ("--chain-id", "x"),
+        ("--html", "missing/report.html"),
+        ("--network", "eip155:8453"),
+    ],
 )
 def test_an_option_that_cannot_be_used_is_named(auditor: Auditor, options: tuple[str, str]) -> None:
     done = auditor.run(auditor.verified, *options)

@@ -1,15 +1,16 @@
 """The evidence of a delegated session shows the line of grants that it comes from."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from engine.audit.chain import Revocation
+from engine.audit.chain import Lowering, Revocation
 from engine.audit.evidence import render_evidence, seal_message
 from engine.audit.verify import Report, Verdict, verify
 from engine.evidence.chain_view import GatewayView
+from engine.grant import Grant
 from engine.policy.limits import Limits
 from engine.sessions import lifecycle
 from engine.sessions.session import SessionView
@@ -18,6 +19,7 @@ from tests.evidence.story import Document, failed, read
 from tests.world import USD, WORKSPACE, World
 
 LIMITS = Limits(None, 50 * USD, None, None, None)
+UNLIMITED = Limits(None, None, None, None, None)
 
 
 def child_of(world: World, parent: SessionView, **changes: Any) -> SessionView:
@@ -220,3 +222,32 @@ def test_a_payment_long_after_the_end_of_any_session_above_is_tampering(
     report = told.check(told.file, RevokedAbove(told, place))
     assert (report.verdict, failed(report)) == (Verdict.TAMPERED, "life")
     assert "after the session was revoked" in report.reason
+
+
+class LoweredAbove(GatewayView):
+    """A chain on which the limits of one session were lowered long before anything was paid."""
+
+    def __init__(self, told: Line, place: int, limits: Limits) -> None:
+        super().__init__(told.world.engine.gateway)
+        self._token_id = told.line[place].token_id
+        self._limits = limits
+
+    def lowerings(self, registry: str, token_id: bytes, grant: Grant) -> Sequence[Lowering]:
+        if token_id == self._token_id:
+            return [Lowering(self._limits, 1, 1, bytes(32))]
+        return super().lowerings(registry, token_id, grant)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("limit", ["per_transaction", "per_day", "approval_above"])
+def test_a_payment_over_what_was_lowered_long_before_for_any_session_above_is_tampering(
+    told: Line, place: int, limit: str
+) -> None:
+    over, kept = (replace(UNLIMITED, **{limit: dollars * USD}) for dollars in (4, 5))
+    report = told.check(told.file, LoweredAbove(told, place, over))
+    assert (report.verdict, failed(report)) == (Verdict.TAMPERED, "life")
+    assert "allows more than the limits that were lowered in block 1" in report.reason
+    report = told.check(told.file, LoweredAbove(told, place, kept))
+    assert report.verdict is Verdict.VERIFIED, report.reason
+    life = next(check.reason for check in report.checks if check.name == "life")
+    assert life.endswith("; limits of a session above lowered on the chain in block 1")

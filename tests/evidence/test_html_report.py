@@ -11,7 +11,8 @@ from engine.audit.evidence import NOT_PROVEN
 from engine.audit.statement import statement
 from engine.audit.verify import Examination, Verdict, examine
 from engine.evidence.chain_view import GatewayView
-from engine.evidence.html_report import amount_text, render, time_text
+from engine.evidence.html_parts import amount_text, time_text
+from engine.evidence.html_report import render
 from engine.policy.limits import Limits
 from tests.audit.test_verify import edit_and_rechain
 from tests.evidence.story import Story, story

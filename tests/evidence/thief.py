@@ -84,3 +84,16 @@ class Thief:
         signed = key.sign_typed_data(domain, AUTHORIZATION, message)
         parts = (signed.v, signed.r.to_bytes(32), signed.s.to_bytes(32))
         return self.send(self.stranger, "transferWithAuthorization", *message.values(), *parts)
+
+
+def imitate(thief: Thief, key: str) -> tuple[str, str]:
+    """A stranger's contract says that it moved 1 from the key: its address, the transaction."""
+    topics = (contracts.ERC20_TRANSFER, bytes(12) + bytes.fromhex(key[2:]), b"\x5a" * 32)
+    pushed = b"".join(b"\x7f" + topic for topic in reversed(topics))
+    # PUSH1 1 PUSH1 0 MSTORE, the topics, PUSH1 32 PUSH1 0 LOG3 STOP
+    code = bytes.fromhex("6001600052") + pushed + bytes.fromhex("60206000a300")
+    tx_hash = sender.send(thief.gateway, thief.stranger, to=None, data=code)
+    receipt = thief.gateway.receipt(tx_hash)
+    assert receipt is not None
+    assert receipt.contract_address is not None
+    return receipt.contract_address, "0x" + tx_hash.hex()

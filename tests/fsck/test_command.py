@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from engine.chain.embedded_rpc import EmbeddedRpc
+from engine.fsck.check import check
+from engine.fsck.keys import given_vault
 from tests.cli.processes import called
 from tests.fsck.conftest import Told
 
@@ -93,6 +95,15 @@ def test_a_key_that_does_not_open_is_found(directory: Path) -> None:
     done = called("fsck", "--data-dir", directory, "--keys")
     assert (done.returncode, "there is no key-encryption key" in done.stderr) == (4, True)
     assert not (directory / "kek").exists()
+
+
+def test_a_seal_is_checked_with_the_keys(directory: Path) -> None:
+    changed = "UPDATE log_batches SET seal = zeroblob(32) WHERE first_leaf = 0"
+    change(directory, changed)
+    file, vault = directory / "ledger.sqlite3", given_vault(directory, None)
+    [found] = check(file, open_vault=vault, patience_s=0).findings
+    assert (found.table, found.column) == ("log_batches", "seal")
+    assert check(file, patience_s=0).clean
 
 
 def test_what_cannot_be_read_or_asked(tmp_path: Path) -> None:

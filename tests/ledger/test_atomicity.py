@@ -17,7 +17,8 @@ import structlog
 
 from engine.clock import ManualClock
 from engine.errors import Unavailable
-from engine.ledger.account import Account, load_account
+from engine.ledger.account import Account
+from engine.ledger.account_loading import load_account
 from engine.ledger.payment import Payment
 from engine.policy.limits import Limits
 from tests.ledger.asking import ask, one_batch

@@ -1,4 +1,4 @@
-"""A log that is not the one that was signed does not start; and what does start is re-hashed."""
+"""A log that is not the one that was signed does not start; what is sealed is not hashed again."""
 
 import re
 import shutil
@@ -6,12 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engine.audit.checkpoint import Checkpoint, sign
+from engine.audit.record import record_hash
 from engine.clock import ManualClock
 from engine.engine import open_engine
 from engine.errors import CannotStart
+from engine.ledger import log
+from engine.ledger.seal import batch_seal
 from tests.audit import rfc6962
 from tests.audit.committed import leaf
 from tests.ledger.asking import START_MS
@@ -209,3 +213,33 @@ def test_a_log_that_was_rewritten_with_its_roots_does_not_start_without_the_key(
             assert alter(data_file, change, note, size) == 1
     with pytest.raises(CannotStart, match=f"size {SIZE}"):
         start(data_file)
+
+
+def test_records_under_a_seal_are_not_hashed_again_and_others_are(
+    data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[bytes] = []
+    monkeypatch.setattr(log, "record_hash", lambda raw: hashed.append(raw) or record_hash(raw))
+    start(data_file)
+    sealed = len(hashed)
+    assert alter(data_file, "UPDATE log_batches SET seal = zeroblob(32)") > 0
+    hashed.clear()
+    with structlog.testing.capture_logs() as said:
+        start(data_file)
+    assert len(hashed) == sealed + SIZE + 1
+    assert [line["event"] for line in said].count("log_batches_unsealed") == 1
+
+
+def test_a_seal_is_of_one_batch_and_of_everything_in_it() -> None:
+    key, bodies = bytes(32), [b"one", b"two"]
+    seals = [
+        batch_seal(key, 1, b"hashes", bodies),
+        batch_seal(bytes(31) + b"x", 1, b"hashes", bodies),
+        batch_seal(key, 2, b"hashes", bodies),
+        batch_seal(key, 1, b"hashed", bodies),
+        batch_seal(key, 1, b"hashes", [b"onet", b"wo"]),
+        batch_seal(key, 1, b"hashes", [b"onetwo"]),
+        batch_seal(key, 1, b"hashesone", [b"two"]),
+        batch_seal(key, 1, b"hashes", [b"two", b"one"]),
+    ]
+    assert len(set(seals)) == len(seals)

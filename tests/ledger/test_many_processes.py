@@ -21,6 +21,7 @@ from engine.errors import CannotStart, Conflict, Unauthenticated, Unavailable
 from engine.ledger.payment import Payment
 from engine.ledger.writer import Batch
 from engine.policy.limits import Limits
+from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
 from tests.durability.pools import SharedRecords
 from tests.ledger.approving import (
@@ -35,7 +36,7 @@ from tests.ledger.approving import (
     told,
 )
 from tests.ledger.asking import ask, at_once
-from tests.ledger.oracle import query, read_records
+from tests.ledger.oracle import alter, query, read_records
 from tests.servers import PostgresServer
 from tests.world import USD, WORKSPACE, World
 
@@ -254,29 +255,87 @@ def test_the_leaders_doubt_stops_everybody(
         second.pay(view, 1)
 
 
-def test_whichever_is_asked_resumes_a_chain_that_was_reorganised_too_deep(
+@contextmanager
+def lost_too_deep(
+    anvil: AnvilWithContracts, world: World
+) -> Iterator[tuple[SessionView, SessionView]]:
+    """More than is remembered is replaced: there is a session that stays, one that was in it."""
+    stays = world.session(mint_pkp=True)
+    anvil.mine(REORG_DEPTH_MAX)
+    goes = world.session(mint_pkp=True)
+    anvil.mine(REORG_DEPTH_MAX)
+    world.engine.tick()
+    with anvil.idle():
+        anvil.rpc("anvil_reorg", REORG_DEPTH_MAX + 2, [])
+        yield stays, goes
+
+
+def refuses(world: World, view: SessionView) -> None:
+    with pytest.raises(Unavailable, match="replaced more than") as refused:
+        world.pay(view, 1)
+    assert refused.value.code == "chain_reorganised"
+    assert "replaced more than" in world.engine.ready()["faults"][0]
+
+
+def goes_on(world: World, stays: SessionView, goes: SessionView) -> None:
+    assert world.pay(stays, 1).state == "captured"
+    assert world.pay(goes, 1).decision["code"] == "SESSION_NOT_ANCHORED"
+    assert world.engine.ready()["faults"] == []
+
+
+def test_a_chain_that_was_reorganised_too_deep_stops_everybody_and_whoever_is_asked_resumes_it(
     anvil: AnvilWithContracts, pair: tuple[World, World]
 ) -> None:
     first, second = pair
-    stays = first.session(mint_pkp=True)
-    anvil.mine(REORG_DEPTH_MAX)
-    goes = first.session(mint_pkp=True)
-    anvil.mine(REORG_DEPTH_MAX)
-    first.engine.tick()
-    with anvil.idle():
-        anvil.rpc("anvil_reorg", REORG_DEPTH_MAX + 2, [])
+    with lost_too_deep(anvil, first) as views:
         first.engine.tick()
         for world in pair:
-            with pytest.raises(Unavailable, match="chain"):
-                world.pay(stays, 1)
+            refuses(world, views[0])
         second.engine.resume_chain(by="somebody")
         with pytest.raises(Conflict):
             first.engine.resume_chain(by="somebody else")
         first.engine.tick()
         for world in pair:
-            assert world.pay(stays, 1).state == "captured"
-            assert world.pay(goes, 1).decision["code"] == "SESSION_NOT_ANCHORED"
-            assert world.engine.ready()["faults"] == []
+            goes_on(world, *views)
+
+
+def test_who_takes_over_a_chain_that_was_reorganised_too_deep_leads_and_says_so(
+    anvil: AnvilWithContracts, pair: tuple[World, World]
+) -> None:
+    """The one that led is gone before it has seen it."""
+    first, second = pair
+    with lost_too_deep(anvil, first) as views:
+        first.engine.close()
+        wait_until(second.engine.database.leads)
+        second.engine.tick()
+        assert second.engine.lead.leads
+        refuses(second, views[0])
+        first.engine = first._open()
+        refuses(first, views[0])
+        second.engine.resume_chain(by="somebody")
+        second.engine.tick()
+        for world in pair:
+            goes_on(world, *views)
+
+
+def test_damage_that_one_noted_and_that_is_mended_is_closed_by_who_loads_it(
+    pair: tuple[World, World],
+) -> None:
+    first, second = pair
+    view = first.session(DAY)
+    first.pay(view, 1)
+    change = "UPDATE decisions SET captured = captured + ? WHERE session_id = ?"
+    assert alter(first.store, change, 1, view.id) == 1
+    first.engine.ledger._accounts.known.clear()
+    with pytest.raises(Unavailable, match="damaged"):
+        first.pay(view, 1)
+    first.engine.tick()
+    assert [each.kind for each in first.engine.reconciler.open()] == ["session_damaged"]
+    assert alter(first.store, change, -1, view.id) == 1
+    second.engine.tick()
+    assert second.pay(view, 1).state == "captured"
+    second.engine.tick()
+    assert first.engine.reconciler.open() == []
 
 
 def test_a_server_that_is_killed_and_comes_back_lost_nothing(

@@ -9,6 +9,7 @@ import pytest
 from engine.ledger.discrepancies import PARAMETERS_DIFFER, note
 from engine.policy.budgets import BudgetLimits
 from tests.ledger.approving import ABOVE_50, asked_for
+from tests.ledger.paying import signed
 from tests.world import USD, WORKSPACE, World
 
 STORES = ("sqlite",)
@@ -22,6 +23,7 @@ ABOUT_SESSIONS = {
     "budget_entries": "session_id",
     "chain_transactions": "session_id",
     "discrepancies": "session_id",
+    "settlements": "session_id",
 }
 
 
@@ -37,6 +39,7 @@ def test_workspace_type_and_label_stand_in_every_row(
     world.engine.budgets.set(WORKSPACE, None, BudgetLimits(per_day=1000 * USD), by="test")
     view = world.session(ABOVE_50, mint_pkp=True, type=kind, label=label)
     asked_for(world, view)
+    signed(world, view)
     held = world.pay(view, 1, hold=True)
     world.engine.ledger.capture(WORKSPACE, held.id, USD).result()
     world.engine.revoke_session(WORKSPACE, view.id, by="somebody")

@@ -21,6 +21,7 @@ from engine.ledger.discrepancies import Discrepancy
 from engine.policy.limits import Limits
 from engine.sessions.chain_facts import workspace_hash
 from engine.sessions.session import SessionView
+from tests.reconcile.story import story
 from tests.sessions.seen import events
 from tests.world import USD, WORKSPACE, World
 
@@ -57,21 +58,6 @@ def chain_of(world: World) -> EmbeddedChain:
     return world.engine.gateway
 
 
-def story(world: World) -> SessionView:
-    """Sessions of every kind, payments, revocations and anchors; returns one that is active."""
-    active = world.session(mint_pkp=True)
-    world.pay(active, 1)
-    world.session(mint_pkp=False)
-    world.create()
-    ended = world.session(mint_pkp=True)
-    world.engine.anchor()
-    world.engine.revoke_session(WORKSPACE, ended.id, by="somebody")
-    world.engine.tick()
-    world.pay(active, 1)
-    world.engine.anchor()
-    return active
-
-
 @pytest.fixture
 def deaf(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Call it, and the engine indexes events and does not listen to them any more."""
@@ -100,7 +86,6 @@ def by_operator(world: World, data: bytes) -> None:
 
 
 def test_where_nothing_is_wrong_nothing_is_found(world: World) -> None:
-    story(world)
     assert reconcile(world) == []
     last = world.engine.reconciler.last
     assert last is not None
@@ -137,8 +122,9 @@ def test_traffic_is_no_discrepancy(world: World) -> None:
 # What is wrong is found
 
 
-def test_another_limit_in_the_database_is_found_and_put_right_resolved(world: World) -> None:
-    view = story(world)
+def test_another_limit_in_the_database_is_found_and_put_right_resolved(
+    world: World, view: SessionView
+) -> None:
     row = sa.update(sessions).where(sessions.c.id == view.id)
     grant = json.dumps(
         replace(view.grant, limits=Limits(1, 2, 3, 4, 5)).to_json(),
@@ -169,8 +155,9 @@ def test_an_active_session_that_was_never_registered_is_found(world: World) -> N
     assert reconcile(world) == [("session_missing_on_chain", view.id)]
 
 
-def test_a_session_that_the_operators_key_registered_elsewhere_is_found(world: World) -> None:
-    view = story(world)
+def test_a_session_that_the_operators_key_registered_elsewhere_is_found(
+    world: World, view: SessionView
+) -> None:
     key = PrivateKey(b"\x42" * 32).public_key
     grant = replace(view.grant, session_key=key.to_address(), salt=b"\x42" * 32)
     by_operator(world, contracts.registering(grant, b"\x04" + key.to_bytes()))
@@ -179,8 +166,9 @@ def test_a_session_that_the_operators_key_registered_elsewhere_is_found(world: W
     assert the_only(world).workspace_id == WORKSPACE
 
 
-def test_sessions_of_another_log_in_our_workspace_are_an_information(world: World) -> None:
-    view = story(world)
+def test_sessions_of_another_log_in_our_workspace_are_an_information(
+    world: World, view: SessionView
+) -> None:
     key = PrivateKey(b"\x43" * 32).public_key
     grant = replace(view.grant, session_key=key.to_address(), audit_log=b"\x77" * 32)
     by_operator(world, contracts.registering(grant, b"\x04" + key.to_bytes()))
@@ -189,9 +177,8 @@ def test_sessions_of_another_log_in_our_workspace_are_an_information(world: Worl
 
 
 def test_a_revocation_that_nobody_heard_of_acts_at_once(
-    world: World, deaf: Callable[[], None]
+    world: World, view: SessionView, deaf: Callable[[], None]
 ) -> None:
-    view = story(world)
     deaf()
     by_owner(world, contracts.revoking(view.grant, view.token_id))
     world.engine.tick()
@@ -208,7 +195,6 @@ def test_a_revocation_that_nobody_heard_of_acts_at_once(
 def test_a_revoked_session_whose_row_was_made_active_is_revoked_without_another_record(
     world: World,
 ) -> None:
-    story(world)
     view = world.session(mint_pkp=True)
     world.engine.revoke_session(WORKSPACE, view.id, by="somebody")
     world.engine.tick()
@@ -222,9 +208,8 @@ def test_a_revoked_session_whose_row_was_made_active_is_revoked_without_another_
 
 
 def test_a_closing_that_nobody_heard_of_acts_at_once(
-    world: World, deaf: Callable[[], None]
+    world: World, view: SessionView, deaf: Callable[[], None]
 ) -> None:
-    view = story(world)
     deaf()
     by_operator(
         world,
@@ -273,8 +258,7 @@ def test_an_end_by_the_chains_clock_acts_at_once(
     assert reconcile(world) == []
 
 
-def test_a_registration_that_nobody_heard_of_is_found(world: World) -> None:
-    view = story(world)
+def test_a_registration_that_nobody_heard_of_is_found(world: World, view: SessionView) -> None:
     edit(
         world,
         sa.update(sessions).where(sessions.c.id == view.id).values(state="awaiting_consent"),
@@ -290,8 +274,7 @@ def test_a_registration_that_nobody_heard_of_is_found(world: World) -> None:
         ("one is another", sa.update(index).values(args_json="{}")),
     ],
 )
-def test_a_wrong_index_is_found(world: World, name: str, statement: Any) -> None:
-    view = story(world)
+def test_a_wrong_index_is_found(world: World, view: SessionView, name: str, statement: Any) -> None:
     [event] = events(world.engine, "SessionRegistered", view)
     place = (event.log.block_number, event.log.log_index)
     at = sa.and_(index.c.block_number == place[0], index.c.log_index == place[1])
@@ -299,8 +282,7 @@ def test_a_wrong_index_is_found(world: World, name: str, statement: Any) -> None
     assert reconcile(world) == [("index_differs", "event {}/{}".format(*place))], name
 
 
-def test_an_event_that_only_the_index_has_is_found(world: World) -> None:
-    view = story(world)
+def test_an_event_that_only_the_index_has_is_found(world: World, view: SessionView) -> None:
     [event] = events(world.engine, "SessionRegistered", view)
     with world.engine.database.reading() as connection:
         query = sa.select(index).where(index.c.block_number == event.log.block_number)
@@ -312,7 +294,6 @@ def test_an_event_that_only_the_index_has_is_found(world: World) -> None:
 
 def first_anchor(world: World) -> int:
     """The size of the first of several anchors, which nobody follows any more."""
-    story(world)
     with world.engine.database.reading() as connection:
         return int(connection.execute(sa.select(sa.func.min(anchors.c.size))).scalar_one())
 
@@ -382,9 +363,8 @@ def nothing_is_filed(world: World) -> None:
 
 @pytest.mark.parametrize("question", ["head", "block", "logs", "call"])
 def test_a_silent_chain_says_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, question: str
+    world: World, view: SessionView, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
-    view = story(world)
     edit(world, sa.delete(index).where(index.c.subject == view.token_id))
     assert len(reconcile(world)) == 1
     world.engine.reconciler.last = None
@@ -396,7 +376,6 @@ def test_a_silent_chain_says_nothing(
 
 
 def test_an_endpoint_that_leaves_events_out_says_nothing(world: World, lying: Lying) -> None:
-    story(world)
     lying.logs = no_logs
     nothing_is_filed(world)
     lying.logs = world.engine.gateway.logs
@@ -404,8 +383,9 @@ def test_an_endpoint_that_leaves_events_out_says_nothing(world: World, lying: Ly
     assert reconcile(world) == []
 
 
-def test_an_endpoint_that_leaves_one_event_out_says_nothing(world: World, lying: Lying) -> None:
-    view = story(world)
+def test_an_endpoint_that_leaves_one_event_out_says_nothing(
+    world: World, view: SessionView, lying: Lying
+) -> None:
 
     def but_one(**wanted: Any) -> list[Log]:
         return [
@@ -417,7 +397,6 @@ def test_an_endpoint_that_leaves_one_event_out_says_nothing(world: World, lying:
 
 
 def test_an_endpoint_that_makes_events_up_says_nothing(world: World, lying: Lying) -> None:
-    story(world)
 
     def one_more(**wanted: Any) -> list[Log]:
         logs: list[Log] = world.engine.gateway.logs(**wanted)
@@ -430,7 +409,6 @@ def test_an_endpoint_that_makes_events_up_says_nothing(world: World, lying: Lyin
 
 
 def test_an_event_of_another_block_says_nothing(world: World, lying: Lying) -> None:
-    story(world)
     lying.logs = lambda **wanted: [
         replace(log, block_hash=b"\x66" * 32) for log in world.engine.gateway.logs(**wanted)
     ]
@@ -440,7 +418,6 @@ def test_an_event_of_another_block_says_nothing(world: World, lying: Lying) -> N
 def test_an_endpoint_that_is_behind_says_nothing(
     world: World, lying: Lying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    story(world)
     behind = BlockHeader(1, b"\x66" * 32, b"\x65" * 32, 1, bytes(BLOOM_BYTES))
     monkeypatch.setattr(lying, "head", lambda: behind, raising=False)
     nothing_is_filed(world)
@@ -450,7 +427,6 @@ def test_an_endpoint_that_is_behind_says_nothing(
 
 
 def test_what_was_read_is_not_read_again(world: World, lying: Lying) -> None:
-    story(world)
     asked: list[tuple[int, int]] = []
 
     def heard(**wanted: Any) -> list[Log]:
@@ -472,7 +448,6 @@ def test_what_was_read_is_not_read_again(world: World, lying: Lying) -> None:
 def test_a_long_chain_is_read_in_parts_and_says_how_far_it_is(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    story(world)
     monkeypatch.setattr(world.engine.reconciler._chain, "_blocks_per_read", 4)
     seen: list[tuple[int, int, int]] = []
     monkeypatch.setattr(world.engine.reconciler, "_reached", lambda *far: seen.append(far))
@@ -484,8 +459,8 @@ def test_a_long_chain_is_read_in_parts_and_says_how_far_it_is(
 
 def test_from_a_block_on_only_what_is_there_is_compared_and_nothing_is_resolved(
     world: World,
+    view: SessionView,
 ) -> None:
-    view = story(world)
     [event] = events(world.engine, "SessionRegistered", view)
     edit(world, sa.delete(index).where(index.c.subject == view.token_id))
     found = [("index_differs", f"event {event.log.block_number}/{event.log.log_index}")]

@@ -26,6 +26,13 @@ def api(tmp_path: Path) -> Iterator[Served]:
         yield served
 
 
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of which nobody has asked for a reconciliation."""
+    with Served(tmp_path_factory.mktemp("quiet") / "data") as served:
+        yield served
+
+
 def samples(api: Served, **how: str | None) -> dict[str, float]:
     """The metrics by name and labels."""
     answer = api.get("/metrics", **how)
@@ -90,25 +97,25 @@ def test_what_is_open_is_told_to_whom_it_concerns(api: Served) -> None:
     assert metrics["tallystick_discrepancies_open/anchor_stuck/warning"] == 0
 
 
-def test_only_operators_reconcile(api: Served) -> None:
-    token = api.session()["session_token"]
+def test_only_operators_reconcile(quiet: Served) -> None:
+    token = quiet.session()["session_token"]
     for method in ("GET", "POST"):
-        refused(api.call(method, PATH), 401, "invalid_api_key")
-        refused(api.call(method, PATH, key=token), 401, "invalid_api_key")
+        refused(quiet.call(method, PATH), 401, "invalid_api_key")
+        refused(quiet.call(method, PATH, key=token), 401, "invalid_api_key")
 
 
 @pytest.mark.parametrize("block", ["-1", "x", "9007199254740992", "1.5"])
-def test_a_block_that_is_none_is_refused(api: Served, block: str) -> None:
-    refused(api.post(f"{PATH}?from_block={block}"), 422, "invalid_parameter", "from_block")
+def test_a_block_that_is_none_is_refused(quiet: Served, block: str) -> None:
+    refused(quiet.post(f"{PATH}?from_block={block}"), 422, "invalid_parameter", "from_block")
 
 
-def test_a_chain_that_is_silent_is_a_503(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_that_is_silent_is_a_503(quiet: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     def silent() -> None:
         raise ChainUnavailable("the line was cut")
 
-    monkeypatch.setattr(api.world.engine.gateway, "head", silent)
-    refused(api.post(PATH), 503, "chain_unavailable")
-    assert api.get(PATH).json()["last"] is None
+    monkeypatch.setattr(quiet.world.engine.gateway, "head", silent)
+    refused(quiet.post(PATH), 503, "chain_unavailable")
+    assert quiet.get(PATH).json()["last"] is None
 
 
 def test_the_metrics_tell_of_decisions_log_and_chain(api: Served) -> None:
@@ -147,10 +154,10 @@ def test_metrics_count_from_the_start_of_the_server(tmp_path: Path) -> None:
         assert not any("decisions_total" in name for name in metrics)
 
 
-def test_metrics_need_the_admin_key(api: Served) -> None:
-    refused(api.call("GET", "/metrics"), 401, "invalid_api_key")
-    refused(api.get("/metrics", key="zfi_test_nobody"), 401, "invalid_api_key")
-    refused(api.get("/metrics", key=api.workspace("acme")), 401, "admin_key_required")
+def test_metrics_need_the_admin_key(quiet: Served) -> None:
+    refused(quiet.call("GET", "/metrics"), 401, "invalid_api_key")
+    refused(quiet.get("/metrics", key="zfi_test_nobody"), 401, "invalid_api_key")
+    refused(quiet.get("/metrics", key=quiet.workspace("acme")), 401, "admin_key_required")
 
 
 def test_metrics_can_be_made_public(tmp_path: Path) -> None:
@@ -158,9 +165,9 @@ def test_metrics_can_be_made_public(tmp_path: Path) -> None:
         assert samples(api, key=None)["tallystick_ready"] == 1
 
 
-def test_metrics_name_nobody(api: Served) -> None:
-    session = api.session(label="a label")
-    api.pay(session["session_token"])
-    text: httpx.Response = api.get("/metrics")
+def test_metrics_name_nobody(quiet: Served) -> None:
+    session = quiet.session(label="a label")
+    quiet.pay(session["session_token"])
+    text: httpx.Response = quiet.get("/metrics")
     for private in (session["id"], "books", "a label", "default", session["session_token"]):
         assert private not in text.text

@@ -5,7 +5,9 @@ import json
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from tallystick.cli import app
 from tests.ledger.paying import CENT, SHOP, URL, offer, required
 from tests.rest.served import SESSIONS, Served, refused
 
@@ -44,6 +46,10 @@ def test_a_402_is_paid_and_its_settlement_is_reported(tenant: Served) -> None:
         tenant.get("/api/v1/payments").json()["data"][0],
     ):
         assert shown["settlement"] == told
+    for command, said in (("get", "submitted"), ("list", "HELD, submitted")):
+        arguments = ["payments", command, *([paid["id"]] if command == "get" else [])]
+        done = CliRunner().invoke(app, [*arguments, "--url", tenant.url, "--api-key", tenant.key])
+        assert (done.exit_code, said in done.output) == (0, True), done.output
     for end in ("void", "capture"):
         answer = tenant.post(f"/api/v1/payments/{paid['id']}/{end}")
         refused(answer, 409, "payment_signed")

@@ -10,10 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from engine.audit.canonical import encode
+from engine.audit.lowering import Lowering
 from engine.audit.verify import Verdict
 from engine.chain import contracts
 from engine.db.tables import Session, table
 from engine.errors import InvalidInput, Unavailable
+from engine.fsck.check import check
 from engine.policy.limits import Limits
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
 from tests.sessions.hands import (
@@ -128,13 +130,57 @@ def test_what_is_delegated_is_bound_by_what_is_lowered_above_it(world: World) ->
     how = {"parent_id": parent.id, "await_consent": False, "duration_ms": 3_600_000}
     child = world.create(granted, **how)
     assert rule(world, child, 20) == "all"
-    lower(world, parent, replace(granted, per_day=30 * USD))
-    assert rule(world, child, 11) == "ancestor_budget"
+    beneath = world.create(granted, **{**how, "parent_id": child.id, "duration_ms": 1_800_000})
+    lowered = replace(granted, per_day=30 * USD, per_transaction=12 * USD)
+    receipt = lower(world, parent, lowered)
+    assert rule(world, child, 13) == rule(world, beneath, 13) == "per_transaction"
+    assert rule(world, child, 11) == "per_day"
+    assert rule(world, beneath, 11) == "ancestor_budget"
     assert rule(world, child, 10) == "all"
     assert rule(world, parent, 1) == "ancestor_budget"
-    with pytest.raises(InvalidInput, match=r"limits\.max_per_day"):
+    with pytest.raises(InvalidInput, match=r"limits\.max_per_transaction"):
         world.create(granted, **how)
-    assert replayed(world, child).lowered == ()
+    within = world.create(replace(lowered, per_day=5 * USD), **how)
+    bound = Lowering("0x" + receipt.tx_hash.hex(), lowered, parent.id)
+    world.reopen()
+    for view in (child, beneath):
+        assert replayed(world, view).lowered == now(world, view).lowered == (bound,)
+    assert replayed(world, within).lowered == ()
+    report = verified(world, child)
+    assert report.verdict is Verdict.VERIFIED, report.reason
+    assert "limits of a session above lowered on the chain in block" in report.checks[10].reason
+    assert check(world.settings.data_dir / "ledger.sqlite3", patience_s=0).clean
+
+
+def test_the_threshold_of_a_session_above_binds_what_it_delegated(world: World) -> None:
+    parent = world.session(GRANTED, mint_pkp=True)
+    how = {"parent_id": parent.id, "await_consent": False, "duration_ms": 3_600_000}
+    child = world.create(GRANTED, **how)
+    lower(world, parent, replace(GRANTED, approval_above=10 * USD))
+    assert (rule(world, child, 11), rule(world, child, 10)) == ("approval_above", "all")
+    lower(world, child, replace(GRANTED, per_transaction=9 * USD))
+    assert (rule(world, child, 10), rule(world, parent, 10)) == ("per_transaction", "all")
+    assert [each.ancestor_id for each in replayed(world, child).lowered] == [parent.id, None]
+
+
+def test_a_child_that_could_not_be_read_follows_what_was_lowered_above_it(world: World) -> None:
+    parent = world.session(GRANTED, mint_pkp=True)
+    how = {"parent_id": parent.id, "await_consent": False, "duration_ms": 3_600_000}
+    child = world.create(GRANTED, **how)
+    row = sa.update(_sessions).where(_sessions.c.id == child.id)
+    as_it_was = encode(child.grant.to_json()).decode()
+    for grant_json in ("{}", as_it_was):
+        change = row.values(grant_json=grant_json)
+        world.engine.writer.call(lambda batch, change=change: batch.update(change))  # type: ignore[misc]
+        if grant_json == "{}":
+            lower(world, parent, replace(GRANTED, per_transaction=5 * USD))
+            [found] = discrepancies(world, child)
+            assert found.kind == "session_damaged"
+    with pytest.raises(Unavailable, match="lowered above it are not followed yet"):
+        world.pay(child, 6)
+    world.engine.tick()
+    assert (rule(world, child, 6), rule(world, child, 5)) == ("per_transaction", "all")
+    replayed(world, child)
 
 
 def test_a_session_that_is_over_or_is_not_the_one_of_the_event_stays_as_it_is(

@@ -4,6 +4,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from engine.errors import TallystickError
+from engine.ledger.approval import Approval
 from engine.ledger.ask import Ask, ask
 from engine.ledger.ledger import Ledger
 from engine.ledger.payment import Payment
@@ -48,6 +49,16 @@ def answers_of(future: "Future[Any]") -> list[dict[str, Any]]:
     return [_in_words(each) for each in (answer if isinstance(answer, list) else [answer])]
 
 
+def approval_in_words(approval: Approval) -> dict[str, Any]:
+    """What an operator is told of an approval."""
+    return {
+        "state": approval.state,
+        "keys": [given.key_id for given in approval.grants],
+        "code": approval.code,
+        "payment": approval.payment_id,
+    }
+
+
 def _in_words(answer: Any) -> dict[str, Any]:
     if isinstance(answer, Payment):
         return {
@@ -57,6 +68,7 @@ def _in_words(answer: Any) -> dict[str, Any]:
             "captured": answer.captured,
             "decided_ms": answer.decided_ms,
             "replayed": answer.replayed,
+            "approval": answer.approval_id,
         }
     if isinstance(answer, TallystickError):
         return {"error": answer.code, **answer.details}

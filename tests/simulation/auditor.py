@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.books import HOLD_TTL_MS, Account, Books, Known, Question
+from tests.simulation.approving import Approval, Approvals
+from tests.simulation.books import HOLD_TTL_MS, WORKSPACE, Account, Books, Known, Question
 from tests.simulation.log import Finding, Record, require, rows
-from tests.simulation.terms import CODE, USED_UP, Spend
+from tests.simulation.terms import BUDGETS, CODE, USED_UP, Spend
 from tests.simulation.watch import SessionWatch
 
 STANDING = {
@@ -34,7 +35,8 @@ class Auditor:
 
     def __init__(self, confirmations: int) -> None:
         self.books = Books()
-        self.sessions = SessionWatch(self.books, confirmations)
+        self.approvals = Approvals(self.books)
+        self.sessions = SessionWatch(self.books, self.approvals, confirmations)
 
     # What the driver reports
 
@@ -85,6 +87,14 @@ class Auditor:
             expected = spends.get((session, number), ("denied", 0))
             require((state, held) == expected, "rows", f"{session} {number}: {state} {held}")
         require(count == self.books.figures["decisions"], "rows", f"{count} rows of decisions")
+        approvals = {
+            (session, approval.number): approval.state
+            for session, account in self.books.accounts.items()
+            for approval in account.approvals.values()
+        }
+        sql = "SELECT session_id, number, state FROM approvals"
+        stored = {(session, number): state for session, number, state in rows(data_file, sql)}
+        require(stored == approvals, "rows", f"approvals {stored.items() ^ approvals.items()}")
         sql = "SELECT stream, seq, event FROM outbox"
         found = {(stream, seq): event for stream, seq, event in rows(data_file, sql)}
         wrong = dict(found.items() ^ self.books.events.items())
@@ -106,7 +116,7 @@ class Auditor:
             _refused(answer, "chain_unavailable", asked)
             self.books.figures["refused: the chain is silent"] += 1
             return
-        self.books.expire_due(account)
+        self._end_due(account)
         early = self.books.comes("payment.expired", account.session)
         require(not early, "holds", f"a hold of {account.session} expired too early")
         require(
@@ -114,32 +124,61 @@ class Auditor:
             "durability",
             f"{asked.key} was answered and no record says so",
         )
+        number = self._decided(account, asked, None)
+        if asked.key is not None:
+            account.keys[asked.key] = number, asked
+        if answer is not None:
+            require("error" not in answer, "answers", f"{asked.key}: {answer}, but it was decided")
+            self._same(account, number, answer, "durability", replayed=False)
+
+    def _end_due(self, account: Account) -> None:
+        self.approvals.end_due(account)
+        self.books.expire_due(account)
+
+    def _decided(self, account: Account, asked: Question, approved: str | None) -> int:
+        """A payment is decided, with an approval if one was granted; returns its number."""
         record = self.books.take("payment.decided", account.session)
         number, body = record.seq, record.body
+        digest = _digest(asked)
         require(
-            body["request_digest"] == _digest(asked) and body["request"] == asked.body,
+            body["request_digest"] == digest and body["request"] == asked.body,
             "answers",
             f"{asked.key}: the record is of another question",
         )
         require(body["payment"] == account.payment(number), "answers", f"{body['payment']}")
         account.decisions[number] = record
         self.books.figures["decisions"] += 1
-        if asked.key is not None:
-            account.keys[asked.key] = number, asked
-        self._decided(account, number, record, asked)
-        if answer is not None:
-            require("error" not in answer, "answers", f"{asked.key}: {answer}, but it was decided")
-            self._same(account, number, answer, "durability", replayed=False)
+        rule = self._judged(account, number, record, asked, approved)
+        if rule == "approval_above":
+            approved = self.approvals.named(account, digest, number)
+        require(body["approval"] == approved, "approvals", f"{body['approval']}, not {approved}")
+        if rule == "approval_above":
+            self.approvals.denied(account, record, asked, digest)
+        return number
 
-    def _decided(self, account: Account, number: int, record: Record, asked: Question) -> None:
-        """The decision is what the grant and all before it make it."""
+    def _judged(
+        self,
+        account: Account,
+        number: int,
+        record: Record,
+        asked: Question,
+        approved: str | None,
+    ) -> str:
+        """The decision is what the grant and all before it make it; returns the rule."""
         body, decision = record.body, record.body["decision"]
         request, chain_ms = body["request"], body["chain_time_ms"]
         where = f"{body['payment']} at {record.time_ms}"
         standing = STANDING[account.state]
         low, high = self.books.chain_ms if account.on_chain else (0, 0)
         require(low <= chain_ms <= high, "chain time", f"{where}: {chain_ms} is not {low}..{high}")
-        rule = account.terms.verdict(standing, record.time_ms, chain_ms, request)
+        over = {}
+        for pool in self.books.above(account):
+            pool.at(record.time_ms)
+            if pool.rule not in over and (told := pool.over(request)) is not None:
+                over[pool.rule] = told
+        rule = account.terms.verdict(
+            standing, record.time_ms, chain_ms, request, above=over, approved=approved is not None
+        )
         told = decision["rule"]
         if rule != told:
             require("revoked" not in (rule, told), "revocation", f"{where}: {told}, not {rule}")
@@ -158,8 +197,8 @@ class Auditor:
         if not allowed:
             require(body["hold_expires_ms"] is None, "holds", f"{where}: a hold that was denied")
             if rule in USED_UP:
-                self._used_up(account, record, where)
-            return
+                self._used_up(account, record, over.get(rule), where)
+            return rule
         require(decision["evidence"]["used"] == account.terms.used(), "limits", f"{where}: used")
         spend = Spend(record.time_ms, amount, request["merchant"], request["token"])
         spend.held, spend.expires_ms = amount, record.time_ms + HOLD_TTL_MS
@@ -168,13 +207,22 @@ class Auditor:
         if not capture:
             self.books.tell(record, "payment.created")
         self.books.allowed(account, number, spend, capture=capture)
+        return rule
 
-    def _used_up(self, account: Account, record: Record, where: str) -> None:
-        """A denial for a limit says which it is, and the first instant that would allow it."""
-        evidence = record.body["decision"]["evidence"]
+    def _used_up(
+        self, account: Account, record: Record, above: tuple[Any, ...] | None, where: str
+    ) -> None:
+        """A denial for a limit says which it is, and the first instant that would allow it.
+
+        `above` is what a budget above the session has to say.
+        """
+        rule, evidence = record.body["decision"]["rule"], record.body["decision"]["evidence"]
         fields = ("limit", "used", "requested", "window_ms", "retry_at_ms")
+        fields = ("budget", "name", *fields) if rule in BUDGETS else fields
         told = tuple(evidence[name] for name in fields)
-        expected = account.terms.first_over(record.body["request"], record.body["decision"]["rule"])
+        expected = above or account.terms.first_over(record.body["request"], rule)
+        if rule in BUDGETS:
+            self.books.figures[f"denied: {rule}"] += 1
         require(told == expected, "limits", f"{where}: {told} is not {expected}")
         if not account.used_up:
             self.books.tell(record, "agent.session.limit_reached")
@@ -214,6 +262,7 @@ class Auditor:
             "captured": captured,
             "decided_ms": record.time_ms,
             "replayed": replayed,
+            "approval": record.body["approval"],
         }
         if answer != expected:
             wrong = {name: answer[name] for name in expected if answer[name] != expected[name]}
@@ -262,11 +311,123 @@ class Auditor:
 
     def _remaining(self, asked: Question, answer: Any, known: Known) -> None:
         account = self.books.accounts[asked.session]
-        self.books.expire_due(account)
+        self._end_due(account)
         for window in account.terms.all_windows():
             window.slide(self.books.time_ms)
         left = account.terms.left(0, None, None)
         require(answer in (None, left), "limits", f"{asked.session}: {answer} is left, not {left}")
+
+    # Operators
+
+    def keys_are(self, valid: set[str]) -> None:
+        """These keys of operators count from now on; how many there are is their own affair."""
+        while self.books.comes("key.created"):
+            self.books.log.unexplained.popleft()
+        self.books.keys = valid
+
+    def budgeted(
+        self, name: str, limits: dict[str, int | None] | None, answer: Any, clock_ms: int
+    ) -> None:
+        """An operator set a budget, or lifted it (`limits` None); `answer` None: nobody heard."""
+        self.books.at(clock_ms)
+        before = self.books.limits.get(name)
+        if limits is None and before is None:
+            require(answer in (None, {"error": "budget_not_found"}), "budgets", f"{name}: {answer}")
+            return
+        if limits == before:
+            return
+        kind = "budget.cleared" if limits is None else "budget.set"
+        if answer is None and not self.books.comes(kind):
+            return
+        require(self.books.comes(kind), "budgets", f"{name}: no record that it is {limits}")
+        body = self.books.take(kind, None).body
+        told = body["budget"], body.get("limits")
+        require(told == (name, limits), "budgets", f"{told} is not {(name, limits)}")
+        self.books.set_budget(name, limits)
+        self.books.figures["budgets of " + ("all" if name == WORKSPACE else "agents")] += 1
+
+    def granted(
+        self, session: str, named: str, key: str, answer: Any, known: Known, clock_ms: int
+    ) -> None:
+        """An operator granted an approval; `answer` None: nobody heard."""
+        self.books.at(clock_ms)
+        account = self.books.accounts[session]
+        approval = account.approvals[named]
+        if answer is None and not self._happened("approval.granted", named):
+            return
+        if self._refuses(account, approval, key, answer):
+            return
+        if key in approval.keys:
+            self._stands(account, approval, answer)
+            return
+        asked = approval.asked
+        if answer is not None and self._chain_refuses(account, asked, answer, known):
+            require(answer == {"error": "chain_unavailable"}, "approvals", f"{named}: {answer}")
+            return
+        self._end_due(account)
+        if self.approvals.granted(account, approval, key):
+            approval.payment = self._decided(account, asked, approval.id)
+            decided = account.decisions[approval.payment].body
+            if decided["decision"]["allowed"]:
+                self.approvals.end(account, approval, "granted")
+            else:
+                approval.code = decided["decision"]["code"]
+                told = {"code": approval.code, "payment": decided["payment"]}
+                self.approvals.record(account, approval, "refused", told)
+                self.approvals.end(account, approval, "refused")
+        else:
+            paid = self.books.comes("payment.decided", session)
+            require(not paid, "approvals", f"{named}: paid with {approval.keys}")
+        self._stands(account, approval, answer)
+
+    def refused(self, session: str, named: str, key: str, answer: Any, clock_ms: int) -> None:
+        """An operator denied an approval; `answer` None: nobody heard."""
+        self.books.at(clock_ms)
+        account = self.books.accounts[session]
+        approval = account.approvals[named]
+        if answer is None and not self._happened("approval.denied", named):
+            return
+        if approval.denied_by != key:
+            if self._refuses(account, approval, key, answer, denying=True):
+                return
+            self.approvals.record(account, approval, "denied", {"key": key, "reason": None})
+            approval.denied_by = key
+            self.approvals.end(account, approval, "denied")
+        self._stands(account, approval, answer)
+
+    def _happened(self, kind: str, approval: str) -> bool:
+        return any(
+            record.kind == kind and record.body["approval"] == approval
+            for record in self.books.log.unexplained
+        )
+
+    def _refuses(
+        self, account: Account, approval: Approval, key: str, answer: Any, *, denying: bool = False
+    ) -> bool:
+        """Whether nothing can be done about an approval, which the answer then has to say."""
+        over = approval.state == "waiting" and approval.expires_ms <= self.books.time_ms
+        state = "expired" if over else approval.state
+        if key not in self.books.keys:
+            code = "invalid_api_key"
+        elif state == "waiting" or (
+            not denying and key in approval.keys and state in ("granted", "refused")
+        ):
+            return False
+        else:
+            code = f"approval_{state}"
+        told = answer in (None, {"error": code})
+        require(told, "approvals", f"{approval.id} ({state}), {key}: {answer}, but it is {code}")
+        return True
+
+    def _stands(self, account: Account, approval: Approval, answer: Any) -> None:
+        number = approval.payment
+        expected = {
+            "state": approval.state,
+            "keys": approval.keys,
+            "code": approval.code,
+            "payment": None if number is None else account.payment(number),
+        }
+        require(answer in (None, expected), "approvals", f"{approval.id}: {answer} is not this")
 
     # The chain
 

@@ -9,9 +9,13 @@ from heapq import heappop, heappush
 from typing import Any
 
 from tests.simulation.log import LogFollower, Record, require
+from tests.simulation.pools import Pool, limited, of_limits, of_terms
 from tests.simulation.terms import Spend, Terms
 
 HOLD_TTL_MS = 900_000
+APPROVAL_TTL_MS = 2_400_000
+WAITING_MAX = 100
+WORKSPACE = "workspace"
 
 Lowering = tuple[str, tuple[int, ...]]
 
@@ -70,6 +74,12 @@ class Account:
         self.due: list[tuple[int, int]] = []
         self.keys: dict[str, tuple[int, Question]] = {}
         self.used_up = False
+        self.agent, self.required = body["grant"]["agent_id"], body["approvals_required"]
+        self.line: tuple[str, ...] = ()
+        """The sessions that it descends from, its parent first."""
+        self.waiting: dict[str, Any] = {}
+        """The approvals that wait, by the digest of what was asked, and all, by id."""
+        self.approvals: dict[str, Any] = {}
         self.lowered: dict[Lowering, dict[str, int | None]] = {}
         """The limits that were lowered on the chain and count, by transaction and value."""
         self.missing: dict[Lowering, int] = {}
@@ -90,6 +100,11 @@ class Books:
         self.events: dict[tuple[str, int], str] = {}
         """What has to be told, by the record it is told of."""
         self.time_ms = 0
+        self.pools: dict[str, Pool] = {}
+        self.limits: dict[str, dict[str, int | None]] = {}
+        """Of the budgets that are in force."""
+        self.keys: set[str] = set()
+        """Those of operators that are valid."""
         self.chain_ms = (0, 0)
         """Between which instants the chain's clock is, as the engine must know it."""
 
@@ -121,11 +136,60 @@ class Books:
         """There has to be such an event beside the record."""
         self.events[record.stream, record.seq] = event
 
+    # What bounds several sessions
+
+    def above(self, account: Account) -> list[Pool]:
+        """The budgets that the payments of a session are under, the nearest first."""
+        if not self.pools:
+            return []
+        names = [f"session:{each}" for each in (account.session, *account.line)]
+        names += [f"agent:{account.agent}", WORKSPACE]
+        return [self.pools[name] for name in names if name in self.pools]
+
+    def delegates(self, account: Account) -> None:
+        """A session has one beneath it: from now on it bounds what they spend together."""
+        name = f"session:{account.session}"
+        if name not in self.pools:
+            self.pools[name] = of_terms(name, account.terms)
+            self._enter_past(self.pools[name], [account])
+
+    def set_budget(self, name: str, limits: dict[str, int | None] | None) -> None:
+        """The budget of an agent or the workspace; None: it is lifted. What was spent counts."""
+        self.pools.pop(name, None)
+        self.limits.pop(name, None)
+        if limits is not None:
+            self.limits[name] = limits
+            self.pools[name] = of_limits(name, limits)
+            of_whom = [
+                account
+                for account in self.accounts.values()
+                if name in (WORKSPACE, f"agent:{account.agent}")
+            ]
+            self._enter_past(self.pools[name], of_whom)
+
+    def lower(self, account: Account) -> None:
+        """The limits of a session are those of its grant and all that were lowered."""
+        account.terms.lower(account.lowered.values())
+        if (pool := self.pools.get(f"session:{account.session}")) is not None:
+            limited(pool, account.terms)
+
+    def _enter_past(self, pool: Pool, accounts: list[Account]) -> None:
+        past = [
+            (spend.decided_ms, account.session, number, spend)
+            for account in accounts
+            for number, spend in account.spends.items()
+            if spend.state in ("held", "captured")
+        ]
+        for _, session, number, spend in sorted(past, key=lambda each: each[:3]):
+            pool.add((session, number), spend)
+
     # Payments
 
     def allowed(self, account: Account, number: int, spend: Spend, *, capture: bool) -> None:
         """A payment was allowed, and spent at once or held."""
         account.terms.add(spend)
+        for pool in self.above(account):
+            pool.add((account.session, number), spend)
         account.spends[number] = spend
         account.used_up = False
         if capture:
@@ -147,6 +211,8 @@ class Books:
             f"{record.body} is not {payment} {state} of {amount}",
         )
         account.terms.reduce(spend, amount, record.time_ms)
+        for pool in self.above(account):
+            pool.ended((account.session, number), amount, record.time_ms)
         spend.state = state
         account.used_up = False
         self.tell(record, "payment.confirmed" if state == "captured" else f"payment.{state}")

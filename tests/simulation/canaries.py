@@ -6,18 +6,22 @@ An auditor that has never found anything proves nothing. Each canary is one plau
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.audit.approvals import REQUIRED_MAX
 from engine.db.tables import OutboxEvent, Record, table
-from engine.ledger import account, log
+from engine.ledger import account, approval, approvals, ledger, log
 from engine.ledger.account import Account
 from engine.ledger.ask import Ask
+from engine.ledger.budgets import Budgets, Known
 from engine.ledger.ledger import Ledger
 from engine.ledger.writer import Batch, Writer
 from engine.policy import decision
 from engine.policy.conditions import Never
+from engine.policy.limits import Limits
 from engine.policy.windows import RollingWindows
+from engine.sessions import life, lifecycle
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.on_chain import Listener
 from tests.simulation.faults import Door, Faults
@@ -31,20 +35,23 @@ Plant = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Canary:
-    """A fault to plant, and the promise that it breaks."""
+    """A fault to plant, the promise that it breaks, and a seed with which that shows soon: within
+    the first so many decisions."""
 
     named: str
     plant: Plant
+    seed: int
+    decisions: int
 
 
 CANARIES: dict[str, Canary] = {}
 
 
-def canary(named: str) -> Callable[[Plant], Plant]:
+def canary(named: str, *, seed: int = 1, decisions: int = 600) -> Callable[[Plant], Plant]:
     """Register a canary under the name of its function."""
 
     def register(plant: Plant) -> Plant:
-        CANARIES[plant.__name__.replace("_", "-")] = Canary(named, plant)
+        CANARIES[plant.__name__.replace("_", "-")] = Canary(named, plant, seed, decisions)
         return plant
 
     return register
@@ -121,7 +128,7 @@ def key_of_another_question() -> AbstractContextManager[None]:
     return replaced(Ask, same_as=lambda _self, _earlier: None)
 
 
-@canary("revocation")
+@canary("revocation", seed=2)
 def forgotten_revocation() -> AbstractContextManager[None]:
     """What the chain revokes stays as it is."""
     genuine = Sessions.revoked
@@ -132,7 +139,7 @@ def forgotten_revocation() -> AbstractContextManager[None]:
     return replaced(Sessions, revoked=revoked)
 
 
-@canary("revocation")
+@canary("revocation", seed=2)
 def revoked_session_that_pays() -> AbstractContextManager[None]:
     """A revocation is recorded and not followed."""
     table_of_states = account.STANDING_OF_STATE | {"revoked": decision.Standing.ACTIVE}
@@ -156,7 +163,7 @@ def forgotten_reorganisation() -> AbstractContextManager[None]:
     return replaced(Sessions, unregistered=lambda *_: None)
 
 
-@canary("lowering")
+@canary("lowering", seed=2)
 def forgotten_lowering() -> AbstractContextManager[None]:
     """Limits that are lowered on the chain stay as they were."""
     return replaced(Sessions, lowered=lambda _self, _batch, view, _event: view)
@@ -177,7 +184,7 @@ def hasty_undoing() -> AbstractContextManager[None]:
     return replaced(Listener, _follow_limits=follow_limits)
 
 
-@canary("rules")
+@canary("rules", seed=3)
 def ignored_condition() -> AbstractContextManager[None]:
     """Nothing is ever ruled out by a condition."""
     genuine = decision.in_force
@@ -188,7 +195,7 @@ def ignored_condition() -> AbstractContextManager[None]:
     return replaced(decision, in_force=in_force)
 
 
-@canary("holds")
+@canary("holds", seed=3)
 def early_expiry() -> AbstractContextManager[None]:
     """Holds are over a millisecond too early."""
     genuine = Account.due
@@ -222,7 +229,7 @@ def dropped_record() -> AbstractContextManager[None]:
     return replaced(Batch, insert=_every(table(Record)))
 
 
-@canary("events")
+@canary("events", seed=2, decisions=150)
 def dropped_event() -> AbstractContextManager[None]:
     """Now and then nobody is told."""
     return replaced(Batch, insert=_every(table(OutboxEvent)))
@@ -233,6 +240,98 @@ def forked_log() -> AbstractContextManager[None]:
     """The tree that is anchored is not that of the records."""
     genuine = log._split
     return replaced(log, _split=lambda hashes: genuine(hashes)[::-1])
+
+
+@canary("approvals")
+def one_grant_is_enough() -> AbstractContextManager[None]:
+    """A payment is made with the first grant, however many are required."""
+    return replaced(approvals, _valid=lambda *_: REQUIRED_MAX)
+
+
+@canary("approvals", seed=3)
+def grant_of_a_revoked_key() -> AbstractContextManager[None]:
+    """A key goes on to count after it was revoked."""
+    return replaced(approvals, _valid=lambda _batch, _workspace, keys: len(keys))
+
+
+@canary("approvals")
+def late_approval() -> AbstractContextManager[None]:
+    """An approval can be granted when it is over."""
+    read = approval.approval_from_row
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with (
+            replaced(approvals, approval_from_row=lambda row, _now_ms: read(row, 0)),
+            replaced(ledger, end_approvals=lambda *_: 0),
+        ):
+            yield
+
+    return both()
+
+
+@canary("limits")
+def approval_beyond_the_limits() -> AbstractContextManager[None]:
+    """What operators let pass is not held against the limits again."""
+    genuine = ledger.decide
+
+    def decide(policy: Any, *arguments: Any, approved: bool, **more: Any) -> Any:
+        if approved:
+            policy = replace(policy, limits=Limits(None, None, None, None, None))
+        return genuine(policy, *arguments, approved=approved, **more)
+
+    return replaced(ledger, decide=decide)
+
+
+@canary("limits", seed=2)
+def forgotten_budget() -> AbstractContextManager[None]:
+    """Nobody looks at the budget of the workspace."""
+    genuine = Budgets._bounds
+
+    def bounds(self: Budgets, *arguments: Any) -> dict[str, Any]:
+        found = genuine(self, *arguments)
+        found.pop("workspace", None)
+        return found
+
+    return replaced(Budgets, _bounds=bounds)
+
+
+@canary("limits", seed=4)
+def budget_that_keeps_holds() -> AbstractContextManager[None]:
+    """A hold that ended below its amount goes on to count in the budgets above."""
+    genuine = Known.enter
+
+    def enter(self: Known, seq: int, row: Any) -> None:
+        if (row["session_id"], row["number"]) in self.open:
+            self.seq = seq + 1
+        else:
+            genuine(self, seq, row)
+
+    return replaced(Known, enter=enter, expire=lambda *_: None)
+
+
+@canary("delegation")
+def wider_child() -> AbstractContextManager[None]:
+    """A session delegates more than it has."""
+    return replaced(lifecycle, check_narrower=lambda *_: None)
+
+
+@canary("limits", seed=4)
+def child_beside_its_parent() -> AbstractContextManager[None]:
+    """What a session pays is not held against those that it descends from."""
+    genuine = Budgets._bounds
+
+    def bounds(self: Budgets, *arguments: Any) -> dict[str, Any]:
+        found = genuine(self, *arguments)
+        return {name: limits for name, limits in found.items() if not name.startswith("session:")}
+
+    return replaced(Budgets, _bounds=bounds)
+
+
+@canary("revocation", seed=12)
+def surviving_child() -> AbstractContextManager[None]:
+    """Who descends from a session that is revoked pays on."""
+    return replaced(life, descendants=lambda *_: [])
 
 
 @canary("durability")

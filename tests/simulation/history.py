@@ -14,21 +14,33 @@ import sqlalchemy as sa
 
 from engine.chain import contracts
 from engine.errors import CannotStart, TallystickError, Unavailable
+from engine.policy.budgets import BudgetLimits
 from engine.sessions.session import SessionView
-from tests.simulation.asking import answers_of, short, submit
+from tests.simulation.asking import answers_of, approval_in_words, short, submit
 from tests.simulation.auditor import Auditor
 from tests.simulation.books import Known, Question, Seen
 from tests.simulation.faults import Crash
 from tests.simulation.installation import CONFIRMATIONS, Asked, Installation
 from tests.simulation.log import Finding
-from tests.simulation.workload import TEMPERS, Workload
+from tests.simulation.workload import AGENTS, TEMPERS, Wait, Workload
 from tests.world import WORKSPACE
 
 SESSIONS = 16
 SILENCE_MAX_MS = 300_000
 OWNER = "0x" + "22" * 20
 ASKED_AGAIN_AT_THE_END = 200
-STEPS = {"burst": 60, "look": 18, "create": 4, "revoke": 2, "restart": 1}
+STEPS = {
+    "burst": 60,
+    "look": 18,
+    "operate": 14,
+    "create": 4,
+    "delegate": 4,
+    "budget": 4,
+    "revoke": 2,
+    "restart": 1,
+    "replace_key": 1,
+}
+OPERATORS = 4
 
 
 class Stopped(Exception):
@@ -61,6 +73,8 @@ class History:
         self.figures = self.auditor.books.figures
         self.digest = hashlib.sha256()
         self.views: dict[str, SessionView] = {}
+        self.policies: dict[str, dict[str, Any]] = {}
+        self.keys: list[str] = []
         self.read_ms: int | None = None
         self.tried_ms: int | None = None
         self.step = 0
@@ -73,6 +87,8 @@ class History:
         """
         try:
             self._looked(whole=True)
+            for _ in range(OPERATORS):
+                self._replace_key()
             while self.figures["decisions"] < decisions if steps is None else self.step < steps:
                 self.step += 1
                 self._step()
@@ -90,7 +106,7 @@ class History:
 
     def _step(self) -> None:
         while len(self.workload.sessions) < SESSIONS:
-            self._create()
+            self._create() if not self.views or self.draw.random() < 0.7 else self._delegate()
         moved_ms = self._pass_time()
         if self.draw.random() < self.workload.temper.faults:
             self.installation.faults.armed = self.workload.fault()
@@ -98,6 +114,8 @@ class History:
             self._look()
         [kind] = self.draw.choices(list(STEPS), weights=list(STEPS.values()))
         # Whatever is at an edge is asked there and then: a millisecond later it is none.
+        if self.workload.urgent is not None:
+            kind = "operate"
         getattr(self, "_burst" if self.workload.focus is not None else f"_{kind}")()
 
     # Workers
@@ -147,30 +165,107 @@ class History:
 
     # Operators, owners and thieves
 
-    def _create(self) -> None:
-        policy = self.workload.policy()
+    def _create(self, parent: str | None = None) -> None:
+        workload, draw = self.workload, self.draw
+        policy = workload.policy() if parent is None else workload.beneath(self.policies[parent])
         lists = ("permissions", "merchants", "tokens", "chains", "conditions")
+        above = None if parent is None else self.views[parent]
         asked = Asked(
             limits=policy["limits_micro_usd"],
             **{name: tuple(policy[name]) for name in lists},
-            days=self.draw.choice((2, 20, 60, 120)),
-            on_chain=self.draw.random() < 0.5,
+            days=draw.choice((2, 20, 60, 120) if above is None else (1, 1, 10)),
+            on_chain=above.mint_pkp if above is not None else draw.random() < 0.5,
             owner=OWNER,
+            agent=policy["agent_id"],
+            required=max(draw.choice((1, 1, 2, 3)), above.approvals_required if above else 1),
+            parent=parent,
         )
         if not asked.permissions:
             policy["permissions"] = ["pay"]
         armed = self.installation.faults.armed
         created: list[str] = []
-        clock = self.installation.clock
+        clock, sessions = self.installation.clock, self.auditor.sessions
 
-        def report(session: str | None) -> None:
-            if (found := self.auditor.sessions.created(policy, session, clock.said_ms)) is not None:
+        def report(answer: Any) -> None:
+            found = sessions.created(policy, parent, asked.days, answer, clock.said_ms)
+            if found is not None:
                 created.append(found)
 
         self._do(lambda: self.installation.create(asked).id, report, armed)
         for session in created:
             self.workload.sessions.append(session)
             self.views[session] = self.installation.engine.sessions.get(WORKSPACE, session)
+            self.policies[session] = policy
+
+    def _delegate(self) -> None:
+        self._create(self.draw.choice(self.workload.sessions or list(self.views)))
+
+    def _budget(self) -> None:
+        """An operator sets what an agent or the workspace may spend."""
+        agent = self.draw.choice((None, *sorted(set(AGENTS))))
+        limits = self.workload.budget()
+        budgets, clock = self.installation.engine.budgets, self.installation.clock
+        name = "workspace" if agent is None else f"agent:{agent}"
+        if agent is not None and agent not in {view.agent_id for view in self.views.values()}:
+            return  # nobody knows it yet
+        by = self.draw.choice(self.keys)
+
+        def command() -> Any:
+            if limits is None:
+                budgets.clear(WORKSPACE, agent, by=by)
+            else:
+                budgets.set(WORKSPACE, agent, BudgetLimits(**limits), by=by)
+            return name
+
+        self._do(
+            command,
+            lambda answer: self.auditor.budgeted(name, limits, answer, clock.said_ms),
+            self.installation.faults.armed,
+        )
+
+    def _operate(self) -> None:
+        """Operators look at one or a few of the approvals that wait."""
+        waits, urgent = self.workload.waits, self.workload.urgent
+        self.workload.urgent = None
+        newest = list(waits)[-8:]
+        chosen = self.draw.choices(newest, k=self.draw.randint(1, 4)) if newest else []
+        for wait in [urgent] if urgent is not None else chosen:
+            keys = self.draw.sample(self.keys, self.draw.randint(1, OPERATORS))
+            for key in keys:
+                self._judge(wait, key, deny=self.draw.random() < 0.08)
+            if self.draw.random() < 0.5 and wait in waits:
+                waits.remove(wait)
+
+    def _judge(self, wait: Wait, key: str, *, deny: bool) -> None:
+        approvals, clock = self.installation.engine.approvals, self.installation.clock
+        act = approvals.deny if deny else approvals.grant
+        known, books = self._known(), self.auditor
+
+        def report(answer: Any) -> None:
+            if deny:
+                books.refused(wait.session, wait.approval, key, answer, clock.said_ms)
+            else:
+                books.granted(wait.session, wait.approval, key, answer, known, clock.said_ms)
+
+        self._do(
+            lambda: approval_in_words(act(WORKSPACE, wait.approval, by=key)),
+            report,
+            self.installation.faults.armed,
+        )
+
+    def _replace_key(self) -> None:
+        """An operator has a new key. The old one does not count any more, but may still be used."""
+        self.installation.faults.armed = None
+        valid = self.auditor.books.keys
+        if len(valid) == OPERATORS:
+            old = self.draw.choice(sorted(valid))
+            self.installation.revoke_key(old)
+            valid = valid - {old}
+        new = self.installation.new_key()
+        self.keys = [*self.keys, new][-OPERATORS - 2 :]
+        self.auditor.books.log.follow(self.installation.data_file)
+        self.auditor.books.at(self.installation.clock.said_ms)
+        self.auditor.keys_are(valid | {new})
 
     def _revoke(self) -> None:
         sessions = self.workload.sessions
@@ -185,18 +280,20 @@ class History:
         if self.draw.random() < 0.8:  # or it is asked for payments ever after
             sessions.remove(session)
 
-    def _do(
-        self, command: Callable[[], str], report: Callable[[str | None], None], armed: Any
-    ) -> None:
-        """Run a command and report what it answered, or None if nobody heard it."""
+    def _do(self, command: Callable[[], Any], report: Callable[[Any], None], armed: Any) -> None:
+        """Run a command and report what it answered: a refusal as `error`, None if nobody heard."""
         answer = None
         try:
             answer = command()
         except Crash:
             self._crashed(armed, lambda: report(None))
             return
-        except Unavailable:
-            self._require_fault(armed, True)
+        except TallystickError as error:
+            if error.code == Unavailable.code:
+                self._require_fault(armed, True)
+            else:
+                answer = {"error": error.code}
+        self.digest.update(repr(answer).encode())
         self.auditor.books.log.follow(self.installation.data_file)
         report(answer)
         self._mend()

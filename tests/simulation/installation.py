@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import sqlalchemy as sa
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from eth_abi.abi import encode
@@ -28,22 +29,25 @@ from engine.audit.evidence import log_salt
 from engine.chain import contracts
 from engine.clock import ManualClock
 from engine.db.sqlite import SqliteDatabase
+from engine.db.tables import ApiKey, table
 from engine.deployment import Deployment
 from engine.engine import Engine
 from engine.identifiers import Identifiers
 from engine.ledger.log import Log
+from engine.ledger.seal import SEAL_KEY
 from engine.ledger.writer import BATCH_COMMANDS_MAX, Command, Writer
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions import on_chain
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import KEK_BYTES, Vault
+from tests.simulation.books import APPROVAL_TTL_MS, HOLD_TTL_MS
 from tests.simulation.chain import ANCHORS, CODE_HASH, REGISTRY, ScriptedChain
 from tests.simulation.faults import Door, Faults
 from tests.world import WORKSPACE, settings_for
 
 START_MS = 1_800_000_000_001
 CONFIRMATIONS = 2
-HOLD_TTL_MS = 900_000
+_keys = table(ApiKey)
 
 
 class WatchedClock(ManualClock):
@@ -104,6 +108,9 @@ class Asked:
     days: int
     on_chain: bool
     owner: str
+    agent: str
+    required: int
+    parent: str | None
 
 
 class Installation:
@@ -150,7 +157,7 @@ class Installation:
         self.clock.said_ms = 0
         database = SqliteDatabase(self.data_file)
         database.writer = Door(database.writer, self.faults)
-        log = Log(self.deployment.origin)
+        log = Log(self.deployment.origin, self._vault.derive(SEAL_KEY))
         try:
             with database.reading() as connection:
                 log.load(connection.execute, self.deployment.log_verifier_key)
@@ -160,7 +167,10 @@ class Installation:
         self.log = log
         self.engine = Engine(
             settings_for(
-                self.directory, confirmations=CONFIRMATIONS, hold_ttl_s=HOLD_TTL_MS // 1000
+                self.directory,
+                confirmations=CONFIRMATIONS,
+                hold_ttl_s=HOLD_TTL_MS // 1000,
+                approval_ttl_s=APPROVAL_TTL_MS // 1000,
             ),
             lock=None,
             database=database,
@@ -203,7 +213,7 @@ class Installation:
         new = NewSession(
             type="agent",
             label=None,
-            agent_id="bot",
+            agent_id=asked.agent,
             agent_name=None,
             user_wallet=asked.owner,
             owner=asked.owner,
@@ -217,10 +227,26 @@ class Installation:
             await_consent=False,
             metadata_json="{}",
             conditions=asked.conditions,
+            parent_id=asked.parent,
+            approvals_required=asked.required,
         )
         with patch("engine.sessions.lifecycle.DURATION_MAX_MS", new.duration_ms):
             view, _ = self.engine.sessions.create(WORKSPACE, new)
         return view
+
+    def new_key(self) -> str:
+        """The id of one more operator's key."""
+        secret = self._draw.randbytes(16).hex()
+        access = self.engine.access
+        self.writer.call(lambda batch: access._key(batch, WORKSPACE, "operator", secret), WORKSPACE)
+        return access.operator(secret).key_id
+
+    def revoke_key(self, key_id: str) -> None:
+        """It is no operator's any more."""
+        revoked = sa.update(_keys).where(_keys.c.id == key_id)
+        self.writer.call(
+            lambda batch: batch.update(revoked.values(revoked_ms=batch.now_ms)), WORKSPACE
+        )
 
     def _next_file(self) -> Path:
         self.opened += 1

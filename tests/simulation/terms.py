@@ -36,10 +36,16 @@ CODE = {
     "lifetime": "LIMIT_EXCEEDED",
     "token_cap": "LIMIT_EXCEEDED",
     "merchant_cap": "LIMIT_EXCEEDED",
+    "ancestor_budget": "LIMIT_EXCEEDED",
+    "agent_budget": "LIMIT_EXCEEDED",
+    "workspace_budget": "LIMIT_EXCEEDED",
     "approval_above": "APPROVAL_REQUIRED",
     "all": "ALLOWED",
 }
-USED_UP = {"payments", "per_day", "per_week", "per_month", "lifetime", "token_cap", "merchant_cap"}
+BUDGETS = {"ancestor_budget", "agent_budget", "workspace_budget"}
+USED_UP = BUDGETS | {
+    *("payments", "per_day", "per_week", "per_month", "lifetime", "token_cap", "merchant_cap")
+}
 
 
 @dataclass(slots=True)
@@ -58,13 +64,19 @@ class Spend:
 class Window:
     """What was decided in `(now - length_ms, now]` and still counts; no length: for ever."""
 
-    __slots__ = ("inside", "length_ms", "most", "name", "of", "rule", "used")
+    __slots__ = ("inside", "length_ms", "most", "name", "of", "rule", "told", "used")
 
     def __init__(
-        self, rule: str, of: str, name: str | None, most: int | None, length_ms: int | None
+        self,
+        rule: str,
+        of: str,
+        name: str | None,
+        most: int | None,
+        length_ms: int | None,
+        told: str = "",
     ) -> None:
         self.rule, self.of, self.name = rule, of, name
-        self.most, self.length_ms = most, length_ms
+        self.most, self.length_ms, self.told = most, length_ms, told or rule
         self.inside: deque[Spend] = deque()
         self.used = 0
 
@@ -73,6 +85,20 @@ class Window:
 
     def count(self, amount: int) -> int:
         return min(amount, 1) if self.of == "payments" else amount
+
+    def over(self, asked: dict[str, Any]) -> bool:
+        """Whether a payment is more than what is left, at the instant of the last `slide`."""
+        return (
+            self.most is not None
+            and self.used + self.count(asked["amount_micro_usd"]) > self.most
+            and self.concerns(asked["token"], asked["merchant"])
+        )
+
+    def evidence(self, amount: int) -> tuple[Any, ...]:
+        """Of what is over: limit, used, requested, length, and when it would fit."""
+        count, most = self.count(amount), self.most or 0
+        fits_at = self.fits_at(self.used + count - most)
+        return most, self.used, count, self.length_ms, fits_at
 
     def slide(self, now_ms: int) -> None:
         if self.length_ms is None:
@@ -114,7 +140,7 @@ class Terms:
         ]
         self.caps: list[Window] = []
         for sentence in grant["conditions"]:
-            self._read(sentence.split())
+            self._read(sentence, sentence.split())
         order = list(LENGTH_MS)
         by_name = {length_ms: order.index(name) for name, length_ms in LENGTH_MS.items()}
         self.caps.sort(key=lambda cap: by_name.get(cap.length_ms or 0, 9))
@@ -129,7 +155,7 @@ class Terms:
         for window in self.windows:
             window.most = self.limits[window.rule]
 
-    def _read(self, words: list[str]) -> None:
+    def _read(self, sentence: str, words: list[str]) -> None:
         if words[0] == "never":
             self.never.add((words[1], words[2]))
         elif words[0] == "only":
@@ -141,26 +167,36 @@ class Terms:
         elif words[0] == "lifetime":
             self.caps.append(Window("lifetime", "sum", None, _micro(words[3]), None))
         elif words[0] == "at":
-            self.caps.append(
-                Window("payments", "payments", None, int(words[2]), LENGTH_MS.get(words[5]))
-            )
+            length_ms, told = LENGTH_MS.get(words[5]), f"payments_per_{words[5]}"
+            self.caps.append(Window("payments", "payments", None, int(words[2]), length_ms, told))
         elif words[7] == "transaction":
             self.per_payment.append((words[0], words[1], _micro(words[4])))
         else:
             length_ms = LENGTH_MS.get(words[7])
-            cap = Window(f"{words[0]}_cap", words[0], words[1], _micro(words[4]), length_ms)
-            self.caps.append(cap)
+            rule, most = f"{words[0]}_cap", _micro(words[4])
+            self.caps.append(Window(rule, words[0], words[1], most, length_ms, sentence))
 
     def all_windows(self) -> Iterator[Window]:
         yield from self.windows
         yield from self.caps
 
-    def verdict(self, standing: str, now_ms: int, chain_ms: int, asked: dict[str, Any]) -> str:
-        """The rule that decides."""
+    def verdict(
+        self,
+        standing: str,
+        now_ms: int,
+        chain_ms: int,
+        asked: dict[str, Any],
+        *,
+        above: Iterable[str] = (),
+        approved: bool = False,
+    ) -> str:
+        """The rule that decides; `above` are those of budgets that it is over."""
         for window in self.all_windows():
             window.slide(now_ms)
-        against = set(self._against(standing, now_ms, chain_ms, asked))
-        return next((rule for rule in CODE if rule in against), "all")
+        against = {*self._against(standing, now_ms, chain_ms, asked), *above}
+        if approved:
+            against.discard("approval_above")
+        return next((rule for rule in CODE if rule in against), "all") if against else "all"
 
     def _against(
         self, standing: str, now_ms: int, chain_ms: int, asked: dict[str, Any]
@@ -191,11 +227,7 @@ class Terms:
             if names[what] == name and amount > most:
                 yield "per_transaction"
         for window in self.all_windows():
-            if (
-                window.most is not None
-                and window.concerns(token, merchant)
-                and window.used + window.count(amount) > window.most
-            ):
+            if window.over(asked):
                 yield window.rule
         above = self.limits["approval_above"]
         if above is not None and amount > above:
@@ -204,15 +236,8 @@ class Terms:
     def first_over(self, asked: dict[str, Any], rule: str) -> tuple[Any, ...]:
         """What is over first by a rule: limit, used, requested, length, and when it would fit."""
         for window in self.all_windows():
-            count = window.count(asked["amount_micro_usd"])
-            if (
-                window.rule == rule
-                and window.most is not None
-                and window.concerns(asked["token"], asked["merchant"])
-                and window.used + count > window.most
-            ):
-                fits_at = window.fits_at(window.used + count - window.most)
-                return window.most, window.used, count, window.length_ms, fits_at
+            if window.rule == rule and window.over(asked):
+                return window.evidence(asked["amount_micro_usd"])
         return ()
 
     def used(self) -> list[int]:

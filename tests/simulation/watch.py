@@ -5,36 +5,73 @@ It shares no code with the engine.
 
 from typing import Any
 
+from tests.simulation.approving import Approvals
 from tests.simulation.books import Account, Books, Lowering, Seen
 from tests.simulation.log import Finding, Record, require
+from tests.simulation.pools import wider
+from tests.simulation.terms import Terms
+
+LINE_MAX = 4
 
 
 class SessionWatch:
     """Explains the records of sessions. `confirmations` make a registration count."""
 
-    def __init__(self, books: Books, confirmations: int) -> None:
-        self._books, self._confirmations = books, confirmations
+    def __init__(self, books: Books, approvals: Approvals, confirmations: int) -> None:
+        self._books, self._approvals, self._confirmations = books, approvals, confirmations
 
-    def created(self, asked: dict[str, Any], session: str | None, clock_ms: int) -> str | None:
-        """A session was asked for; `session` is its id if that was heard. Returns its id."""
+    def created(
+        self, asked: dict[str, Any], parent: str | None, days: int, answer: Any, clock_ms: int
+    ) -> str | None:
+        """A session was asked for, beneath a `parent` if there is one.
+
+        `answer` is its id, a refusal, or None if nobody heard. Returns its id.
+        """
         self._books.at(clock_ms)
+        above = None if parent is None else self._books.accounts[parent]
+        refusal = None if above is None else self._undelegated(asked, above, days)
         if self._books.comes("agent.registered"):  # beside the first of its sessions
             self._books.take("agent.registered", None)
-        if session is None and not self._books.comes("session.created"):
+        if refusal is not None:
+            where = f"{parent} delegates {asked} for {days} days"
+            made = self._books.comes("session.created")
+            require(answer in (None, {"error": refusal}) and not made, "delegation", where)
+            self._books.figures[f"delegation refused: {refusal}"] += 1
             return None
-        record = self._books.take("session.created", session)
+        require(not isinstance(answer, dict), "delegation", f"{asked}: {answer}")
+        if answer is None and not self._books.comes("session.created"):
+            return None
+        record = self._books.take("session.created", answer)
         grant = record.body["grant"]
         for name, value in asked.items():
             require(grant[name] == value, "parameters", f"{name} is {grant[name]}, not {value}")
-        require(
-            record.body["state"] == ("registering" if record.body["mint_pkp"] else "active"),
-            "registration",
-            f"{record.stream} begins {record.body['state']}",
-        )
-        self._books.accounts[record.stream] = Account(record.stream, record.body)
+        state, parent_hash = "registering" if record.body["mint_pkp"] else "active", "0" * 64
+        require(record.body["state"] == state, "registration", f"{record.stream}: {record.body}")
+        account = self._books.accounts[record.stream] = Account(record.stream, record.body)
+        if above is not None:
+            account.line, parent_hash = (above.session, *above.line), above.grant_hash
+            self._books.delegates(above)
+            self._books.figures["sessions delegated"] += 1
+        named = record.body["parent_id"], grant["parent"]
+        require(named == (parent, "0x" + parent_hash), "delegation", f"{record.stream}: {named}")
         self._books.tell(record, "agent.session.created")
         self._books.figures["sessions"] += 1
         return record.stream
+
+    def _undelegated(self, asked: dict[str, Any], above: Account, days: int) -> str | None:
+        """Why a session may not delegate what is asked."""
+        now_ms = self._books.time_ms
+        line = [above, *(self._books.accounts[each] for each in above.line)]
+        if any(each.state != "active" or now_ms >= each.terms.until_ms for each in line):
+            return "parent_not_active"
+        agents = {each.agent for each in self._books.accounts.values()}
+        if asked["agent_id"] not in agents:
+            return "invalid_parameter"
+        if len(line) >= LINE_MAX:
+            return "delegation_too_deep"
+        times = {"valid_from_s": now_ms // 1000, "valid_until_s": -(-now_ms // 1000) + days * 86400}
+        child = Terms(asked | times)
+        return "invalid_parameter" if any(wider(child, each.terms) for each in line) else None
 
     def revoked(self, session: str, heard: bool, clock_ms: int) -> None:
         """An operator asked for the end of a session."""
@@ -51,6 +88,20 @@ class SessionWatch:
         elif not self._books.comes("session.revoked", session):
             return
         self._moved(self._books.take("session.revoked", session), account, None)
+        while self._books.comes("session.revoked"):  # all beneath it
+            record = self._books.log.unexplained[0]
+            if record.body["by"] != "ancestor":
+                break
+            below = self._books.accounts[record.stream]
+            self._moved(self._books.take("session.revoked", below.session), below, None)
+        self._beneath_revoked()
+
+    def _beneath_revoked(self) -> None:
+        """Whoever descends from a session that is revoked is so, too."""
+        for account in self._books.accounts.values():
+            if account.state != "revoked":
+                above = [s for s in account.line if self._books.accounts[s].state == "revoked"]
+                require(not above, "revocation", f"{account.session}: not with {above}")
 
     def ticked(self, seen: Seen) -> None:
         """The engine looked after what is due and read the chain."""
@@ -65,7 +116,9 @@ class SessionWatch:
                 if lowering in there:
                     account.missing.pop(lowering, None)
                 else:
-                    account.missing.setdefault(lowering, seen.tip)
+                    # A chain that is shorter for a while has replaced what was newest then.
+                    since = account.missing.get(lowering, seen.tip)
+                    account.missing[lowering] = min(since, seen.tip)
         while self._books.log.unexplained:
             record = self._books.log.unexplained[0]
             account = self._books.accounts.get(record.stream)
@@ -73,8 +126,11 @@ class SessionWatch:
                 raise Finding("answers", f"nobody asked for {record}")
             if record.kind == "payment.expired":
                 self._books.expired(account)
+            elif record.kind == "approval.expired":
+                self._approvals.expired(account)
             else:
                 self._moved(self._books.take(record.kind, record.stream), account, seen)
+        self._beneath_revoked()
         if seen.whole:
             self._all_followed(seen)
             self._same_roots(seen)
@@ -88,7 +144,11 @@ class SessionWatch:
             self._limited(record, account, seen, where)
             self._books.figures[f"sessions {kind}"] += 1
             return
-        if kind == "revoked":
+        if kind == "revoked" and record.body["by"] == "ancestor":
+            above = record.body["ancestor_id"]
+            ended = above in account.line and self._books.accounts[above].state == "revoked"
+            require(ended and state == "revoked", "revocation", where)
+        elif kind == "revoked":
             by_chain = record.body["by"] == "chain"
             told = by_chain == (seen is not None) and (not by_chain or (found or {}).get("revoked"))
             require(bool(told) and state == "revoked", "revocation", where)
@@ -122,7 +182,7 @@ class SessionWatch:
             gone = account.missing.get(lowering, seen.tip + 1)
             require(gone + self._confirmations <= seen.tip, "lowering", f"{where}: too early")
             del account.lowered[lowering], account.missing[lowering]
-        account.terms.lower(account.lowered.values())
+        self._books.lower(account)
 
     def _check_move(
         self, kind: str, state: str, where: str, account: Account, found: Any, seen: Seen | None
@@ -155,6 +215,8 @@ class SessionWatch:
                     min(open_due)[0] > self._books.time_ms, "holds", f"{where}: one did not expire"
                 )
             account.due = sorted(open_due)
+            late = [a.id for a in account.waiting.values() if a.expires_ms <= self._books.time_ms]
+            require(not late, "approvals", f"{where}: {late} did not expire")
             if not account.on_chain:
                 continue
             if found is not None and found["revoked"]:

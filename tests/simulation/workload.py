@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.policy.limits import Limits
-from tests.simulation.books import HOLD_TTL_MS, Question
+from tests.simulation.books import APPROVAL_TTL_MS, HOLD_TTL_MS, Question
 from tests.simulation.faults import Fault, Point
 from tests.simulation.terms import HOUR_MS, LENGTH_MS
 
@@ -25,9 +25,11 @@ TOKENS = (
     f"{ELSEWHERE}/erc20:0x{'13' * 20}",
 )
 UNPRICED = TOKENS[1]
+AGENTS = ("bot", "bot", "shopper")
 MERCHANTS = tuple(f"m{number}" for number in range(6))
 WORKERS = 64
 HOLDS_KEPT = 200
+WAITS_KEPT = 24
 MINUTE_MS = 60_000
 DAY_MS = LENGTH_MS["day"]
 
@@ -58,6 +60,16 @@ class Hold:
     payment: str
     amount: int
     decided_ms: int
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A payment that was denied and waits for an approval."""
+
+    session: str
+    approval: str
+    asked: Question
+    requested_ms: int
 
 
 @dataclass
@@ -99,6 +111,9 @@ class Workload:
         self.holds: deque[Hold] = deque(maxlen=HOLDS_KEPT)
         """Not ended yet, as far as anybody heard."""
         self.focus: str | None = None
+        self.waits: deque[Wait] = deque(maxlen=WAITS_KEPT)
+        self.urgent: Wait | None = None
+        """An approval at whose edge the clock is."""
         self._count = 0
 
     # Sessions
@@ -119,26 +134,68 @@ class Workload:
                 "per_day": limit(4),
                 "per_week": limit(12),
                 "per_month": limit(30),
-                "approval_above": None,  # nobody here grants what would wait for it
+                "approval_above": draw.randint(0, 60) * USD if draw.random() < 0.4 else None,
             },
             "permissions": draw.choices(([], ["pay"], ["read"]), weights=(20, 9, 1))[0],
             "merchants": sorted(draw.sample(MERCHANTS, 4)) if draw.random() < 0.2 else [],
             "tokens": sorted(draw.sample(TOKENS, 2)) if draw.random() < 0.2 else [],
             "chains": [HERE] if draw.random() < 0.2 else [],
             "conditions": sorted(sentences),
+            "agent_id": draw.choice(AGENTS),
         }
 
-    def lower(self, granted: Limits) -> Limits:
-        """Limits that an owner lowers a session's to; nobody here asks for approvals."""
+    def beneath(self, parent: dict[str, Any]) -> dict[str, Any]:
+        """The same beneath a session that delegates: as narrow as that one, or too wide."""
+        draw, own = self.draw, self.policy()
+        limits = {
+            name: own["limits_micro_usd"][name] if most is None else draw.choice((most, most // 2))
+            for name, most in parent["limits_micro_usd"].items()
+        }
+        found = {**own, **parent, "limits_micro_usd": limits, "agent_id": own["agent_id"]}
+        for name in ("merchants", "tokens"):
+            if not parent[name]:
+                found[name] = own[name]
+            elif draw.random() < 0.5:
+                found[name] = sorted(draw.sample(parent[name], len(parent[name]) - 1))
+        if draw.random() < 0.2:
+            found["conditions"] = sorted({*parent["conditions"], "never merchant m5"})
+        if draw.random() < 0.15:
+            wide = draw.choice(("permissions", "merchants", "tokens", "conditions", "limits"))
+            if wide == "limits":
+                name = draw.choice(list(limits))
+                limits[name] = None if limits[name] is None else limits[name] * 2 + 1
+            else:
+                found[wide] = [] if wide == "conditions" else own[wide]
+        return found
+
+    def budget(self) -> dict[str, int | None] | None:
+        """What an agent or the workspace may spend from now on; None: whatever it is."""
         draw = self.draw
-        names = ("per_transaction", "per_day", "per_week", "per_month")
+        scale = draw.choice((100, 1_000, 10_000))
+        limits = {
+            "payments_per_hour": scale // 10,
+            "payments_per_day": scale,
+            "per_day": scale * USD,
+            "per_week": scale * 3 * USD,
+            "per_month": scale * 8 * USD,
+            "lifetime": scale * 30 * USD,
+        }
+        chosen: dict[str, int | None] = {
+            name: most if draw.random() < 0.3 else None for name, most in limits.items()
+        }
+        return chosen if any(chosen.values()) else None
+
+    def lower(self, granted: Limits) -> Limits:
+        """Limits that an owner lowers a session's to."""
+        draw = self.draw
+        names = ("per_transaction", "per_day", "per_week", "per_month", "approval_above")
 
         def limit(most: int | None) -> int | None:
             if draw.random() < 0.5:
                 return most
             return draw.randint(1, 2_000) * USD if most is None else draw.randint(0, most)
 
-        return Limits(*(limit(getattr(granted, name)) for name in names), None)
+        return Limits(*(limit(getattr(granted, name)) for name in names))
 
     # Questions
 
@@ -158,8 +215,9 @@ class Workload:
             return worker, worker.again.pop()
         kinds: Sequence[Callable[[Worker], Question | None]] = (
             self._pay, self._replay, self._other_body, self._end, self._end_of_old, self._remaining,
+            self._wait_too,
         )  # fmt: skip
-        [kind] = self.draw.choices(kinds, weights=(80, 5, 2, 10, 2, 1))
+        [kind] = self.draw.choices(kinds, weights=(80, 5, 2, 10, 2, 1, 1))
         return worker, kind(worker) or self._pay(worker)
 
     def _session(self) -> str:
@@ -232,11 +290,24 @@ class Workload:
         number = self.draw.randint(0, 300)
         return self._end_of(session, f"pay_{session.removeprefix('sess_')}_{number}", USD)
 
+    def _wait_too(self, worker: Worker) -> Question | None:
+        """The same as something that waits for an approval, with another key."""
+        if not self.waits:
+            return None
+        self._count += 1
+        asked = replace(self.draw.choice(self.waits).asked, key=f"{worker.name}-{self._count}")
+        worker.asked.append(asked)
+        return asked
+
     def _remaining(self, worker: Worker) -> Question:
         return Question("remaining", self.draw.choice(self.sessions))
 
     def heard(self, worker: Worker, asked: Question, answer: dict[str, Any]) -> None:
         """An answer came."""
+        if asked.what == "pay" and answer.get("approval") and not answer["replayed"]:
+            wait = Wait(asked.session, answer["approval"], asked, answer["decided_ms"])
+            if wait.approval not in {each.approval for each in self.waits}:
+                self.waits.append(wait)
         if asked.what != "pay" or answer.get("state") not in ("held", "captured"):
             return
         if answer["replayed"]:
@@ -272,6 +343,9 @@ class Workload:
         """To an instant at which something leaves a window or a hold ends, or to one beside it."""
         draw = self.draw
         beside_ms = draw.choice((-1, 0, 1))
+        if self.waits and draw.random() < 0.15:
+            self.urgent = draw.choice(self.waits)
+            return max(0, self.urgent.requested_ms + APPROVAL_TTL_MS + beside_ms - now_ms)
         if self.holds and draw.random() < 0.3:
             hold = draw.choice(self.holds)
             if draw.random() < 0.5:

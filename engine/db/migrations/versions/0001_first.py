@@ -214,6 +214,7 @@ def upgrade() -> None:
         sa.Column("first_leaf", sa.BigInteger(), nullable=True),
         sa.Column("time_ms", sa.BigInteger(), nullable=False),
         sa.Column("leaf_hashes", sa.LargeBinary(), nullable=False),
+        sa.Column("seal", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("first_leaf"),
     )
@@ -350,6 +351,8 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("time_ms", sa.BigInteger(), nullable=False),
         sa.Column("read_ms", sa.BigInteger(), nullable=True),
+        sa.Column("doubt", sa.Text(), nullable=True),
+        sa.Column("doubt_code", sa.Text(), nullable=True),
         sa.Column("fault", sa.Text(), nullable=True),
         sa.Column("wanted_size", sa.BigInteger(), nullable=False),
         sa.Column("budgets_version", sa.BigInteger(), nullable=False),

@@ -1,0 +1,125 @@
+"""The records of an evidence file, read from its bytes one after the other.
+
+A file can be a gigabyte, and what is made of it here some times that: so nothing of one record is
+kept when the next is read.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.audit import canonical
+from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
+from engine.audit.merkle import HASH_BYTES
+from engine.audit.record import read_hex
+
+_NODES_MAX = 4_096
+"""How many hashes of proofs are remembered; neighbours in a log share all but a few."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A record in the file: its index in the log, its bytes, its inclusion proof.
+
+    With `openings` the bytes are the record's committed form, of which these groups are shown.
+    """
+
+    index: int
+    raw: bytes
+    proof: tuple[bytes, ...]
+    openings: Mapping[str, Opening] | None = None
+
+
+class Entries:
+    """The entries of one list of a file; each time they are asked for they are read again.
+
+    Iterating raises `KeyError`, `TypeError` or `ValueError` at the first that is none.
+    """
+
+    def __init__(self, items: Sequence[Any], *, proven: bool) -> None:
+        """`items` are still JSON (`canonical.decode_apart`); `proven` ones have a proof each."""
+        self._items = items
+        self._proven = proven
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Entry]:
+        nodes, proven = Nodes(), self._proven
+        for item in self._items:
+            data = bytes(item)
+            read = _read_proven(data) if proven else None
+            if read is None:
+                yield _entry(data, nodes, proven=proven)
+            else:
+                yield Entry(read.index, read.record.encode(), nodes.proof(read.proof))
+
+
+class Nodes:
+    """Hashes by their hexadecimal form, so that what proofs share is read once."""
+
+    def __init__(self) -> None:
+        self._known = _Known()
+        self._node = self._known.__getitem__
+
+    def proof(self, items: Any) -> tuple[bytes, ...]:
+        """A proof; raises `TypeError` or `ValueError` if it is none."""
+        if type(items) is not list:
+            raise TypeError("expected a list")
+        if len(self._known) > _NODES_MAX:
+            self._known.clear()
+        return tuple(map(self._node, items))
+
+
+class _Known(dict[Any, bytes]):
+    def __missing__(self, text: Any) -> bytes:
+        node = self[text] = read_hex(text, HASH_BYTES)
+        return node
+
+
+class _Proven(msgspec.Struct, forbid_unknown_fields=True):
+    """What nearly all entries are: whole, under the checkpoint."""
+
+    index: canonical.Integer
+    proof: list[str]
+    record: str
+
+
+_read_proven = canonical.reader(_Proven)
+
+
+def fields(value: Any, names: Collection[str]) -> dict[str, Any]:
+    """An object of exactly these fields: one that nobody reads would be one that nobody checks.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, dict) or value.keys() != set(names):
+        raise ValueError(f"expected an object of: {' '.join(names)}")
+    return value
+
+
+def _entry(data: bytes, nodes: Nodes, *, proven: bool) -> Entry:
+    item = canonical.decode_object(data)
+    opened = ("openings",) if "openings" in item else ()
+    fields(item, ("index", "record", *opened, *(("proof",) if proven else ())))
+    if type(item["index"]) is not int:
+        raise ValueError("an index is not an integer")
+    if not isinstance(item["record"], str):
+        raise TypeError("expected text")
+    proof = nodes.proof(item["proof"]) if proven else ()
+    openings = _openings(item["openings"]) if opened else None
+    return Entry(item["index"], item["record"].encode(), proof, openings)
+
+
+def _openings(item: Any) -> dict[str, Opening]:
+    if not isinstance(item, dict) or not item.keys() <= set(WITHHOLDABLE):
+        raise ValueError("what is opened is not what can be withheld")
+    for opening in item.values():
+        fields(opening, ("salt", "value"))
+        if not isinstance(opening["value"], dict):
+            raise TypeError("an opening has no value")
+    return {
+        name: Opening(read_hex(opening["salt"], FIELD_SALT_BYTES), opening["value"])
+        for name, opening in item.items()
+    }

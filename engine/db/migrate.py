@@ -1,0 +1,43 @@
+"""The schema: which version of it a database has, and how it gets the newest."""
+
+from importlib import resources
+
+import sqlalchemy as sa
+
+from engine.errors import CannotStart
+
+NEWEST = "0001"
+"""The last of `engine/db/migrations/versions`."""
+
+
+def stored_version(connection: sa.Connection) -> list[str]:
+    """The version of a database's schema as Alembic keeps it; empty if it has none."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return []
+    rows = connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+    return list(rows.scalars())
+
+
+def migrate(connection: sa.Connection, what: str) -> None:
+    """Bring the schema up to date; `what` is what messages call the database.
+
+    Raises:
+        CannotStart: it is of another release.
+    """
+    version = stored_version(connection)
+    connection.rollback()  # each migration is a transaction of its own
+    if version == [NEWEST]:
+        return
+    # Importing Alembic takes longer than the rest of this, and nearly no start needs it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("engine.db") / "migrations"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise CannotStart(f"{what} is of another release: {error}") from error
+    connection.commit()
