@@ -1,4 +1,4 @@
-"""Nothing can sign with a session's key but the signer, and nothing asks it but the gate and transfers."""
+"""Nothing can sign with a session's key but the signer, and only the gate and transfers ask it."""
 
 import ast
 from collections.abc import Iterator
