@@ -42,6 +42,7 @@ from engine.reconcile.chain_reader import ChainReader, Doubts
 from engine.reconcile.compare import ENDED_STATES, Finding, compare
 from engine.reconcile.kinds import KINDS
 from engine.reconcile.ledger_reader import LedgerReader
+from engine.reconcile.settlements import FOUND_HERE, SettlementReconciler
 from engine.reconcile.sides import ChainSide, LedgerSide
 from engine.sessions.lifecycle import Sessions
 
@@ -53,8 +54,8 @@ SEVERITIES: Sequence[Severity] = ("critical", "warning", "info")
 
 _JUDGED_BY_THE_LEDGER = frozenset((PARAMETERS_DIFFER, SESSION_DAMAGED))
 """Of these it sees more than what is compared here: what the session's records say."""
-_JUDGED_BY_READERS = frozenset((ENDPOINTS_DISAGREE, SETTLEMENT_CONTRADICTED))
-"""These end when the chain is read again, by whoever noted them."""
+_JUDGED_ELSEWHERE = frozenset((ENDPOINTS_DISAGREE, SETTLEMENT_CONTRADICTED, *FOUND_HERE))
+"""These are resolved by whoever noted them."""
 _TIGHTENING = frozenset(("revoked_on_chain_only", "expired_on_chain_only", "lowered_on_chain_only"))
 _records = table(Record)
 _sessions = table(Session)
@@ -105,6 +106,7 @@ class Reconciler:
         *,
         confirmations: int,
         go_on: Callable[[], None],
+        settlements: SettlementReconciler,
     ) -> None:
         """`go_on` lets the engine read the chain and act on what it reads."""
         self._database = database
@@ -113,6 +115,7 @@ class Reconciler:
         self._clock = clock
         self._confirmations = confirmations
         self._go_on = go_on
+        self._settlements = settlements
         self._start_block = deployment.start_block
         self._chain = ChainReader(
             gateway,
@@ -139,6 +142,8 @@ class Reconciler:
         with self._running:
             try:
                 self._go_on()
+                if from_block is None:
+                    self._settlements.run()
                 findings, ledger, chain = self._look_again(from_block)
                 if findings:
                     self._go_on()
@@ -264,7 +269,7 @@ class Reconciler:
         return [
             known
             for known in open_discrepancies(batch.read)
-            if (known.kind, known.subject) not in found and known.kind not in _JUDGED_BY_READERS
+            if (known.kind, known.subject) not in found and known.kind not in _JUDGED_ELSEWHERE
         ]
 
     def _resolve(self, batch: Batch, gone: Sequence[Discrepancy]) -> int:

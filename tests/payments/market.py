@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from eth_utils.address import to_checksum_address
 
 from engine.chain import contracts, sender
 from engine.chain.anvil import AnvilProcess
 from engine.chain.gateway import Receipt
+from engine.db.settlements import Settlement
+from engine.db.tables import table
 from engine.ledger.payment import Payment
 from engine.ledger.settlements import SettlementView
 from engine.payments.gate import Signed
@@ -23,6 +26,7 @@ from tests.world import WORKSPACE, World
 
 CONFIRMATIONS, FINALITY = 1, 3
 GAS = 500_000
+_settlements = table(Settlement)
 _keys = itertools.count(1)
 
 
@@ -102,6 +106,17 @@ class Market:
     def states(self, signed: Signed) -> tuple[str, str]:
         """Of the payment, and of its settlement."""
         return self.payment(signed).state, self.settlement(signed).state
+
+    def change(self, signed: Signed, **values: Any) -> dict[str, Any]:
+        """Change a row behind the engine's back; returns what it was."""
+        payment, columns = signed.payment, _settlements.c
+        ours = columns.session_id == payment.session_id, columns.number == payment.number
+        wanted = sa.select(*(columns[name] for name in values)).where(*ours)
+        with self.world.engine.database.reading() as connection:
+            was = dict(connection.execute(wanted).mappings().one())
+        change = sa.update(_settlements).where(*ours).values(**values)
+        self.world.engine.writer.call(lambda batch: batch.update(change))
+        return was
 
     def contradiction(self, signed: Signed) -> str | None:
         """What the chain shows against it, as it is on file."""

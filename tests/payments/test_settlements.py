@@ -281,3 +281,33 @@ def test_a_signature_for_one_chain_is_worthless_on_another_and_a_silent_one_stop
         with pytest.raises(Unavailable):
             both.sign(at=1)
         both.sign(at=0)
+
+
+def test_reconciliation_finds_what_ledger_and_chain_say_of_payments_otherwise(
+    bazaar: Market,
+) -> None:
+    captured, expired, open_one = signed = [bazaar.sign() for _ in range(3)]
+    for each in signed[:2]:
+        bazaar.settle(each)
+    bazaar.bury()
+    ours = {each.payment.id for each in signed}
+
+    def found() -> dict[str, str]:
+        bazaar.world.engine.reconciler.run()
+        noted = bazaar.world.engine.reconciler.open()
+        return {each.subject: each.kind for each in noted if each.subject in ours}
+
+    assert found() == {}
+    was = [
+        bazaar.change(captured, block_hash=b"\x0e" * 32),
+        bazaar.change(expired, state="expired"),
+        bazaar.change(open_one, valid_before_s=1_000, asset="eip155:31337/erc20:0x" + "77" * 20),
+    ]
+    assert found() == {
+        captured.payment.id: "settlement_missing",
+        expired.payment.id: "settlement_not_captured",
+        open_one.payment.id: "settlement_contradicted",  # a contract that is none says nothing
+    }
+    for each, row in zip(signed, was, strict=True):
+        bazaar.change(each, **row)
+    assert found() == {}
