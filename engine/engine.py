@@ -43,7 +43,6 @@ from engine.payments.networks import Networks, open_networks
 from engine.payments.signer import Signer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
-from engine.reconcile.settlements import SettlementReconciler
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import Vault
@@ -147,9 +146,7 @@ class Engine:
             self.clock,
             confirmations=settings.confirmations,
             go_on=self._go_on,
-            settlements=SettlementReconciler(
-                self.networks.watches, database, self.writer, self.clock
-            ),
+            watches=self.networks.watches,
         )
         self.decision_counts = DecisionCounts(database)
         self.keeper = Keeper(settings)

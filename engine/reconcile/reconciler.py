@@ -7,7 +7,7 @@ held against what the endpoint says of it in another way, before it counts.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -38,6 +38,7 @@ from engine.ledger.discrepancies import (
 from engine.ledger.log import Log
 from engine.ledger.stream import Stream, workspace_stream
 from engine.ledger.writer import Batch, Writer
+from engine.payments.settlement_watch import SettlementWatch
 from engine.reconcile.chain_reader import ChainReader, Doubts
 from engine.reconcile.compare import ENDED_STATES, Finding, compare
 from engine.reconcile.kinds import KINDS
@@ -106,16 +107,17 @@ class Reconciler:
         *,
         confirmations: int,
         go_on: Callable[[], None],
-        settlements: SettlementReconciler,
+        watches: Mapping[str, SettlementWatch],
     ) -> None:
-        """`go_on` lets the engine read the chain and act on what it reads."""
+        """`go_on` lets the engine read the chain and act on what it reads. `watches` are of the
+        chains that payments are on."""
         self._database = database
         self._writer = writer
         self._sessions = sessions
         self._clock = clock
         self._confirmations = confirmations
         self._go_on = go_on
-        self._settlements = settlements
+        self._settlements = SettlementReconciler(watches, database, writer, clock)
         self._start_block = deployment.start_block
         self._chain = ChainReader(
             gateway,

@@ -51,7 +51,9 @@ def test_a_transfer_is_decided_held_sent_and_captured(tenant: Served) -> None:
         ({"token": "NONE"}, "token"),
         ({"chain": "eip155:1"}, "token"),
     ):
-        refused(tenant.call("POST", path, body | wrong, token=token), 422, "invalid_input", field)
+        refused(
+            tenant.call("POST", path, body | wrong, token=token), 422, "invalid_parameter", field
+        )
     stranger = tenant.session()["session_token"]
     refused(tenant.call("POST", path, body, token=stranger), 404, "session_not_found")
 
