@@ -202,7 +202,7 @@ def _told(kind: str, end: _Ended) -> Told | None:
     return Told(
         network=told.network,
         contract=_contract(told.network, told.asset),
-        tx_hash=_bytes(told.tx_hash),
+        tx_hash=_bytes(told.tx_hash.removeprefix("0x")),
         block_number=told.block_number,
         log_index=told.log_index,
         to=told.to,
@@ -225,5 +225,5 @@ def _amount(text: str) -> int:
 
 
 def _bytes(text: str) -> bytes:
-    """32 bytes in lower-case hexadecimal, with or without 0x."""
-    return read_hex(text.removeprefix("0x"), 32)
+    """32 bytes in lower-case hexadecimal."""
+    return read_hex(text, 32)

@@ -81,7 +81,7 @@ def choices() -> Iterator[frozenset[str]]:
 
 def vars_of(record: Any) -> dict[str, Any]:
     differing = ("raw", "withheld")
-    return {n: getattr(record, n) for n in record.__dataclass_fields__ if n not in differing}
+    return {n: getattr(record, n) for n in record.__struct_fields__ if n not in differing}
 
 
 @pytest.mark.parametrize("kind", KINDS)

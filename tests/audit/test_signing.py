@@ -1,10 +1,10 @@
 """A log in which something else was signed, twice, too early or unbound does not replay."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine.audit.record import Record
 from engine.audit.replay import Replay, ReplayError

@@ -38,7 +38,7 @@ class Payment:
 
     @property
     def nonce(self) -> bytes:
-        return bytes.fromhex(self.body["nonce"][2:])
+        return bytes.fromhex(self.body["nonce"])
 
     @property
     def amount(self) -> int:
@@ -120,8 +120,8 @@ class SignedRecords(vectors.Records):
             "amount": str(amount),
             "valid_after_s": 0,
             "valid_before_s": self.now_ms // 1000 + LIFE_S,
-            "nonce": "0x" + payment_nonce(hashed, salt).hex(),
-            "salt": "0x" + salt.hex(),
+            "nonce": payment_nonce(hashed, salt).hex(),
+            "salt": salt.hex(),
             **(signed or {}),
         }
         self.add("payment.signed", body)

@@ -245,9 +245,9 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
         "it was signed otherwise than it was decided",
     ),
     "by another": ({"from": STRANGER}, "it was signed otherwise than it was decided"),
-    "another nonce": ({"nonce": "0x" + "07" * 32}, "its nonce is not that of its record"),
-    "another salt": ({"salt": "0x" + "07" * 32}, "its nonce is not that of its record"),
-    "a short salt": ({"salt": "0x07"}, "expected 32 bytes in lower-case hexadecimal"),
+    "another nonce": ({"nonce": "07" * 32}, "its nonce is not that of its record"),
+    "another salt": ({"salt": "07" * 32}, "its nonce is not that of its record"),
+    "a short salt": ({"salt": "07"}, "expected 32 bytes in lower-case hexadecimal"),
     "of nothing": ({"payment": "pay_x_1"}, "it was signed twice, or never decided"),
 }
 

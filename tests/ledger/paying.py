@@ -5,12 +5,14 @@ from typing import Any
 
 from eth_account import Account
 from eth_account.messages import encode_typed_data
+from eth_utils.address import to_checksum_address
 from x402.http.utils import decode_payment_signature_header
 from x402.schemas import PaymentPayload
 
 from engine.audit.binding import payment_nonce
 from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay
+from engine.chain import contracts, sender
 from engine.fsck.check import check as fsck
 from engine.payments.gate import Signed
 from engine.payments.token_domain import read_token_domain
@@ -109,6 +111,31 @@ def records_of(world: World, view: SessionView) -> list[Record]:
 def kinds(world: World, view: SessionView) -> list[str]:
     """Those about payments and approvals."""
     return [each.kind for each in records_of(world, view) if "session." not in each.kind]
+
+
+def transact(world: World, token: str, function: str, *arguments: Any) -> bool:
+    """Call the test USDC as the operator; whether it succeeded."""
+    data = contracts.call_data(contracts.TEST_USDC, function, *arguments)
+    engine = world.engine
+    sent = sender.send(engine.gateway, engine.deployment.operator, to=token, data=data)
+    return sender.wait(engine.gateway, sent, timeout_s=30, poll_s=0.01).succeeded
+
+
+def settle_on_chain(world: World, found: Signed) -> None:
+    """Somebody submits what was signed, to a token that the key has enough of.
+
+    Raises:
+        CallReverted: the token refuses it.
+    """
+    wire, token = found.authorization.wire, found.payload["accepted"]["asset"]
+    payer, payee = (to_checksum_address(wire[name]) for name in ("from", "to"))
+    assert transact(world, token, "mint", payer, int(wire["value"]))
+    assert transact(
+        *(world, token, "transferWithAuthorization", payer, payee),
+        *(int(wire[name]) for name in ("value", "validAfter", "validBefore")),
+        found.authorization.nonce,
+        bytes.fromhex(found.payload["payload"]["signature"][2:]),
+    )
 
 
 def settled(world: World, found: Signed, state: Any = "captured") -> None:

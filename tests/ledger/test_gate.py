@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from eth_utils.address import to_checksum_address
 
-from engine.chain import contracts, sender
 from engine.chain.gateway import CallReverted
 from engine.clock import ManualClock
 from engine.errors import Conflict, Unavailable
@@ -21,6 +19,7 @@ from tests.ledger.paying import (
     expect_consistent,
     kinds,
     offer,
+    settle_on_chain,
     settled,
     signed,
 )
@@ -34,28 +33,10 @@ def _consistent(world: World) -> Iterator[None]:
 
 
 def test_the_token_takes_what_was_signed_and_takes_it_once(world: World) -> None:
-    view = world.session()
-    found = signed(world, view)
-    engine, token = world.engine, found.payload["accepted"]["asset"]
-    wire = found.authorization.wire
-
-    def transact(function: str, *arguments: Any) -> bool:
-        data = contracts.call_data(contracts.TEST_USDC, function, *arguments)
-        operator = engine.deployment.operator
-        sent = sender.send(engine.gateway, operator, to=token, data=data)
-        return sender.wait(engine.gateway, sent, timeout_s=30, poll_s=0.01).succeeded
-
-    assert transact("mint", to_checksum_address(view.grant.session_key), CENT)
-    transfer = (
-        "transferWithAuthorization",
-        *(to_checksum_address(wire[name]) for name in ("from", "to")),
-        *(int(wire[name]) for name in ("value", "validAfter", "validBefore")),
-        found.authorization.nonce,
-        bytes.fromhex(found.payload["payload"]["signature"][2:]),
-    )
-    assert transact(*transfer)
+    found = signed(world, world.session())
+    settle_on_chain(world, found)
     with pytest.raises(CallReverted):
-        transact(*transfer)
+        settle_on_chain(world, found)
 
 
 def test_a_signed_payment_is_held_until_the_chain_says(world: World, clock: ManualClock) -> None:

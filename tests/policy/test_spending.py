@@ -422,3 +422,30 @@ def test_all_that_is_left_is_of_every_cap_whatever_is_paid_next() -> None:
         "merchant books at most 0.00008 USD per day": 50,
         "merchant films at most 0.00009 USD per week": 90,
     }
+
+
+ACCOUNT = "0x" + "5b" * 20
+
+
+@pytest.mark.parametrize(
+    "caps",
+    [{ACCOUNT: 30}, {"books": 50, ACCOUNT: 30}, {"books": 30, ACCOUNT: 50}, {"books": 30}],
+    ids=["account", "account is tighter", "name is tighter", "name"],
+)
+def test_who_is_paid_is_capped_under_either_name(
+    caps: dict[str, int],
+) -> None:
+    session = Session(*(f"merchant {name} at most {usd} USD per day" for name, usd in caps.items()))
+    session.pay(NOW_MS, amount=10 * USD, merchant="books", pay_to=ACCOUNT)
+    paid = request(merchant="books", pay_to=ACCOUNT)
+    found = remaining(session.policy, session.spending, NOW_MS, paid)
+    assert found.merchant == 20 * USD
+    denied = session.ask(NOW_MS, amount=21 * USD, merchant="books", pay_to=ACCOUNT)
+    assert denied.code == "LIMIT_EXCEEDED"
+    session.pay(NOW_MS, amount=20 * USD, merchant="books", pay_to=ACCOUNT)
+
+
+def test_an_account_that_is_the_merchant_counts_once() -> None:
+    session = Session(f"merchant {ACCOUNT} at most 30 USD per day")
+    session.pay(NOW_MS, amount=15 * USD, merchant=ACCOUNT, pay_to=ACCOUNT)
+    session.pay(NOW_MS, amount=15 * USD, merchant=ACCOUNT, pay_to=ACCOUNT)

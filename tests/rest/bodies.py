@@ -14,6 +14,9 @@ CONSENT = SESSIONS + "/{session_id}/consent"
 CHILDREN = SESSIONS + "/{session_id}/children"
 RESTRICT = SESSIONS + "/{session_id}/restrict"
 CAPTURE = PAYMENTS + "/{payment_id}/capture"
+X402 = SESSIONS + "/{session_id}/x402"
+SETTLEMENT = "/api/v1/ai/payments/{payment_id}/settlement"
+"""Takes exactly one of its fields; `test_x402.py` tries it."""
 DENY = APPROVALS + "/{approval_id}/deny"
 
 # A good request for every route that takes a body; text is where text may be.
@@ -94,6 +97,25 @@ GOOD: dict[str, dict[str, Any]] = {
         "permissions": ["pay"],
         "conditions": ["never merchant casino"],
         "restrictions": ["at most 2 payments per hour"],
+    },
+    X402: {
+        "payment_required": {
+            "x402Version": 2,
+            "accepts": [
+                {
+                    "scheme": "exact",
+                    "network": "eip155:1",
+                    "asset": "0x" + "11" * 20,
+                    "amount": "1",
+                    "payTo": "0x" + "22" * 20,
+                    "maxTimeoutSeconds": 60,
+                }
+            ],
+        },
+        "resource": "https://shop.example/book",
+        "method": "GET",
+        "body_sha256": "00" * 32,
+        "metadata": {"a": 1},
     },
     "/api/v1/agents": {"agent_id": "bot", "name": "Bot"},
     "/api/v1/workspaces": {"id": "acme", "name": "Acme"},

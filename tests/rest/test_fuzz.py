@@ -74,7 +74,7 @@ def test_made_up_requests_hear_what_is_documented(api: Served, method: str, path
     if path in GOOD:
         cases = operation.as_strategy(GenerationMode.POSITIVE, path_parameters=known)
         strategy |= nearly_good(cases, GOOD[path])
-    statuses: set[int] = set()
+    looked_at: list[bool] = []
     with requests.Session() as http:
 
         @settings(
@@ -87,7 +87,8 @@ def test_made_up_requests_hear_what_is_documented(api: Served, method: str, path
         def fuzz(case: Any) -> None:
             answer = case.call(base_url=api.url, session=http, headers=credentials)
             case.validate_response(answer, checks=CHECKS)
-            statuses.add(answer.status_code)
+            unusable = b'"no_usable_offer"' in answer.content
+            looked_at.append(unusable or answer.status_code in REACHED)
 
         fuzz()
-    assert statuses & REACHED, "no request was good enough to be looked at"
+    assert any(looked_at), "no request was good enough to be looked at"
