@@ -6,7 +6,7 @@ It chooses the database, as `deployment.py` does the chain and `storage/keeper.p
 import contextlib
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -39,7 +39,7 @@ from engine.ledger.seal import SEAL_KEY
 from engine.ledger.settlements import Settlements
 from engine.ledger.writer import Writer
 from engine.payments.gate import Gate
-from engine.payments.networks import Networks, open_networks
+from engine.payments.networks import Networks
 from engine.payments.signer import Signer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
@@ -72,7 +72,6 @@ class Engine:
         lock: DirectoryLock | None,
         database: Database,
         gateway: ChainGateway,
-        others: Mapping[str, ChainGateway],
         deployment: Deployment,
         vault: Vault,
         clock: Clock | None,
@@ -85,11 +84,8 @@ class Engine:
         self.database = database
         self.gateway = gateway
         self.deployment = deployment
-        self._lock = lock
-        self._log = log
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._anchored_at = time.monotonic()
+        self._lock, self._log = lock, log
+        self._wake, self._stopping = threading.Event(), threading.Event()
         self._background: threading.Thread | None = None
         self._repeating: list[threading.Thread] = []
         scribe = Scribe(deployment.origin, identifiers, vault.derive(SEAL_KEY))
@@ -105,10 +101,10 @@ class Engine:
         self.payments = Payments(database)
         self.settlements = Settlements(database)
         self.paying = Paying(self.writer, self.ledger)
-        signer, book = Signer(database, vault), (database, self.writer, self.paying)
-        self.networks = Networks(settings, deployment, gateway, others, *book, signer, self.clock)
-        chains = self.networks.gateways
-        self.gate = Gate(self.paying, self.settlements, signer, deployment.tokens, chains)
+        signer, tokens = Signer(database, vault), deployment.tokens
+        book = database, self.writer, self.paying, signer, self.clock
+        networks = self.networks = Networks(settings, deployment, gateway, *book)
+        self.gate = Gate(self.paying, self.settlements, signer, tokens, networks.gateways)
         self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)
@@ -133,7 +129,7 @@ class Engine:
             log,
             self.chain_watch,
             confirmations=settings.confirmations,
-            transfers=self.networks.transfers,
+            transfers=networks.transfers,
         )
         self._exporter = Exporter(database, log, deployment)
         self.reconciler = Reconciler(
@@ -146,7 +142,7 @@ class Engine:
             self.clock,
             confirmations=settings.confirmations,
             go_on=self._go_on,
-            watches=self.networks.watches,
+            watches=networks.watches,
         )
         self.decision_counts = DecisionCounts(database)
         self.keeper = Keeper(settings)
@@ -307,11 +303,12 @@ class Engine:
         return view
 
     def _run(self) -> None:
+        anchored_at = time.monotonic()
         while not self._stopping.is_set():
             interval_s = self.settings.anchor_interval_s
-            due = 0 < interval_s <= time.monotonic() - self._anchored_at
+            due = 0 < interval_s <= time.monotonic() - anchored_at
             if due:
-                self._anchored_at = time.monotonic()
+                anchored_at = time.monotonic()
             # One bad tick must not end all later ones, and the line may not fit on a full disk.
             with contextlib.suppress(Exception):
                 self._tick_noting_defects(anchor=due)
@@ -369,9 +366,6 @@ def open_engine(
                 gateway = open_gateway(settings, database)
                 opened.callback(gateway.close)
                 deployment = establish(settings, database, gateway, vault, identifiers.random_bytes)
-            others = open_networks(settings, deployment.chain)
-            for other in others.values():
-                opened.callback(other.close)
             log = Log(deployment.origin, vault.derive(SEAL_KEY))
             with database.reading() as connection:
                 log.load(connection.execute, deployment.log_verifier_key)
@@ -380,7 +374,6 @@ def open_engine(
                 lock=lock,
                 database=database,
                 gateway=gateway,
-                others=others,
                 deployment=deployment,
                 vault=vault,
                 clock=clock,

@@ -55,21 +55,21 @@ def open_networks(settings: Settings, home: str) -> dict[str, ChainGateway]:
 
 
 class Networks:
-    """One watch for each chain; `others` are the gateways of those beside the home chain."""
+    """One watch for each chain; `home` is the gateway of the home chain."""
 
     def __init__(
         self,
         settings: Settings,
         deployment: Deployment,
         home: ChainGateway,
-        others: Mapping[str, ChainGateway],
         database: Database,
         writer: Writer,
         paying: Paying,
         signer: Signer,
         clock: Clock,
     ) -> None:
-        self._others = others
+        """Raises `CannotStart`: see `open_networks`."""
+        self._others = others = open_networks(settings, deployment.chain)
         self._open_facilitator = partial(
             _open_facilitator, home, deployment.operator, settings.data_dir
         )
