@@ -98,8 +98,7 @@ class Engine:
             approval_ttl_ms=settings.approval_ttl_s * 1000,
         )
         self.approvals = Approvals(database, self.writer, self.ledger)
-        self.payments = Payments(database)
-        self.settlements = Settlements(database)
+        self.payments, self.settlements = Payments(database), Settlements(database)
         self.paying = Paying(self.writer, self.ledger)
         signer, tokens = Signer(database, vault), deployment.tokens
         book = database, self.writer, self.paying, signer, self.clock
