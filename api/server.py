@@ -104,7 +104,7 @@ class Server(AppServer):
             CannotStart: the address cannot be bound, or the facilitator's claims cannot be used.
         """
         app = create_app(engine)
-        facilitator = engine.facilitator()
+        facilitator = engine.networks.facilitator()
         if facilitator is not None:
             app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))
         super().__init__(app, host, port, http=LeanPayments)

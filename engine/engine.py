@@ -39,6 +39,7 @@ from engine.ledger.seal import SEAL_KEY
 from engine.ledger.settlements import Settlements
 from engine.ledger.writer import Writer
 from engine.payments.gate import Gate
+from engine.payments.networks import Networks
 from engine.payments.signer import Signer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
@@ -54,7 +55,6 @@ from engine.workspaces.budgets import Budgets
 
 if TYPE_CHECKING:
     from engine.chain.embedded_rpc import EmbeddedRpc
-    from engine.payments.facilitator import Facilitator
 
 CHAIN_SILENCE_MAX_MS = 300_000
 """After this long without reading the chain, sessions that live on it are not decided any more."""
@@ -84,14 +84,10 @@ class Engine:
         self.database = database
         self.gateway = gateway
         self.deployment = deployment
-        self._lock = lock
-        self._log = log
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._anchored_at = time.monotonic()
+        self._lock, self._log = lock, log
+        self._wake, self._stopping = threading.Event(), threading.Event()
         self._background: threading.Thread | None = None
         self._repeating: list[threading.Thread] = []
-        self._facilitator: Facilitator | None = None
         scribe = Scribe(deployment.origin, identifiers, vault.derive(SEAL_KEY))
         self.writer = Writer(database, scribe, clock)
         self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
@@ -102,11 +98,12 @@ class Engine:
             approval_ttl_ms=settings.approval_ttl_s * 1000,
         )
         self.approvals = Approvals(database, self.writer, self.ledger)
-        self.payments = Payments(database)
-        self.settlements = Settlements(database)
+        self.payments, self.settlements = Payments(database), Settlements(database)
         self.paying = Paying(self.writer, self.ledger)
-        signer, chains = Signer(database, vault), {deployment.chain: gateway}
-        self.gate = Gate(self.paying, self.settlements, signer, deployment.tokens, chains)
+        signer, tokens = Signer(database, vault), deployment.tokens
+        book = database, self.writer, self.paying, signer, self.clock
+        networks = self.networks = Networks(settings, deployment, gateway, *book)
+        self.gate = Gate(self.paying, self.settlements, signer, tokens, networks.gateways)
         self.explanations = Explanations(database)
         self.access = Access(database, self.writer)
         self.agents = Agents(database, self.writer)
@@ -131,6 +128,7 @@ class Engine:
             log,
             self.chain_watch,
             confirmations=settings.confirmations,
+            transfers=networks.transfers,
         )
         self._exporter = Exporter(database, log, deployment)
         self.reconciler = Reconciler(
@@ -143,6 +141,7 @@ class Engine:
             self.clock,
             confirmations=settings.confirmations,
             go_on=self._go_on,
+            watches=networks.watches,
         )
         self.decision_counts = DecisionCounts(database)
         self.keeper = Keeper(settings)
@@ -156,7 +155,7 @@ class Engine:
         # The chain's clock may have been further when a session expired than it is after a restart.
         self.chain_watch.reached(self.sessions.latest_expiry_ms())
         self.writer.start()
-        self.tick()
+        self.lead.tick()
         if contradiction := self.lead.contradiction():
             raise CannotStart(contradiction)
 
@@ -176,6 +175,10 @@ class Engine:
             if interval_s:
                 thread = repeating(name, work, interval_s=interval_s, stopping=self._stopping)
                 self._repeating.append(thread)
+        poll_s = self.settings.poll_interval_ms / 1000
+        self._repeating += self.networks.start(
+            lambda: self.lead.leads, interval_s=poll_s, stopping=self._stopping
+        )
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""
@@ -186,8 +189,7 @@ class Engine:
                 thread.join()
         self.keeper.close_now()
         self.writer.stop()
-        if self._facilitator is not None:
-            self._facilitator.close()
+        self.networks.close()
         self.gateway.close()
         self.database.close()
         if self._lock is not None:
@@ -196,6 +198,8 @@ class Engine:
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what the background thread does again and again. A silent chain is noted."""
         self.lead.tick(anchor=anchor)
+        if self.lead.leads and self._background is None:  # else each chain has a thread
+            self.networks.tick()
 
     def create_session(
         self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0
@@ -261,7 +265,7 @@ class Engine:
 
     def ready(self) -> dict[str, Any]:
         """Whether decisions can be made, and what is in doubt if not."""
-        return self.lead.ready()
+        return {**self.lead.ready(), "networks": self.networks.ready() if self.lead.leads else []}
 
     def serve_embedded_chain(self) -> "EmbeddedRpc | None":
         """Let other processes read the embedded chain; None if the chain is elsewhere."""
@@ -272,22 +276,6 @@ class Engine:
 
         assert isinstance(self.gateway, EmbeddedChain)
         return EmbeddedRpc(self.gateway, port=self.settings.rpc_port).start()
-
-    def facilitator(self) -> "Facilitator | None":
-        """The x402 facilitator of the embedded chain, opened when first asked for; else None.
-
-        Raises:
-            CannotStart: its file of claims cannot be used.
-        """
-        if self._facilitator is None and self.settings.chain == "embedded":
-            from engine.chain.embedded import EmbeddedChain
-            from engine.payments.opening import embedded_facilitator
-
-            assert isinstance(self.gateway, EmbeddedChain)
-            self._facilitator = embedded_facilitator(
-                self.gateway, self.deployment.operator, self.settings.data_dir
-            )
-        return self._facilitator
 
     @property
     def store(self) -> Storage:
@@ -314,11 +302,12 @@ class Engine:
         return view
 
     def _run(self) -> None:
+        anchored_at = time.monotonic()
         while not self._stopping.is_set():
             interval_s = self.settings.anchor_interval_s
-            due = 0 < interval_s <= time.monotonic() - self._anchored_at
+            due = 0 < interval_s <= time.monotonic() - anchored_at
             if due:
-                self._anchored_at = time.monotonic()
+                anchored_at = time.monotonic()
             # One bad tick must not end all later ones, and the line may not fit on a full disk.
             with contextlib.suppress(Exception):
                 self._tick_noting_defects(anchor=due)

@@ -30,6 +30,7 @@ from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, committed, sequence
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
+from engine.payments.transfers import Transfers
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.on_chain import Listener, Registrar
 from engine.workspaces.access import DEFAULT_WORKSPACE
@@ -73,6 +74,7 @@ class Lead:
         chain_watch: ChainWatch,
         *,
         confirmations: int,
+        transfers: Transfers,
     ) -> None:
         self._gateway = gateway
         self._database = database
@@ -83,6 +85,7 @@ class Lead:
         self._approvals = approvals
         self._log = log
         self._chain_watch = chain_watch
+        self._transfers = transfers
         self._leads = False
         self._ticking = threading.Lock()
         self.ticked = threading.Condition()
@@ -294,6 +297,7 @@ class Lead:
             if self.registrar.tick():
                 self._read_chain()
             self.anchorer.tick(new=anchor)
+            self._transfers.tick()  # here, since all of it is sent from the operator's account
         except ChainChanged as error:
             self._chain_watch.lost(error)
             if isinstance(error, EndpointsDisagree):

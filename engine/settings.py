@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from string import hexdigits
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -97,6 +98,9 @@ def _operator_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+FINALITY_BLOCKS = 64
+"""So deep a payment is final where nothing else is said: as deep as the home chain is followed."""
+
 _SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -121,6 +125,51 @@ class Token(BaseModel):
     def chain(self) -> str:
         """The CAIP-2 id of the chain it lives on."""
         return self.asset.partition("/")[0]
+
+
+def _network(text: str) -> str:
+    if not re.fullmatch(r"eip155:[1-9][0-9]{0,15}", text):
+        raise ValueError("takes a CAIP-2 id of an EVM chain, such as eip155:8453")
+    return text
+
+
+def _endpoint(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"https?://.+", secret.get_secret_value()):
+        raise ValueError("takes a URL that begins with http:// or https://")
+    return secret
+
+
+class Network(BaseModel):
+    """A chain that payments can be on beside the home chain, or how deep blocks of that are final.
+
+    A payment counts as confirmed with `confirmations` blocks on top of it, and is captured with
+    `finality`; a reorganisation that is deeper is not expected there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chain: Annotated[str, AfterValidator(_network)] = Field(description="CAIP-2 id")
+    rpc: tuple[Annotated[SecretStr, AfterValidator(_endpoint)], ...] = Field(
+        default=(),
+        max_length=ENDPOINTS_MAX,
+        description="Its JSON-RPC endpoints, of which the next is asked if one fails; of the home "
+        "chain none",
+    )
+    confirmations: int = Field(default=2, ge=0, le=1024)
+    finality: int = Field(default=FINALITY_BLOCKS, ge=0, le=1024)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.confirmations > self.finality:
+            raise ValueError("confirmations: takes at most as many blocks as finality")
+        return self
+
+
+def _networks(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    chains = [network.chain for network in networks]
+    if len(set(chains)) < len(chains):
+        raise ValueError("takes each chain once")
+    return networks
 
 
 class Settings(BaseSettings):
@@ -194,6 +243,9 @@ class Settings(BaseSettings):
     )
     tokens: tuple[Token, ...] = Field(
         default=(), description="Spendable tokens, as JSON (the test USDC is added on `embedded`)"
+    )
+    networks: Annotated[tuple[Network, ...], AfterValidator(_networks)] = Field(
+        default=(), description="Chains of payments beside the home chain, as JSON"
     )
 
     @property

@@ -191,6 +191,26 @@ class Client:
             error.idempotency_key = key
             raise
 
+    def execute(
+        self,
+        session_id: str,
+        to: str,
+        amount: str | int,
+        *,
+        token: str = "USDC",  # noqa: S107 (a currency)
+        memo: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
+        """Have the server send an amount of a token from a session; keys as in `pay`."""
+        body = {"to": to, "amount": amount, "token": token, "memo": memo}
+        key = f"send_{secrets.token_hex(16)}" if idempotency_key is None else idempotency_key
+        path = f"/api/v1/ai/sessions/{_part(session_id)}/execute"
+        try:
+            return self._object("POST", path, body, {"Idempotency-Key": key})
+        except ApiError as error:
+            error.idempotency_key = key
+            raise
+
     def capture(self, payment_id: str, amount: str | int | None = None) -> dict[str, Any]:
         """Spend a hold, or part of it."""
         return self._object(

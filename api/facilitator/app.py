@@ -5,8 +5,8 @@ from fastapi_offline import FastAPIOffline
 
 from api.facilitator.routes import facilitator_routes
 from api.rest import errors
-from api.rest.answers import Health
 from api.rest.body_limit import BodyLimit
+from api.rest.health_answers import Health
 from engine.payments.facilitator import Facilitator
 
 

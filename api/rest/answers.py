@@ -370,22 +370,3 @@ class ResumedChain(TypedDict):
 
     block_number: int
     block_hash: str
-
-
-class Health(TypedDict):
-    """The process answers."""
-
-    status: Literal["ok"]
-
-
-class Readiness(TypedDict):
-    """Whether decisions can be made; how many records there are, and how many are anchored.
-
-    A warning stops no decision, but somebody should act on it.
-    """
-
-    ready: bool
-    faults: list[str]
-    warnings: list[str]
-    records: int
-    anchored: int

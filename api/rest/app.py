@@ -8,10 +8,10 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
 from api.rest import errors
-from api.rest.answers import Health, Readiness
 from api.rest.auth import SessionTokens
 from api.rest.body_limit import BodyLimit
 from api.rest.commits import Commits
+from api.rest.health_answers import Health, Readiness
 from api.rest.routes import (
     approvals,
     budgets,
@@ -22,6 +22,7 @@ from api.rest.routes import (
     payments,
     reconciliation,
     sessions,
+    transfers,
     workspaces,
     x402,
 )
@@ -57,6 +58,7 @@ def create_app(engine: Engine) -> FastAPI:
         app.include_router(sessions.router, prefix=prefix)
         app.include_router(explanations.of_sessions, prefix=prefix)
         app.include_router(x402.of_sessions, prefix=prefix)
+        app.include_router(transfers.router, prefix=prefix)
     app.include_router(explanations.of_payments)
     app.include_router(x402.of_payments)
     app.include_router(approvals.router)

@@ -153,6 +153,12 @@ AgentId = Annotated[
     str, printable(128), WithJsonSchema({"type": "string", "pattern": "^[!-~]{1,128}$"})
 ]
 Wallet = Annotated[str, BeforeValidator(_wallet), printable(128)]
+Account = Annotated[
+    str,
+    BeforeValidator(_wallet),
+    Field(pattern=r"^0x[0-9a-fA-F]{40}$"),
+]
+"""An account on a chain; with letters of both cases, in its checksum (EIP-55)."""
 Symbol = Annotated[str, Field(pattern=r"^[A-Za-z0-9.]{1,12}$")]
 PerhapsEmpty = Annotated[str, printable(200, length_min=0)]
 Sentences = Annotated[list[str], Field(max_length=CONDITIONS_MAX)]

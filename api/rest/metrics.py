@@ -27,6 +27,7 @@ class _Installation(Collector):
     def collect(self) -> Iterator[Metric]:
         yield self._discrepancies()
         yield from self._chain()
+        yield from self._networks()
         yield from self._reconciled()
         yield from self._log()
         yield self._decisions()
@@ -79,6 +80,20 @@ class _Installation(Collector):
                 compared.add_metric(labels, each.compared_number)
         if answers.samples:
             yield from (answers, compared)
+
+    def _networks(self) -> Iterator[Metric]:
+        states = self._engine.ready()["networks"]
+        for name, meaning, field in (
+            ("heard", "1 if the chain answered when it was last asked, else 0", "heard"),
+            ("head_block", "Newest block of the chain when it was last asked", "head_block"),
+            ("lag_blocks", "Blocks that were not read for payments yet", "lag_blocks"),
+            ("payments_open", "Signed payments whose end is not known yet", "open"),
+        ):
+            family = GaugeMetricFamily(f"tallystick_network_{name}", meaning, labels=("chain",))
+            for state in states:
+                if state[field] is not None:
+                    family.add_metric((state["chain"],), int(state[field]))
+            yield family
 
     def _reconciled(self) -> Iterator[Metric]:
         last = self._engine.reconciler.last

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validat
 from api.rest.answers import Pagination
 from api.rest.exact_json import Unreadable
 from api.rest.fields import (
+    Account,
     AgentId,
     Chain,
     Chains,
@@ -198,6 +199,16 @@ class PayForResource(Body):
         default=None, description="The hash of that request's body, if it has one"
     )
     metadata: JsonObject | None = None
+
+
+class Execute(Body):
+    """A transfer of tokens from the session, to be sent by the server."""
+
+    to: Account
+    amount: Usd
+    token: Symbol | None = Field(default=None, description="USDC unless named")
+    chain: Chain | None = Field(default=None, description="The server's chain, and no other")
+    memo: Annotated[str, printable(1000, length_min=0)] | None = None
 
 
 class ReportSettlement(Body):

@@ -273,11 +273,13 @@ def _height(endpoint: Endpoint) -> int:
     return endpoint.head.number
 
 
-def open_chain(urls: Sequence[str]) -> JsonRpcChain | Endpoints:
-    """The chain behind one endpoint, or behind several.
+def open_chain(
+    urls: Sequence[str], *, expected_chain_id: int | None = None
+) -> JsonRpcChain | Endpoints:
+    """The chain behind one endpoint, or behind several; with an id, no other chain is believed.
 
     Raises:
         ChainError: one is not an http or https URL.
     """
-    chains = [JsonRpcChain(url) for url in urls]
+    chains = [JsonRpcChain(url, expected_chain_id=expected_chain_id) for url in urls]
     return chains[0] if len(chains) == 1 else Endpoints(chains)

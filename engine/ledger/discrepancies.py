@@ -27,6 +27,8 @@ SESSION_DAMAGED = "session_damaged"
 """Rows and records of a session contradict each other, so that nothing is decided for it."""
 ENDPOINTS_DISAGREE = "endpoints_disagree"
 """Of several endpoints of the chain, two do not say the same of it."""
+SETTLEMENT_CONTRADICTED = "settlement_contradicted"
+"""The chain shows of a signed payment what cannot be, by what was signed."""
 
 _discrepancies = table(DiscrepancyRow)
 

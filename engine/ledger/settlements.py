@@ -30,6 +30,8 @@ State = Literal[
 ]
 REPORTABLE: tuple[State, ...] = ("signed", "submitted", "unknown")
 """The states in which nothing is known but what somebody reports."""
+ENDED: tuple[State, ...] = ("final", "expired")
+"""The states in which nothing of the payment's budget is held any more."""
 UNSEEN: tuple[State, ...] = ("signed", "unknown", "orphaned", "failed")
 """The states in which nobody has seen or reported that the payment arrived."""
 

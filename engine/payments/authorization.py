@@ -86,6 +86,22 @@ class Authorization:
         signed = Account.sign_typed_data(private_key, full_message=self.typed_data(domain))
         return bytes(signed.signature)
 
+    def settling(self, signature: bytes) -> bytes:
+        """The call of the token that settles it: `transferWithAuthorization` (EIP-3009).
+
+        Anybody may send it; `signature` has 65 bytes r ‖ s ‖ v.
+        """
+        from eth_abi.abi import encode
+        from eth_utils.crypto import keccak
+
+        assert len(signature) == 65
+        r, s, v = signature[:32], signature[32:64], signature[64]
+        types = ["address", "address", *["uint256"] * 3, "bytes32", "uint8", "bytes32", "bytes32"]
+        times = self.valid_after_s, self.valid_before_s
+        values = (self.payer, self.pay_to, self.amount, *times, self.nonce, v, r, s)
+        selector = keccak(text=f"transferWithAuthorization({','.join(types)})")[:4]
+        return selector + encode(types, values)
+
     @cached_property
     def wire(self) -> dict[str, str]:
         """As x402's `exact` scheme sends it beside the signature."""

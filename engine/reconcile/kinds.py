@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.ledger.discrepancies import Severity
+from engine.ledger.discrepancies import SETTLEMENT_CONTRADICTED, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +120,30 @@ _KINDS = (
         "critical",
         "The session's rows in the database contradict its records.",
     ),
+    Kind(
+        "settlement_missing",
+        "critical",
+        "A payment is captured here, and the chain does not hold it where it was seen.",
+    ),
+    Kind(
+        "settlement_not_captured",
+        "critical",
+        "The chain has settled a payment for good, and it is not captured here.",
+    ),
+    Kind(
+        "settlement_overdue",
+        "warning",
+        "The signature of a payment ended long ago, and what became of it is not known.",
+    ),
+    Kind(
+        SETTLEMENT_CONTRADICTED,
+        "critical",
+        "The chain shows of a signed payment what was not signed, or contradicts itself about it.",
+    ),
 )
 
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
-"""By name. The last one is found by the ledger when it decides, the one before when the chain is
-read, all others by `compare`.
+"""By name. `session_damaged` is found by the ledger when it decides, `endpoints_disagree` when the
+chain is read, `settlement_contradicted` when it is read for payments, the others on settlements in
+`settlements.py`, all else by `compare`.
 """

@@ -7,7 +7,7 @@ held against what the endpoint says of it in another way, before it counts.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -28,6 +28,7 @@ from engine.ledger.discrepancies import (
     ENDPOINTS_DISAGREE,
     PARAMETERS_DIFFER,
     SESSION_DAMAGED,
+    SETTLEMENT_CONTRADICTED,
     Discrepancy,
     Severity,
     note,
@@ -37,10 +38,12 @@ from engine.ledger.discrepancies import (
 from engine.ledger.log import Log
 from engine.ledger.stream import Stream, workspace_stream
 from engine.ledger.writer import Batch, Writer
+from engine.payments.settlement_watch import SettlementWatch
 from engine.reconcile.chain_reader import ChainReader, Doubts
 from engine.reconcile.compare import ENDED_STATES, Finding, compare
 from engine.reconcile.kinds import KINDS
 from engine.reconcile.ledger_reader import LedgerReader
+from engine.reconcile.settlements import FOUND_HERE, SettlementReconciler
 from engine.reconcile.sides import ChainSide, LedgerSide
 from engine.sessions.lifecycle import Sessions
 
@@ -52,6 +55,8 @@ SEVERITIES: Sequence[Severity] = ("critical", "warning", "info")
 
 _JUDGED_BY_THE_LEDGER = frozenset((PARAMETERS_DIFFER, SESSION_DAMAGED))
 """Of these it sees more than what is compared here: what the session's records say."""
+_JUDGED_ELSEWHERE = frozenset((ENDPOINTS_DISAGREE, SETTLEMENT_CONTRADICTED, *FOUND_HERE))
+"""These are resolved by whoever noted them."""
 _TIGHTENING = frozenset(("revoked_on_chain_only", "expired_on_chain_only", "lowered_on_chain_only"))
 _records = table(Record)
 _sessions = table(Session)
@@ -102,14 +107,17 @@ class Reconciler:
         *,
         confirmations: int,
         go_on: Callable[[], None],
+        watches: Mapping[str, SettlementWatch],
     ) -> None:
-        """`go_on` lets the engine read the chain and act on what it reads."""
+        """`go_on` lets the engine read the chain and act on what it reads. `watches` are of the
+        chains that payments are on."""
         self._database = database
         self._writer = writer
         self._sessions = sessions
         self._clock = clock
         self._confirmations = confirmations
         self._go_on = go_on
+        self._settlements = SettlementReconciler(watches, database, writer, clock)
         self._start_block = deployment.start_block
         self._chain = ChainReader(
             gateway,
@@ -136,6 +144,8 @@ class Reconciler:
         with self._running:
             try:
                 self._go_on()
+                if from_block is None:
+                    self._settlements.run()
                 findings, ledger, chain = self._look_again(from_block)
                 if findings:
                     self._go_on()
@@ -261,8 +271,7 @@ class Reconciler:
         return [
             known
             for known in open_discrepancies(batch.read)
-            if (known.kind, known.subject) not in found
-            and known.kind != ENDPOINTS_DISAGREE  # it ends when the chain is read again
+            if (known.kind, known.subject) not in found and known.kind not in _JUDGED_ELSEWHERE
         ]
 
     def _resolve(self, batch: Batch, gone: Sequence[Discrepancy]) -> int:

@@ -25,6 +25,7 @@ PaymentId = Annotated[str, typer.Argument(help="The payment's id.")]
 def add_to(parent: typer.Typer) -> None:
     """Add the commands that are no group."""
     parent.command()(pay)
+    parent.command()(execute)
     parent.command()(capture)
     parent.command()(void)
 
@@ -47,6 +48,26 @@ def pay(
             client.pay(amount, merchant=merchant, token=token, hold=hold, idempotency_key=key),
             as_json,
         )
+
+
+def execute(
+    amount: Annotated[str, typer.Argument(help="Dollars, such as 12.50.")],
+    session: Annotated[str, typer.Option(help="From which session.")],
+    to: Annotated[str, typer.Option(help="To which account: 0x and 40 hex digits.")],
+    token: Annotated[str, typer.Option(help="In which token.")] = "USDC",  # noqa: S107 (a currency)
+    memo: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="An idempotency key: the same key sends once.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    session_token: SessionToken = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have the server send tokens from a session, within its limits."""
+    with as_party(url, api_key, session_token) as client:
+        sent = client.execute(session, to, amount, token=token, memo=memo, idempotency_key=key)
+        _print(sent, as_json)
 
 
 def capture(

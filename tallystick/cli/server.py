@@ -59,7 +59,7 @@ def serve(
             console.print(f"[bold]admin key[/] (shown once): {first_key}", soft_wrap=True)
         console.print(f"[bold]REST[/]      {server.url}  (OpenAPI at {server.url}/docs)")
         console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(rpc)}")
-        if engine.facilitator() is not None:
+        if engine.networks.facilitator() is not None:
             console.print(f"[bold]x402[/]      {server.url}{FACILITATOR_PREFIX}")
         console.print(f"[bold]registry[/]  {engine.deployment.registry}")
         sys.stdout.flush()

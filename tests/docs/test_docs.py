@@ -61,7 +61,7 @@ def test_every_route_is_documented_and_every_documented_route_exists(world: Worl
 def test_every_route_of_the_facilitator_is_documented(world: World) -> None:
     text = (ROOT / "docs" / "facilitator.md").read_text()
     documented = set(re.findall(r"^\| `(GET|POST) (/\w+)` \|", text, re.MULTILINE))
-    facilitator = world.engine.facilitator()
+    facilitator = world.engine.networks.facilitator()
     assert facilitator is not None
     served = create_facilitator_app(facilitator).openapi()["paths"]
     assert documented == {

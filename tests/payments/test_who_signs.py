@@ -1,4 +1,4 @@
-"""Nothing can sign with a session's key but the signer, and nothing asks it but the gate."""
+"""Nothing can sign with a session's key but the signer, and only the gate and transfers ask it."""
 
 import ast
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ CALLERS = {
     "engine/payments/authorization.py": {"Account.sign_typed_data"},
     "engine/payments/signer.py": {"authorization.sign"},
     "engine/payments/gate.py": {"self._signer.sign"},
+    "engine/payments/transfers.py": {"self._signer.sign"},
 }
 OPENERS = {
     "engine/deployment.py": {"vault.open"},  # the operator's and the log's key

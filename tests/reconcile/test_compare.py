@@ -8,9 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.audit.canonical import encode
-from engine.ledger.discrepancies import ENDPOINTS_DISAGREE, PARAMETERS_DIFFER, SESSION_DAMAGED
+from engine.ledger.discrepancies import (
+    ENDPOINTS_DISAGREE,
+    PARAMETERS_DIFFER,
+    SESSION_DAMAGED,
+    SETTLEMENT_CONTRADICTED,
+)
 from engine.reconcile.compare import INDEX_LAG_MAX, OVERDUE_MS, Finding, compare
 from engine.reconcile.kinds import KINDS
+from engine.reconcile.settlements import FOUND_HERE
 from engine.reconcile.sides import Ending
 from tests.reconcile.worlds import (
     CONFIRMATIONS,
@@ -238,7 +244,7 @@ PLANTS: dict[str, list[Plant]] = {
     "index_behind": [index_behind],
 }
 FOUND_BY_THE_LEDGER = {SESSION_DAMAGED}
-FOUND_WHILE_READING = {ENDPOINTS_DISAGREE}
+FOUND_WHILE_READING = {ENDPOINTS_DISAGREE, SETTLEMENT_CONTRADICTED, *FOUND_HERE}
 
 cases = pytest.mark.parametrize(
     ("kind", "plant"),
@@ -251,7 +257,9 @@ cases = pytest.mark.parametrize(
 
 
 def test_every_kind_is_planted() -> None:
-    assert PLANTS.keys() == KINDS.keys() - FOUND_BY_THE_LEDGER - FOUND_WHILE_READING
+    assert PLANTS.keys() == KINDS.keys() - FOUND_BY_THE_LEDGER - FOUND_WHILE_READING - set(
+        FOUND_HERE
+    )
     assert PARAMETERS_DIFFER in KINDS, "the ledger finds it, too"
 
 

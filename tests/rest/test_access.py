@@ -38,6 +38,7 @@ NO_OFFER = {
     "payment_required": {"x402Version": 2, "accepts": []},
     "resource": "https://shop.test/",
 }
+TRANSFER = {"to": "0x" + "5b" * 20, "amount": 1}
 ROUTES = {
     ("GET", "/healthz"): Route("anybody"),
     ("GET", "/readyz"): Route("anybody"),
@@ -83,6 +84,7 @@ for root in (SESSIONS, "/api/v1/sessions"):
         ("POST", root + "/{session_id}/revoke"): Route("operator"),
         ("GET", root + "/{session_id}/evidence"): Route("operator", 409),
         ("POST", root + "/{session_id}/x402"): Route("party", 422, NO_OFFER),
+        ("POST", root + "/{session_id}/execute"): Route("party", 201, TRANSFER),
         ("POST", root + "/{session_id}/simulate"): Route("party", 200, {"amount": 1}),
         ("POST", root + "/{session_id}/backtest"): Route("operator", 200, {}),
     }

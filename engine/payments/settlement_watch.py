@@ -1,0 +1,317 @@
+"""Follows on one chain what becomes of signed payments, and ends them when that is final.
+
+    tick ──> read the chain, outside of any transaction ──> one transaction for what changed, and
+             one for each payment that is over (`payment.captured` or `payment.expired`)
+
+What the chain shows against what was signed is a discrepancy; the budget stays held meanwhile.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from engine.chain.gateway import BlockHeader, ChainError, ChainGateway, ChainUnavailable
+from engine.clock import Clock
+from engine.db.database import Database
+from engine.db.settlements import OPEN, Settlement
+from engine.db.tables import table
+from engine.errors import TallystickError, Unavailable
+from engine.ledger.discrepancies import (
+    SETTLEMENT_CONTRADICTED,
+    note,
+    open_discrepancies,
+    resolve,
+)
+from engine.ledger.paying import Paying
+from engine.ledger.payment import payment_id
+from engine.ledger.settlements import ENDED
+from engine.ledger.stream import Stream
+from engine.ledger.writer import Batch, Writer
+from engine.payments.settlement_reader import SettlementReader, View
+from engine.payments.settlement_states import (
+    Answer,
+    Shown,
+    Signed,
+    Standing,
+    Use,
+    is_over,
+    standing,
+)
+
+_settlements = table(Settlement)
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A row of a payment that is open, and what the chain shows of it."""
+
+    row: Any
+    signed: Signed
+    shown: Shown
+
+    @property
+    def id(self) -> str:
+        return payment_id(self.signed.session_id, self.signed.number)
+
+    @property
+    def stream(self) -> Stream:
+        row = self.row
+        return Stream(row.workspace_id, row.session_id, row.session_type, row.label)
+
+
+class SettlementWatch:
+    """The payments on one chain. One tick at a time; from any thread.
+
+    `pass_time` mines a block on a chain that would mine none by itself.
+    """
+
+    def __init__(
+        self,
+        gateway: ChainGateway,
+        network: str,
+        database: Database,
+        writer: Writer,
+        paying: Paying,
+        clock: Clock,
+        *,
+        confirmations: int,
+        finality: int,
+        pass_time: Callable[[], object] | None = None,
+    ) -> None:
+        self.network = network
+        self.gateway = gateway
+        self.confirmations = confirmations
+        self.finality = finality
+        self._database = database
+        self._writer = writer
+        self._paying = paying
+        self._clock = clock
+        self._pass_time = pass_time
+        self._reader = SettlementReader(gateway, finality=finality)
+        self._ticking = threading.Lock()
+        self._contradictions: dict[str, dict[str, Any]] | None = None
+        self.fault: str | None = None
+        """Why the chain was not heard when it was last asked; None if it was, or never asked."""
+        self.head: BlockHeader | None = None
+        """The chain's newest block when it was last asked."""
+        self.read_number: int | None = None
+        """The newest block that was read for the payments that are open."""
+        self.open = 0
+        """How many payments were open then."""
+
+    @property
+    def lag(self) -> int | None:
+        """How many blocks the reading is behind; None if that is not known."""
+        if self.head is None or self.read_number is None:
+            return None
+        return max(0, self.head.number - self.read_number)
+
+    def tick(self) -> None:
+        """Read once, and do what follows. A silent chain is noted and nothing is concluded."""
+        with self._ticking:
+            rows = self._rows()
+            self.open = len(rows)
+            try:
+                self._read(rows)
+            except ChainError as error:
+                self._heard(error.message)
+
+    def _read(self, rows: list[Any]) -> None:
+        if not rows:
+            self.head = self._reader.read(()).head
+            self.read_number = self.head.number
+            self._heard(None)
+            return
+        signed = {each.key: each for each in map(_signed, rows)}
+        if self._pass_time is not None:
+            self._let_time_pass(signed.values())
+        view = self._reader.read(list(signed.values()))
+        self.head = view.head
+        fault = None
+        found = []
+        for row in rows:
+            each = signed[row.session_id, row.number]
+            try:
+                shown = self._shown(row, each, view)
+            except ChainUnavailable as error:  # such as an endpoint without old states
+                fault = error.message
+            else:
+                found.append(_Open(row, each, shown))
+        self._conclude(found, view)
+        self.read_number = view.head.number
+        self._heard(fault)
+
+    def _heard(self, fault: str | None) -> None:
+        if fault is not None and fault != self.fault:
+            _log.warning("network_silent", network=self.network, reason=fault)
+        elif fault is None and self.fault is not None:
+            _log.warning("network_heard", network=self.network)
+        self.fault = fault
+
+    def _rows(self) -> list[Any]:
+        query = sa.select(_settlements).where(_settlements.c.network == self.network, OPEN)
+        with self._database.reading() as connection:
+            return list(connection.execute(query).all())
+
+    def _let_time_pass(self, signed: Iterable[Signed]) -> None:
+        assert self._pass_time is not None
+        now_s, head = self._clock() // 1000, self.gateway.head()
+        if any(head.timestamp_s <= each.valid_before_s < now_s for each in signed):
+            self._pass_time()
+
+    def _shown(self, row: Any, signed: Signed, view: View) -> Shown:
+        uses = view.uses.get(signed.key, ())
+        final_time_s = None if view.final is None else view.final.timestamp_s
+        told: Answer | None = None
+        reverted: bool | None = None
+        if not uses:
+            if view.final is not None and is_over(signed, final_time_s):
+                told = self._reader.ask(signed, view.final)
+            if row.tx_hash is not None and told != "unused":
+                reverted = self._reader.reverted(row.tx_hash)
+        return Shown(uses, view.head.number, final_time_s, told, reverted)
+
+    # What the chain shows becomes what is stored.
+
+    def _conclude(self, found: list[_Open], view: View) -> None:
+        if self._contradictions is None:
+            with self._database.reading() as connection:
+                self._contradictions = {
+                    each.subject: dict(each.evidence)
+                    for each in open_discrepancies(connection.execute)
+                    if each.kind == SETTLEMENT_CONTRADICTED
+                    and each.evidence.get("network") == self.network
+                }
+        changed, ended = [], []
+        for each in found:
+            now = self._standing(each, each.row.state)
+            if now.state in ENDED:
+                ended.append((each, now))
+            elif _columns(now, each.row) != _stored(each.row):
+                changed.append(each)
+            self._note(each, now)
+        if changed:
+            self._writer.call(lambda batch: self._store(batch, changed))
+        for each, now in ended:
+            self._end(each, now, view)
+
+    def _standing(self, each: _Open, state: Any) -> Standing:
+        return standing(
+            each.signed,
+            state,
+            each.shown,
+            confirmations=self.confirmations,
+            finality=self.finality,
+        )
+
+    def _store(self, batch: Batch, changed: list[_Open]) -> None:
+        for each in changed:
+            ours = (
+                _settlements.c.session_id == each.signed.session_id,
+                _settlements.c.number == each.signed.number,
+            )
+            row = batch.read(sa.select(_settlements).where(*ours)).first()
+            if row is None or row.state in ENDED:
+                continue  # another process has ended it
+            # What was reported meanwhile is not lost: the state follows from the row as it is.
+            columns = _columns(self._standing(each, row.state), row)
+            if columns != _stored(row):
+                update = sa.update(_settlements).where(*ours)
+                batch.update(update.values(**columns, updated_ms=batch.now_ms))
+
+    def _end(self, each: _Open, now: Standing, view: View) -> None:
+        """Capture or expire; what cannot be ended now is tried again with the next tick."""
+        if now.use is None:
+            assert view.final is not None
+            state, told = "expired", _expiry(self.network, view.final)
+        else:
+            state, told = "captured", _capture(self.network, each, now.use)
+
+        def command(batch: Batch) -> None:
+            self._paying.settle(batch, each.id, state, told)  # type: ignore[arg-type]
+
+        try:
+            self._writer.call(command, each.signed.session_id)
+        except Unavailable:
+            _log.exception("not_settled", payment=each.id)
+        except TallystickError as refusal:
+            _log.warning("not_settled", payment=each.id, reason=refusal.message)
+
+    def _note(self, each: _Open, now: Standing) -> None:
+        assert self._contradictions is not None
+        if now.contradiction is None:
+            if self._contradictions.pop(each.id, None) is not None:
+                self._writer.call(
+                    lambda batch: resolve(batch, SETTLEMENT_CONTRADICTED, each.id),
+                    each.signed.session_id,
+                )
+            return
+        evidence = {
+            "reason": now.contradiction,
+            "network": self.network,
+            "signed": {
+                "asset": each.row.asset,
+                "from": each.signed.payer,
+                "to": each.signed.pay_to,
+                "amount": str(each.signed.amount),
+                "nonce": each.signed.nonce.hex(),
+            },
+            "chain": [use.to_json() for use in each.shown.uses],
+        }
+        if self._contradictions.get(each.id) == evidence:
+            return
+        self._contradictions[each.id] = evidence
+        _log.error("discrepancy", kind=SETTLEMENT_CONTRADICTED, subject=each.id)
+        self._writer.call(
+            lambda batch: note(
+                batch, SETTLEMENT_CONTRADICTED, each.id, "critical", evidence, each.stream
+            ),
+            each.signed.session_id,
+        )
+
+
+def _signed(row: Any) -> Signed:
+    return Signed(
+        session_id=row.session_id,
+        number=row.number,
+        token=row.asset.rpartition(":")[2],
+        payer=row.payer,
+        pay_to=row.pay_to,
+        amount=int(row.amount),
+        nonce=row.nonce,
+        valid_before_s=row.valid_before_s,
+        from_block=row.from_block,
+    )
+
+
+def _columns(now: Standing, row: Any) -> dict[str, Any]:
+    """What is stored of a standing. Of what was seen and is gone, the transaction stays known."""
+    use = now.use
+    return {
+        "state": now.state,
+        "tx_hash": row.tx_hash if use is None else use.tx_hash,
+        "block_number": None if use is None else use.block_number,
+        "block_hash": None if use is None else use.block_hash,
+    }
+
+
+def _stored(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ("state", "tx_hash", "block_number", "block_hash")}
+
+
+def _capture(network: str, each: _Open, use: Use) -> Mapping[str, Any]:
+    return {"network": network, "asset": each.row.asset, **use.to_json()}
+
+
+def _expiry(network: str, final: BlockHeader) -> Mapping[str, Any]:
+    return {
+        "network": network,
+        "block_number": final.number,
+        "block_hash": "0x" + final.hash.hex(),
+        "block_time_s": final.timestamp_s,
+    }

@@ -1,0 +1,224 @@
+"""Transfers from a session: decided and signed as any x402 payment is, and sent by us.
+
+    execute ──> the ledger: held, and what is to be signed is recorded, in one transaction
+    tick, in the process that leads ──> sign ──> claim ──> send, from the operator's account
+
+What is to be sent is what the database says is signed and not seen on the chain. So whoever is
+interrupted in between goes on with it, and a claim keeps it from being sent twice. What becomes of
+it is for who follows the chain (`SettlementWatch`).
+"""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from eth_account.signers.local import LocalAccount
+
+from engine.chain.gateway import ChainGateway
+from engine.clock import Clock
+from engine.clock import stopwatch as system_stopwatch
+from engine.db.database import Database
+from engine.db.settlements import OPEN, Settlement
+from engine.db.tables import table
+from engine.errors import InvalidInput, TallystickError
+from engine.ledger.ask import ask
+from engine.ledger.paying import Paying
+from engine.ledger.payment import Payment, payment_id, stored_payment
+from engine.ledger.settlements import REPORTABLE
+from engine.ledger.signing import Way
+from engine.payments.authorization import TokenDomain
+from engine.payments.claims import Claim, Claims, Key
+from engine.payments.relay import Relayer, TransactionLost
+from engine.payments.signer import Signer
+from engine.payments.terms import SCHEME, TRANSFER, Terms
+from engine.payments.token_domain import DomainUnknown, read_token_domain
+from engine.policy.decision import PaymentRequest
+from engine.policy.money import MICRO_USD_PER_USD
+from engine.settings import Token
+
+CLAIMS_FILE = "transfers.sqlite3"
+TIMEOUT_S = 3_600
+"""So long a transfer has to be mined; then its budget returns."""
+RETRY_MS = 30_000
+"""What failed, or is not mined, is looked after again after so long."""
+
+_UNSEEN = ("signed", "submitted", "unknown", "orphaned", "failed")
+_settlements = table(Settlement)
+_log = structlog.get_logger(__name__)
+
+
+class Transfers:
+    """Those on one chain. `operator` pays the gas; nobody else sends from it while `tick` does."""
+
+    def __init__(
+        self,
+        gateway: ChainGateway,
+        network: str,
+        operator: LocalAccount,
+        directory: Path,
+        database: Database,
+        paying: Paying,
+        signer: Signer,
+        clock: Clock,
+        *,
+        stopwatch: Clock = system_stopwatch,
+    ) -> None:
+        self._gateway = gateway
+        self._network = network
+        self._operator = operator
+        self._path = directory / CLAIMS_FILE
+        self._database = database
+        self._paying = paying
+        self._signer = signer
+        self._clock = clock
+        self._stopwatch = stopwatch
+        self._domains: dict[str, TokenDomain] = {}
+        self._opening = threading.Lock()
+        self._claims: Claims | None = None
+        self._payments: dict[tuple[str, int], Payment] = {}
+        self._due_ms: dict[tuple[str, int], int] = {}
+
+    def execute(
+        self,
+        session_id: str,
+        to: str,
+        amount: int,
+        token: Token,
+        *,
+        key: str | None = None,
+        description: str | None = None,
+    ) -> Payment:
+        """Have `amount` micro-USD of a token sent from a session to `to`, if the policy allows it.
+
+        The account is also the merchant that the policy knows. With a `key` the same request has
+        the same answer; without one as long as nobody has seen it arrive, see `Paying.pay`.
+
+        Raises:
+            InvalidInput: a field is unacceptable.
+            NotFound, Conflict: see `Paying.pay`.
+            Unavailable: no safe decision is possible now, or the chain does not answer.
+        """
+        if token.chain != self._network:
+            raise InvalidInput("chain", f"transfers are sent on {self._network} only")
+        units, rest = divmod(amount * 10**token.decimals, MICRO_USD_PER_USD)
+        if rest or not units:
+            raise InvalidInput("amount", f"{token.symbol} has {token.decimals} decimals")
+        try:
+            self._domain(token.asset)
+        except DomainUnknown as error:
+            raise InvalidInput("token", f"cannot be signed for: {error.message}") from error
+        head = self._gateway.head()
+        terms = Terms(
+            scheme=SCHEME,
+            network=token.chain,
+            asset=token.asset,
+            amount=str(units),
+            pay_to=to.lower(),
+            resource=None,
+            method=TRANSFER,
+            body_sha256=None,
+            timeout_s=TIMEOUT_S,
+        )
+        asked = ask(
+            session_id,
+            PaymentRequest(
+                amount=amount,
+                merchant=terms.pay_to,
+                token=token.asset,
+                chain=token.chain,
+                token_priced=token.usd_price is not None,
+                pay_to=terms.pay_to,
+            ),
+            memo={"description": description, "metadata_json": "{}"},
+            key=key,
+            terms=terms.to_json(),
+        )
+        return self._paying.pay([Way(asked, head.number, head.timestamp_s)]).result()
+
+    def tick(self) -> None:
+        """Send what is to be sent, and again what got lost. What fails is tried again later."""
+        rows = self._unseen()
+        known = {(row.session_id, row.number) for row in rows}
+        self._payments = {at: each for at, each in self._payments.items() if at in known}
+        self._due_ms = {at: due for at, due in self._due_ms.items() if at in known}
+        now_ms = self._stopwatch()
+        for row in rows:
+            at = row.session_id, row.number
+            if self._due_ms.get(at, now_ms) > now_ms or not self._is_transfer(at):
+                continue
+            self._due_ms[at] = now_ms + RETRY_MS
+            try:
+                self._send(row)
+            except TallystickError as error:
+                name = payment_id(*at)
+                _log.warning("transfer_not_sent", payment=name, reason=error.message)
+
+    def close(self) -> None:
+        """Close the claims."""
+        with self._opening:
+            if self._claims is not None:
+                self._claims.dispose()
+
+    def _unseen(self) -> list[Any]:
+        """Open payments on this chain that it does not show, and whose signatures are valid."""
+        query = sa.select(_settlements).where(
+            _settlements.c.network == self._network,
+            OPEN,
+            _settlements.c.state.in_(_UNSEEN),
+            _settlements.c.valid_before_s > self._clock() // 1000,
+        )
+        with self._database.reading() as connection:
+            return list(connection.execute(query).all())
+
+    def _is_transfer(self, at: tuple[str, int]) -> bool:
+        """Whether it is sent by us; of a 402's payment only the resource server knows when."""
+        if at not in self._payments:
+            with self._database.reading() as connection:
+                self._payments[at] = stored_payment(connection.execute, *at)
+        terms = self._payments[at].request["terms"]
+        return bool(terms["method"] == TRANSFER)
+
+    def _send(self, row: Any) -> None:
+        claims = self._opened_claims()
+        relayer = Relayer(self._gateway, self._operator, claims)
+        key = Key(row.network, row.asset.rpartition(":")[2], row.payer, row.nonce)
+        claim = claims.find(key)
+        if claim is None:
+            claim = self._broadcast(relayer, key, row)
+        else:
+            self._look_after(relayer, claims, claim)
+        if row.state in REPORTABLE and row.tx_hash != claim.tx_hash:
+            name = payment_id(row.session_id, row.number)
+            self._paying.report(row.workspace_id, name, claim.tx_hash).result()
+
+    def _broadcast(self, relayer: Relayer, key: Key, row: Any) -> Claim:
+        payment = self._payments[row.session_id, row.number]
+        domain = self._domain(row.asset)
+        authorization, signature = self._signer.sign(payment, row.record_id, domain)
+        data = authorization.settling(signature)
+        return relayer.broadcast(key, row.nonce, to=key.token, data=data)
+
+    def _look_after(self, relayer: Relayer, claims: Claims, claim: Claim) -> None:
+        receipt = self._gateway.receipt(claim.tx_hash)
+        try:
+            if receipt is None:
+                relayer.send_again(claim)
+            elif not receipt.succeeded:
+                claims.free(claim.key)  # nothing was moved: another transaction may do it
+        except TransactionLost:
+            claims.free(claim.key)
+
+    def _domain(self, asset: str) -> TokenDomain:
+        known = self._domains.get(asset)
+        if known is None:
+            known = read_token_domain(self._gateway, asset.rpartition(":")[2])
+            self._domains[asset] = known
+        return known
+
+    def _opened_claims(self) -> Claims:
+        with self._opening:
+            if self._claims is None:
+                self._claims = Claims(self._path)
+            return self._claims
