@@ -4,51 +4,38 @@
     session = client.create_session(agent_id="shopper", user_wallet="0x…")
     client.pay("12.50", merchant="books", session_token=session["session_token"])
 
+    agent = Client("http://127.0.0.1:8402", session_token=session["session_token"])
+    agent.fetch("https://api.shop.test/report").text    # pays if it is asked to (x402)
+
 Amounts are decimal strings (or whole numbers) in dollars, never floats.
 """
 
-import secrets
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import httpx
 
-DEFAULT_URL = "http://127.0.0.1:8402"
-TIMEOUT_S = 30.0
+from tallystick.errors import ApiError
+from tallystick.exchange import (
+    DEFAULT_URL,
+    ORDERS,
+    TIMEOUT_S,
+    authorization,
+    checked,
+    heard,
+    new_key,
+    part,
+    paying_headers,
+    read_json,
+)
+from tallystick.paying.fetching import BYTES_MAX, Body, raise_if_paid, request_of
+from tallystick.paying.order import Order, Receipt, Signed, read_signed, refused, report_of
+from tallystick.paying.transports import PayingTransport
+
 REPLAY_TIMEOUT_S = 600.0
 """What replays a session's log, or reads a chain, takes longer the more there is of it."""
-
-_NOTHING_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.InvalidURL,
-    httpx.UnsupportedProtocol,
-)
-
-
-class ApiError(Exception):
-    """The server refused, or denied a payment (`status` 402), or did not answer (`status` 0).
-
-    `code` is stable, `message` is for people, `body` is the whole answer. Without an answer `code`
-    is `unreachable` or `not_sendable` (nothing was done) or `no_answer` (perhaps it was). Of a
-    payment, `idempotency_key` is the one that was sent: asked again with it, it is made once.
-    """
-
-    def __init__(self, status: int, code: str, message: str, body: Mapping[str, Any]) -> None:
-        super().__init__(f"{code}: {message}")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.body = body
-        self.idempotency_key: str | None = None
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether the server may have done what was asked: it did not get to say so."""
-        return self.code == "no_answer" or (self.status > 0 and not 400 <= self.status < 500)
 
 
 class Client:
@@ -66,11 +53,11 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         secret = api_key or session_token
-        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         self._session_token = session_token
         self._http = httpx.Client(
-            base_url=url, headers=headers, transport=transport, trust_env=False
+            base_url=url, headers=authorization(secret), transport=transport, trust_env=False
         )
+        self._web: httpx.BaseTransport | None = None
 
     def __enter__(self) -> Self:
         """Close the connections at the end of the block."""
@@ -88,6 +75,8 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+        if self._web is not None:
+            self._web.close()
 
     def deployment(self) -> dict[str, Any]:
         """The chain, the contracts and the log of the server."""
@@ -106,7 +95,7 @@ class Client:
 
     def budgets(self) -> list[dict[str, Any]]:
         """The budgets of the workspace and of its agents."""
-        found: list[dict[str, Any]] = _json(self._call("GET", "/api/v1/budgets"), list)
+        found: list[dict[str, Any]] = read_json(self._call("GET", "/api/v1/budgets"), list)
         return found
 
     def budget(self, agent_id: str | None = None) -> dict[str, Any]:
@@ -123,7 +112,7 @@ class Client:
 
     def create_child(self, session_id: str, **fields: Any) -> dict[str, Any]:
         """Create a session beneath another one; a holder of that one's token may, too."""
-        return self._object("POST", f"/api/v1/ai/sessions/{_part(session_id)}/children", fields)
+        return self._object("POST", f"/api/v1/ai/sessions/{part(session_id)}/children", fields)
 
     def consent(
         self, session_id: str, owner_signature: str, *, consent: str = "eip712"
@@ -131,31 +120,31 @@ class Client:
         """Hand in the owner's signature over the session's `typed_data`, and say of which kind."""
         return self._object(
             "POST",
-            f"/api/v1/ai/sessions/{_part(session_id)}/consent",
+            f"/api/v1/ai/sessions/{part(session_id)}/consent",
             {"consent": consent, "owner_signature": owner_signature},
         )
 
     def sessions(self, *, page: int = 1) -> list[dict[str, Any]]:
         """A page of at most a thousand sessions of the workspace, the newest first."""
         answer = self._call("GET", f"/api/v1/ai/sessions?page={page}")
-        found: list[dict[str, Any]] = _json(answer, list)
+        found: list[dict[str, Any]] = read_json(answer, list)
         return found
 
     def session(self, session_id: str) -> dict[str, Any]:
         """One session with what is left of its limits."""
-        return self._object("GET", f"/api/v1/ai/sessions/{_part(session_id)}")
+        return self._object("GET", f"/api/v1/ai/sessions/{part(session_id)}")
 
     def restrict_session(self, session_id: str, restrictions: Sequence[str]) -> dict[str, Any]:
         """Narrow a session by conditions, in place of earlier ones; none at all lifts them."""
         return self._object(
             "POST",
-            f"/api/v1/ai/sessions/{_part(session_id)}/restrict",
+            f"/api/v1/ai/sessions/{part(session_id)}/restrict",
             {"restrictions": list(restrictions)},
         )
 
     def revoke_session(self, session_id: str) -> None:
         """End a session for good."""
-        self._call("POST", f"/api/v1/ai/sessions/{_part(session_id)}/revoke")
+        self._call("POST", f"/api/v1/ai/sessions/{part(session_id)}/revoke")
 
     def pay(
         self,
@@ -180,7 +169,7 @@ class Client:
             "description": description,
             "capture_method": "manual" if hold else "automatic",
         }
-        key = f"pay_{secrets.token_hex(16)}" if idempotency_key is None else idempotency_key
+        key = new_key() if idempotency_key is None else idempotency_key
         headers = {
             "Idempotency-Key": key,
             "X-Session-Token": session_token or self._session_token or "",
@@ -211,44 +200,112 @@ class Client:
             error.idempotency_key = key
             raise
 
+    def fetch(
+        self,
+        url: str,
+        method: str = "GET",
+        *,
+        content: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_price: str | int | None = None,
+        idempotency_key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        bytes_max: int = BYTES_MAX,
+    ) -> httpx.Response:
+        """Ask for a URL, and pay by x402 if it is answered with a 402; needs the session's token.
+
+        What was paid is `tallystick.paid(response)`. `max_price` is dollars, `timeout_s` the
+        longest silence, `bytes_max` the length of the answer. Every call is a purchase of its own:
+        ask again with the `idempotency_key` of an error, and it is paid for once.
+
+        Raises:
+            PaymentDenied: the session's policy does not allow it.
+            PaymentError: see `tallystick.errors`, which has a class for each way it can go wrong.
+            InvalidInput: the URL, a header or the price is none.
+            httpx.HTTPError: the URL does not answer, or redirects without end; nothing was paid.
+        """
+        if self._web is None:
+            self._web = httpx.HTTPTransport()
+        web = PayingTransport(self, self._web)
+        # One of its own each time: no cookie of one resource is sent with another purchase.
+        http = httpx.Client(
+            transport=web, follow_redirects=True, trust_env=False, timeout=timeout_s
+        )
+        key = new_key() if idempotency_key is None else idempotency_key
+        request = request_of(http, method, url, content, headers, key, max_price)
+        try:
+            response = http.send(request, stream=True)
+            try:
+                body = Body(response, bytes_max)
+                for chunk in response.iter_raw():
+                    body.feed(chunk)
+            finally:
+                response.close()
+        except httpx.HTTPError as error:
+            raise_if_paid(request, error)
+            raise
+        return body.response()
+
+    def buy(self, order: Order) -> Signed:
+        """Have what a 402 asks for signed, as `PayingTransport` does."""
+        try:
+            headers = paying_headers(self._session_token, order.key)
+            answer = self._object("POST", ORDERS, order.to_json(), headers)
+        except ApiError as error:
+            raise refused(order, error) from error
+        return read_signed(order, answer)
+
+    def report(self, signed: Signed, receipt: Receipt | None) -> str | None:
+        """Report what a resource said became of a payment; returns what the server knows of it.
+
+        None: it could not be told. It finds out from the chain.
+        """
+        path = f"/api/v1/ai/payments/{part(signed.id)}/settlement"
+        try:
+            headers = paying_headers(self._session_token)
+            told = self._object("POST", path, report_of(receipt), headers)
+        except ApiError:
+            return None
+        return str(told.get("state"))
+
     def capture(self, payment_id: str, amount: str | int | None = None) -> dict[str, Any]:
         """Spend a hold, or part of it."""
         return self._object(
-            "POST", f"/api/v1/payments/{_part(payment_id)}/capture", {"amount": amount}
+            "POST", f"/api/v1/payments/{part(payment_id)}/capture", {"amount": amount}
         )
 
     def void(self, payment_id: str) -> dict[str, Any]:
         """Give a hold back."""
-        return self._object("POST", f"/api/v1/payments/{_part(payment_id)}/void")
+        return self._object("POST", f"/api/v1/payments/{part(payment_id)}/void")
 
     def payments(
         self, *, session_id: str | None = None, page: int = 1, limit: int = 20
     ) -> dict[str, Any]:
         """A page of at most 100 payments, the newest first; a session token sees its own."""
-        of = "" if session_id is None else f"&session_id={_part(session_id)}"
+        of = "" if session_id is None else f"&session_id={part(session_id)}"
         return self._object("GET", f"/api/v1/payments?page={page}&limit={limit}{of}")
 
     def payment(self, payment_id: str) -> dict[str, Any]:
         """One payment: the decision as it was made, and the state of its hold."""
-        return self._object("GET", f"/api/v1/payments/{_part(payment_id)}")
+        return self._object("GET", f"/api/v1/payments/{part(payment_id)}")
 
     def explanation(self, payment_id: str) -> dict[str, Any]:
         """Why a payment was decided as it was: every rule, and whether it comes out the same."""
         return self._object(
             "GET",
-            f"/api/v1/payments/{_part(payment_id)}/explanation",
+            f"/api/v1/payments/{part(payment_id)}/explanation",
             timeout_s=REPLAY_TIMEOUT_S,
         )
 
     def simulate(self, session_id: str, **payment: Any) -> dict[str, Any]:
         """What would be decided now; `payment` has the fields of `POST /api/v1/payments`."""
-        return self._object("POST", f"/api/v1/ai/sessions/{_part(session_id)}/simulate", payment)
+        return self._object("POST", f"/api/v1/ai/sessions/{part(session_id)}/simulate", payment)
 
     def backtest(self, session_id: str, draft: Mapping[str, Any]) -> dict[str, Any]:
         """What a draft of the policy would have decided on the session's log."""
         return self._object(
             "POST",
-            f"/api/v1/ai/sessions/{_part(session_id)}/backtest",
+            f"/api/v1/ai/sessions/{part(session_id)}/backtest",
             draft,
             timeout_s=REPLAY_TIMEOUT_S,
         )
@@ -262,23 +319,23 @@ class Client:
         limit: int = 20,
     ) -> dict[str, Any]:
         """A page of at most 100 approvals, the newest first."""
-        of = "" if session_id is None else f"&session_id={_part(session_id)}"
-        of += "" if state is None else f"&state={_part(state)}"
+        of = "" if session_id is None else f"&session_id={part(session_id)}"
+        of += "" if state is None else f"&state={part(state)}"
         return self._object("GET", f"/api/v1/approvals?page={page}&limit={limit}{of}")
 
     def approval(self, approval_id: str) -> dict[str, Any]:
         """What a denied payment waits for (`approval_id` of the `ApiError`'s body); once granted
         it names the payment."""
-        return self._object("GET", f"/api/v1/approvals/{_part(approval_id)}")
+        return self._object("GET", f"/api/v1/approvals/{part(approval_id)}")
 
     def grant_approval(self, approval_id: str) -> dict[str, Any]:
         """Grant an approval; look at its `state`: the payment is made, refused, or waits for more
         grants."""
-        return self._object("POST", f"/api/v1/approvals/{_part(approval_id)}/grant")
+        return self._object("POST", f"/api/v1/approvals/{part(approval_id)}/grant")
 
     def deny_approval(self, approval_id: str, reason: str | None = None) -> dict[str, Any]:
         """Deny an approval."""
-        path = f"/api/v1/approvals/{_part(approval_id)}/deny"
+        path = f"/api/v1/approvals/{part(approval_id)}/deny"
         return self._object("POST", path, {"reason": reason})
 
     def anchor(self) -> dict[str, Any]:
@@ -303,7 +360,7 @@ class Client:
 
         `withhold` names what it does not show: `label`, `merchant`, `user_wallet`.
         """
-        path = f"/api/v1/sessions/{_part(session_id)}/evidence"
+        path = f"/api/v1/sessions/{part(session_id)}/evidence"
         query = urlencode({"withhold": list(withhold)}, doseq=True)
         return self._call("GET", f"{path}?{query}" if query else path).content
 
@@ -316,7 +373,7 @@ class Client:
         timeout_s: float = TIMEOUT_S,
     ) -> dict[str, Any]:
         answer = self._call(method, path, body, headers, timeout_s)
-        found: dict[str, Any] = _json(answer, dict)
+        found: dict[str, Any] = read_json(answer, dict)
         return found
 
     def _call(
@@ -327,46 +384,14 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> httpx.Response:
-        try:
+        with heard(self._http.base_url):
             response = self._http.request(
                 method, path, json=body, headers=headers, timeout=timeout_s
             )
-        except _NOTHING_SENT as error:
-            raise ApiError(0, "unreachable", f"{self._http.base_url}: {error}", {}) from error
-        except httpx.LocalProtocolError:
-            # The cause would repeat the secret.
-            raise ApiError(
-                0, "not_sendable", "a key or token holds control characters", {}
-            ) from None
-        except httpx.HTTPError as error:
-            raise ApiError(0, "no_answer", f"{self._http.base_url}: {error}", {}) from error
-        if response.is_success:
-            return response
-        try:
-            answer = response.json()
-            raise ApiError(response.status_code, answer["code"], answer["message"], answer)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ApiError(
-                response.status_code, "http_error", f"status {response.status_code}", {}
-            ) from error
-
-
-def _part(identifier: str) -> str:
-    """An identifier as one part of a path, whatever it contains."""
-    return quote(identifier, safe="")
+        return checked(response)
 
 
 def _budget(agent_id: str | None) -> str:
     if agent_id is None:
         return "/api/v1/budgets/workspace"
-    return f"/api/v1/agents/{_part(agent_id)}/budget"
-
-
-def _json(response: httpx.Response, kind: type) -> Any:
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, kind):
-        raise ApiError(response.status_code, "http_error", "the answer is not a Tallystick's", {})
-    return answer
+    return f"/api/v1/agents/{part(agent_id)}/budget"

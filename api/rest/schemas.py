@@ -198,6 +198,7 @@ class PayForResource(Body):
     body_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         default=None, description="The hash of that request's body, if it has one"
     )
+    max_amount: Usd | None = None
     metadata: JsonObject | None = None
 
 

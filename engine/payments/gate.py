@@ -25,6 +25,7 @@ from engine.payments.signer import Signer
 from engine.payments.terms import Terms, is_method, is_sha256, micro_usd, read_resource
 from engine.payments.token_domain import DomainUnknown, read_token_domain
 from engine.policy.decision import PaymentRequest
+from engine.policy.money import format_usd
 from engine.settings import Token
 
 X402_VERSION = 2
@@ -85,13 +86,15 @@ class Gate:
         body_sha256: str | None = None,
         *,
         key: str | None = None,
+        amount_max: int | None = None,
         metadata_json: str = "{}",
     ) -> Signed | Payment:
         """Pay what a 402 answer (`required`, x402's PaymentRequired) asks for a request.
 
         `resource` is the URL as it was asked for, `body_sha256` the hash of the request's body in
-        hexadecimal. A payment that the policy denies is returned without a signature. The same
-        request is answered with the same payment and the same signature, see `Paying.pay`.
+        hexadecimal. What costs more than `amount_max`, in micro-USD, is no offer. A payment that
+        the policy denies is returned without a signature. The same request is answered with the
+        same payment and the same signature, see `Paying.pay`.
 
         Raises:
             InvalidInput: a field is unacceptable.
@@ -106,7 +109,7 @@ class Gate:
         heads: dict[str, BlockHeader | None] = {}
         for offer in offers:
             try:
-                asked = self._ask(session_id, offer, request, key, metadata_json)
+                asked = self._ask(session_id, offer, request, key, amount_max, metadata_json)
                 head = self._head(offer, heads)
             except _Useless as useless:
                 unusable.append(Unusable(offer.position, str(useless)))
@@ -132,6 +135,7 @@ class Gate:
         offer: Offer,
         request: "_Request",
         key: str | None,
+        amount_max: int | None,
         metadata_json: str,
     ) -> Ask:
         """What the ledger is asked for an offer.
@@ -148,6 +152,8 @@ class Gate:
             amount = micro_usd(offer.amount, token.decimals)
         except ValueError as error:
             raise _Useless(str(error)) from error
+        if amount_max is not None and amount > amount_max:
+            raise _Useless(f"it costs {format_usd(amount)}, more than {format_usd(amount_max)}")
         terms = Terms.of_offer(offer, request.resource, request.method, request.body_sha256)
         return ask(
             session_id,

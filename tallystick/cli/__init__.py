@@ -3,8 +3,9 @@
 Exit status: 0 done, 1 refused or failed, 2 wrong usage, 6 denied by the policy; `verify` has its
 own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable), and so have `reconcile` (0 no
 discrepancies, 1 critical, 3 warnings, 4 unavailable) and `fsck` (0 clean, 1 something was found,
-4 cannot be read). Any command: 70 a defect of ours or of the machine, 130 interrupted, 141 nobody
-reads the output any more.
+4 cannot be read). `fetch` has one more, 3: paid, and nobody knows whether that arrived. Any
+command: 70 a defect of ours or of the machine, 130 interrupted, 141 nobody reads the output any
+more.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from tallystick.cli import (
     chain,
     explanations,
     facilitator,
+    fetch,
     fsck,
     payments,
     reconcile,
@@ -64,6 +66,7 @@ chain.add_to(app)
 facilitator.add_to(app)
 app.add_typer(sessions.app, name="sessions", help="Create, show, restrict and revoke sessions.")
 app.add_typer(budgets.app, name="budgets", help="Set, list and lift budgets above sessions.")
+fetch.add_to(app)
 payments.add_to(app)
 app.add_typer(payments.app, name="payments", help="List and show payments.")
 explanations.add_to(app)
@@ -84,7 +87,7 @@ def main() -> None:
 
 def _run() -> int:
     from engine.errors import TallystickError
-    from tallystick.client import ApiError
+    from tallystick.errors import ApiError
 
     try:
         status = app(prog_name="tallystick", standalone_mode=False)

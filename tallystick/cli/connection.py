@@ -6,7 +6,8 @@ import httpx
 import typer
 
 from engine.errors import InvalidInput, Unauthenticated
-from tallystick.client import DEFAULT_URL, Client
+from tallystick.client import Client
+from tallystick.exchange import DEFAULT_URL
 
 Url = Annotated[str, typer.Option("--url", envvar="TALLYSTICK_URL", help="The server.")]
 ApiKey = Annotated[

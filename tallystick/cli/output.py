@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import InvalidInput
-from tallystick.client import ApiError
+from tallystick.errors import ApiError
 
 DENIED_EXIT_CODE = 6
 USAGE_EXIT_CODE = 2

@@ -7,7 +7,8 @@ import typer
 
 from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
 from tallystick.cli.output import console, errors, failed, minute, print_json, table
-from tallystick.client import ApiError, Client
+from tallystick.client import Client
+from tallystick.errors import ApiError
 
 CRITICAL_EXIT_CODE = 1
 WARNING_EXIT_CODE = 3

@@ -29,7 +29,7 @@ RUNNING = {("serve",), ("chain",)}
 
 def test_no_command_is_left_out() -> None:
     names = ["serve", "chain", "deploy", "pay", "capture", "void", "anchor", "evidence", "verify"]
-    names += ["explain", "backtest", "fsck", "facilitator"]
+    names += ["explain", "backtest", "fetch", "fsck", "facilitator"]
     assert {("sessions", name) for name in ("create", "list", "get", "restrict", "revoke")} <= set(
         ALL
     )
@@ -63,6 +63,7 @@ option = st.sampled_from(
         *("--condition", "--restriction", "--lift", "--state", "--reason", "--approvals-required"),
         *("--max-per-day", "--require-approval-above", "--owner-key-file", "--hold", "--key"),
         *("--json", "--yes", "--url", "--api-key", "--session-token", "--rpc", "--registry"),
+        *("--request", "--data", "--header", "--max-price"),
         *("--help", "--test-usdc", "--nonsense", "--policy", "--all", "--session"),
     ]
 )

@@ -6,16 +6,22 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import typer.main
+from eth_account import Account
+from eth_tester.backends.pyevm.main import get_default_account_keys
 
+from engine.chain.json_rpc import JsonRpcChain
 from tallystick.cli import app
 from tests.cli.processes import environment
 from tests.cli.test_any_invocation import commands
 from tests.docs.terminal import PATIENCE_S, Terminal
+from tests.paying.shop import fund, open_shop
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -26,6 +32,7 @@ BLOCKS: list[tuple[str, str]] = FENCED.findall(README)
 RUN_ELSEWHERE = ("./scripts/demo", "./scripts/test")
 # A command that keeps its terminal, and what it has printed when it is up.
 KEEPS_ITS_TERMINAL = {"tallystick serve": "registry", "tallystick chain": "  0x"}
+SHOP = "https://api.shop.test"
 WALLET = "0x" + "1" * 40
 # What the reader fills in: the place in the command, and where it was printed.
 FROM_BEFORE = [
@@ -52,6 +59,8 @@ class Reader:
         self.printed = ""
         self.terminals: list[Terminal] = []
         self.port, self.rpc_port = free_ports()
+        self.open = ExitStack()
+        self._shop: str | None = None
         (directory / ".venv").symlink_to(ROOT / ".venv")
         anvil = (ROOT / "anvil.toml").read_text()
         assert "port = 8545" in anvil
@@ -71,6 +80,8 @@ class Reader:
             return
         if line == ". .venv/bin/activate":  # the first thing in a terminal
             self.terminals.append(Terminal(self.directory, self.environment()))
+        if line.startswith("tallystick fetch "):  # "gives its address some of the token"
+            self.fund_newest_session()
         if line == "tallystick chain":  # "Stop the server above first"
             self.stop()
         if (until := KEEPS_ITS_TERMINAL.get(line)) is not None:
@@ -87,9 +98,38 @@ class Reader:
                 *_, newest = re.findall(source, self.printed)
                 text = re.sub(place, newest.replace("\\", r"\\"), text)
         text = re.sub(r"(?<=--wallet )0x…|(?<=user_wallet=\")0x…", WALLET, text)
+        if SHOP in text:
+            text = text.replace(SHOP, self.shop())
         text = text.replace(":8402", f":{self.port}").replace(":8545", f":{self.rpc_port}")
         assert "…" not in "".join(map(without_comment, text.splitlines())), "a blank is left"
         return text
+
+    def shop(self) -> str:
+        """Where the shop really is; it opens when it is first visited."""
+        if self._shop is None:
+            usdc = self.deployed()
+            facilitator = f"{self.url}/facilitator"
+            self._shop = self.open.enter_context(open_shop(facilitator, *usdc))
+        return self._shop
+
+    def deployed(self) -> tuple[str, str]:
+        """The chain, and the test USDC on it, as the newest payment has them."""
+        [newest] = self.asked("/api/v1/payments?limit=1")["data"]
+        return newest["chain"], newest["payment_token"].rpartition(":")[2]
+
+    def fund_newest_session(self) -> None:
+        """On the embedded chain anybody can."""
+        address = self.asked("/api/v1/ai/sessions")[0]["pkp_address"]
+        bank = Account.from_key(get_default_account_keys()[0].to_bytes())
+        chain = JsonRpcChain(f"http://127.0.0.1:{self.rpc_port}")
+        fund(chain, bank, self.deployed()[1], address)
+        chain.close()
+
+    def asked(self, path: str) -> Any:
+        """What the server answers its operator."""
+        *_, key = re.findall(r"(zfi_test_\w+)", self.printed)
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.get(f"{self.url}{path}", headers=headers, trust_env=False).json()
 
     def idle(self) -> Terminal:
         """The newest terminal that nothing runs in."""
@@ -140,6 +180,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     yield found
     for terminal in found.terminals:
         terminal.close()
+    found.open.close()
 
 
 def test_every_command_works(reader: Reader) -> None:
@@ -152,6 +193,9 @@ def test_every_command_works(reader: Reader) -> None:
     said = reader.printed
     assert re.search(r"^VERIFIED$", said, re.MULTILINE)
     assert re.search(r"^captured \d", said, re.MULTILINE), "the Python example paid"
+    assert re.search(r"^paid \$0\.01 to 0x", said, re.MULTILINE)
+    assert said.count('{"sold":7}') == 2
+    assert (reader.directory / "report.json").read_text() == '{"sold":7}'
     assert re.search(r"is revoked$", said, re.MULTILINE)
     written = {path.name for path in reader.directory.iterdir()}
     assert {"evidence.json", "tallystick-data", "tallystick-anvil"} <= written

@@ -65,6 +65,11 @@ def test_what_is_denied_changed_or_no_offer_is_said(tenant: Served) -> None:
     refused(other, 409, "idempotency_key_reused", "terms.pay_to")
     other = ask(tenant, session, offer(tenant.world), headers=key, metadata={"a": 1})
     refused(other, 409, "idempotency_key_reused", "metadata")
+    dear = ask(tenant, session, offer(tenant.world), max_amount="0.009999")
+    refused(dear, 422, "no_usable_offer", "payment_required")
+    assert dear.json()["message"] == (
+        "payment_required: offer 0: it costs $0.01, more than $0.009999"
+    )
     none = ask(tenant, session, offer(tenant.world, scheme="upto"))
     refused(none, 422, "no_usable_offer", "payment_required")
     assert none.json()["details"]["reasons"][0]["position"] == 0
@@ -85,6 +90,15 @@ def test_what_is_denied_changed_or_no_offer_is_said(tenant: Served) -> None:
 )
 def test_what_is_no_402_is_named(api: Served, how: dict[str, Any], field: str) -> None:
     refused(ask(api, api.session(), **how), 422, "invalid_parameter", field)
+
+
+def test_a_token_may_call_its_session_self(tenant: Served) -> None:
+    session = tenant.session()
+    body = {"payment_required": required(offer(tenant.world)), "resource": URL, "max_amount": 0.01}
+    path = f"{SESSIONS}/self/x402"
+    paid = tenant.call("POST", path, body, token=session["session_token"])
+    assert (paid.status_code, paid.json()["session_id"]) == (200, session["id"])
+    refused(tenant.post(path, body), 404, "session_not_found")
 
 
 def test_a_payment_that_is_not_signed_has_no_settlement(api: Served) -> None:

@@ -21,6 +21,7 @@ from engine.errors import Conflict, NotFound
 from engine.payments.gate import Signed
 from engine.workspaces.access import SessionHolder
 
+_OWN = "self"
 _CALLER_NAMES = {"metadata_json": "metadata", "merchant": "resource"}
 
 of_sessions = APIRouter(
@@ -53,8 +54,10 @@ def pay(
 ) -> Response:
     """The cheapest offer that the policy allows is held and signed (x402 version 2, scheme `exact`,
     EIP-3009). The same request has the same answer until it is known what became of the payment;
-    with a key always."""
+    with a key always. Who pays with a session's token may call that session `self`."""
     if isinstance(party, SessionHolder):
+        if session_id == _OWN:
+            session_id = party.session_id
         if party.session_id != session_id:
             raise NotFound("no such session", code="session_not_found")
     else:
@@ -67,6 +70,7 @@ def pay(
             body.method,
             body.body_sha256,
             key=key,
+            amount_max=body.max_amount,
             metadata_json=body.metadata or "{}",
         )
     except Conflict as conflict:

@@ -1,0 +1,158 @@
+"""`tallystick fetch`: ask for a URL, and pay if it asks for that."""
+
+import base64
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.errors import InvalidInput
+from tallystick.cli.connection import DEFAULT_URL, SessionToken, Url, as_session
+from tallystick.cli.output import ReaderGoneError, dollars, errors, failed, print_json
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tallystick.paying.order import Paid
+
+OUTCOME_UNKNOWN_EXIT_CODE = 3
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(fetch)
+
+
+def fetch(
+    resource: Annotated[str, typer.Argument(metavar="URL", help="The URL of a resource.")],
+    method: Annotated[
+        str | None,
+        typer.Option("--request", "-X", help="The method; GET by default, POST with data."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="A body; @FILE takes it from a file.")
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", help="Such as 'Accept: text/plain'.")
+    ] = None,
+    max_price: Annotated[
+        str | None, typer.Option(help="Dollars; what costs more is not bought.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write the body.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="An idempotency key: the same key pays once.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    session_token: SessionToken = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the answer and the payment as JSON.")
+    ] = False,
+) -> int:
+    """Ask for a URL, and pay by x402 if it wants that.
+
+    It is paid within the session's limits. Prints the body, and on standard error what was paid.
+    Exit status 1 if the answer is a refusal, 3 if it was paid and nobody knows whether that
+    arrived, 6 if the policy denies it.
+    """
+    import httpx
+
+    from tallystick.errors import PaymentError, PaymentOutcomeUnknown
+    from tallystick.paying.transports import paid
+
+    content = None if data is None else _content(data)
+    headers = dict(map(_header, header or []))
+    if output is not None and not output.parent.is_dir():  # before anything is paid
+        raise InvalidInput("--output", f"{output.parent} is no directory")
+    with as_session(url, session_token) as client:
+        try:
+            response = client.fetch(
+                resource,
+                method or ("GET" if content is None else "POST"),
+                content=content,
+                headers=headers,
+                max_price=max_price,
+                idempotency_key=key,
+            )
+        except PaymentOutcomeUnknown as error:
+            again = f"; to pay once, ask again with --key {error.idempotency_key}"
+            return failed(error.code, error.message + again, OUTCOME_UNKNOWN_EXIT_CODE)
+        except PaymentError as error:
+            return failed(error.code, error.message, 1)
+        except httpx.HTTPError as error:
+            return failed("no_answer", f"{resource}: {error}; nothing was paid", 1)
+    bought = paid(response)
+    if bought is not None:
+        errors.print(_told(bought), soft_wrap=True, markup=False)
+    if output is not None:
+        try:
+            output.write_bytes(response.content)
+        except OSError as error:
+            raise InvalidInput("--output", f"{output}: {error.strerror}") from error
+    if as_json:
+        print_json(_as_json(response, bought, output))
+    elif output is None:
+        _print_body(response.content)
+    if response.is_success:
+        return 0
+    return failed("http_error", f"the answer is a {response.status_code}", 1)
+
+
+def _told(bought: "Paid") -> str:
+    seen = bought.tx_hash or "no transaction named"
+    return (
+        f"paid {dollars(bought.amount_usd)} to {bought.pay_to} on {bought.network}: "
+        f"{bought.payment_id}, {seen}"
+    )
+
+
+def _as_json(
+    response: "httpx.Response", bought: "Paid | None", output: Path | None
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    body: dict[str, Any] = {"output": str(output)}
+    if output is None:
+        try:
+            body = {"body": response.content.decode()}
+        except UnicodeDecodeError:
+            body = {"body_base64": base64.b64encode(response.content).decode()}
+    return {
+        "status": response.status_code,
+        "content_type": response.headers.get("Content-Type"),
+        "payment": None if bought is None else asdict(bought),
+        **body,
+    }
+
+
+def _print_body(content: bytes) -> None:
+    """The bytes as they are: it may be an image."""
+    try:
+        binary = getattr(sys.stdout, "buffer", None)
+        if binary is None:
+            sys.stdout.write(content.decode(errors="backslashreplace"))
+        else:
+            sys.stdout.flush()
+            binary.write(content)
+            binary.flush()
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
+def _content(data: str) -> bytes:
+    if not data.startswith("@"):
+        return data.encode()
+    try:
+        return Path(data[1:]).read_bytes()
+    except (OSError, ValueError) as error:
+        raise InvalidInput("--data", f"{data[1:]}: {error}") from error
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise InvalidInput("--header", f"{text!r} is not of the form 'Name: value'")
+    return name.strip(), value.strip()
