@@ -192,8 +192,8 @@ class Client:
     ) -> dict[str, Any]:
         """Have the server send an amount of a token from a session; keys as in `pay`."""
         body = {"to": to, "amount": amount, "token": token, "memo": memo}
-        key = f"send_{secrets.token_hex(16)}" if idempotency_key is None else idempotency_key
-        path = f"/api/v1/ai/sessions/{_part(session_id)}/execute"
+        key = new_key() if idempotency_key is None else idempotency_key
+        path = f"/api/v1/ai/sessions/{part(session_id)}/execute"
         try:
             return self._object("POST", path, body, {"Idempotency-Key": key})
         except ApiError as error:
