@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,23 +14,33 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
+from fastapi import FastAPI
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from api.server import Server
+from api.facilitator.app import create_facilitator_app
+from api.server import AppServer, Server
 from engine.audit.canonical import decode_object
 from engine.chain import contracts, sender
 from engine.chain.anvil import AnvilProcess
 from engine.chain.deploy import create, deploy
 from engine.chain.json_rpc import JsonRpcChain
+from engine.db.tables import SessionKey, table
+from engine.deployment import open_vault
 from engine.engine import Engine, open_engine
 from engine.errors import TallystickError
 from engine.grant import Grant
+from engine.payments.authorization import Authorization
+from engine.payments.opening import standalone_facilitator
+from engine.payments.served import Served
+from engine.payments.token_domain import read_token_domain
 from engine.settings import Settings
-from tallystick import ApiError, Client
+from tallystick import ApiError, Client, PaymentDenied, paid
 from tallystick.cli.output import dollars
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +66,11 @@ PAYMENTS = [
     ("data.example", "4.500002", "LIMIT_EXCEEDED"),
     ("data.example", "4.500001", "ALLOWED"),
 ]
+# What the other agent hears, one after the other, when it asks for a report that costs a cent.
+REPORTS = ["ALLOWED", "ALLOWED", "ALLOWED", "LIMIT_EXCEEDED"]
+REPORTS_PER_DAY = "0.03"
+CENT = 10_000
+SHOP = "0x" + "5b" * 20
 
 console = Console(highlight=False)
 
@@ -131,6 +148,8 @@ def chain_settings(kind: str, data_dir: Path, stack: ExitStack) -> tuple[Setting
         registry=deployed.registry,
         operator_key="0x" + bytes(operator.key).hex(),
         tokens=(token,),
+        # This chain mines a block for each transaction: what is in one is final here.
+        networks=({"chain": f"eip155:{gateway.chain_id}", "confirmations": 0, "finality": 0},),
     )
     return settings, owner
 
@@ -216,6 +235,163 @@ def session_on_chain(gateway: JsonRpcChain, registry: str, token_id: bytes) -> t
     if event is None:
         raise StepFailedError("the registration's event can be read")
     return tuple(event.args[name] for name in ("tokenId", "owner", "grantHash"))
+
+
+@contextmanager
+def open_shop(facilitator_url: str, asset: str) -> Iterator[str]:
+    """Somebody else's server: its `/report` costs a cent, by the middleware of x402's own SDK."""
+    from x402 import x402ResourceServer
+    from x402.http import FacilitatorConfig, HTTPFacilitatorClient
+    from x402.http.middleware.fastapi import payment_middleware
+    from x402.mechanisms.evm.exact import ExactEvmServerScheme
+
+    network, _, token = asset.partition("/erc20:")
+    sells = x402ResourceServer(HTTPFacilitatorClient(FacilitatorConfig(url=facilitator_url)))
+    sells.register(network, ExactEvmServerScheme())
+    extra = {"name": "Test USD Coin", "version": "2"}
+    price = {"amount": str(CENT), "asset": token, "extra": extra}
+    offer = {"scheme": "exact", "payTo": SHOP, "price": price, "network": network}
+    app = FastAPI()
+    app.middleware("http")(payment_middleware({"GET /report": {"accepts": offer}}, sells))
+
+    @app.get("/report")
+    async def report() -> dict[str, str]:
+        return {"report": "sold"}
+
+    with AppServer(app, "127.0.0.1", 0) as serving:
+        yield serving.url
+
+
+def facilitator(kind: str, settings: Settings, url: str, stack: ExitStack) -> str:
+    """The URL of who settles: the server's own, or on Anvil one beside it that pays its own gas."""
+    if kind == "embedded":
+        return f"{url}/facilitator"
+    (token,) = settings.tokens
+    served = Served(tokens=frozenset({token.asset}))
+    account = AnvilProcess.from_toml(ROOT / "anvil.toml", port=0, state_file=None).accounts()[2]
+    directory = settings.data_dir.with_name(settings.data_dir.name + "-facilitator")
+    stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    opened = standalone_facilitator(directory, account, [settings.chain], served)
+    app = create_facilitator_app(stack.enter_context(opened))
+    return stack.enter_context(AppServer(app, "127.0.0.1", 0)).url
+
+
+def on_token(engine: Engine, token: str, function: str, *arguments: Any) -> None:
+    """Have the operator's account call a token, and wait."""
+    data = contracts.call_data(contracts.TEST_USDC, function, *arguments)
+    tx_hash = sender.send(engine.gateway, engine.deployment.operator, to=token, data=data)
+    receipt = sender.wait(engine.gateway, tx_hash, timeout_s=30, poll_s=0.05)
+    expect(receipt.succeeded, f"{function} was mined")
+
+
+def pay_past_the_log(engine: Engine, settings: Settings, session: str, token: str) -> str:
+    """What an operator could do who takes the key out of the vault; the nonce of the payment."""
+    key = sa.select(table(SessionKey).c.sealed).where(table(SessionKey).c.session_id == session)
+    with engine.database.reading() as connection:
+        sealed = connection.execute(key).scalar_one()
+    secret = open_vault(settings, engine.database, secrets.token_bytes).open(sealed, session)
+    payer = Account.from_key(secret).address
+    stray = Authorization(
+        payer.lower(), SHOP, CENT, 0, engine.clock() // 1000 + 3600, secrets.token_bytes(32)
+    )
+    signature = stray.sign(read_token_domain(engine.gateway, token), secret)
+    wire = stray.wire
+    on_token(
+        *(engine, token, "transferWithAuthorization", payer, to_checksum_address(SHOP)),
+        *(int(wire[name]) for name in ("value", "validAfter", "validBefore")),
+        *(stray.nonce, signature),
+    )
+    return "0x" + stray.nonce.hex()
+
+
+def pay_402s(
+    kind: str,
+    settings: Settings,
+    engine: Engine,
+    url: str,
+    operator: Client,
+    owner: LocalAccount,
+    rpc: str,
+    output: Path,
+    stack: ExitStack,
+) -> None:
+    """An agent buys from somebody else's server until its limit, and nothing goes missing."""
+    registry = operator.deployment()["registry"]
+    usdc = engine.token("USDC", None)
+    expect(usdc is not None, "there is a test USDC")
+    asset = usdc.asset
+    token = asset.rpartition(":")[2]
+    with step("Open a shop that sells a report by x402; let an agent buy there, by its own limits"):
+        shop = stack.enter_context(open_shop(facilitator(kind, settings, url, stack), asset))
+        session = operator.create_session(
+            agent_id="shopping-assistant-v1",
+            label="reports",
+            user_wallet=owner.address,
+            limits={"max_per_day": REPORTS_PER_DAY},
+            allowed_merchants=[shop.removeprefix("http://")],
+            duration_hours=24,
+            mint_pkp=True,
+            await_consent=True,
+        )
+        secret = session["session_token"]
+        signature = owner.sign_typed_data(full_message=session["typed_data"]).signature
+        session = operator.consent(session["id"], "0x" + bytes(signature).hex())
+        on_token(engine, token, "mint", to_checksum_address(session["pkp_address"]), 100 * CENT)
+    detail(f"session {session['id']}\nits key {session['pkp_address']} has $1, and a limit")
+
+    console.print("\n[bold]The agent meets a 402[/]; the engine signs what the policy allows")
+    bought = []
+    with Client(url, session_token=secret) as agent:
+        for expected in REPORTS:
+            try:
+                answer = agent.fetch(f"{shop}/report", max_price="0.01")
+                receipt = paid(answer)
+                expect(answer.is_success and receipt is not None, "the shop delivers")
+                bought.append(receipt.payment_id)
+                code, said = "ALLOWED", f"transaction {receipt.tx_hash}"
+            except PaymentDenied as denial:
+                code, said = denial.code, denial.reason
+            colour = "green" if code == "ALLOWED" else "yellow"
+            console.print(f"  GET /report  $0.01  [{colour}]{code}[/]")
+            detail(said, indent=4)
+            expect(code == expected, f"a report is answered {expected}, not {code}")
+
+    console.print()
+    with step("Wait until the chain says so, then hold the ledger against it"):
+        deadline = time.monotonic() + 20
+        while any(operator.payment(each)["state"] != "captured" for each in bought):
+            expect(time.monotonic() < deadline, "each payment is captured by what the chain shows")
+            time.sleep(0.02)
+        expect(operator.reconcile()["open"] == [], "nothing differs")
+    detail(f"{len(bought)} payments are captured; no discrepancies")
+
+    file = output.with_name("evidence-402.json")
+    with step("Anchor, and verify apart that nothing is missing"):
+        operator.anchor()
+        file.write_bytes(operator.evidence(session["id"]))
+        status, printed = verify_apart(file, rpc, registry)
+    detail(the_row("spends", printed), indent=0)
+    expect(status == 0, "each payment on the chain has its record")
+
+    with step("Pay past the log with the vault's key, end the session, verify again"):
+        nonce = pay_past_the_log(engine, settings, session["id"], token)
+        operator.revoke_session(session["id"])
+        operator.anchor()
+        file.write_bytes(operator.evidence(session["id"]))
+        status, printed = verify_apart(file, rpc, registry)
+    detail(the_row("spends", printed), indent=0)
+    joined = "".join(printed.split())
+    expect(status == 1 and nonce in joined, "the payment that no record allows is found")
+
+
+def the_row(name: str, printed: str) -> str:
+    """The row of a check in what `verify` printed, with the lines below it that belong to it."""
+    lines = printed.splitlines()
+    first = next(n for n, line in enumerate(lines) if re.match(rf" *\d+  {name} ", line))
+    last = first + 1
+    while last < len(lines) and not re.match(r" *\d+  \w|\S", lines[last]) and lines[last].strip():
+        last += 1
+    return "\n".join(lines[first:last])
 
 
 def run(kind: str, output: Path, stack: ExitStack) -> None:
@@ -307,6 +483,9 @@ def run(kind: str, output: Path, stack: ExitStack) -> None:
         status, printed = verify_apart(edited_copy(output), rpc, registry)
     detail("\n".join(line for line in printed.splitlines() if " ✓ " not in line), indent=0)
     expect(status == 1 and "TAMPERED" in printed, "the edited copy is refused as tampered")
+
+    console.print()
+    pay_402s(kind, settings, engine, server.url, operator, owner, rpc, output, stack)
 
     console.print("\n[bold green]Every step held.[/]")
 

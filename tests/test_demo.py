@@ -42,8 +42,8 @@ def test_every_step_holds(tmp_path: Path, chain: str, named: str) -> None:
     assert "\x1b" not in done.stdout
     words = done.stdout.split()
     for word, times in (
-        ("ALLOWED", 5),
-        ("LIMIT_EXCEEDED", 2),
+        ("ALLOWED", 5 + 3),
+        ("LIMIT_EXCEEDED", 2 + 1),
         ("APPROVAL_REQUIRED", 1),
         ("MERCHANT_NOT_ALLOWED", 1),
         ("SESSION_REVOKED:", 1),
@@ -52,7 +52,11 @@ def test_every_step_holds(tmp_path: Path, chain: str, named: str) -> None:
     ):
         assert words.count(word) == times
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert written.keys() == {"evidence.json", "evidence-edited.json"}
+    assert written.keys() == {"evidence.json", "evidence-edited.json", "evidence-402.json"}
+    assert re.search(
+        r" spends +✓ 3 payments on eip155:\d+, each by its record's nonce", done.stdout
+    )
+    assert re.search(r" spends +tampered 1 on the chain without a record", done.stdout)
     pairs = zip(written["evidence.json"], written["evidence-edited.json"], strict=True)
     assert [(was, is_) for was, is_ in pairs if was != is_] == [(ord("2"), ord("1"))]
 
