@@ -97,7 +97,7 @@ class Reader:
             if re.search(place, text):
                 *_, newest = re.findall(source, self.printed)
                 text = re.sub(place, newest.replace("\\", r"\\"), text)
-        text = re.sub(r"(?<=--wallet )0x…|(?<=user_wallet=\")0x…", WALLET, text)
+        text = re.sub(r"(?<=--wallet )0x…|(?<=--to )0x…|(?<=user_wallet=\")0x…", WALLET, text)
         if SHOP in text:
             text = text.replace(SHOP, self.shop())
         text = text.replace(":8402", f":{self.port}").replace(":8545", f":{self.rpc_port}")
