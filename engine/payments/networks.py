@@ -94,7 +94,7 @@ class Networks:
                 clock,
                 confirmations=told[chain].confirmations,
                 finality=told[chain].finality,
-                pass_time=_miner(home) if embedded and gateway is home else None,
+                pass_time=partial(_mine, home) if embedded and gateway is home else None,
             )
             for chain, gateway in {deployment.chain: home, **others}.items()
         }
@@ -170,12 +170,12 @@ class Networks:
             gateway.close()
 
 
-def _miner(home: ChainGateway) -> Callable[[], object]:
+def _mine(home: ChainGateway) -> None:
     """The embedded chain mines a block for each transaction and none without."""
     from engine.chain.embedded import EmbeddedChain
 
     assert isinstance(home, EmbeddedChain)
-    return home.mine
+    home.mine()
 
 
 def _open_facilitator(home: ChainGateway, operator: LocalAccount, directory: Path) -> "Facilitator":

@@ -64,7 +64,7 @@ def execute(
     session_token: SessionToken = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have the server send tokens from a session, within its limits."""
+    """Send tokens from a session, within its limits."""
     with as_party(url, api_key, session_token) as client:
         sent = client.execute(session, to, amount, token=token, memo=memo, idempotency_key=key)
         _print(sent, as_json)

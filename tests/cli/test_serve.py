@@ -220,4 +220,4 @@ def test_it_logs_json_when_something_is_wrong(tmp_path: Path) -> None:
     status, errors = server.stop()
     assert status == 0
     events = [json.loads(line) for line in errors.splitlines()]
-    assert {event["event"] for event in events} == {"chain_silent"}
+    assert {event["event"] for event in events} == {"chain_silent", "network_silent"}

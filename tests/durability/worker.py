@@ -152,7 +152,6 @@ class Worker:
         """Pay until told to stop."""
         self.remember()
         engine = self.open()
-        engine.start()
         parent = multiprocessing.parent_process()
         while (era := self.work.board[0]) >= 0 and parent is not None and parent.is_alive():
             self.burst(engine, era)
@@ -165,7 +164,13 @@ class Worker:
         deadline = time.monotonic() + START_AGAIN_S
         while True:
             try:
-                return open_engine(self.work.settings)
+                engine = open_engine(self.work.settings)
+                try:
+                    engine.start()
+                except CannotStart:
+                    engine.close()
+                    raise
+                return engine
             except CannotStart as error:
                 self.write(cannot_start=error.message)
                 if time.monotonic() > deadline:

@@ -14,6 +14,7 @@ CONSENT = SESSIONS + "/{session_id}/consent"
 CHILDREN = SESSIONS + "/{session_id}/children"
 RESTRICT = SESSIONS + "/{session_id}/restrict"
 CAPTURE = PAYMENTS + "/{payment_id}/capture"
+EXECUTE = SESSIONS + "/{session_id}/execute"
 X402 = SESSIONS + "/{session_id}/x402"
 SETTLEMENT = "/api/v1/ai/payments/{payment_id}/settlement"
 """Takes exactly one of its fields; `test_x402.py` tries it."""
@@ -97,6 +98,13 @@ GOOD: dict[str, dict[str, Any]] = {
         "permissions": ["pay"],
         "conditions": ["never merchant casino"],
         "restrictions": ["at most 2 payments per hour"],
+    },
+    EXECUTE: {
+        "to": "0x" + "22" * 20,
+        "amount": 1,
+        "token": "USDC",
+        "chain": "eip155:1",
+        "memo": "Paper",
     },
     X402: {
         "payment_required": {
