@@ -170,7 +170,8 @@ class Worker:
                 except CannotStart:
                     engine.close()
                     raise
-                return engine
+                else:
+                    return engine
             except CannotStart as error:
                 self.write(cannot_start=error.message)
                 if time.monotonic() > deadline:

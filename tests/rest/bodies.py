@@ -14,6 +14,8 @@ CONSENT = SESSIONS + "/{session_id}/consent"
 CHILDREN = SESSIONS + "/{session_id}/children"
 RESTRICT = SESSIONS + "/{session_id}/restrict"
 CAPTURE = PAYMENTS + "/{payment_id}/capture"
+EMBEDDED = "eip155:131277322940537"
+"""The embedded chain, whose id is eth-tester's."""
 EXECUTE = SESSIONS + "/{session_id}/execute"
 X402 = SESSIONS + "/{session_id}/x402"
 SETTLEMENT = "/api/v1/ai/payments/{payment_id}/settlement"
@@ -103,7 +105,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "to": "0x" + "22" * 20,
         "amount": 1,
         "token": "USDC",
-        "chain": "eip155:1",
+        "chain": EMBEDDED,
         "memo": "Paper",
     },
     X402: {
@@ -123,6 +125,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "resource": "https://shop.example/book",
         "method": "GET",
         "body_sha256": "00" * 32,
+        "max_amount": 1,
         "metadata": {"a": 1},
     },
     "/api/v1/agents": {"agent_id": "bot", "name": "Bot"},
