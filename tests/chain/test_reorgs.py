@@ -12,7 +12,7 @@ from tests.chain import reorgs
 from tests.chain.killed_reader import drop
 from tests.chain.reorgs import WAYS, Differs, Rounds, planned, prepared, run
 
-DEPTHS = (1, 2, REORG_DEPTH_MAX)
+DEPTHS = (1, REORG_DEPTH_MAX)
 
 
 @pytest.fixture(autouse=True)

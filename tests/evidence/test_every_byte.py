@@ -30,10 +30,10 @@ def plausible(byte: int, place: int) -> int:
 
 @pytest.mark.parametrize(
     ("substitute", "which", "step"),
-    [(flipped, "small", 1), (plausible, "small", 5), (flipped, "small_blind", 5)],
-    ids=["every bit", "digits", "bits of a withheld file"],
+    [(flipped, "small", 2), (plausible, "small", 5), (flipped, "small_blind", 7)],
+    ids=["bits", "digits", "bits of a withheld file"],
 )
-def test_every_changed_byte_is_noticed(
+def test_a_changed_byte_is_noticed_wherever_it_stands(
     told: Story, substitute: Callable[[int, int], int], which: str, step: int
 ) -> None:
     original: bytes = getattr(told, which)

@@ -9,7 +9,7 @@ from tests.ledger.hammer import Hammer
 
 STORES = ("sqlite",)
 
-KILLS = 3
+KILLS = 2
 
 
 def test_what_was_acknowledged_survives_every_kill(

@@ -129,7 +129,7 @@ REAL_GAPS_MS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(steps(REAL_GAPS_MS))
 def test_days_weeks_and_months_match_the_oracle(
     script: list[tuple[str, tuple[object, ...]]],
@@ -137,7 +137,7 @@ def test_days_weeks_and_months_match_the_oracle(
     run(World(REAL_MS, 1_800_000_000_000), script)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(steps(st.integers(0, 13)))
 def test_windows_of_a_few_milliseconds_match_the_oracle(
     script: list[tuple[str, tuple[object, ...]]],
