@@ -13,6 +13,9 @@ from engine.fsck.finding import Findings, Row, part, stored
 from engine.fsck.streams import DAMAGE
 from engine.reconcile.kinds import KINDS
 
+ID_LENGTH = 26
+"""Of what follows the prefix of an id."""
+
 _discrepancies = table(DiscrepancyRow)
 _sessions = table(Session)
 _workspaces = table(Workspace)
@@ -23,7 +26,7 @@ def check_discrepancies(connection: sa.Connection, findings: Findings) -> None:
     columns = _discrepancies.c
     query = (
         sa.select(*stored(_discrepancies), *stored(_sessions, "of_"))
-        .outerjoin(_sessions, _sessions.c.id == columns.subject)
+        .outerjoin(_sessions, _sessions.c.id == _session_of(columns.subject))
         .order_by(columns.kind, columns.subject, columns.first_seen_ms, columns.id)
         .execution_options(yield_per=500)
     )
@@ -41,6 +44,13 @@ def check_discrepancies(connection: sa.Connection, findings: Findings) -> None:
         _check_kind(findings, row)
         _check_times(findings, row, before)
         before = row
+
+
+def _session_of(subject: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """The session that a discrepancy is about, if it is about one, or about a payment of one."""
+    start, length = len("pay_") + 1, ID_LENGTH
+    session = sa.literal("sess_") + sa.func.substr(subject, start, length)
+    return sa.case((subject.startswith("pay_", autoescape=True), session), else_=subject)
 
 
 def _whose(session: Mapping[str, Any] | None) -> dict[str, Any]:

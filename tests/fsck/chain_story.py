@@ -130,7 +130,8 @@ def differing(world: World, clock: ManualClock) -> None:
     pass_time(world, clock, MINUTE_MS)
     world.engine.reconciler.run()
     found = world.engine.reconciler.open()
-    assert sorted(each.kind for each in found) == ["parameters_differ", "session_unknown_here"]
+    kinds = ["parameters_differ", "session_unknown_here", "settlement_missing"]
+    assert sorted(each.kind for each in found) == kinds
 
 
 def _damaged_for_a_moment(world: World, clock: ManualClock, view: SessionView) -> None:
