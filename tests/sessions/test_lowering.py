@@ -18,6 +18,7 @@ from engine.errors import InvalidInput, Unavailable
 from engine.fsck.check import check
 from engine.policy.limits import Limits
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
+from engine.sessions.session import SessionView
 from tests.sessions.hands import (
     chain_of,
     code,
@@ -163,19 +164,24 @@ def test_the_threshold_of_a_session_above_binds_what_it_delegated(world: World) 
     assert [each.ancestor_id for each in replayed(world, child).lowered] == [parent.id, None]
 
 
-def test_a_child_that_could_not_be_read_follows_what_was_lowered_above_it(world: World) -> None:
-    parent = world.session(GRANTED, mint_pkp=True)
-    how = {"parent_id": parent.id, "await_consent": False, "duration_ms": 3_600_000}
-    child = world.create(GRANTED, **how)
-    row = sa.update(_sessions).where(_sessions.c.id == child.id)
-    as_it_was = encode(child.grant.to_json()).decode()
+def lower_unread(world: World, lowered: SessionView, unread: SessionView) -> None:
+    """Limits of a session are lowered while one that they bind is damaged; then that is mended."""
+    row = sa.update(_sessions).where(_sessions.c.id == unread.id)
+    as_it_was = encode(unread.grant.to_json()).decode()
     for grant_json in ("{}", as_it_was):
         change = row.values(grant_json=grant_json)
         world.engine.writer.call(lambda batch, change=change: batch.update(change))  # type: ignore[misc]
         if grant_json == "{}":
-            lower(world, parent, replace(GRANTED, per_transaction=5 * USD))
-            [found] = discrepancies(world, child)
+            lower(world, lowered, replace(GRANTED, per_transaction=5 * USD))
+            [found] = discrepancies(world, unread)
             assert found.kind == "session_damaged"
+
+
+def test_a_child_that_could_not_be_read_follows_what_was_lowered_above_it(world: World) -> None:
+    parent = world.session(GRANTED, mint_pkp=True)
+    how = {"parent_id": parent.id, "await_consent": False, "duration_ms": 3_600_000}
+    child = world.create(GRANTED, **how)
+    lower_unread(world, parent, child)
     with pytest.raises(Unavailable, match="lowered above it are not followed yet"):
         world.pay(child, 6)
     world.engine.tick()
@@ -253,15 +259,7 @@ def test_a_session_without_an_identity_on_the_chain_that_was_damaged_goes_on(wor
 
 def test_a_session_that_could_not_be_read_follows_what_it_missed(world: World) -> None:
     view = world.session(GRANTED, mint_pkp=True)
-    row = sa.update(_sessions).where(_sessions.c.id == view.id)
-    as_it_was = encode(view.grant.to_json()).decode()
-    for grant_json in ("{}", as_it_was):
-        change = row.values(grant_json=grant_json)
-        world.engine.writer.call(lambda batch, change=change: batch.update(change))  # type: ignore[misc]
-        if grant_json == "{}":
-            lower(world, view, replace(GRANTED, per_transaction=5 * USD))
-            [found] = discrepancies(world, view)
-            assert found.kind == "session_damaged"
+    lower_unread(world, view, view)
     with pytest.raises(Unavailable, match="not followed yet"):
         world.pay(view, 6)
     world.engine.tick()
