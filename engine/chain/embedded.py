@@ -33,6 +33,7 @@ from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from engine.chain import sender as transactions
+from engine.chain.account import KeyAccount
 from engine.chain.bloom import bloom_of
 from engine.chain.embedded_forms import (
     contract_address,
@@ -58,9 +59,7 @@ from engine.chain.gateway import (
 )
 from engine.clock import system_clock
 
-if TYPE_CHECKING:  # eth-tester and eth-account are slow to import, and a restart needs neither
-    from eth_account.signers.local import LocalAccount
-
+if TYPE_CHECKING:  # eth-tester is slow to import, and a restart needs nothing of it
     from engine.chain.embedded_tester import EmbeddedTester
 
 ETH_TESTER_CHAIN_ID = 131277322940537
@@ -380,7 +379,7 @@ class EmbeddedChain:
             chain.header = chain.create_header_from_parent(chain.get_canonical_head())
 
     @functools.cached_property
-    def faucet(self) -> "LocalAccount":
+    def faucet(self) -> KeyAccount:
         """The account that holds the funds; everybody knows its key."""
         return faucet_account()
 

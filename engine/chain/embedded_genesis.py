@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eth.abc import BlockHeaderAPI, TransactionBuilderAPI
 from eth.chains.base import MiningChain
@@ -11,11 +11,9 @@ from eth.vm.forks.prague import PragueVM
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
+from engine.chain.account import KeyAccount
 from engine.chain.embedded_store import BlockStore
 from engine.chain.gateway import ChainError
-
-if TYPE_CHECKING:
-    from eth_account.signers.local import LocalAccount
 
 RECURSION_LIMIT = 12_000
 """Python frames. Importing py-evm lets the whole process recurse 100,000 deep, and then a request
@@ -82,10 +80,8 @@ def open_chain(store: BlockStore, chain_id: int, clock: Callable[[], int]) -> Mi
     return EmbeddedMiningChain(database)
 
 
-def faucet_account() -> "LocalAccount":
+def faucet_account() -> KeyAccount:
     """The account that holds the funds of the genesis: a public key pair of eth-tester's."""
-    from eth_account import Account
     from eth_tester.backends.pyevm.main import get_default_account_keys
 
-    account: LocalAccount = Account.from_key(get_default_account_keys()[0].to_bytes())
-    return account
+    return KeyAccount(get_default_account_keys()[0].to_bytes())
