@@ -9,13 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from pydantic import SecretStr, ValidationError
 
 from engine.audit.checkpoint import verifier_key
 from engine.audit.evidence import log_salt
 from engine.chain import contracts, sender
+from engine.chain.account import KeyAccount
 from engine.chain.deploy import create, deploy
 from engine.chain.endpoints import open_chain
 from engine.chain.gateway import CallReverted, ChainGateway
@@ -67,7 +66,7 @@ class Deployment:
     origin: str
     log_id: bytes
     log_key: Ed25519PrivateKey
-    operator: LocalAccount
+    operator: KeyAccount
     tokens: tuple[Token, ...]
 
     @property
@@ -210,9 +209,7 @@ def _read(
     if "usdc" in stored:
         asset = f"eip155:{chain_id}/erc20:{stored['usdc']}"
         tokens.append(Token(symbol="USDC", asset=asset, decimals=6, usd_price="1"))
-    operator: LocalAccount = Account.from_key(
-        vault.open(bytes.fromhex(stored["operator"]), "operator key")
-    )
+    operator = KeyAccount(vault.open(bytes.fromhex(stored["operator"]), "operator key"))
     log_key = Ed25519PrivateKey.from_private_bytes(
         vault.open(bytes.fromhex(stored["log_key"]), "log key")
     )
@@ -286,7 +283,7 @@ def _first_start(
         "log_id": log_id.hex(),
         "log_key": vault.seal(log_key.private_bytes_raw(), "log key").hex(),
         "log_verifier_key": log_verifier_key,
-        "operator": vault.seal(bytes(operator.key), "operator key").hex(),
+        "operator": vault.seal(operator.key, "operator key").hex(),
         "operator_address": operator.address.lower(),
     }
     return stored | ({"usdc": usdc} if usdc else {})
@@ -308,27 +305,22 @@ def _check_unused(chain: ChainGateway) -> None:
         )
 
 
-def _operator(settings: Settings, random_bytes: RandomBytes) -> LocalAccount:
+def _operator(settings: Settings, random_bytes: RandomBytes) -> KeyAccount:
     if settings.operator_key is None:
         if settings.chain != "embedded":
             raise CannotStart(
                 "TALLYSTICK_OPERATOR_KEY is not set: it registers, revokes and anchors on the chain"
             )
-        return _account(random_bytes(32))
+        return KeyAccount(random_bytes(32))
     return operator_account(settings.operator_key)
 
 
-def operator_account(key: SecretStr) -> LocalAccount:
+def operator_account(key: SecretStr) -> KeyAccount:
     """The account of a private key in hexadecimal, as `Settings` has checked it."""
-    return _account(bytes.fromhex(key.get_secret_value().removeprefix("0x")))
+    return KeyAccount(bytes.fromhex(key.get_secret_value().removeprefix("0x")))
 
 
-def _account(key: bytes) -> LocalAccount:
-    account: LocalAccount = Account.from_key(key)
-    return account
-
-
-def _given_registry(gateway: ChainGateway, registry: str, operator: LocalAccount) -> str:
+def _given_registry(gateway: ChainGateway, registry: str, operator: KeyAccount) -> str:
     """The anchor registry of a session registry that somebody deployed before.
 
     Raises:
@@ -351,7 +343,7 @@ def _given_registry(gateway: ChainGateway, registry: str, operator: LocalAccount
     return anchors
 
 
-def _open_log(gateway: ChainGateway, operator: LocalAccount, anchors: str, salt: bytes) -> bytes:
+def _open_log(gateway: ChainGateway, operator: KeyAccount, anchors: str, salt: bytes) -> bytes:
     log_id = contracts.log_id_of(operator.address, salt)
     data = contracts.call_data(contracts.ANCHOR_REGISTRY, "openLog", salt)
     try:

@@ -1,23 +1,27 @@
-"""What people import and run: the clients, what pays for existing code, and the command."""
+"""What people import and run: the clients, what pays for existing code, and the command.
 
+Each name is imported when it is first asked for: the command runs servers, too, and those start
+without an HTTP client.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tallystick.async_client import AsyncClient
-from tallystick.client import Client
-from tallystick.errors import (
-    AnswerNotReadable,
-    ApiError,
-    NotPayable,
-    PaymentDenied,
-    PaymentError,
-    PaymentNotAccepted,
-    PaymentOutcomeUnknown,
-)
-from tallystick.paying.order import Paid
-from tallystick.paying.transports import AsyncPayingTransport, PayingTransport, paid
-
 if TYPE_CHECKING:
+    from tallystick.async_client import AsyncClient
+    from tallystick.client import Client
+    from tallystick.errors import (
+        AnswerNotReadable,
+        ApiError,
+        NotPayable,
+        PaymentDenied,
+        PaymentError,
+        PaymentNotAccepted,
+        PaymentOutcomeUnknown,
+    )
     from tallystick.paying.adapter import PayingAdapter
+    from tallystick.paying.order import Paid
+    from tallystick.paying.transports import AsyncPayingTransport, PayingTransport, paid
 
 __all__ = [
     "AnswerNotReadable",
@@ -36,11 +40,25 @@ __all__ = [
     "paid",
 ]
 
+_HOMES = {
+    "AsyncClient": "async_client",
+    "AsyncPayingTransport": "paying.transports",
+    "Client": "client",
+    "Paid": "paying.order",
+    "PayingAdapter": "paying.adapter",
+    "PayingTransport": "paying.transports",
+    "paid": "paying.transports",
+}
+"""Where a name is that is not among the errors."""
+
 
 def __getattr__(name: str) -> Any:
-    """Only who wants the adapter imports requests."""
-    if name == "PayingAdapter":
-        from tallystick.paying.adapter import PayingAdapter
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = found
+    return found
 
-        return PayingAdapter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,9 +10,9 @@ from typing import Any, Self
 
 import httpx
 
+from tallystick.defaults import DEFAULT_URL
 from tallystick.errors import ApiError
 from tallystick.exchange import (
-    DEFAULT_URL,
     ORDERS,
     TIMEOUT_S,
     authorization,

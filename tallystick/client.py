@@ -17,9 +17,9 @@ from urllib.parse import urlencode
 
 import httpx
 
+from tallystick.defaults import DEFAULT_URL
 from tallystick.errors import ApiError
 from tallystick.exchange import (
-    DEFAULT_URL,
     ORDERS,
     TIMEOUT_S,
     authorization,

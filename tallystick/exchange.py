@@ -10,7 +10,6 @@ import httpx
 
 from tallystick.errors import ApiError
 
-DEFAULT_URL = "http://127.0.0.1:8402"
 TIMEOUT_S = 30.0
 ORDERS = "/api/v1/ai/sessions/self/x402"
 """Where the session whose token is sent has a payment signed."""

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -182,7 +181,7 @@ def payment_json(
     What remains is as the decision left it, unless `left` says how it is now.
     """
     request, decision = payment.request, payment.decision
-    remaining = decision["remaining"] if left is None else asdict(left)
+    remaining = decision["remaining"] if left is None else left.to_json()
     payment_id = payment.id
     body: PaymentAnswer = {
         "id": payment_id,

@@ -132,32 +132,34 @@ def decode(data: bytes) -> Json:
     return value
 
 
-def decode_apart(data: bytes | memoryview, *names: str) -> dict[str, Any]:
-    """`decode_object`, but the items of the lists called `names` are left as they stand.
+def decode_apart(data: bytes, form: type[msgspec.Struct], *, end: bytes = b"") -> dict[str, Any]:
+    """`decode_object` of what stands before `end`, but the items of long lists are left as they
+    stand: those of the members that are lists of `msgspec.Raw` in `form`.
 
-    Each is a `msgspec.Raw`, of which `bytes` are still to be decoded: so a large document is never
-    held as objects. `encode_own` writes the object as it was. A document without these lists, or
-    with a key that is not ASCII, is read whole.
+    The other members are `msgspec.Raw` there; they are decoded. Of an item `bytes` are still to be
+    decoded: so a large document is never held as objects. `encode_own` writes the object as it was.
+    A document that has not just these members, with ASCII keys, is read whole.
 
     Raises:
-        CanonicalError: as `decode_object`, but for what is wrong within such an item.
+        CanonicalError: as `decode_object`, but for what is wrong within such an item; or `data`
+            does not end with `end`.
     """
+    if not data.endswith(end):
+        raise CanonicalError(f"does not end with {end!r}")
     try:
-        members: dict[str, Any] = _MEMBERS.decode(data)
-        lists = {name: _ITEMS.decode(members[name]) for name in names}
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        return decode_object(bytes(data))
-    # Where nothing but the members is there, no space and no key twice is there either.
-    whole = sum(len(name) + len('"":,') + len(memoryview(raw)) for name, raw in members.items())
-    tight = len("{}") + whole - len(",") == len(data) and all(
-        len("[]") + sum(len(memoryview(item)) + len(",") for item in items) - bool(items)
-        == len(memoryview(members[name]))
-        for name, items in lists.items()
-    )
-    if not tight or list(members) != sorted(members) or not all(map(str.isascii, members)):
-        return decode_object(bytes(data))
-    rest = {name: decode(bytes(raw)) for name, raw in members.items() if name not in lists}
-    return {name: lists[name] if name in lists else rest[name] for name in members}
+        members = msgspec.json.decode(data, type=form)
+        written = _SORTING.encode(members)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        written = None
+    # Members are copied as they are; so it is the document again only if nothing stands between
+    # them, none is there twice, and they are in order.
+    if written is None or len(written) + len(end) != len(data) or not data.startswith(written):
+        return decode_object(data.removesuffix(end))
+    found = {name: getattr(members, name) for name in sorted(members.__struct_fields__)}
+    return {
+        name: member if type(member) is list else decode(bytes(member))
+        for name, member in found.items()
+    }
 
 
 def decode_object(data: bytes) -> dict[str, Any]:
@@ -304,8 +306,6 @@ else:
     Plain = dict[str, _plain(6)]
 """An object of plain data, for `reader`."""
 _C_DECODER: msgspec.json.Decoder[Json] = msgspec.json.Decoder(_plain(7))
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
 )

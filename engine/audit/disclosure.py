@@ -14,7 +14,6 @@ though its values be few. A group has every field that its value could be guesse
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -71,8 +70,7 @@ WITHHOLDABLE: tuple[str, ...] = get_args(Withholdable)
 """The same, sorted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """What shows a group: its field salt and its value."""
 
     salt: bytes

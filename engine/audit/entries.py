@@ -15,7 +15,9 @@ from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 
 _NODES_MAX = 4_096
-"""How many hashes of proofs are remembered; neighbours in a log share all but a few."""
+"""How many hashes of proofs are remembered."""
+_TEXT_BYTES = len('"",') + 2 * HASH_BYTES
+"""How long a hash is in the JSON of a proof, but for the last one's comma."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -45,30 +47,51 @@ class Entries:
         return len(self._items)
 
     def __iter__(self) -> Iterator[Entry]:
-        nodes, proven = Nodes(), self._proven
+        proofs, proven = Proofs(), self._proven
         for item in self._items:
             data = bytes(item)
             read = _read_proven(data) if proven else None
-            if read is None:
-                yield _entry(data, nodes, proven=proven)
+            proof = None if read is None else proofs.read_quickly(bytes(read.proof))
+            if read is None or proof is None:
+                yield _entry(data, proofs, proven=proven)
             else:
-                yield Entry(read.index, read.record.encode(), nodes.proof(read.proof))
+                yield Entry(read.index, read.record.encode(), proof)
 
 
-class Nodes:
-    """Hashes by their hexadecimal form, so that what proofs share is read once."""
+class Proofs:
+    """Reads proofs. Neighbours in a log share the ends of theirs, which are read once."""
 
     def __init__(self) -> None:
         self._known = _Known()
-        self._node = self._known.__getitem__
+        self._last_text = b""
+        self._last: tuple[bytes, ...] = ()
 
-    def proof(self, items: Any) -> tuple[bytes, ...]:
-        """A proof; raises `TypeError` or `ValueError` if it is none."""
+    def read(self, items: Any) -> tuple[bytes, ...]:
+        """A proof that is decoded already; raises `TypeError` or `ValueError` if it is none."""
         if type(items) is not list:
             raise TypeError("expected a list")
         if len(self._known) > _NODES_MAX:
             self._known.clear()
-        return tuple(map(self._node, items))
+        return tuple(map(self._known.__getitem__, items))
+
+    def read_quickly(self, text: bytes) -> tuple[bytes, ...] | None:
+        """A proof from its canonical JSON. None says nothing of it: it is to be decoded first."""
+        count, rest = divmod(len(text) - 1, _TEXT_BYTES)
+        if rest or not count:
+            return None
+        new = 1
+        while new < count and not self._last_text.endswith(text[new * _TEXT_BYTES :]):
+            new += 1
+        begin = [text[at : at + 2 * HASH_BYTES] for at in range(2, new * _TEXT_BYTES, _TEXT_BYTES)]
+        if not text.startswith(b'["' + b'","'.join(begin) + (b'",' if new < count else b'"]')):
+            return None
+        try:
+            hashes = self.read([node.decode() for node in begin])
+        except ValueError:
+            return None
+        self._last_text = text
+        self._last = hashes + self._last[len(self._last) - (count - new) :]
+        return self._last
 
 
 class _Known(dict[Any, bytes]):
@@ -81,7 +104,7 @@ class _Proven(msgspec.Struct, forbid_unknown_fields=True):
     """What nearly all entries are: whole, under the checkpoint."""
 
     index: canonical.Integer
-    proof: list[str]
+    proof: msgspec.Raw
     record: str
 
 
@@ -99,7 +122,7 @@ def fields(value: Any, names: Collection[str]) -> dict[str, Any]:
     return value
 
 
-def _entry(data: bytes, nodes: Nodes, *, proven: bool) -> Entry:
+def _entry(data: bytes, proofs: Proofs, *, proven: bool) -> Entry:
     item = canonical.decode_object(data)
     opened = ("openings",) if "openings" in item else ()
     fields(item, ("index", "record", *opened, *(("proof",) if proven else ())))
@@ -107,7 +130,7 @@ def _entry(data: bytes, nodes: Nodes, *, proven: bool) -> Entry:
         raise ValueError("an index is not an integer")
     if not isinstance(item["record"], str):
         raise TypeError("expected text")
-    proof = nodes.proof(item["proof"]) if proven else ()
+    proof = proofs.read(item["proof"]) if proven else ()
     openings = _openings(item["openings"]) if opened else None
     return Entry(item["index"], item["record"].encode(), proof, openings)
 

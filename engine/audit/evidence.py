@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
+import msgspec
+
 from engine.audit import canonical
 from engine.audit.chain import Anchoring
 from engine.audit.consent import SIGNATURE_BYTES_MAX
 from engine.audit.delegation import Ancestor
 from engine.audit.disclosure import WITHHOLDABLE
-from engine.audit.entries import Entries, Entry, Nodes, fields
+from engine.audit.entries import Entries, Entry, Proofs, fields
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 from engine.grant import Grant
@@ -49,6 +51,26 @@ _FAMILY = b"tallystick.evidence/"
 _SEAL_DOMAIN = b"tallystick/evidence/2\n"
 _DECIMAL = re.compile("0|[1-9][0-9]{0,77}")
 _SEVERITIES = ("critical", "warning", "info")
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    """The file. The lists that can be long are not read before their items are asked for."""
+
+    format: msgspec.Raw
+    made_ms: msgspec.Raw
+    chain: msgspec.Raw
+    log: msgspec.Raw
+    session: msgspec.Raw
+    registration: msgspec.Raw
+    checkpoint: msgspec.Raw
+    anchors: msgspec.Raw
+    consistency: msgspec.Raw
+    records: list[msgspec.Raw]
+    tail: list[msgspec.Raw]
+    withheld: msgspec.Raw
+    discrepancies: msgspec.Raw
+    not_proven: msgspec.Raw
+    signature: msgspec.Raw
 
 
 class EvidenceError(ValueError):
@@ -162,7 +184,7 @@ def open_evidence(file: bytes) -> Evidence:
     if not file.endswith(b"\n"):
         raise EvidenceError("does not end with a newline: cut off, or changed by an editor")
     try:
-        document = canonical.decode_apart(memoryview(file)[:-1], "records", "tail")
+        document = canonical.decode_apart(file, _Document, end=b"\n")
     except canonical.CanonicalError as error:
         raise EvidenceError(f"not canonical JSON: {error}") from error
     if document.get("format") != FORMAT:
@@ -178,11 +200,7 @@ def _malformed(error: Exception) -> EvidenceError:
 
 
 def _read(file: bytes, document: dict[str, Any]) -> Evidence:
-    _fields(
-        document,
-        "format made_ms chain log session registration checkpoint anchors consistency records tail "
-        "withheld discrepancies not_proven signature",
-    )
+    fields(document, _Document.__struct_fields__)
     chain = _fields(document["chain"], "chain_id registry anchors")
     log = _fields(document["log"], "id origin verifier_key")
     session = _fields(
@@ -197,7 +215,6 @@ def _read(file: bytes, document: dict[str, Any]) -> Evidence:
         raise ValueError("the file does not say what it does not prove")
     if not _DECIMAL.fullmatch(chain["chain_id"]):
         raise ValueError("the chain id is not a decimal number")
-    nodes = Nodes()
     return Evidence(
         file=file,
         signature=read_hex(document["signature"], 64),
@@ -222,7 +239,7 @@ def _read(file: bytes, document: dict[str, Any]) -> Evidence:
         registration=_coordinates(document["registration"]),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
         anchored=tuple(_anchoring(item) for item in _list(document["anchors"])),
-        consistency=tuple(map(nodes.proof, _list(document["consistency"]))),
+        consistency=tuple(map(Proofs().read, _list(document["consistency"]))),
         records=Entries(_list(document["records"]), proven=True),
         tail=Entries(_list(document["tail"]), proven=False),
         withheld=frozenset(withheld),

@@ -69,8 +69,9 @@ class Inclusions:
     """Checks the inclusion proofs of many leaves of one tree (`size`, `root`), in any order.
 
     What `verify` accepts, and what it raises, are those of `verify_inclusion`. Two paths meet at
-    the lowest node that is above both leaves. There the rest of a proof must be, byte for byte, the
-    rest of the one before it, which was verified up to the root: so a neighbour costs two hashes.
+    the lowest node that is above both leaves, and each has the other's node below it in its proof.
+    From there the rest of a proof must be, byte for byte, the rest of the one before it, which was
+    verified up to the root: so a neighbour costs one hash.
     """
 
     def __init__(self, size: int, root: bytes) -> None:
@@ -99,20 +100,25 @@ class Inclusions:
         fn, sn, rebuilt = index, self._size - 1, leaf_hash
         left = len(proof)
         begun: dict[int, tuple[int, bytes, int]] = {}
-        for sibling in proof:
-            known = self._path.get(sn)
-            if known is not None and known[0] == fn:
-                _, node, above = known
-                if rebuilt != node or left != above or proof[-above:] != self._proof[-above:]:
-                    return False
-                self._path.update(begun)
-                if len(self._path) != len(proof):  # some of its levels are none of this path's
-                    kept = {level: at for level, at in self._path.items() if at[2] <= above}
-                    self._path = kept | begun
-                self._proof = proof
-                return True
+        for place, sibling in enumerate(proof):
             if sn == 0 or not is_hash(sibling):
                 return False
+            known = self._path.get(sn)
+            if known is not None and known[0] | 1 == fn | 1:
+                at, node, above = known
+                last = self._proof[-above:]
+                if at == fn:
+                    same = rebuilt == node and proof[place:] == last
+                else:  # they are siblings: what was above them is above them still
+                    same = (sibling, rebuilt) == (node, last[0]) and proof[place + 1 :] == last[1:]
+                    begun[sn] = fn, rebuilt, left
+                if same:
+                    self._path.update(begun)
+                    if len(self._path) != len(proof):  # some of its levels are none of this path's
+                        kept = {level: at for level, at in self._path.items() if at[2] <= above}
+                        self._path = kept | begun
+                    self._proof = proof
+                return same
             begun[sn] = fn, rebuilt, left
             if fn & 1 or fn == sn:
                 rebuilt = node_hash(sibling, rebuilt)

@@ -11,7 +11,6 @@ keeps the neighbouring hashes in a proof from being guessed.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -37,8 +36,7 @@ _WHOLE = frozenset((*_COMMON, "salt"))
 _COMMITTED = frozenset((*_COMMON, "commitments"))
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The end of a stream: the next number to use and the hash of the last record."""
 
     seq: int = 0

@@ -16,8 +16,13 @@ from engine.audit.binding import payment_nonce
 from engine.audit.record import Record, read_hex
 
 _AMOUNT = re.compile("[1-9][0-9]{0,77}")
-_ENDS = ("payment.captured", "payment.voided", "payment.expired")
-PAYMENT_KINDS = frozenset(("payment.decided", "payment.signed", *_ENDS))
+_ENDED = {
+    "payment.captured": ("captured", None),
+    "payment.voided": ("voided", None),
+    "payment.expired": ("expired", None),
+}
+"""What each kind of end leaves, where it tells of no transaction."""
+PAYMENT_KINDS = frozenset(("payment.decided", "payment.signed", *_ENDED))
 """The kinds of records that tell of signed payments, among others."""
 
 
@@ -132,9 +137,11 @@ class SignedReader:
                     self._decided[decision.payment] = record.hash, decision
             elif record.kind == "payment.signed":
                 self._signed.append(msgspec.convert(body, type=_Signed))
+            elif "settlement" not in body and type(body["payment"]) is str:
+                self._ended[body["payment"]] = _ENDED[record.kind]  # most are not on any chain
             else:
                 end = msgspec.convert(body, type=_Ended)
-                self._ended[end.payment] = record.kind.rpartition(".")[2], _told(record.kind, end)
+                self._ended[end.payment] = _ENDED[record.kind][0], _told(record.kind, end)
         except (KeyError, TypeError, ValueError) as error:  # msgspec's errors are such, too
             self._faults.append(f"record {record.seq}, of a payment: {error}")
 

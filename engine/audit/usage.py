@@ -1,8 +1,10 @@
 """What a session has used, payment by payment, and a recorded payment decided on it again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from engine.audit.approvals import names_granted
 from engine.audit.record import Record
@@ -62,7 +64,9 @@ class Usage:
         if captured:
             decided_ms, request = self._counted[payment]
             if captured != request.amount:
-                self._counted[payment] = decided_ms, replace(request, amount=captured)
+                self._counted[payment] = decided_ms, msgspec.structs.replace(
+                    request, amount=captured
+                )
         else:
             del self._counted[payment]
 
@@ -70,8 +74,7 @@ class Usage:
 _STANDINGS = {standing.value: standing for standing in Standing}
 
 
-@dataclass(slots=True)  # not frozen: it would double what making one costs
-class Asked:
+class Asked(msgspec.Struct):
     """What was asked and known when a decision was recorded; `recorded` is the decision.
 
     `approved` is whether it says that an approval was granted for it, which is for

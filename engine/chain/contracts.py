@@ -4,17 +4,21 @@ The ABI and bytecode come from `contracts/artifacts`, which the compiler wrote; 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from eth_abi.abi import encode
+from eth_abi.abi import decode
+from eth_abi.codec import ABIEncoder
+from eth_abi.decoding import BytesDecoder
+from eth_abi.encoding import BytesEncoder
 from eth_abi.exceptions import DecodingError
+from eth_abi.registry import ABIRegistry, BaseEquals
+from eth_abi.registry import registry as standard_types
 from eth_utils.address import to_checksum_address
-from web3 import Web3
-from web3.contract import Contract
-from web3.exceptions import Web3Exception
+from eth_utils.crypto import keccak
 
 from engine.chain.gateway import CallReverted, ChainGateway, ChainUnavailable, Log
 from engine.grant import Grant, limits_for_chain
@@ -29,9 +33,9 @@ TEST_USDC = "TestUSDC"
 CONSENT = ("none", "eip712", "erc1271", "passkey")
 """The registry's `Consent` enum, in order."""
 
-ERC20_TRANSFER: bytes = Web3.keccak(text="Transfer(address,address,uint256)")
+ERC20_TRANSFER: bytes = keccak(text="Transfer(address,address,uint256)")
 """Topic 0 of a transfer (ERC-20)."""
-AUTHORIZATION_USED: bytes = Web3.keccak(text="AuthorizationUsed(address,bytes32)")
+AUTHORIZATION_USED: bytes = keccak(text="AuthorizationUsed(address,bytes32)")
 """Topic 0 of a used payment authorization (EIP-3009)."""
 _IS_VALID_SIGNATURE = bytes.fromhex("1626ba7e")
 """Selector of `isValidSignature(bytes32,bytes)`, and what it answers for yes (ERC-1271)."""
@@ -46,37 +50,69 @@ class Event:
     log: Log
 
 
+class _WholeBytes(BytesEncoder):
+    """A `bytes32` is 32 bytes: eth-abi would fill up what is shorter, and hide that it was."""
+
+    def validate_value(self, value: Any) -> None:
+        super().validate_value(value)  # type: ignore[no-untyped-call]
+        if len(value) * 8 != self.value_bit_size:
+            self.invalidate_value(value, msg=f"is not {self.value_bit_size} bits long")
+
+
+def _strict_types() -> ABIRegistry:
+    types = standard_types.copy()
+    types.unregister("bytes<M>")
+    types.register(BaseEquals("bytes", with_sub=True), _WholeBytes, BytesDecoder, label="bytes<M>")
+    return types
+
+
+_encode = ABIEncoder(_strict_types()).encode
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    selector: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 @cache
 def _artifact(name: str) -> dict[str, Any]:
     artifact: dict[str, Any] = json.loads((_ARTIFACTS / f"{name}.json").read_text())
     return artifact
 
 
-@cache
-def _contract(name: str) -> Contract:
-    contract: Contract = Web3().eth.contract(abi=_artifact(name)["abi"])  # type: ignore[assignment]
-    return contract
+def _items(name: str, kind: str) -> list[dict[str, Any]]:
+    return [item for item in _artifact(name)["abi"] if item["type"] == kind]
 
 
 @cache
-def _events_by_topic(name: str) -> dict[bytes, str]:
-    contract = _contract(name)
+def _functions(name: str) -> dict[tuple[str, int], _Function]:
+    """By name and number of arguments: no two of ours have both in common."""
     return {
-        bytes.fromhex(contract.events[item["name"]]().topic[2:]): item["name"]
-        for item in _artifact(name)["abi"]
-        if item["type"] == "event"
+        (item["name"], len(item["inputs"])): _Function(
+            _signature_hash(item)[:4], _types(item["inputs"]), _types(item["outputs"])
+        )
+        for item in _items(name, "function")
     }
+
+
+@cache
+def _events(name: str) -> dict[bytes, dict[str, Any]]:
+    """By topic 0."""
+    return {_signature_hash(item): item for item in _items(name, "event")}
 
 
 def creation_code(name: str, *args: Any) -> bytes:
     """The init code that deploys a contract with these constructor arguments."""
-    contract = Web3().eth.contract(abi=_artifact(name)["abi"], bytecode=_artifact(name)["bytecode"])
-    return bytes.fromhex(str(contract.constructor(*args).data_in_transaction)[2:])
+    inputs = [types for item in _items(name, "constructor") for types in _types(item["inputs"])]
+    return bytes.fromhex(_artifact(name)["bytecode"].removeprefix("0x")) + _encode(inputs, args)
 
 
 def call_data(name: str, function: str, *args: Any) -> bytes:
     """The ABI-encoded call of a function."""
-    return bytes.fromhex(str(_contract(name).encode_abi(function, args=list(args)))[2:])
+    called = _functions(name)[function, len(args)]
+    return called.selector + _encode(called.inputs, args)
 
 
 def read(
@@ -93,12 +129,9 @@ def read(
         CallReverted: the contract refused.
         ChainUnavailable: the answer is not what this function returns.
     """
-    contract = _contract(name)
     answer = gateway.call(address, call_data(name, function, *args), block=block)
-    abi = contract.get_function_by_name(function).abi
-    types = [_abi_type(output) for output in abi.get("outputs", ())]
     try:
-        values = contract.w3.codec.decode(types, answer)
+        values = decode(_functions(name)[function, len(args)].outputs, answer)
     except Exception as error:
         raise ChainUnavailable(f"{name} at {address} answered nonsense to {function}") from error
     return values[0] if len(values) == 1 else values
@@ -133,12 +166,12 @@ def lowering(grant: Grant, token_id: bytes, limits: Limits) -> bytes:
 
 def closing(workspace_id: str) -> bytes:
     """The call that ends every session of a workspace, for an operator to send."""
-    return call_data(SESSION_REGISTRY, "closeWorkspace", Web3.keccak(text=workspace_id))
+    return call_data(SESSION_REGISTRY, "closeWorkspace", keccak(text=workspace_id))
 
 
 def opening(workspace_id: str) -> bytes:
     """The call that opens a workspace again, for an operator to send."""
-    return call_data(SESSION_REGISTRY, "openWorkspace", Web3.keccak(text=workspace_id))
+    return call_data(SESSION_REGISTRY, "openWorkspace", keccak(text=workspace_id))
 
 
 def accepts_signature(
@@ -151,7 +184,7 @@ def accepts_signature(
     Raises:
         ChainUnavailable: the endpoint does not answer, or has no such state any more.
     """
-    question = _IS_VALID_SIGNATURE + encode(["bytes32", "bytes"], [digest, signature])
+    question = _IS_VALID_SIGNATURE + _encode(["bytes32", "bytes"], [digest, signature])
     try:
         answer = gateway.call(wallet, question, block=block)
     except CallReverted:
@@ -161,7 +194,7 @@ def accepts_signature(
 
 def log_id_of(anchorer: str, salt: bytes) -> bytes:
     """The id under which `anchorer` opens a log with this salt: AnchorRegistry's `logIdOf`."""
-    return bytes(Web3.keccak(bytes(12) + bytes.fromhex(anchorer[2:]) + salt))
+    return keccak(bytes(12) + bytes.fromhex(anchorer[2:]) + salt)
 
 
 def anchors_of(gateway: ChainGateway, registry: str) -> str | None:
@@ -176,50 +209,70 @@ def anchors_of(gateway: ChainGateway, registry: str) -> str | None:
 
 
 def decode_log(name: str, log: Log) -> Event | None:
-    """Decode an event of a contract; None if it has no such event or it is malformed."""
-    event = _events_by_topic(name).get(log.topics[0]) if log.topics else None
-    if event is None:
+    """Decode an event of a contract; None if it has no such event or it is malformed.
+
+    Addresses come with their checksum (EIP-55), structs as dictionaries.
+    """
+    item = _events(name).get(log.topics[0]) if log.topics else None
+    if item is None:
         return None
-    raw: Any = {
-        "address": to_checksum_address(log.address),
-        "topics": log.topics,
-        "data": log.data,
-        "blockNumber": log.block_number,
-        "blockHash": log.block_hash,
-        "transactionHash": log.tx_hash,
-        "transactionIndex": 0,
-        "logIndex": log.log_index,
-    }
+    indexed = [field for field in item["inputs"] if field["indexed"]]
+    others = [field for field in item["inputs"] if not field["indexed"]]
+    if len(log.topics) != 1 + len(indexed):
+        return None
     try:
-        decoded = _contract(name).events[event]().process_log(raw)
-    except (Web3Exception, DecodingError, ValueError, OverflowError):
+        values = [
+            *(
+                decode([field["type"]], topic)[0]
+                for field, topic in zip(indexed, log.topics[1:], strict=True)
+            ),
+            *decode(_types(others), log.data),
+        ]
+    except (DecodingError, ValueError, OverflowError):
         return None
-    return Event(event, dict(decoded["args"]), log)
+    return Event(item["name"], _named([*indexed, *others], values), log)
 
 
 def event_topic(name: str, event: str) -> bytes:
     """Topic 0 of an event."""
-    return next(topic for topic, known in _events_by_topic(name).items() if known == event)
+    return next(topic for topic, item in _events(name).items() if item["name"] == event)
 
 
 def has_event(name: str, event: str) -> bool:
     """Whether a contract has an event of that name."""
-    return event in _events_by_topic(name).values()
+    return any(item["name"] == event for item in _events(name).values())
 
 
 def revert_name(error: CallReverted, name: str = SESSION_REGISTRY) -> str:
     """What a contract refused with: the name of its custom error where it is one of ours."""
-    for item in _artifact(name)["abi"]:
-        if item["type"] == "error":
-            types = ",".join(_abi_type(field) for field in item["inputs"])
-            if Web3.keccak(text=f"{item['name']}({types})")[:4] == error.data[:4]:
-                return str(item["name"])
+    for item in _items(name, "error"):
+        if _signature_hash(item)[:4] == error.data[:4]:
+            return str(item["name"])
     return error.reason or "a revert without a reason"
 
 
-def _abi_type(field: Any) -> str:
+def _signature_hash(item: Any) -> bytes:
+    return keccak(text=f"{item['name']}({','.join(_types(item['inputs']))})")
+
+
+def _types(fields: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(map(_type, fields))
+
+
+def _type(field: Any) -> str:
     kind = str(field["type"])
     if not kind.startswith("tuple"):
         return kind
-    inner = ",".join(_abi_type(part) for part in field["components"])
-    return f"({inner}){kind.removeprefix('tuple')}"
+    return f"({','.join(_types(field['components']))}){kind.removeprefix('tuple')}"
+
+
+def _named(fields: Sequence[Any], values: Sequence[Any]) -> dict[str, Any]:
+    return {
+        field["name"]: _shown(field, value) for field, value in zip(fields, values, strict=True)
+    }
+
+
+def _shown(field: Any, value: Any) -> Any:
+    if field["type"] == "tuple":
+        return _named(field["components"], value)
+    return to_checksum_address(value) if field["type"] == "address" else value

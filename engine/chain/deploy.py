@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from engine.chain import contracts, sender
+from engine.chain.account import Account
 from engine.chain.gateway import ChainError, ChainGateway
-
-if TYPE_CHECKING:
-    from eth_account.signers.local import LocalAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +22,7 @@ class Deployed:
 
 def deploy(
     gateway: ChainGateway,
-    operator: "LocalAccount",
+    operator: Account,
     *,
     workspaces: Sequence[str] = (),
     timeout_s: float = 120,
@@ -59,7 +56,7 @@ def deploy(
 
 def create(
     gateway: ChainGateway,
-    account: "LocalAccount",
+    account: Account,
     name: str,
     *arguments: str,
     timeout_s: float = 120,

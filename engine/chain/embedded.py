@@ -21,7 +21,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eth.abc import BlockHeaderAPI, ComputationAPI, SignedTransactionAPI, VirtualMachineAPI
 from eth.chains.base import MiningChain
@@ -33,10 +33,16 @@ from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from engine.chain import sender as transactions
+from engine.chain.account import KeyAccount
 from engine.chain.bloom import bloom_of
-from engine.chain.embedded_genesis import contract_address, open_chain, to_header
+from engine.chain.embedded_forms import (
+    contract_address,
+    raw_address,
+    signed_transaction,
+    to_header,
+)
+from engine.chain.embedded_genesis import faucet_account, open_chain
 from engine.chain.embedded_store import BlockStore
-from engine.chain.embedded_tester import EmbeddedBackend, EmbeddedTester
 from engine.chain.gateway import (
     NO_SENDER,
     BlockHeader,
@@ -52,6 +58,9 @@ from engine.chain.gateway import (
     revert_reason,
 )
 from engine.clock import system_clock
+
+if TYPE_CHECKING:  # eth-tester is slow to import, and a restart needs nothing of it
+    from engine.chain.embedded_tester import EmbeddedTester
 
 ETH_TESTER_CHAIN_ID = 131277322940537
 TIP_WEI = 10**9
@@ -84,7 +93,7 @@ class EmbeddedChain:
         self._store = BlockStore(path)
         self._closed = False
         try:
-            self._chain, self.faucet = open_chain(self._store, chain_id, clock)
+            self._chain = open_chain(self._store, chain_id, clock)
         except ChainError:
             self._store.close()
             raise
@@ -168,12 +177,12 @@ class EmbeddedChain:
     def code(self, address: str) -> bytes:
         """See `ChainGateway.code`."""
         with self.locked():
-            return self._vm().state.get_code(_canonical(address))
+            return self._vm().state.get_code(raw_address(address))
 
     def balance(self, address: str) -> int:
         """See `ChainGateway.balance`."""
         with self.locked():
-            return self._vm().state.get_balance(_canonical(address))
+            return self._vm().state.get_balance(raw_address(address))
 
     def transaction_count(
         self,
@@ -187,7 +196,7 @@ class EmbeddedChain:
             header = chain.get_canonical_head() if block is None else self._header_at(block)
             if header is None:
                 raise ChainUnavailable(f"there is no block {block}")
-            return chain.get_vm(header).state.get_nonce(_canonical(address))
+            return chain.get_vm(header).state.get_nonce(raw_address(address))
 
     def fees(self) -> tuple[int, int]:
         """See `ChainGateway.fees`."""
@@ -266,16 +275,16 @@ class EmbeddedChain:
             vm = chain.get_vm(header.copy(base_fee_per_gas=0))
             unsigned = vm.get_transaction_builder().new_unsigned_dynamic_fee_transaction(  # type: ignore[attr-defined]
                 chain_id=self._chain_id,
-                nonce=vm.state.get_nonce(_canonical(sender)),
+                nonce=vm.state.get_nonce(raw_address(sender)),
                 max_priority_fee_per_gas=0,
                 max_fee_per_gas=0,
                 gas=header.gas_limit if gas is None else min(gas, header.gas_limit),
-                to=b"" if to is None else _canonical(to),
+                to=b"" if to is None else raw_address(to),
                 value=value,
                 data=data,
                 access_list=(),
             )
-            spoofed: Any = SpoofTransaction(unsigned, from_=_canonical(sender))
+            spoofed: Any = SpoofTransaction(unsigned, from_=raw_address(sender))
             try:
                 computation = vm.state.apply_transaction(spoofed)
             except ValidationError as error:
@@ -295,7 +304,7 @@ class EmbeddedChain:
     def send_raw(self, raw: bytes) -> bytes:
         """See `ChainGateway.send_raw`. The transaction is mined, durably, before this returns."""
         with self.locked() as chain:
-            transaction = self._decode(raw)
+            transaction = signed_transaction(self._vm().get_transaction_builder(), raw)
             with contextlib.suppress(TransactionNotFound):
                 chain.get_canonical_transaction_index(transaction.hash)
                 return transaction.hash
@@ -304,18 +313,6 @@ class EmbeddedChain:
             except ValidationError as error:
                 raise TransactionRejected(str(error)) from error
             return transaction.hash
-
-    def _decode(self, raw: bytes) -> SignedTransactionAPI:
-        try:
-            transaction = self._vm().get_transaction_builder().decode(raw)
-            transaction.validate()
-            transaction.check_signature_validity()
-            chain_id = transaction.chain_id
-        except Exception as error:  # rlp, eth-keys and py-evm each raise their own
-            raise TransactionRejected(f"not a signed transaction: {error}") from error
-        if chain_id is None:
-            raise TransactionRejected("signed for any chain (before EIP-155)")
-        return transaction
 
     def mine(
         self, blocks: int = 1, timestamp_s: int | None = None, coinbase: Address = ZERO_ADDRESS
@@ -382,8 +379,15 @@ class EmbeddedChain:
             chain.header = chain.create_header_from_parent(chain.get_canonical_head())
 
     @functools.cached_property
-    def tester(self) -> EmbeddedTester:
+    def faucet(self) -> KeyAccount:
+        """The account that holds the funds; everybody knows its key."""
+        return faucet_account()
+
+    @functools.cached_property
+    def tester(self) -> "EmbeddedTester":
         """This chain as an `eth_tester.EthereumTester`, for web3's `EthereumTesterProvider`."""
+        from engine.chain.embedded_tester import EmbeddedBackend, EmbeddedTester
+
         return EmbeddedTester(EmbeddedBackend(self, self._chain))
 
     def close(self) -> None:
@@ -391,10 +395,3 @@ class EmbeddedChain:
         with self._lock:
             self._closed = True
             self._store.close()
-
-
-def _canonical(address: str) -> Address:
-    raw = bytes.fromhex(address.removeprefix("0x"))
-    if len(raw) != 20:
-        raise ChainError(f"not an address: {address!r}")
-    return Address(raw)

@@ -4,23 +4,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from eth._utils.address import generate_contract_address
-from eth.abc import BlockHeaderAPI, SignedTransactionAPI, TransactionBuilderAPI
+from eth.abc import BlockHeaderAPI, TransactionBuilderAPI
 from eth.chains.base import MiningChain
 from eth.db.atomic import AtomicDB
 from eth.vm.forks.prague import PragueVM
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
-from eth_tester.backends.pyevm.main import (  # type: ignore[import-untyped]
-    generate_genesis_state_for_keys,
-    get_default_account_keys,
-    get_default_genesis_params,
-)
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
+from engine.chain.account import KeyAccount
 from engine.chain.embedded_store import BlockStore
-from engine.chain.gateway import BLOOM_BYTES, BlockHeader, ChainError
+from engine.chain.gateway import ChainError
 
 RECURSION_LIMIT = 12_000
 """Python frames. Importing py-evm lets the whole process recurse 100,000 deep, and then a request
@@ -47,12 +40,8 @@ class EmbeddedVM(PragueVM):
         super().validate_transaction_against_header(base_header, transaction)
 
 
-def open_chain(
-    store: BlockStore, chain_id: int, clock: Callable[[], int]
-) -> tuple[MiningChain, LocalAccount]:
+def open_chain(store: BlockStore, chain_id: int, clock: Callable[[], int]) -> MiningChain:
     """Reopen the chain of `store`, or begin it at `clock()` seconds and make its genesis durable.
-
-    Returns the chain and the account that holds the funds (a public key pair of eth-tester's).
 
     Raises:
         ChainError: the stored chain has another id.
@@ -75,34 +64,24 @@ def open_chain(
             return self.get_vm().get_transaction_builder()
 
     EmbeddedMiningChain.chain_id = chain_id
-    keys = get_default_account_keys()
-    faucet: LocalAccount = Account.from_key(keys[0].to_bytes())
     database = AtomicDB(store)
     if store.is_empty:
+        # A chain that is there already needs nothing of eth-tester, which is slow to import.
+        from eth_tester.backends.pyevm import main as tester  # type: ignore[import-untyped]
+
         EmbeddedMiningChain.from_genesis(
             database,
-            get_default_genesis_params({"timestamp": clock()}),
-            generate_genesis_state_for_keys(keys),
+            tester.get_default_genesis_params({"timestamp": clock()}),
+            tester.generate_genesis_state_for_keys(tester.get_default_account_keys()),
         )
         store.commit(properties=[("chain_id", str(chain_id))])
     elif (stored := store.property("chain_id")) != str(chain_id):
         raise ChainError(f"the stored chain has id {stored}, not {chain_id}")
-    return EmbeddedMiningChain(database), faucet
+    return EmbeddedMiningChain(database)
 
 
-def contract_address(transaction: SignedTransactionAPI) -> str | None:
-    """Return where a creating transaction puts its contract; None for any other."""
-    if transaction.to != b"":
-        return None
-    return f"0x{generate_contract_address(transaction.sender, transaction.nonce).hex()}"
+def faucet_account() -> KeyAccount:
+    """The account that holds the funds of the genesis: a public key pair of eth-tester's."""
+    from eth_tester.backends.pyevm.main import get_default_account_keys
 
-
-def to_header(header: BlockHeaderAPI) -> BlockHeader:
-    """A py-evm header as the gateway's."""
-    return BlockHeader(
-        number=header.block_number,
-        hash=header.hash,
-        parent_hash=header.parent_hash,
-        timestamp_s=header.timestamp,
-        logs_bloom=header.bloom.to_bytes(BLOOM_BYTES),
-    )
+    return KeyAccount(get_default_account_keys()[0].to_bytes())

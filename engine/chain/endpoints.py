@@ -9,7 +9,7 @@ here, but for the chain's id: see `Witnesses`.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.chain.gateway import (
     NO_SENDER,
@@ -20,9 +20,11 @@ from engine.chain.gateway import (
     Receipt,
     TopicFilter,
 )
-from engine.chain.json_rpc import JsonRpcChain
 from engine.clock import Clock
 from engine.clock import stopwatch as system_stopwatch
+
+if TYPE_CHECKING:  # who has no endpoint needs no HTTP client
+    from engine.chain.json_rpc import JsonRpcChain
 
 LAG_BLOCKS_MAX = 16
 """An endpoint whose newest block is further below the newest of all than this lags."""
@@ -58,7 +60,7 @@ class Endpoint:
     block, None if it never told one.
     """
 
-    chain: JsonRpcChain
+    chain: "JsonRpcChain"
     number: int
     head: BlockHeader | None = None
     lags_blocks: int = 0
@@ -89,7 +91,7 @@ class Endpoints:
     """
 
     def __init__(
-        self, chains: Sequence[JsonRpcChain], *, stopwatch: Clock = system_stopwatch
+        self, chains: "Sequence[JsonRpcChain]", *, stopwatch: Clock = system_stopwatch
     ) -> None:
         assert len(chains) > 1
         self.all = [Endpoint(chain, number) for number, chain in enumerate(chains, 1)]
@@ -160,7 +162,7 @@ class Endpoints:
         said = [(others[0].name, str(self._chain_id)), (endpoint.name, error.message)]
         raise EndpointsDisagree("the chain's id", said) from error
 
-    def _ask(self, question: Callable[[JsonRpcChain], Answer]) -> Answer:
+    def _ask(self, question: "Callable[[JsonRpcChain], Answer]") -> Answer:
         """The answer of the one that is asked, or else of the next that has one."""
         ready = sorted(self._ready(), key=lambda endpoint: endpoint is not self._asked)
         failures = []
@@ -275,11 +277,13 @@ def _height(endpoint: Endpoint) -> int:
 
 def open_chain(
     urls: Sequence[str], *, expected_chain_id: int | None = None
-) -> JsonRpcChain | Endpoints:
+) -> "JsonRpcChain | Endpoints":
     """The chain behind one endpoint, or behind several; with an id, no other chain is believed.
 
     Raises:
         ChainError: one is not an http or https URL.
     """
+    from engine.chain.json_rpc import JsonRpcChain
+
     chains = [JsonRpcChain(url, expected_chain_id=expected_chain_id) for url in urls]
     return chains[0] if len(chains) == 1 else Endpoints(chains)

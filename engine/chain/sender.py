@@ -7,8 +7,9 @@ sends and then loses the connection must be able to ask for the receipt, not to 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from engine.chain.account import Account
 from engine.chain.gateway import (
     ChainGateway,
     ChainUnavailable,
@@ -16,9 +17,6 @@ from engine.chain.gateway import (
     TransactionPending,
     TransactionRejected,
 )
-
-if TYPE_CHECKING:  # eth-account is slow to import, and the caller already has
-    from eth_account.signers.local import LocalAccount
 
 MAX_FEE_PER_GAS_WEI = 10_000 * 10**9
 """An endpoint that asks for more is not believed: it could drain the sender into fees."""
@@ -38,7 +36,7 @@ class SignedTransaction:
 
 def sign(
     gateway: ChainGateway,
-    account: "LocalAccount",
+    account: Account,
     *,
     to: str | None,
     data: bytes,
@@ -73,7 +71,7 @@ def sign(
     return _sign(account, fields, *gateway.fees())
 
 
-def sign_again(gateway: ChainGateway, account: "LocalAccount", raw: bytes) -> SignedTransaction:
+def sign_again(gateway: ChainGateway, account: Account, raw: bytes) -> SignedTransaction:
     """The transaction `raw` of `account`, that waits to be mined, with fees so much higher that
     nodes take it in its place; nothing is sent. Whichever is mined, the other no longer can be.
 
@@ -105,7 +103,7 @@ _CALL = ("chainId", "nonce", "gas", "to", "value", "data")
 
 
 def _sign(
-    account: "LocalAccount", fields: Mapping[str, Any], fee: int, tip: int
+    account: Account, fields: Mapping[str, Any], fee: int, tip: int
 ) -> SignedTransaction:
     if max(fee, tip) > MAX_FEE_PER_GAS_WEI:
         raise TransactionRejected(f"the chain asks for {max(fee, tip)} wei per gas")
@@ -122,7 +120,7 @@ def _above(fee: int) -> int:
 
 def send(
     gateway: ChainGateway,
-    account: "LocalAccount",
+    account: Account,
     *,
     to: str | None,
     data: bytes,

@@ -20,6 +20,7 @@ from eth_utils.crypto import keccak
 from engine.audit.checkpoint import Checkpoint, sign, verifier_key
 from engine.audit.evidence import log_salt
 from engine.chain import contracts, sender
+from engine.chain.account import Account
 from engine.chain.gateway import (
     NO_SENDER,
     CallReverted,
@@ -37,7 +38,6 @@ from engine.ledger.writer import Batch, Writer
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from eth_account.signers.local import LocalAccount
 
 FOLLOWED_MAX = 64
 """So many of the newest anchors are looked after."""
@@ -79,7 +79,7 @@ class Anchorer:
         address: str,
         log_id: bytes,
         signing_key: "Ed25519PrivateKey",
-        operator: "LocalAccount",
+        operator: Account,
         confirmations: int,
         patience_ms: int = PATIENCE_MS,
     ) -> None:

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eth_account.signers.local import LocalAccount
-
 from engine.background import repeating
+from engine.chain.account import KeyAccount
 from engine.chain.endpoints import open_chain
 from engine.chain.gateway import ChainGateway
 from engine.clock import Clock
@@ -178,7 +177,7 @@ def _mine(home: ChainGateway) -> None:
     home.mine()
 
 
-def _open_facilitator(home: ChainGateway, operator: LocalAccount, directory: Path) -> "Facilitator":
+def _open_facilitator(home: ChainGateway, operator: KeyAccount, directory: Path) -> "Facilitator":
     from engine.chain.embedded import EmbeddedChain
     from engine.payments.opening import embedded_facilitator
 

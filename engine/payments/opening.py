@@ -6,11 +6,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
-
+from engine.chain.account import Account, KeyAccount
 from engine.chain.gateway import ChainError
-from engine.chain.json_rpc import JsonRpcChain
 from engine.db.sqlite import DirectoryLock
 from engine.errors import CannotStart
 from engine.payments.claims import Claims
@@ -28,7 +25,7 @@ _KEY_DOMAIN = b"tallystick/facilitator/1\n"
 
 
 def embedded_facilitator(
-    chain: "EmbeddedChain", operator: LocalAccount, directory: Path
+    chain: "EmbeddedChain", operator: KeyAccount, directory: Path
 ) -> Facilitator:
     """The facilitator of the embedded chain, whose data directory is locked already.
 
@@ -39,7 +36,7 @@ def embedded_facilitator(
         CannotStart: the file of claims cannot be used.
     """
     claims = Claims(directory / CLAIMS_FILE)
-    account = Account.from_key(hashlib.sha256(_KEY_DOMAIN + bytes(operator.key)).digest())
+    account = KeyAccount(hashlib.sha256(_KEY_DOMAIN + operator.key).digest())
     if chain.balance(account.address.lower()) < FUNDS_WEI // 2:
         chain.fund(account.address.lower(), FUNDS_WEI)
     return Facilitator([Relayer(chain, account, claims)], claims)
@@ -47,7 +44,7 @@ def embedded_facilitator(
 
 @contextmanager
 def standalone_facilitator(
-    directory: Path, account: LocalAccount, rpc_urls: Sequence[str], served: Served
+    directory: Path, account: Account, rpc_urls: Sequence[str], served: Served
 ) -> Iterator[Facilitator]:
     """A facilitator of the chains behind these endpoints; `account` pays the gas on each.
 
@@ -55,6 +52,8 @@ def standalone_facilitator(
         CannotStart: the directory is in use, its file of claims cannot be used, an endpoint does
             not answer, two serve the same chain, or none serves that of a token.
     """
+    from engine.chain.json_rpc import JsonRpcChain
+
     with ExitStack() as opened:
         lock = DirectoryLock(directory)
         opened.callback(lock.release)

@@ -8,9 +8,9 @@ transactions of one account must not take the same number.
 import threading
 
 import structlog
-from eth_account.signers.local import LocalAccount
 
 from engine.chain import sender
+from engine.chain.account import Account
 from engine.chain.gateway import (
     ChainGateway,
     ChainUnavailable,
@@ -40,7 +40,7 @@ class Relayer:
     def __init__(
         self,
         gateway: ChainGateway,
-        account: LocalAccount,
+        account: Account,
         claims: Claims,
         *,
         receipt_timeout_s: float = RECEIPT_TIMEOUT_S,
@@ -49,7 +49,7 @@ class Relayer:
     ) -> None:
         self.gateway = gateway
         self.network = f"eip155:{gateway.chain_id}"
-        self.address = str(account.address)
+        self.address = account.address
         self._account = account
         self._claims = claims
         self._receipt_timeout_s = receipt_timeout_s

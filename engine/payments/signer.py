@@ -8,11 +8,11 @@ it is not kept: whoever asks again is given it again.
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from eth_account import Account
 
 from engine.audit.binding import payment_nonce
 from engine.audit.canonical import CanonicalError
 from engine.audit.record import Record, decode_record, read_hex
+from engine.chain.account import KeyAccount
 from engine.db.database import Database
 from engine.db.tables import Record as RecordRow
 from engine.db.tables import SessionKey, table
@@ -59,7 +59,7 @@ class Signer:
             records = decode_record(decided.body), decode_record(signed.body)
             authorization = _authorization(payment, *records, domain)
             secret = self.vault.open(key, payment.session_id)
-            if Account.from_key(secret).address.lower() != authorization.payer:
+            if KeyAccount(secret).address.lower() != authorization.payer:
                 raise ValueError("the session's key is of another address")
         except CannotStart as error:
             raise Unavailable(error.message, code="session_damaged") from error

@@ -14,8 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
-from eth_account.signers.local import LocalAccount
 
+from engine.chain.account import Account
 from engine.chain.gateway import ChainGateway
 from engine.clock import Clock
 from engine.clock import stopwatch as system_stopwatch
@@ -56,7 +56,7 @@ class Transfers:
         self,
         gateway: ChainGateway,
         network: str,
-        operator: LocalAccount,
+        operator: Account,
         directory: Path,
         database: Database,
         paying: Paying,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
+import msgspec
+
 from engine.policy.conditions import Condition, InForce, in_force
 from engine.policy.identifiers import (
     IdentifierError,
@@ -100,8 +102,7 @@ class Policy:
         assert all(normalise_chain(chain) == chain for chain in self.chains or ())
 
 
-@dataclass(frozen=True, slots=True)
-class PaymentRequest:
+class PaymentRequest(msgspec.Struct, frozen=True):
     """A payment that an agent asks for; identifiers are in canonical form.
 
     `amount` is in micro-USD and `token` is the asset that pays; `token_priced` says whether a USD
@@ -126,8 +127,7 @@ class PaymentRequest:
             raise IdentifierError("the token is not on the chain of the payment")
 
 
-@dataclass(slots=True)  # not frozen, nor is Decision: it would double what making one costs
-class Remaining:
+class Remaining(msgspec.Struct):  # these are made for every decision, and in C
     """What is left after the decision, never negative; None: unlimited.
 
     Micro-USD, but `payments`: how many. Of several caps on the payments, on the token or on the
@@ -155,8 +155,7 @@ class Remaining:
         }
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(msgspec.Struct):
     """The answer to a request: why, by which rule, on which facts, and what is left."""
 
     allowed: bool

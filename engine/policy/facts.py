@@ -1,16 +1,16 @@
 """What a rule of the policy looks at, and what it answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from engine.policy.budgets import Budget
 from engine.policy.decision import Evidence, PaymentRequest, Policy, Standing
 from engine.policy.spending import Spending
 
 
-@dataclass(slots=True)
-class Facts:
+class Facts(msgspec.Struct):
     """All that a rule may look at. `used` is micro-USD in each window of `spending` at `now_ms`."""
 
     policy: Policy

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -21,6 +21,7 @@ import structlog
 from engine.audit.lowering import Lowering, lowered_from_json, read_lowering
 from engine.audit.replay import LOWERED_STATES
 from engine.chain import contracts, sender
+from engine.chain.account import Account
 from engine.chain.gateway import (
     BlockHeader,
     CallReverted,
@@ -45,9 +46,6 @@ from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import chain_facts, workspace_closings, workspace_hash
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.session import SessionView
-
-if TYPE_CHECKING:
-    from eth_account.signers.local import LocalAccount
 
 TRANSACTIONS_PER_TICK_MAX = 50
 REFUSED_WAIT_S = 10
@@ -224,7 +222,7 @@ class Registrar:
         sessions: Sessions,
         *,
         registry: str,
-        operator: "LocalAccount",
+        operator: Account,
     ) -> None:
         self._gateway = gateway
         self._database = database

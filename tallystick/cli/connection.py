@@ -1,13 +1,14 @@
 """The options with which a command reaches a server, and as whom."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import httpx
 import typer
 
 from engine.errors import InvalidInput, Unauthenticated
-from tallystick.client import Client
-from tallystick.exchange import DEFAULT_URL
+from tallystick.defaults import DEFAULT_URL
+
+if TYPE_CHECKING:  # commands that ask no server start without an HTTP client
+    from tallystick.client import Client
 
 Url = Annotated[str, typer.Option("--url", envvar="TALLYSTICK_URL", help="The server.")]
 ApiKey = Annotated[
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-def as_operator(url: str, api_key: str | None) -> Client:
+def as_operator(url: str, api_key: str | None) -> "Client":
     """Open a client that has an operator's key.
 
     Raises:
@@ -44,7 +45,7 @@ def as_operator(url: str, api_key: str | None) -> Client:
     return _open(url, api_key=api_key)
 
 
-def as_session(url: str, session_token: str | None) -> Client:
+def as_session(url: str, session_token: str | None) -> "Client":
     """Open a client that has a session's token.
 
     Raises:
@@ -59,7 +60,7 @@ def as_session(url: str, session_token: str | None) -> Client:
     return _open(url, session_token=session_token)
 
 
-def as_party(url: str, api_key: str | None, session_token: str | None) -> Client:
+def as_party(url: str, api_key: str | None, session_token: str | None) -> "Client":
     """Open a client of an operator or, without a key, of a session.
 
     Raises:
@@ -71,7 +72,11 @@ def as_party(url: str, api_key: str | None, session_token: str | None) -> Client
     return as_operator(url, api_key)
 
 
-def _open(url: str, *, api_key: str | None = None, session_token: str | None = None) -> Client:
+def _open(url: str, *, api_key: str | None = None, session_token: str | None = None) -> "Client":
+    import httpx
+
+    from tallystick.client import Client
+
     try:
         return Client(url, api_key=api_key, session_token=session_token)
     except UnicodeEncodeError as error:

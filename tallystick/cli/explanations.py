@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -21,7 +21,9 @@ from tallystick.cli.connection import (
     as_party,
 )
 from tallystick.cli.output import console, dollars, fields, minute, print_json, table
-from tallystick.client import Client
+
+if TYPE_CHECKING:
+    from tallystick.client import Client
 
 DIFFERS_EXIT_CODE = 1
 _SPANS = {
@@ -106,7 +108,7 @@ def _draft(file: Path) -> dict[str, Any]:
     return draft
 
 
-def _sessions(client: Client) -> Iterator[str]:
+def _sessions(client: "Client") -> Iterator[str]:
     """All sessions; each once, also when new ones push others to the next page."""
     seen: set[str] = set()
     for page in count(1):

@@ -1,14 +1,16 @@
 """`tallystick reconcile`."""
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
 from tallystick.cli.output import console, errors, failed, minute, print_json, table
-from tallystick.client import Client
 from tallystick.errors import ApiError
+
+if TYPE_CHECKING:
+    from tallystick.client import Client
 
 CRITICAL_EXIT_CODE = 1
 WARNING_EXIT_CODE = 3
@@ -57,7 +59,7 @@ def reconcile(
             raise typer.Exit(status)
 
 
-def _with_progress(client: Client, from_block: int | None) -> dict[str, Any]:
+def _with_progress(client: "Client", from_block: int | None) -> dict[str, Any]:
     """Reconcile; on a terminal, show how far it has come if that takes a while."""
     if not errors.is_terminal:
         return client.reconcile(from_block=from_block)
@@ -67,7 +69,7 @@ def _with_progress(client: Client, from_block: int | None) -> dict[str, Any]:
         return asked.result()
 
 
-def _show(client: Client, asked: "Future[dict[str, Any]]") -> None:
+def _show(client: "Client", asked: "Future[dict[str, Any]]") -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("blocks"), BarColumn(), MofNCompleteColumn())

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.audit.canonical import (
@@ -23,6 +24,25 @@ DOCUMENT: dict[str, Any] = {
     "tail": [],
     "z": "é\n",
 }
+
+
+class Form(msgspec.Struct, forbid_unknown_fields=True):
+    """The same without what is in it."""
+
+    a: msgspec.Raw
+    made: msgspec.Raw
+    records: list[msgspec.Raw]
+    tail: list[msgspec.Raw]
+    z: msgspec.Raw
+
+
+class Lists(msgspec.Struct, forbid_unknown_fields=True):
+    """A document that is nothing but long lists."""
+
+    records: list[msgspec.Raw]
+    tail: list[msgspec.Raw]
+
+
 NAMES = ("records", "tail")
 INSTEAD = b'{}[]",:0123456789-.eE \n\t\\uabcx\x00\x7f\x80\xff'
 
@@ -35,10 +55,10 @@ def whole(data: bytes) -> Any:
         return None
 
 
-def apart(data: bytes | memoryview) -> Any:
+def apart(data: bytes, form: type[msgspec.Struct]) -> Any:
     """The same of `decode_apart` and of each item."""
     try:
-        found = decode_apart(data, *NAMES)
+        found = decode_apart(data, form)
         for name in NAMES:
             if isinstance(found.get(name), list):
                 found[name] = [
@@ -61,11 +81,11 @@ def edits(data: bytes) -> Iterator[bytes]:
 
 def test_one_byte_away_both_ways_agree() -> None:
     data = encode(DOCUMENT)
-    assert apart(data) == DOCUMENT
+    assert apart(data, Form) == DOCUMENT
     accepted = 0
     for edited in edits(data):
         found = whole(edited)
-        assert apart(edited) == found, edited
+        assert apart(edited, Form) == found, edited
         accepted += found is not None
     assert accepted > 100
 
@@ -97,12 +117,22 @@ def test_one_byte_away_both_ways_agree() -> None:
     ],
 )
 def test_what_is_irregular_is_read_or_refused_alike(data: bytes) -> None:
-    assert apart(data) == whole(data)
+    assert apart(data, Lists) == whole(data)
+
+
+@pytest.mark.parametrize("end", [b"", b" ", b"\n", b"\n\n", b"\t", b"x\n"])
+def test_nothing_but_the_end_may_stand_behind_a_document(end: bytes) -> None:
+    data = encode({"records": [1], "tail": []}) + end
+    if end == b"\n":
+        assert decode_apart(data, Lists, end=b"\n")["tail"] == []
+    else:
+        with pytest.raises(CanonicalError):
+            decode_apart(data, Lists, end=b"\n")
 
 
 def test_items_are_left_as_they_stand() -> None:
     data = encode({**DOCUMENT, "records": [DOCUMENT] * 3})
-    found = decode_apart(memoryview(data), *NAMES)
+    found = decode_apart(data + b"\n", Form, end=b"\n")
     assert [bytes(item) for item in found["records"]] == [encode(DOCUMENT)] * 3
     assert found["tail"] == []
     assert encode_own(found) == data

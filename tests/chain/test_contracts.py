@@ -1,16 +1,21 @@
 """Our contracts as the engine sees them: calls out, answers and events in, nothing believed."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from eth_abi.abi import encode
+from eth_abi.exceptions import EncodingError
 from eth_account import Account
 from eth_keys.datatypes import PrivateKey
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
+from web3 import Web3
 
 from engine.chain import contracts, sender
 from engine.chain.deploy import create, deploy
@@ -21,6 +26,7 @@ from engine.policy.limits import Limits
 from tests.chain import bytecode
 
 REGISTRY, ANCHORS = contracts.SESSION_REGISTRY, contracts.ANCHOR_REGISTRY
+ARTIFACTS = Path(__file__).parents[2] / "contracts" / "artifacts"
 
 
 class Deployment:
@@ -92,6 +98,65 @@ def test_a_call_is_selector_and_arguments() -> None:
     data = contracts.call_data(ANCHORS, "anchor", b"l" * 32, 7, b"r" * 32)
     selector = keccak(text="anchor(bytes32,uint64,bytes32)")[:4]
     assert data == selector + encode(["bytes32", "uint64", "bytes32"], [b"l" * 32, 7, b"r" * 32])
+
+
+def sample(field: Any) -> Any:
+    """A value of a type of the ABI."""
+    kind = field["type"]
+    if kind.endswith("[]"):
+        return [sample({**field, "type": kind.removesuffix("[]")})] * 2
+    if kind == "tuple":
+        return tuple(map(sample, field["components"]))
+    if kind.startswith("uint"):
+        return 2 ** int(kind.removeprefix("uint")) - 3
+    if kind.startswith("bytes") and kind != "bytes":
+        return b"\xa7" * int(kind.removeprefix("bytes"))
+    return {"address": "0x" + "15" * 20, "bool": True, "bytes": b"abc", "string": "é"}[kind]
+
+
+@pytest.mark.parametrize("name", [REGISTRY, ANCHORS, contracts.TEST_USDC])
+def test_what_is_encoded_is_what_web3_encodes(name: str) -> None:
+    artifact = json.loads((ARTIFACTS / f"{name}.json").read_text())
+    theirs: Any = Web3().eth.contract(abi=artifact["abi"], bytecode=artifact["bytecode"])
+    called = 0
+    for item in artifact["abi"]:
+        values = [sample(field) for field in item.get("inputs", ())]
+        if item["type"] == "function":
+            expected = theirs.encode_abi(item["name"], args=values)
+            assert contracts.call_data(name, item["name"], *values).hex() == expected[2:]
+            called += 1
+        elif item["type"] == "constructor":
+            expected = theirs.constructor(*values).data_in_transaction
+            assert contracts.creation_code(name, *values).hex() == expected[2:]
+        elif item["type"] == "event":
+            expected = theirs.events[item["name"]]().topic
+            assert contracts.event_topic(name, item["name"]).hex() == expected[2:]
+    assert called > 5
+
+
+def test_what_is_decoded_is_what_web3_decodes(well_formed: Log) -> None:
+    artifact = json.loads((ARTIFACTS / f"{REGISTRY}.json").read_text())
+    theirs: Any = Web3().eth.contract(abi=artifact["abi"])
+    log: Any = {
+        "address": to_checksum_address(well_formed.address),
+        "topics": well_formed.topics,
+        "data": well_formed.data,
+        "blockNumber": 1,
+        "blockHash": well_formed.block_hash,
+        "transactionHash": well_formed.tx_hash,
+        "transactionIndex": 0,
+        "logIndex": 0,
+    }
+    expected = theirs.events.SessionRegistered().process_log(log)
+    found = contracts.decode_log(REGISTRY, well_formed)
+    assert found is not None
+    assert found.args == expected["args"]
+
+
+@pytest.mark.parametrize("salt", [b"", b"s" * 31, b"s" * 33])
+def test_a_word_that_is_cut_off_or_too_long_is_not_filled_up(salt: bytes) -> None:
+    with pytest.raises(EncodingError):
+        contracts.call_data(ANCHORS, "openLog", salt)
 
 
 def test_the_topics_are_those_of_the_standards() -> None:
