@@ -7,6 +7,7 @@ a budget, whose facts can name one, is taken as told once every rule before it i
 payment; it must be one that the policy has.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +28,9 @@ def without_merchants(policy: Policy) -> Policy:
     return replace(
         policy,
         merchants=None,
-        conditions=tuple(each for each in policy.conditions if not _on_merchant(each)),
-        restrictions=tuple(each for each in policy.restrictions if not _on_merchant(each)),
+        conditions=_seen(policy.conditions),
+        restrictions=_seen(policy.restrictions),
+        above=tuple(map(_seen, policy.above)),
     )
 
 
@@ -63,6 +65,10 @@ def check_blindly(policy: Policy, usage: Usage, asked: Asked) -> bool:
             f"the record says {asked.recorded.get('code')}, or differs in what is left"
         )
     return told
+
+
+def _seen(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
+    return tuple(each for each in conditions if not _on_merchant(each))
 
 
 def _on_merchant(condition: Condition) -> bool:
