@@ -1,6 +1,6 @@
 """Lies to an indexer about a chain, and compares all that it stores with a reading of the truth.
 
-    scripts/lying-rpc --seed 7 --rounds 264
+    scripts/lying-rpc --seed 7 --rounds 270
 
 Each round tells one of 22 lies, always or to one answer in twenty, to an indexer that reads the
 chain from nothing, reads on, or has to follow a reorganisation; some rounds tell all of them, to

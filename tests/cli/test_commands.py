@@ -350,6 +350,9 @@ def test_a_reader_that_went_away_is_no_failure_to_talk_about(
         ("sessions", "list"),
         ("sessions", "list", "--json"),
         ("sessions", "get", session["id"]),
+        ("reconcile",),
+        ("fsck", "--data-dir", str(shell.directory / "data")),
+        ("verify", "/dev/null", "--rpc", "http://127.0.0.1:1", "--registry", "0x" + "11" * 20),
     ):
         reading, writing = os.pipe()
         os.close(reading)
