@@ -13,9 +13,9 @@ from typing import Any
 
 from engine.audit import canonical
 from engine.audit.disclosure import GROUPS, split
-from engine.audit.usage import Asked, Usage
+from engine.audit.usage import Asked, Usage, decide_without_budgets
 from engine.policy.conditions import Cap, Condition, Never
-from engine.policy.decide import decide, remaining
+from engine.policy.decide import remaining
 from engine.policy.decision import Decision, Policy
 from engine.policy.rules import BUDGET_RULES, RULES
 
@@ -43,15 +43,7 @@ def check_blindly(policy: Policy, usage: Usage, asked: Asked) -> bool:
         KeyError, TypeError, ValueError, AttributeError: it cannot have been decided so.
     """
     rule = asked.recorded["rule"]
-    decision = decide(
-        usage.policy,
-        asked.standing,
-        usage.spending,
-        asked.request,
-        asked.now_ms,
-        chain_time_ms=asked.chain_time_ms,
-        approved=asked.approved or rule in BUDGET_RULES,
-    )
+    decision = decide_without_budgets(usage, asked)
     told = rule in _rules_unseen(policy, asked.request.amount) and (
         decision.allowed or _PLACES[rule] < _PLACES[decision.rule]
     )
