@@ -55,8 +55,8 @@ class Account:
 
     `address` is that of the session's key. `holds` is by number, and `keys` has it for each
     idempotency key that was used. `captured` is micro-USD in all. `restrictions`, and those of
-    sessions above, are what the records tell of them; those in force are in `policy`, from the beginning, so that a cap that was
-    set later counts all payments.
+    sessions above, are what the records tell of them; those in force are in `policy`, from the
+    beginning, so that a cap that was set later counts all payments.
     """
 
     stream: Stream

@@ -18,7 +18,7 @@ from engine.grant import Grant
 from engine.ledger.account import Account
 from engine.ledger.account_rows import SessionRows, read_sessions
 from engine.ledger.lineage import line_above, lowered_above, policy_of, restricted_above
-from engine.ledger.parameters import compare_parameters
+from engine.ledger.parameters import compare_parameters, differs_above
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE
@@ -83,10 +83,10 @@ def _rebuild(batch: Batch, rows: SessionRows) -> Account:
         grant.session_key,
         policy,
     )
-    account.differs = compare_parameters(row, told, grant, rows.on_chain)
+    line = line_above(rows.above.get, row.parent_id, grant)
+    account.differs = compare_parameters(row, told, grant, rows.on_chain) or differs_above(line)
     account.genuine = account.differs is None
     account.rows = _digest(row, first.body)
-    line = line_above(rows.above.get, row.parent_id, grant)
     account.delegators = tuple(
         (f"session:{above['id']}", policy_of(above, its)) for above, its in line
     )

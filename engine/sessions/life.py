@@ -57,6 +57,7 @@ class Life:
     def registered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
         """The registration is confirmed on the chain and is of this grant."""
         if view.state == "mismatch":
+            self._known_anew_beneath(batch, view)
             resolve(batch, PARAMETERS_DIFFER, view.id)
         self._move(batch, view, "active", "session.registered", evidence)
 
@@ -65,7 +66,9 @@ class Life:
         self._move(batch, view, "registering", "session.unregistered", evidence)
 
     def mismatched(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
-        """The chain holds other parameters under this session's key."""
+        """The chain holds other parameters under this session's key; nothing beneath it is paid
+        either."""
+        self._known_anew_beneath(batch, view)
         self._move(batch, view, "mismatch", "session.mismatched", evidence)
         says = {"stored_hash": view.grant_hash.hex(), "registration": dict(evidence)}
         note(batch, PARAMETERS_DIFFER, view.id, "critical", says, view.stream)
@@ -144,6 +147,12 @@ class Life:
         revocation = chain_facts(batch.read, row.token_id).revocation
         if revocation is not None and row.state != "revoked":
             self._revoke_all(batch, row, {"by": "chain", **revocation})
+
+    def _known_anew_beneath(self, batch: Batch, view: SessionView) -> None:
+        """What is in memory of the sessions beneath is read again when it is next needed."""
+        if has_children(batch.read, view.id):
+            batch.hold((view.id, BUDGETS))
+            changed(batch)
 
     def _revoke_all(self, batch: Batch, view: Any, evidence: Mapping[str, Any]) -> None:
         beneath = descendants(batch.read, view.id)

@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,28 @@ def test_who_asks_as_much_by_its_grant_or_is_over_is_told_nothing(world: World) 
     assert clean(world)
 
 
+def test_beneath_a_session_whose_parameters_are_not_the_chains_nothing_is_paid(
+    world: World,
+) -> None:
+    top = world.session(mint_pkp=True)
+    child = child_of(world, top)
+    beneath = child_of(world, child)
+    assert world.pay(beneath, 1).state == "captured"
+    told = {"grant_hash": "0x" + "ab" * 32}
+    world.engine.writer.call(
+        lambda batch: world.engine.sessions.mismatched(batch, now(world, top), told)
+    )
+    for view in (top, child, beneath):
+        assert world.pay(view, 1).decision["code"] == "PARAMETERS_MISMATCH"
+    [found] = discrepancies(world, beneath)
+    assert (found.kind, found.evidence["ancestor_id"]) == ("parameters_differ", top.id)
+    world.engine.tick()  # which finds the right registration on the chain
+    assert world.pay(beneath, 1).state == world.pay(top, 1).state == "captured"
+    world.engine.tick()
+    assert discrepancies(world, beneath) == discrepancies(world, top) == []
+    replayed(world, beneath)
+
+
 def test_an_approval_that_waits_below_does_not_pass_it(world: World) -> None:
     top = world.session()
     child = child_of(world, top, limits=Limits(None, None, None, None, 5 * USD))
@@ -138,7 +161,8 @@ def test_a_child_that_could_not_be_read_meanwhile_follows_once_it_is_mended(worl
     row = sa.update(_sessions).where(_sessions.c.id == child.id)
     for grant_json in ("{}", encode(child.grant.to_json()).decode()):
         change = row.values(grant_json=grant_json)
-        world.engine.writer.call(lambda batch, change=change: batch.update(change))  # type: ignore[misc]
+        written = partial(lambda change, batch: batch.update(change), change)
+        world.engine.writer.call(written)
         if grant_json == "{}":
             restrict(world, top, CASINO)
             assert [found.kind for found in discrepancies(world, child)] == ["session_damaged"]
