@@ -110,9 +110,7 @@ class Life:
             if restrictions != view.restrictions_above.get(above.id, ()):
                 view = self._restricted_above(batch, view, above.id, restrictions)
         bound = [
-            each
-            for above in line
-            for each in inherited(view.grant.limits, above.id, above.lowered)
+            each for above in line for each in inherited(view.grant.limits, above.id, above.lowered)
         ]
         told = [each for each in view.lowered if each.ancestor_id is not None]
         for lowering in bound:

@@ -3,12 +3,10 @@
 import json
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.audit.chain import Anchoring
 from engine.audit.evidence import render_evidence, seal_message
 from engine.audit.merkle import Tree, leaf_hash
 from engine.audit.verify import verify

@@ -29,7 +29,16 @@ import structlog
 from engine.errors import Unavailable
 from tests.chain import rpc_proxy as lies
 from tests.chain.killed_reader import drop
-from tests.chain.lied import CHANGED, EVERY, HEALED, STOPS, Lied, happen, lying_about, reading_through
+from tests.chain.lied import (
+    CHANGED,
+    EVERY,
+    HEALED,
+    STOPS,
+    Lied,
+    happen,
+    lying_about,
+    reading_through,
+)
 
 SITUATIONS = ("from nothing", "further", "reorganised")
 ALWAYS, NOW_AND_THEN, SELDOM = 1.0, 0.05, 0.01
@@ -153,15 +162,18 @@ def run(seed: int, plan: Sequence[Case]) -> Counter[str]:
     Raises:
         Gap: naming the round.
     """
-    with tempfile.TemporaryDirectory(prefix="tallystick-lying-rpc-") as directory:
-        with lying_about() as anvil, reading_through(anvil, Path(directory), seed) as lied:
-            made = Rounds(lied, random.Random(seed))
-            for number, case in enumerate(plan):
-                try:
-                    made.round(case)
-                except Gap as gap:
-                    raise Gap(f"seed {seed}, round {number}, {gap}") from gap
-            return made.figures
+    with (
+        tempfile.TemporaryDirectory(prefix="tallystick-lying-rpc-") as directory,
+        lying_about() as anvil,
+        reading_through(anvil, Path(directory), seed) as lied,
+    ):
+        made = Rounds(lied, random.Random(seed))
+        for number, case in enumerate(plan):
+            try:
+                made.round(case)
+            except Gap as gap:
+                raise Gap(f"seed {seed}, round {number}, {gap}") from gap
+        return made.figures
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,9 +2,9 @@
 
     scripts/many-records --sessions 5 --payments 100000
 
-A payment is two records, its decision and its capture. The log is anchored once. `tallystick verify`
-reads the evidence of each session against the chain, one after the other, and `tallystick fsck` the
-whole database; of each the figures are its time and the most memory that its process held at once.
+A payment is two records, its decision and its capture. The log is anchored once. `tallystick
+verify` reads the evidence of each session against the chain, one after the other, and `tallystick
+fsck` the whole database; of each the figures are its time and the most memory that it held at once.
 """
 
 import argparse
