@@ -110,21 +110,22 @@ class Rounds:
     def _round(self, case: Case) -> None:
         lied = self._lied
         lied.begin_anew()
+        if case.situation == "reorganised":
+            happen(lied.anvil, DEPTH_MAX)  # Anvil goes back to no block that it replaced
         if case.situation != "from nothing":
             lied.follower.read()
         if case.situation == "reorganised":
             lied.anvil.rpc("anvil_reorg", self._draw.randint(1, DEPTH_MAX), [])
         if case.situation != "from nothing":
             happen(lied.anvil, self._draw.randint(1, BLOCKS_MAX))
-        before = lied.follower.stored()
+        lied.before = lied.follower.stored()
         if len(case.told) > 1:
             with lied.proxy.lying(*case.told, probability=case.probability):
                 failure = lied.read()
         else:
             with lied.told(case.told[0], probability=case.probability):
                 failure = lied.read()
-        if lied.follower.stored() != before:
-            lied.has_no_gap()
+        lied.has_no_gap()
         self._judge(case, failure)
         for _ in range(3):  # an endpoint that failed is asked again
             if (failure := lied.read()) is None:

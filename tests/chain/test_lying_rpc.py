@@ -138,9 +138,9 @@ def test_lies_while_the_chain_is_rewritten_leave_no_gap(lied: Lied) -> None:
     draw = random.Random(3)
     rounds = Rounds(lied, draw)
     rewritten = [case for case in cases() if case.situation == "reorganised"]
-    for case in draw.sample([case for case in rewritten if lies.silence not in case.told], k=12):
+    for case in draw.sample([case for case in rewritten if lies.silence not in case.told], k=6):
         rounds.round(case)
-    assert rounds.figures["rounds reorganised"] == 12
+    assert rounds.figures["rounds reorganised"] == 6
     assert rounds.figures["readings that a lie stopped"] > 0
 
 
