@@ -117,6 +117,17 @@ def test_a_lie_now_and_then_only_takes_longer(
     lied.is_told_in_full()
 
 
+def test_one_lie_about_the_parent_of_any_block_is_noticed(lied: Lied) -> None:
+    """Of the first that is read, too, before which nothing is known."""
+    for nth in range(1, 8):
+        lied.begin_anew()
+        with lied.proxy.lying(lies.wrong_parent, nth=nth) as proxy:
+            lied.read()
+            assert proxy.told["wrong_parent"] == 1
+        assert lied.read() is None
+        lied.is_told_in_full()
+
+
 def test_all_lies_at_once_now_and_then_only_take_longer(
     lied: Lied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
