@@ -9,6 +9,7 @@ fsck` the whole database; of each the figures are its time and the most memory t
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from tests.world import NO_LIMITS, WORKSPACE, World
 COMMAND = Path(sys.executable).with_name("tallystick")
 HOLD_TTL_S = 604_800
 """Longer than all of it takes."""
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 WAITING_MAX = 1_024
 """So many payments are asked for before the first of them is answered."""
 
@@ -37,23 +39,34 @@ class Ran:
     status: int
     said: str
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
 
     def __str__(self) -> str:
-        return f"{self.said}; {self.seconds:.1f} s, at most {self.peak_bytes / 2**20:,.0f} MiB"
+        taken = f"{self.seconds:.1f} s ({self.cpu_seconds:.1f} s of CPU)"
+        return f"{self.said}; {taken}, at most {self.peak_bytes / 2**20:,.0f} MiB"
 
 
 def ran(arguments: Sequence[str | Path]) -> Ran:
     """Run the command, and measure it."""
     started = time.monotonic()
     known = {name: value for name, value in os.environ.items() if "TALLYSTICK" not in name}
-    process = subprocess.Popen([COMMAND, *arguments], stdout=subprocess.PIPE, env=known)
-    assert process.stdout is not None
-    lines = process.stdout.read().decode().splitlines()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - started
-    return Ran(process.returncode, lines[-1] if lines else "", seconds, usage.ru_maxrss * 1024)
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen([COMMAND, *arguments], stdout=out, env=known)
+        status = Path(f"/proc/{process.pid}/status")
+        peak_kib = 0
+        # What the system says in the end counts the memory of this process, which it began with.
+        while not (ended := os.waitid(os.P_PID, process.pid, ENDED)):
+            found = re.search(r"VmHWM:\s+([0-9]+) kB", status.read_text())
+            peak_kib = max(peak_kib, int(found[1]) if found else 0)
+            time.sleep(0.02)
+        _, _, usage = os.wait4(process.pid, 0)
+        process.returncode = ended.si_status
+        seconds = time.monotonic() - started
+        out.seek(0)
+        lines = out.read().decode().splitlines()
+    cpu = usage.ru_utime + usage.ru_stime
+    return Ran(ended.si_status, lines[-1] if lines else "", seconds, cpu, peak_kib * 1024)
 
 
 def pay(world: World, session_id: str, payments: int) -> None:
