@@ -232,10 +232,16 @@ class Grant:
             raise ValueError("not a grant: unknown or irregular fields")
         return grant, policy
 
-    def policy(self, restrictions: Sequence[str] = (), lowered: Iterable[Limits] = ()) -> Policy:
+    def policy(
+        self,
+        restrictions: Sequence[str] = (),
+        lowered: Iterable[Limits] = (),
+        above: Iterable[Sequence[str]] = (),
+    ) -> Policy:
         """The policy that enforces this grant and, beside it, an operator's restrictions.
 
         Of each limit the smallest is in force, the grant's or one that was `lowered` on the chain.
+        `above` are the restrictions of each session above it that has some.
 
         Raises:
             ConditionError: naming the first of `conditions` or `restrictions` that is none.
@@ -250,6 +256,7 @@ class Grant:
             valid_until_ms=self.valid_until_s * 1000,
             conditions=parse_conditions(self.conditions),
             restrictions=parse_conditions(restrictions, "restrictions"),
+            above=tuple(parse_conditions(each, "restrictions") for each in above),
         )
 
 

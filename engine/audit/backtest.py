@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from engine.audit.lowering import LOWERED, UNLOWERED
 from engine.audit.record import Record
 from engine.audit.replay import ENDS, Replay
+from engine.audit.restricting import RESTRICTED
 from engine.audit.usage import Usage, decide_again, read_asked
 from engine.grant import Grant
 from engine.policy.decision import Policy
@@ -79,7 +80,7 @@ def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
     for record in records:
         real.feed((record,))
         body = record.body
-        if record.kind in ("session.restricted", LOWERED, UNLOWERED):
+        if record.kind in (RESTRICTED, LOWERED, UNLOWERED):
             usage.enforce(draft(real.usage.policy))
         elif record.kind == "payment.decided":
             asked, payment = read_asked(record), body["payment"]

@@ -7,14 +7,15 @@ a budget, whose facts can name one, is taken as told once every rule before it i
 payment; it must be one that the policy has.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from engine.audit import canonical
 from engine.audit.disclosure import GROUPS, split
-from engine.audit.usage import Asked, Usage
+from engine.audit.usage import Asked, Usage, decide_without_budgets
 from engine.policy.conditions import Cap, Condition, Never
-from engine.policy.decide import decide, remaining
+from engine.policy.decide import remaining
 from engine.policy.decision import Decision, Policy
 from engine.policy.rules import BUDGET_RULES, RULES
 
@@ -27,8 +28,9 @@ def without_merchants(policy: Policy) -> Policy:
     return replace(
         policy,
         merchants=None,
-        conditions=tuple(each for each in policy.conditions if not _on_merchant(each)),
-        restrictions=tuple(each for each in policy.restrictions if not _on_merchant(each)),
+        conditions=_seen(policy.conditions),
+        restrictions=_seen(policy.restrictions),
+        above=tuple(map(_seen, policy.above)),
     )
 
 
@@ -41,15 +43,7 @@ def check_blindly(policy: Policy, usage: Usage, asked: Asked) -> bool:
         KeyError, TypeError, ValueError, AttributeError: it cannot have been decided so.
     """
     rule = asked.recorded["rule"]
-    decision = decide(
-        usage.policy,
-        asked.standing,
-        usage.spending,
-        asked.request,
-        asked.now_ms,
-        chain_time_ms=asked.chain_time_ms,
-        approved=asked.approved or rule in BUDGET_RULES,
-    )
+    decision = decide_without_budgets(usage, asked)
     told = rule in _rules_unseen(policy, asked.request.amount) and (
         decision.allowed or _PLACES[rule] < _PLACES[decision.rule]
     )
@@ -63,6 +57,10 @@ def check_blindly(policy: Policy, usage: Usage, asked: Asked) -> bool:
             f"the record says {asked.recorded.get('code')}, or differs in what is left"
         )
     return told
+
+
+def _seen(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
+    return tuple(each for each in conditions if not _on_merchant(each))
 
 
 def _on_merchant(condition: Condition) -> bool:

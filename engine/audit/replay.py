@@ -20,9 +20,16 @@ from engine.audit.approvals import Approvals
 from engine.audit.blind import check_blindly, without_merchants
 from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering
 from engine.audit.record import Record
+from engine.audit.restricting import (
+    CHANGES_ABOVE_MAX,
+    POLICY_VERSION_MAX,
+    RESTRICTED,
+    Above,
+    follow_above,
+)
 from engine.audit.signing import Signatures, check_refused
 from engine.audit.usage import Asked, Usage, decide_again, integer, read_asked
-from engine.grant import Grant
+from engine.grant import NO_PARENT, Grant
 from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
 from engine.policy.explain import Explanation, explain
 from engine.policy.facts import Finding
@@ -33,10 +40,8 @@ HOLD_TTL_MAX_MS = 7 * 86_400_000
 
 LIVE_STATES = ("awaiting_consent", "registering", "active", "paused")
 """The states of a session that is not over."""
-POLICY_VERSION_MAX = 1_000
-"""Each change of the restrictions counts all payments again, so there is an end to them."""
 LOWERED_STATES = (*LIVE_STATES, "mismatch")
-"""The states in which it is followed what the chain says of the limits."""
+"""The states in which it is followed what the chain says of the limits, and what binds above."""
 
 ENDS = ("payment.captured", "payment.voided", "payment.expired")
 """The records that end a hold."""
@@ -72,6 +77,9 @@ class Replay:
         self.usage = Usage(self._visible(self._policy))
         self.policy_version = 1
         self.restrictions: tuple[str, ...] = ()
+        self.restrictions_above: Above = {}
+        """Those that bind it as they bind sessions above it."""
+        self._changes_above = 0
         self.lowered: tuple[Lowering, ...] = ()
         """The limits that count because they were lowered on the chain."""
         self._approvals = Approvals()
@@ -153,7 +161,7 @@ class Replay:
             self._ended(record, record.body)
         elif record.kind in _STATES_AFTER:
             self._lived(record, record.body)
-        elif record.kind == "session.restricted":
+        elif record.kind == RESTRICTED:
             self._restricted(record.body)
         elif record.kind in (LOWERED, UNLOWERED):
             self._lowered(record.kind, record.body)
@@ -182,15 +190,23 @@ class Replay:
             self.allowed_before_registration = len(self.allowed_ms)
 
     def _restricted(self, body: Mapping[str, Any]) -> None:
-        if self.state not in LIVE_STATES or body["state"] != self.state:
+        above = "ancestor_id" in body
+        states = LOWERED_STATES if above else LIVE_STATES
+        if self.state not in states or body["state"] != self.state:
             raise ValueError(f"the session was {self.state}")
-        version = integer(body["policy_version"])
-        if version != self.policy_version + 1 or version > POLICY_VERSION_MAX:
-            raise ValueError(f"version {version} of the policy follows {self.policy_version}")
-        self.policy_version = version
-        if not isinstance(body["restrictions"], list):
-            raise TypeError("restrictions are a list")
-        self.restrictions = tuple(body["restrictions"])
+        if above:
+            self._changes_above += 1
+            if self._grant.parent == NO_PARENT or self._changes_above > CHANGES_ABOVE_MAX:
+                raise ValueError("no session above it can have changed so often")
+            self.restrictions_above = follow_above(self.restrictions_above, body)
+        else:
+            version = integer(body["policy_version"])
+            if version != self.policy_version + 1 or version > POLICY_VERSION_MAX:
+                raise ValueError(f"version {version} of the policy follows {self.policy_version}")
+            self.policy_version = version
+            if not isinstance(body["restrictions"], list):
+                raise TypeError("restrictions are a list")
+            self.restrictions = tuple(body["restrictions"])
         self._policy = self._in_force()
         self.usage.enforce(self._visible(self._policy))
 
@@ -202,7 +218,8 @@ class Replay:
         self.usage.limit(self._policy.limits)
 
     def _in_force(self) -> Policy:
-        return self._grant.policy(self.restrictions, (each.limits for each in self.lowered))
+        lowered = (each.limits for each in self.lowered)
+        return self._grant.policy(self.restrictions, lowered, self.restrictions_above.values())
 
     def _decided(self, record: Record, body: Mapping[str, Any]) -> None:
         payment = f"pay_{record.stream.removeprefix('sess_')}_{record.seq}"

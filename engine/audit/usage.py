@@ -106,15 +106,9 @@ def read_asked(record: Record) -> Asked:
     )
 
 
-def decide_again(usage: Usage, asked: Asked) -> Decision:
-    """What is decided on this usage; what a budget above the session held is as it is recorded.
-
-    Raises:
-        KeyError, TypeError, ValueError, AttributeError: what is recorded of a budget cannot be.
-    """
-    rule = asked.recorded["rule"]
-    by_budget = rule in BUDGET_RULES
-    decision = decide(
+def decide_without_budgets(usage: Usage, asked: Asked) -> Decision:
+    """What the session's own policy decides on this usage."""
+    return decide(
         usage.policy,
         asked.standing,
         usage.spending,
@@ -122,9 +116,18 @@ def decide_again(usage: Usage, asked: Asked) -> Decision:
         asked.now_ms,
         chain_time_ms=asked.chain_time_ms,
         # Budgets come before the approval, so to a denial by one it cannot matter.
-        approved=asked.approved or by_budget,
+        approved=asked.approved or asked.recorded["rule"] in BUDGET_RULES,
     )
-    if not by_budget or not decision.allowed:
+
+
+def decide_again(usage: Usage, asked: Asked) -> Decision:
+    """What is decided on this usage; what a budget above the session held is as it is recorded.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: what is recorded of a budget cannot be.
+    """
+    rule, decision = asked.recorded["rule"], decide_without_budgets(usage, asked)
+    if rule not in BUDGET_RULES or not decision.allowed:
         return decision
     finding = _budget_finding(rule, asked.recorded["evidence"], asked.request)
     left = remaining(usage.policy, usage.spending, asked.now_ms, asked.request)

@@ -251,7 +251,11 @@ class Indexer:
         if first > last:
             return [], []
         given = self._gateway.logs(from_block=first, to_block=last, addresses=tuple(self._sources))
-        headers = self._gateway.headers(first, last)
+        headers = (
+            self._following_anything(first, last)
+            if before is None
+            else self._gateway.headers(first, last)
+        )
         logs: dict[int, list[Log]] = {}
         for log in given:
             if log.block_hash != headers[log.block_number - first].hash:
@@ -266,6 +270,13 @@ class Indexer:
             for log in self._ours(header, logs.get(header.number, ()))
         )
         return headers, [event for log in found if (event := self._decode(log)) is not None]
+
+    def _following_anything(self, first: int, last: int) -> list[BlockHeader]:
+        """The blocks of a range before which none is known: the first one's parent is asked for,
+        too, since nothing else would show that it is another."""
+        if first == 0:
+            return self._gateway.headers(first, last)
+        return self._gateway.headers(first - 1, last)[1:]
 
     def _ours(self, header: BlockHeader, given: Sequence[Log]) -> list[Log]:
         """The events of our contracts in a block that is read whole."""
@@ -287,7 +298,7 @@ class Indexer:
         first = max(self._start_block, tip.number - REORG_DEPTH_MAX)
         if lowest.number <= first:
             return []
-        headers = self._gateway.headers(first, lowest.number - 1)
+        headers = self._following_anything(first, lowest.number - 1)
         if headers[-1].hash != lowest.parent_hash:
             raise ChainUnavailable(f"block {lowest.number} does not follow the one before it")
         return headers

@@ -76,9 +76,9 @@ class BudgetRow(SQLModel, table=True):
 class Session(SQLModel, table=True):
     """A spending session. Its parameters are in `grant_json` alone, so they cannot disagree.
 
-    `restrictions_json` is the list that an operator set last, `policy_version` its number;
-    `lowered_json` tells the limits that were lowered on the chain (`engine.audit.lowering`).
-    """
+    `restrictions_json` is the list that an operator set last, `policy_version` its number, and
+    `restrictions_above_json` has those of sessions above (`engine.audit.restricting`).
+    `lowered_json` tells the limits that were lowered on the chain (`engine.audit.lowering`)."""
 
     __tablename__ = "sessions"
     __table_args__ = (
@@ -100,6 +100,7 @@ class Session(SQLModel, table=True):
     grant_json: str = _text()
     grant_hash: bytes = _bytes()
     restrictions_json: str = _text()
+    restrictions_above_json: str = _text()
     lowered_json: str = _text()
     policy_version: int = _big()
     approvals_required: int

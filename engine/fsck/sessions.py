@@ -12,6 +12,7 @@ from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering,
 from engine.audit.record import Record
 from engine.audit.replay import Replay, ReplayError
 from engine.audit.rest import rest_hash
+from engine.audit.restricting import RESTRICTED, Above, above_to_json, follow_above
 from engine.db.settlements import Settlement
 from engine.db.tables import Approval, Session, SessionKey, table
 from engine.fsck.chain import check_session
@@ -56,6 +57,7 @@ class SessionFold:
         self.label: str | None = told["label"]
         self.parent_id: str | None = told["parent_id"]
         self._lowered: tuple[Lowering, ...] = ()
+        self._above: Above = {}
         stream = Stream(first.workspace, first.stream, self.session_type, self.label)
         self._grant_hash = self.grant.hash()
         self._replay: Replay | None = Replay(self.grant, self._grant_hash)
@@ -148,6 +150,7 @@ class SessionFold:
             "grant_json": encode(grant.to_json()).decode(),
             "grant_hash": self._grant_hash,
             "restrictions_json": "[]",
+            "restrictions_above_json": "{}",
             "lowered_json": "[]",
             "policy_version": 1,
             "approvals_required": told["approvals_required"],
@@ -167,7 +170,10 @@ class SessionFold:
         row["state"] = body["state"]
         if kind in ("session.revoked", "session.expired"):
             row["ended_ms"] = record.time_ms
-        elif kind == "session.restricted":
+        elif kind == RESTRICTED and "ancestor_id" in body:
+            self._above = follow_above(self._above, body)
+            row["restrictions_above_json"] = above_to_json(self._above)
+        elif kind == RESTRICTED:
             row["restrictions_json"] = encode(body["restrictions"]).decode()
             row["policy_version"] = body["policy_version"]
         elif kind in (LOWERED, UNLOWERED):

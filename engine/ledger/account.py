@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering
+from engine.audit.restricting import RESTRICTED, Above, follow_above
 from engine.ledger.ask import read_request
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
@@ -53,9 +54,9 @@ class Account:
     """See the module. A payment is known by the number of the record that decided it.
 
     `address` is that of the session's key. `holds` is by number, and `keys` has it for each
-    idempotency key that was used. `captured` is micro-USD in all. `restrictions` are what the
-    records tell of them; those in force are in `policy`, from the beginning, so that a cap that was
-    set later counts all payments.
+    idempotency key that was used. `captured` is micro-USD in all. `restrictions`, and those of
+    sessions above, are what the records tell of them; those in force are in `policy`, from the
+    beginning, so that a cap that was set later counts all payments.
     """
 
     stream: Stream
@@ -85,6 +86,7 @@ class Account:
     delegates: bool = False
     """Whether there are sessions beneath it."""
     restrictions: tuple[str, ...] = ()
+    restrictions_above: Above = field(default_factory=dict)
     policy_version: int = 1
     lowered: tuple[Lowering, ...] = ()
     """The limits that the records tell were lowered on the chain."""
@@ -203,7 +205,9 @@ class Account:
             self.standing = STANDING_OF_STATE[body["state"]]
             if kind == "session.created":
                 self.approvals_required = body["approvals_required"]
-            if kind == "session.restricted":
+            if kind == RESTRICTED and "ancestor_id" in body:
+                self.restrictions_above = follow_above(self.restrictions_above, body)
+            elif kind == RESTRICTED:
                 self.restrictions = tuple(body["restrictions"])
                 self.policy_version = body["policy_version"]
             if kind in (LOWERED, UNLOWERED):

@@ -10,14 +10,15 @@ import sqlalchemy as sa
 
 from engine.audit.lowering import LOWERED, UNLOWERED, lowered_from_json
 from engine.audit.replay import LOWERED_STATES
+from engine.audit.restricting import RESTRICTED, above_from_json
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import Record, Session, table
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.account import Account
 from engine.ledger.account_rows import SessionRows, read_sessions
-from engine.ledger.lineage import line_above, lowered_above, policy_of
-from engine.ledger.parameters import compare_parameters
+from engine.ledger.lineage import line_above, lowered_above, policy_of, restricted_above
+from engine.ledger.parameters import compare_parameters, differs_above
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE
@@ -28,7 +29,7 @@ _decisions = table(DecisionRow)
 _decode = msgspec.json.Decoder().decode
 _RESTS_ON = (
     *("grant_json", "grant_hash", "token_id", "mint_pkp"),
-    *("restrictions_json", "lowered_json"),
+    *("restrictions_json", "restrictions_above_json", "lowered_json"),
 )
 _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError)
 
@@ -71,8 +72,9 @@ def _rebuild(batch: Batch, rows: SessionRows) -> Account:
     record = _decode(first.body)
     told = record["body"]
     grant, policy = Grant.with_policy(told["grant"])
-    if restrictions := _decode(row.restrictions_json):
-        policy = grant.policy(restrictions)
+    restrictions, above = _decode(row.restrictions_json), _decode(row.restrictions_above_json)
+    if restrictions or above:
+        policy = grant.policy(restrictions, above=above.values())
     account = Account(
         Stream(row.workspace_id, row.id, row.type, row.label),
         row.agent_id,
@@ -81,10 +83,10 @@ def _rebuild(batch: Batch, rows: SessionRows) -> Account:
         grant.session_key,
         policy,
     )
-    account.differs = compare_parameters(row, told, grant, rows.on_chain)
+    line = line_above(rows.above.get, row.parent_id, grant)
+    account.differs = compare_parameters(row, told, grant, rows.on_chain) or differs_above(line)
     account.genuine = account.differs is None
     account.rows = _digest(row, first.body)
-    line = line_above(rows.above.get, row.parent_id, grant)
     account.delegators = tuple(
         (f"session:{above['id']}", policy_of(above, its)) for above, its in line
     )
@@ -101,9 +103,11 @@ def _rebuild(batch: Batch, rows: SessionRows) -> Account:
     _compare(account, rows)
     _compare_decisions(account, decided, beside)
     if row.state in LOWERED_STATES:
-        bound_above = lowered_above(grant, [above for above, _ in line])
-        if not set(bound_above) <= set(account.lowered):
+        rows_above = [its for its, _ in line]
+        if not set(lowered_above(grant, rows_above)) <= set(account.lowered):
             raise ValueError("limits that were lowered above it are not followed yet")
+        if restricted_above(grant, rows_above) != account.restrictions_above:
+            raise ValueError("what sessions above it were restricted to is not followed yet")
     batch.learn_end(row.id, seq, body)
     return account
 
@@ -128,7 +132,7 @@ def follow_account(batch: Batch, account: Account) -> Account:
         for body in batch.read(later.order_by(_records.c.seq)).scalars().all():
             record = _decode(body)
             # What is newly capped counts from the start; what is newly registered is compared.
-            if record["kind"] in ("session.restricted", "session.registered"):
+            if record["kind"] in (RESTRICTED, "session.registered"):
                 return load_account(batch, session_id)
             account.apply(record)
             if record["kind"] in (LOWERED, UNLOWERED):
@@ -172,6 +176,8 @@ def _compare(account: Account, rows: SessionRows) -> None:
     told = (account.restrictions, account.policy_version)
     if (tuple(_decode(row.restrictions_json)), row.policy_version) != told:
         raise ValueError("its row and its records tell of other restrictions")
+    if above_from_json(row.restrictions_above_json) != account.restrictions_above:
+        raise ValueError("its row and its records tell of other restrictions above it")
     if lowered_from_json(row.lowered_json) != account.lowered:
         raise ValueError("its row and its records tell of other lowered limits")
     told_of = {each.tx_hash for each in account.lowered if each.ancestor_id is None}

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from engine.audit import restricting
 from engine.audit.canonical import decode_object
 from engine.audit.delegation import DEPTH_MAX
 from engine.audit.lowering import Lowering, inherited, lowered_from_json
@@ -23,8 +24,9 @@ def policy_of(row: Mapping[Any, Any], grant: Grant) -> Policy:
     Raises:
         ValueError, TypeError: its restrictions or its limits are none.
     """
-    lowered = lowered_from_json(row["lowered_json"])
-    return grant.policy(json.loads(row["restrictions_json"]), (each.limits for each in lowered))
+    lowered = (each.limits for each in lowered_from_json(row["lowered_json"]))
+    above = restricting.above_from_json(row["restrictions_above_json"])
+    return grant.policy(json.loads(row["restrictions_json"]), lowered, above.values())
 
 
 def stored_row(read: Read, session_id: str) -> Mapping[Any, Any] | None:
@@ -43,6 +45,19 @@ def lowered_above(grant: Grant, line: Sequence[Mapping[Any, Any]]) -> list[Lower
         for row in line
         for bound in inherited(grant.limits, row["id"], lowered_from_json(row["lowered_json"]))
     ]
+
+
+def restricted_above(grant: Grant, line: Sequence[Mapping[Any, Any]]) -> restricting.Above:
+    """What binds a session with this grant of the restrictions of the sessions with these rows.
+
+    Raises:
+        ValueError: what a row tells of are none.
+    """
+    bound = {
+        row["id"]: restricting.inherited(grant, json.loads(row["restrictions_json"]))
+        for row in line
+    }
+    return {session_id: sentences for session_id, sentences in bound.items() if sentences}
 
 
 def line_above(

@@ -5,7 +5,7 @@ where the session lives on the chain, hash to what the registry's event has.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,3 +87,14 @@ def compare_parameters(
         return None
     says["stored_hashes_to"] = Grant.from_json(decode_object(stored_json)).hash().hex()
     return says
+
+
+def differs_above(line: Iterable[tuple[Mapping[Any, Any], Grant]]) -> dict[str, str | None] | None:
+    """The nearest session above one whose parameters are not those on the chain; None if all are.
+
+    Nobody can say what may be spent under it. `line` has the rows and grants above the session.
+    """
+    for row, grant in line:
+        if row["state"] == "mismatch":
+            return {"ancestor_id": row["id"], "stored_hash": grant.hash().hex()}
+    return None

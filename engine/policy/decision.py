@@ -73,7 +73,7 @@ class Policy:
 
     A list that is None allows anything; an empty one allows nothing. Merchants, tokens and chains
     are in canonical form (`engine.policy.identifiers`). `conditions` are the grant's, and
-    `restrictions` the operator's, which can only narrow.
+    `restrictions` the operator's, which can only narrow, as can those of each session `above`.
     """
 
     limits: Limits
@@ -85,6 +85,7 @@ class Policy:
     valid_until_ms: int
     conditions: tuple[Condition, ...] = ()
     restrictions: tuple[Condition, ...] = ()
+    above: tuple[tuple[Condition, ...], ...] = ()
     in_force: InForce = field(init=False, repr=False, compare=False)
     """What conditions and restrictions come to together."""
     plans: dict[tuple[object, ...], tuple[Any, ...]] = field(
@@ -93,7 +94,8 @@ class Policy:
     """The memory of `engine.policy.decide`."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "in_force", in_force(self.conditions, self.restrictions))
+        together = in_force(self.conditions, self.restrictions, *self.above)
+        object.__setattr__(self, "in_force", together)
         # A misspelt entry would never match and nobody would learn why, so it is refused here,
         # once per session, and not left to be compared with every request.
         assert self.valid_from_ms < self.valid_until_ms

@@ -1,6 +1,6 @@
 """Delegation: a session passes on no more than it has."""
 
-from engine.policy.conditions import Never, in_force
+from engine.policy.conditions import InForce, Never, in_force
 from engine.policy.decision import Policy
 
 _LIMITS = ("per_transaction", "per_day", "per_week", "per_month", "approval_above")
@@ -24,8 +24,8 @@ def narrower(child: Policy, parent: Policy) -> str | None:
         mine, theirs = getattr(child, field), getattr(parent, field)
         if theirs is not None and (mine is None or not mine <= theirs):
             return f"{field}: has what the parent's has not"
-    if missing := _missing(child, parent):
-        return f"conditions: {missing}"
+    if (asked := missing(in_force(child.conditions), parent.in_force)) is not None:
+        return f"conditions: {asked}"
     if child.valid_from_ms < parent.valid_from_ms:
         return "valid_from: is before the parent's"
     if child.valid_until_ms > parent.valid_until_ms:
@@ -33,9 +33,8 @@ def narrower(child: Policy, parent: Policy) -> str | None:
     return None
 
 
-def _missing(child: Policy, parent: Policy) -> str | None:
-    """What the parent's conditions ask and the child's do not."""
-    mine, theirs = in_force(child.conditions), parent.in_force
+def missing(mine: InForce, theirs: InForce) -> str | None:
+    """What the parent's conditions ask and those of its child, `mine`, do not; None if nothing."""
     caps = {cap.of_what: cap for cap in mine.caps}
     for cap in theirs.caps:
         if cap.of_what not in caps or caps[cap.of_what].at_most > cap.at_most:

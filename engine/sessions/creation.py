@@ -111,6 +111,7 @@ def write_session(
             "grant_json": encode(grant.to_json()).decode(),
             "grant_hash": grant.hash(),
             "restrictions_json": "[]",
+            "restrictions_above_json": "{}",
             "lowered_json": "[]",
             "policy_version": 1,
             "approvals_required": new.approvals_required or 1,

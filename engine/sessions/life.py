@@ -4,11 +4,12 @@ Each change of a row has its record beside it. What ends a session needs nothing
 so that one whose parameters cannot be read is ended with the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from engine.audit import restricting
 from engine.audit.lowering import (
     LOWERED,
     UNLOWERED,
@@ -56,6 +57,7 @@ class Life:
     def registered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
         """The registration is confirmed on the chain and is of this grant."""
         if view.state == "mismatch":
+            self._known_anew_beneath(batch, view)
             resolve(batch, PARAMETERS_DIFFER, view.id)
         self._move(batch, view, "active", "session.registered", evidence)
 
@@ -64,7 +66,9 @@ class Life:
         self._move(batch, view, "registering", "session.unregistered", evidence)
 
     def mismatched(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
-        """The chain holds other parameters under this session's key."""
+        """The chain holds other parameters under this session's key; nothing beneath it is paid
+        either."""
+        self._known_anew_beneath(batch, view)
         self._move(batch, view, "mismatch", "session.mismatched", evidence)
         says = {"stored_hash": view.grant_hash.hex(), "registration": dict(evidence)}
         note(batch, PARAMETERS_DIFFER, view.id, "critical", says, view.stream)
@@ -92,17 +96,21 @@ class Life:
         return self._limited_with_beneath(batch, view, UNLOWERED, told)
 
     def follow_above(self, batch: Batch, view: SessionView) -> SessionView:
-        """What is lowered for the sessions above a session binds it, for as long as it is lowered.
+        """What is lowered for the sessions above a session binds it, for as long as it is lowered,
+        and so does what operators restrict them to.
 
         Raises:
             Unavailable: the rows above it do not hold sessions that it descends from.
         """
         if view.parent_id is None or view.state not in LOWERED_STATES:
             return view
+        line = ancestors(batch.read, view)
+        for above in line:
+            restrictions = restricting.inherited(view.grant, above.restrictions)
+            if restrictions != view.restrictions_above.get(above.id, ()):
+                view = self._restricted_above(batch, view, above.id, restrictions)
         bound = [
-            each
-            for above in ancestors(batch.read, view)
-            for each in inherited(view.grant.limits, above.id, above.lowered)
+            each for above in line for each in inherited(view.grant.limits, above.id, above.lowered)
         ]
         told = [each for each in view.lowered if each.ancestor_id is not None]
         for lowering in bound:
@@ -138,6 +146,12 @@ class Life:
         if revocation is not None and row.state != "revoked":
             self._revoke_all(batch, row, {"by": "chain", **revocation})
 
+    def _known_anew_beneath(self, batch: Batch, view: SessionView) -> None:
+        """What is in memory of the sessions beneath is read again when it is next needed."""
+        if has_children(batch.read, view.id):
+            batch.hold((view.id, BUDGETS))
+            changed(batch)
+
     def _revoke_all(self, batch: Batch, view: Any, evidence: Mapping[str, Any]) -> None:
         beneath = descendants(batch.read, view.id)
         batch.hold(each.id for each in (view, *beneath))
@@ -153,25 +167,48 @@ class Life:
     def _limited_with_beneath(
         self, batch: Batch, view: SessionView, kind: str, told: Mapping[str, Any]
     ) -> SessionView:
+        return self.with_beneath(batch, view, lambda: self._limited(batch, view, kind, told))
+
+    def with_beneath(
+        self, batch: Batch, view: SessionView, change: Callable[[], SessionView]
+    ) -> SessionView:
+        """Change what a session may do, and with it what those beneath it may."""
         beneath = descendant_rows(batch.read, view.id)
         batch.hold((view.id, *(row["id"] for row in beneath)))
-        view = self._limited(batch, view, kind, told)
+        changed_view = change()
         for row in beneath:
             try:
                 self.follow_above(batch, session_from_row(row))
             except Unavailable as error:  # it pays nothing until it is mended, and follows then
                 self.unreadable(batch, row["id"], error.message)
-        return view
+        return changed_view
 
     def _limited(
         self, batch: Batch, view: SessionView, kind: str, told: Mapping[str, Any]
     ) -> SessionView:
+        lowered = lowered_to_json(follow_lowering(view.lowered, kind, told))
+        return self.bound(batch, view, {"lowered_json": lowered}, kind, told)
+
+    def _restricted_above(
+        self, batch: Batch, view: SessionView, ancestor_id: str, restrictions: Sequence[str]
+    ) -> SessionView:
+        told = {"by": "ancestor", "ancestor_id": ancestor_id, "restrictions": list(restrictions)}
+        above = restricting.follow_above(view.restrictions_above, told)
+        values = {"restrictions_above_json": restricting.above_to_json(above)}
+        return self.bound(batch, view, values, restricting.RESTRICTED, told)
+
+    def bound(
+        self,
+        batch: Batch,
+        view: SessionView,
+        values: Mapping[str, Any],
+        kind: str,
+        told: Mapping[str, Any],
+    ) -> SessionView:
+        """Another policy is in force: these values of its row, and a record of them."""
         delegates = has_children(batch.read, view.id)
         batch.hold((view.id, *((BUDGETS,) if delegates else ())))
-        lowered = lowered_to_json(follow_lowering(view.lowered, kind, told))
-        batch.update(
-            sa.update(_sessions).where(_sessions.c.id == view.id).values(lowered_json=lowered)
-        )
+        batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
         batch.record(view.stream, kind, {**told, "state": view.state})
         if delegates:  # what they spend together is bound by it
             changed(batch)

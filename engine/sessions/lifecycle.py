@@ -14,14 +14,15 @@ import sqlalchemy as sa
 
 from engine.audit.approvals import REQUIRED_MAX
 from engine.audit.canonical import encode
-from engine.audit.replay import LIVE_STATES, POLICY_VERSION_MAX
+from engine.audit.replay import LIVE_STATES
+from engine.audit.restricting import POLICY_VERSION_MAX, RESTRICTED
 from engine.chain.gateway import ChainGateway
 from engine.db.database import BUDGETS, Database
 from engine.db.tables import Session, table
 from engine.errors import Conflict, InvalidInput
 from engine.grant import NO_PARENT, Domain
 from engine.identifiers import Identifiers
-from engine.ledger.budgets import changed, delegated
+from engine.ledger.budgets import delegated
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import workspace_is_closed
 from engine.sessions.consent import check_consent
@@ -224,25 +225,14 @@ class Sessions(Life):
                 f"the restrictions were changed {POLICY_VERSION_MAX - 1} times already",
                 code="too_many_restrictions",
             )
-        restrictions = list(sentences)
-        batch.update(
-            sa.update(_sessions)
-            .where(_sessions.c.id == session_id)
-            .values(restrictions_json=encode(restrictions).decode(), policy_version=version)
+        values = {
+            "restrictions_json": encode(list(sentences)).decode(),
+            "policy_version": version,
+        }
+        told = {"by": by, "restrictions": list(sentences), "policy_version": version}
+        return self.with_beneath(
+            batch, view, lambda: self.bound(batch, view, values, RESTRICTED, told)
         )
-        batch.record(
-            view.stream,
-            "session.restricted",
-            {
-                "by": by,
-                "restrictions": restrictions,
-                "policy_version": version,
-                "state": view.state,
-            },
-        )
-        if has_children(batch.read, session_id):  # they are bound by it, too
-            changed(batch)
-        return self.read(batch, session_id)
 
     def _consent(
         self, batch: Batch, workspace_id: str, session_id: str, signature: bytes, kind: str

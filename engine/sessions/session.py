@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.audit.canonical import decode_object
 from engine.audit.lowering import Lowering, lowered_from_json
+from engine.audit.restricting import Above, above_from_json
 from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.stream import Stream
@@ -47,7 +48,8 @@ class NewSession:
 @dataclass(frozen=True, slots=True)
 class SessionView:
     """A session as it is stored. `policy_version` counts up with each change of `restrictions`;
-    `lowered` are the limits that were lowered on the chain."""
+    `restrictions_above` are those of sessions above that bind it, too, and `lowered` the limits
+    that were lowered on the chain."""
 
     id: str
     workspace_id: str
@@ -63,6 +65,7 @@ class SessionView:
     grant: Grant
     grant_hash: bytes
     restrictions: tuple[str, ...]
+    restrictions_above: Above
     lowered: tuple[Lowering, ...]
     policy_version: int
     approvals_required: int
@@ -82,7 +85,8 @@ class SessionView:
     @property
     def policy(self) -> Policy:
         """What its grant, its restrictions and the limits on the chain allow."""
-        return self.grant.policy(self.restrictions, (each.limits for each in self.lowered))
+        lowered = (each.limits for each in self.lowered)
+        return self.grant.policy(self.restrictions, lowered, self.restrictions_above.values())
 
     @property
     def pkp_address(self) -> str | None:
@@ -104,10 +108,17 @@ def session_from_row(row: Mapping[Any, Any] | None) -> SessionView:
     try:
         grant = Grant.from_json(decode_object(fields.pop("grant_json").encode()))
         restrictions = tuple(json.loads(fields.pop("restrictions_json")))
-        grant.policy(restrictions)
+        above = above_from_json(fields.pop("restrictions_above_json"))
+        grant.policy(restrictions, above=above.values())
         lowered = lowered_from_json(fields.pop("lowered_json"))
     except (ValueError, TypeError) as error:
         raise Unavailable(
             f"session {row['id']} is damaged in the database: {error}", code="session_damaged"
         ) from error
-    return SessionView(grant=grant, restrictions=restrictions, lowered=lowered, **fields)
+    return SessionView(
+        grant=grant,
+        restrictions=restrictions,
+        restrictions_above=above,
+        lowered=lowered,
+        **fields,
+    )

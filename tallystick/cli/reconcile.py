@@ -1,6 +1,7 @@
 """`tallystick reconcile`."""
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import threading
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -63,13 +64,21 @@ def _with_progress(client: "Client", from_block: int | None) -> dict[str, Any]:
     """Reconcile; on a terminal, show how far it has come if that takes a while."""
     if not errors.is_terminal:
         return client.reconcile(from_block=from_block)
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(client.reconcile, from_block=from_block)
-        _show(client, asked)
-        return asked.result()
+    asked: Future[dict[str, Any]] = Future()
+
+    def ask() -> None:
+        try:
+            asked.set_result(client.reconcile(from_block=from_block))
+        except Exception as error:  # noqa: BLE001 (it is raised where the answer is waited for)
+            asked.set_exception(error)
+
+    # Whoever interrupts must not wait for the answer, as the end of a pool would.
+    threading.Thread(target=ask, daemon=True).start()
+    _show(client, asked)
+    return asked.result()
 
 
-def _show(client: "Client", asked: "Future[dict[str, Any]]") -> None:
+def _show(client: "Client", asked: Future[dict[str, Any]]) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("blocks"), BarColumn(), MofNCompleteColumn())

@@ -298,9 +298,9 @@ def test_whatever_is_in_a_group_it_opens_to_the_same(
 # A second implementation, in another language
 
 
-def by_javascript(lines: list[str]) -> list[str]:
+def by_javascript(lines: list[str], program: str = "record.mjs") -> list[str]:
     answer = node(
-        [str(VECTORS / "record.mjs")],
+        [str(VECTORS / program)],
         return_completed_process=True,
         input="".join(line + "\n" for line in lines).encode(),
         capture_output=True,

@@ -48,18 +48,6 @@ def test_there_are_good_files_and_bad_ones_of_every_check_on_records() -> None:
     assert checks == {"format", "seal", "chain", "consent", "anchor", "inclusion", "sequence"}
 
 
-def test_javascript_finds_the_records_of_every_good_file_in_one_chain() -> None:
-    """Each names the hash, as Node makes it, of the one before."""
-    good = [name for name, told in INDEX["files"].items() if told["verdict"] == "verified"]
-    of_each = [read(file(name))["records"] for name in good]
-    lines = iter(by_javascript([json.dumps(entry) for records in of_each for entry in records]))
-    for records in of_each:
-        prev = None
-        for entry in records:
-            assert json.loads(entry["record"])["prev"] == prev
-            prev = json.loads(next(lines))["hash"]
-
-
 @pytest.mark.parametrize("vector", RECORDS, ids=lambda vector: json.loads(vector["whole"])["kind"])
 def test_a_record_its_committed_form_and_its_openings_are_one(vector: dict[str, Any]) -> None:
     whole, committed = vector["whole"].encode(), vector["committed"].encode()

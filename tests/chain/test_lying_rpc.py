@@ -1,10 +1,8 @@
 """An endpoint that lies: what is indexed is the truth up to some block, or nothing more is."""
 
-import itertools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,147 +10,46 @@ import pytest
 
 from engine.chain import contracts
 from engine.chain.gateway import ChainChanged, ChainUnavailable
-from engine.chain.json_rpc import JsonRpcChain
-from engine.errors import Unavailable
 from engine.sessions.session import SessionView
-from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
+from tests.anvil_world import AnvilWithContracts, tick_until, wait_until
 from tests.chain import rpc_proxy as lies
 from tests.chain.bytecode import anchoring
-from tests.chain.following import Follower, Indexed, sources_at
+from tests.chain.lied import (
+    CHANGED,
+    EVERY,
+    HARMLESS,
+    HEALED,
+    STOPS,
+    Lied,
+    happen,
+    lying_about,
+    reading_through,
+    sizes,
+)
+from tests.chain.lying_rpc import Rounds, cases
 from tests.chain.rpc_proxy import RpcProxy, range_limit, result_limit
 from tests.sessions.seen import events
 from tests.world import WORKSPACE, World
-
-PATIENCE_S = 30.0
-HASTE_S = 0.2
-"""How long an answer is waited for where none comes."""
-ENOUGH_BYTES = 1 << 22
-"""Of an answer without an end, so much is read here: the bound is lower, so that less is sent."""
-TICKS_MAX = 400
-SALT = b"\x01" * 32
-
-sizes = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
 def anvil() -> Iterator[AnvilWithContracts]:
     """A chain on which somebody anchors."""
-    with anvil_with_contracts() as running:
-        data = contracts.call_data(contracts.ANCHOR_REGISTRY, "openLog", SALT)
-        running.transact(running.stranger, to=running.deployed.anchors, data=data)
-        happen(running)
+    with lying_about() as running:
         yield running
-
-
-def happen(anvil: AnvilWithContracts, blocks: int = 12) -> None:
-    """More blocks: two events in one, none in some, one in others."""
-    log_id = contracts.log_id_of(anvil.stranger.address, SALT)
-
-    def anchor() -> None:
-        data = contracts.call_data(
-            contracts.ANCHOR_REGISTRY, "anchor", log_id, next(sizes), b"\x02" * 32
-        )
-        anvil.transact(anvil.stranger, to=anvil.deployed.anchors, data=data)
-
-    for number in range(blocks):
-        anvil.mine() if number % 3 else anchor()
-    with anvil.idle():
-        for _ in range(2):
-            data = contracts.call_data(
-                contracts.ANCHOR_REGISTRY, "openLog", next(sizes).to_bytes(32)
-            )
-            nonce = anvil.gateway.transaction_count(anvil.stranger.address.lower(), pending=True)
-            signed = anvil.sign(anvil.stranger, anvil.deployed.anchors, data, nonce)
-            anvil.gateway.send_raw(signed.raw)
-
-
-@dataclass
-class Lied:
-    """Somebody who reads through the proxy, and somebody who does not."""
-
-    anvil: AnvilWithContracts
-    proxy: RpcProxy
-    follower: Follower
-    clean: Follower
-
-    def read(self) -> Exception | None:
-        """Tick until all is read; an endpoint that fails is asked again. The last failure, if it
-        never was read.
-        """
-        failure: Exception | None = None
-        for _ in range(TICKS_MAX if self._may_come_round() else 2):
-            try:
-                self.follower.read()
-            except Unavailable as error:
-                failure = error
-                self.has_no_gap()
-            else:
-                return None
-        return failure
-
-    @contextmanager
-    def told(self, lie: Any, *, probability: float = 1.0) -> Iterator[RpcProxy]:
-        """Lie. What never comes is not waited for long, and what never ends not read to its end."""
-        http = self.follower.gateway._endpoint._http  # type: ignore[attr-defined]
-        if lie is lies.silence:
-            http.timeout = HASTE_S
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("engine.chain.json_rpc_endpoint.ANSWER_MAX_BYTES", ENOUGH_BYTES)
-            try:
-                with self.proxy.lying(lie, probability=probability) as proxy:
-                    yield proxy
-            finally:
-                http.timeout = PATIENCE_S
-
-    def _may_come_round(self) -> bool:
-        return all(plan.probability < 1 for plan in self.proxy._plans)
-
-    def has_no_gap(self) -> None:
-        """What is stored is what a clean reading has up to the same block."""
-        events, blocks = self.follower.stored()
-        tip = blocks[-1][0] if blocks else -1
-        clean_events, clean_blocks = self.truth()
-        assert events == [event for event in clean_events if event[0] <= tip]
-        assert [row for row in blocks if row[0] >= clean_blocks[0][0]] == [
-            row for row in clean_blocks if row[0] <= tip
-        ]
-
-    def truth(self) -> Indexed:
-        """What is there."""
-        return self.clean.read()
-
-    def is_told_in_full(self) -> None:
-        """Assert that everything is stored."""
-        assert self.follower.stored() == self.truth()
 
 
 @pytest.fixture(scope="module")
 def reading(anvil: AnvilWithContracts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lied]:
     """One for all tests: opening a database takes longer than most of them."""
-    gateway, directory = anvil.gateway, tmp_path_factory.mktemp("lied")
-    genesis = gateway.block(0)
-    assert genesis is not None
-    known: dict[str, Any] = {
-        "sources": sources_at(gateway, anvil.deployed.registry, anvil.deployed.anchors),
-        "genesis_hash": genesis.hash,
-        "start_block": anvil.deployed.block_number,
-    }
-    with RpcProxy(anvil.process.url, seed=1) as proxy:
-        through = JsonRpcChain(proxy.url, timeout_s=PATIENCE_S, expected_chain_id=gateway.chain_id)
-        follower = Follower(directory / "lied.sqlite3", through, **known)
-        clean = Follower(directory / "clean.sqlite3", gateway, **known)
-        yield Lied(anvil, proxy, follower, clean)
-        follower.close()
-        clean.close()
-        through.close()
+    with reading_through(anvil, tmp_path_factory.mktemp("lied"), seed=1) as opened:
+        yield opened
 
 
 @pytest.fixture
 def lied(reading: Lied) -> Lied:
     """Both begin anew, and nothing was told yet."""
-    reading.follower.forget()
-    reading.clean.forget()
-    reading.proxy.told.clear()
+    reading.begin_anew()
     return reading
 
 
@@ -162,31 +59,6 @@ def _short_chain(anvil: AnvilWithContracts) -> Iterator[None]:
     before = anvil.rpc("evm_snapshot")
     yield
     assert anvil.rpc("evm_revert", before)
-
-
-# What shows itself in other answers is healed by them.
-HEALED = (lies.empty_logs, lies.empty_ranges, lies.one_event_less)
-# What cannot be told apart from the truth, or not be healed, stops the reading.
-STOPS: dict[Callable[..., Any], str] = {
-    lies.no_events: "makes up the block's bloom",
-    lies.removed_logs: "a removed log",
-    lies.wrong_parent: "does not follow",
-    lies.wrong_hash: "does not follow|another chain|of another block",
-    lies.no_bloom: "makes up the block's bloom",
-    lies.no_block: "something other than an object",
-    lies.head_above: "disappeared|something other",
-    lies.too_many_requests: "request count exceeded",
-    lies.busy: "429",
-    lies.overloaded: "503",
-    lies.silence: "timed out",
-    lies.truncated: "peer closed connection",
-    lies.cut_json: "not a JSON answer",
-    lies.huge: "answer above",
-    lies.hung_up: "disconnected",
-}
-CHANGED = {lies.wrong_chain_id: "serves chain 1", lies.no_code: "has no code"}
-HARMLESS = (lies.stale_head, lies.no_receipt)
-"""Nobody is deceived: the one is an old truth, the other is not asked for by who reads."""
 
 
 @pytest.mark.parametrize("further", [False, True], ids=["from nothing", "further"])
@@ -233,9 +105,7 @@ def test_an_old_truth_leaves_no_gap(lied: Lied, lie: Any) -> None:
     lied.is_told_in_full()
 
 
-@pytest.mark.parametrize(
-    "lie", [*HEALED, *STOPS, *CHANGED, *HARMLESS], ids=lambda lie: lie.__name__
-)
+@pytest.mark.parametrize("lie", EVERY, ids=lambda lie: lie.__name__)
 def test_a_lie_now_and_then_only_takes_longer(
     lied: Lied, lie: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,11 +117,22 @@ def test_a_lie_now_and_then_only_takes_longer(
     lied.is_told_in_full()
 
 
+def test_one_lie_about_the_parent_of_any_block_is_noticed(lied: Lied) -> None:
+    """Of the first that is read, too, before which nothing is known."""
+    for nth in range(1, 8):
+        lied.begin_anew()
+        with lied.proxy.lying(lies.wrong_parent, nth=nth) as proxy:
+            lied.read()
+            assert proxy.told["wrong_parent"] == 1
+        assert lied.read() is None
+        lied.is_told_in_full()
+
+
 def test_all_lies_at_once_now_and_then_only_take_longer(
     lied: Lied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.chain.indexer.BLOCKS_PER_READ_MAX", 4)
-    every = [lie for lie in (*HEALED, *STOPS, *CHANGED, *HARMLESS) if lie is not lies.silence]
+    every = [lie for lie in EVERY if lie is not lies.silence]
     with lied.proxy.lying(*every, probability=0.01) as proxy:
         for _ in range(5):
             lied.follower.forget()
@@ -261,6 +142,17 @@ def test_all_lies_at_once_now_and_then_only_take_longer(
         assert len(proxy.told) > 5
     assert lied.read() is None
     lied.is_told_in_full()
+
+
+def test_lies_while_the_chain_is_rewritten_leave_no_gap(lied: Lied) -> None:
+    """Some of the rounds of `scripts/lying-rpc`."""
+    draw = random.Random(3)
+    rounds = Rounds(lied, draw)
+    rewritten = [case for case in cases() if case.situation == "reorganised"]
+    for case in draw.sample([case for case in rewritten if lies.silence not in case.told], k=6):
+        rounds.round(case)
+    assert rounds.figures["rounds reorganised"] == 6
+    assert rounds.figures["readings that a lie stopped"] > 0
 
 
 @pytest.mark.parametrize("lie", [range_limit(1), range_limit(7), result_limit(2)])
@@ -336,7 +228,7 @@ def test_an_engine_behind_a_liar_does_everything_once(
     anvil: AnvilWithContracts, tmp_path: Path
 ) -> None:
     """Registrations, a revocation by the owner and anchors, while every answer may be a lie."""
-    every = [lie for lie in (*HEALED, *STOPS, *CHANGED, *HARMLESS) if lie is not lies.silence]
+    every = [lie for lie in EVERY if lie is not lies.silence]
     with RpcProxy(anvil.process.url, seed=7) as proxy:
         world = World(tmp_path / "data", **anvil.settings | {"chain": proxy.url})
         world.owner = anvil.owner

@@ -350,6 +350,9 @@ def test_a_reader_that_went_away_is_no_failure_to_talk_about(
         ("sessions", "list"),
         ("sessions", "list", "--json"),
         ("sessions", "get", session["id"]),
+        ("reconcile",),
+        ("fsck", "--data-dir", str(shell.directory / "data")),
+        ("verify", "/dev/null", "--rpc", "http://127.0.0.1:1", "--registry", "0x" + "11" * 20),
     ):
         reading, writing = os.pipe()
         os.close(reading)
@@ -360,14 +363,14 @@ def test_a_reader_that_went_away_is_no_failure_to_talk_about(
         )
         os.close(writing)
         assert (done.returncode, done.stderr) == (141, b"")
-        piped = subprocess.run(
-            ["bash", "-c", '"$@" | head -1', "bash", *command],
-            capture_output=True,
-            env=known,
-            check=False,
-            timeout=60,
-        )
-        assert (len(piped.stdout.splitlines()), piped.stderr) == (1, b"")
+    piped = subprocess.run(
+        ["bash", "-c", '"$@" | head -1', "bash", COMMAND, "sessions", "list"],
+        capture_output=True,
+        env=known,
+        check=False,
+        timeout=60,
+    )
+    assert (len(piped.stdout.splitlines()), piped.stderr) == (1, b"")
 
 
 def test_a_full_disk_is_one_line(shell: Shell) -> None:

@@ -181,8 +181,10 @@ def test_a_condition_of_a_session_binds_what_is_beneath_it(fresh: World) -> None
 def test_a_restriction_of_a_session_binds_what_is_beneath_it_at_once(fresh: World) -> None:
     root = fresh.session(limits(100))
     beneath = child(fresh, root)
-    assert fresh.pay(beneath, 10).state == "captured"
-    fresh.engine.sessions.restrict(WORKSPACE, root.id, ["lifetime at most 15 USD"], by="test")
+    for view in (beneath, root):
+        assert fresh.pay(view, 10).state == "captured"
+    fresh.engine.sessions.restrict(WORKSPACE, root.id, ["lifetime at most 25 USD"], by="test")
+    assert fresh.pay(beneath, 16).decision["rule"] == "lifetime"
     assert fresh.pay(beneath, 6).decision["rule"] == "ancestor_budget"
     assert fresh.pay(beneath, 5).state == "captured"
 

@@ -45,6 +45,18 @@ def active(anvil: AnvilWithContracts, world: World) -> SessionView:
     return view
 
 
+def active_child(anvil: AnvilWithContracts, world: World, parent: SessionView) -> SessionView:
+    """One beneath it that may as much."""
+    how = {"parent_id": parent.id, "await_consent": False, "duration_ms": 3_600_000}
+    view = world.create(GRANTED, wait_s=0, **how)
+    data = contracts.registering(view.grant, view.public_key, None)
+    anvil.transact(anvil.operator, to=anvil.deployed.registry, data=data)
+    anvil.mine(CONFIRMATIONS)
+    world.engine.tick()
+    assert code(world, view) == "ALLOWED"
+    return view
+
+
 def lowering(
     anvil: AnvilWithContracts, view: SessionView, limits: Limits = LOWERED
 ) -> SignedTransaction:
@@ -112,6 +124,37 @@ def test_lower_limits_that_left_the_chain_bind_until_that_is_confirmed(
     }
     assert replayed(cautious, view).lowered == ()
     assert now(cautious, view).policy.limits == GRANTED
+
+
+def test_what_bound_a_session_from_above_is_undone_with_it_and_not_before(
+    anvil: AnvilWithContracts, cautious: World
+) -> None:
+    parent = active(anvil, cautious)
+    child = active_child(anvil, cautious, parent)
+    signed = lowering(anvil, parent)
+    mined(anvil, signed)
+    cautious.engine.tick()
+    assert binds(cautious, child)
+    replaced(anvil)
+    cautious.engine.tick()
+    anvil.mine(CONFIRMATIONS - 1)
+    cautious.engine.tick()
+    assert binds(cautious, child)
+    anvil.mine()
+    cautious.engine.tick()
+    assert rule(cautious, child, 11) == rule(cautious, parent, 11) == "all"
+    assert kinds(cautious, child)[-2:] == ["session.lowered", "session.unlowered"]
+    [told] = [r.body for r in records_of(cautious, child.id) if r.kind == "session.lowered"]
+    assert told == {
+        "state": "active",
+        "ancestor_id": parent.id,
+        "tx_hash": "0x" + signed.hash.hex(),
+        "limits_micro_usd": LOWERED.to_json(),
+    }
+    cautious.reopen()
+    cautious.engine.tick()
+    assert rule(cautious, child, 11) == "all"
+    assert replayed(cautious, child).lowered == now(cautious, child).lowered == ()
 
 
 def test_the_same_transaction_in_another_block_counts_once(

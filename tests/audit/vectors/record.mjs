@@ -1,9 +1,9 @@
 // The hash of a record, from docs/evidence.md and with nothing but Node: reads one entry of an
 // evidence file a line, writes its leaf hash and what is withheld of it, or which opening is wrong.
 import { createHash, createHmac } from "node:crypto";
-import { createInterface } from "node:readline";
+import { answerLines, canonical } from "./canonical.mjs";
 
-const GROUPS = {
+export const GROUPS = {
   "session.created": { label: [["label"]], user_wallet: [["user_wallet"]] },
   "payment.decided": {
     merchant: [
@@ -26,15 +26,6 @@ const GROUPS = {
   "approval.expired": { merchant: [["digest"]] },
   "approval.refused": { merchant: [["digest"]] },
 };
-
-function canonical(value) {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
-  if (value === null || typeof value !== "object") return JSON.stringify(value);
-  const members = Object.keys(value)
-    .sort()
-    .map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`);
-  return `{${members.join(",")}}`;
-}
 
 function commitment(salt, value) {
   return createHash("sha256")
@@ -60,7 +51,7 @@ function taken(body, paths) {
   return group;
 }
 
-function answer({ record: text, openings }) {
+export function read({ record: text, openings }) {
   const record = JSON.parse(text);
   const groups = GROUPS[record.kind] ?? {};
   let hashed = text;
@@ -85,8 +76,4 @@ function answer({ record: text, openings }) {
   return { hash, withheld: withheld.sort() };
 }
 
-const lines = [];
-for await (const line of createInterface({ input: process.stdin })) {
-  lines.push(JSON.stringify(answer(JSON.parse(line))));
-}
-process.stdout.write(lines.map((line) => `${line}\n`).join(""));
+await answerLines(import.meta.url, (line) => JSON.stringify(read(JSON.parse(line))));

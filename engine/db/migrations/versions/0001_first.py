@@ -286,6 +286,7 @@ def upgrade() -> None:
         sa.Column("grant_json", sa.Text(), nullable=False),
         sa.Column("grant_hash", sa.LargeBinary(), nullable=False),
         sa.Column("restrictions_json", sa.Text(), nullable=False),
+        sa.Column("restrictions_above_json", sa.Text(), nullable=False),
         sa.Column("lowered_json", sa.Text(), nullable=False),
         sa.Column("policy_version", sa.BigInteger(), nullable=False),
         sa.Column("approvals_required", sa.Integer(), nullable=False),
