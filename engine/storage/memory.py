@@ -123,7 +123,9 @@ class MemoryStore:
         """See `engine.storage.store`."""
         now = self._now()
         _, more = self._sizes(payer, entries, reservation)
-        self._reserved.setdefault(payer, {})[reservation] = _Room(more, now + life_ms)
+        rooms = self._reserved.get(payer, {}).items()
+        self._reserved[payer] = {name: room for name, room in rooms if room.expires_ms > now}
+        self._reserved[payer][reservation] = _Room(more, now + life_ms)
 
     async def release(self, payer: str, reservation: str) -> None:
         """See `engine.storage.store`."""
