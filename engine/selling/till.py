@@ -26,6 +26,7 @@ from x402.schemas import (
     SettleResponse,
 )
 
+from engine.clock import Clock, system_clock
 from engine.errors import Unavailable
 from engine.selling.currency import Currency
 from engine.selling.facilitators import Settler
@@ -78,6 +79,7 @@ class Till:
         grants: Grants | None = None,
         lease_ms: int = LEASE_MS,
         settlements_max: int = SETTLEMENTS_MAX,
+        clock: Clock = system_clock,
     ) -> None:
         self._storage = storage
         self.currency = currency
@@ -86,7 +88,9 @@ class Till:
         self._own_grants = grants
         self._lease_ms = lease_ms
         self._settlements_max = settlements_max
+        self._clock = clock
         self._settling = 0
+        self._claiming: set[str] = set()
         self._numbers = itertools.count(1)
         if witness is not None and witness.network != currency.network:
             raise ValueError(f"the witness is of {witness.network}, not of {currency.network}")
@@ -111,8 +115,8 @@ class Till:
         """Take a payment of `price` micro-USD for what `request` (see `digest_of`) stands for.
 
         It returns when the payment is settled, and then it is for the caller alone until the sale
-        is `used` or `left`. `ready` is asked before, of who would pay; not of a payment that was
-        taken before, which may be paid already.
+        is `used` or `left`. `ready` is asked before, of who would pay; not again of a payment
+        that was claimed before, which may be paid already.
 
         Raises:
             PaymentRefused: nothing was paid by it.
@@ -124,32 +128,55 @@ class Till:
         holder = f"{grants.opening}/{next(self._numbers)}"
         while True:
             kept, now_ms = await grants.read(presented.id)
-            until_ms = now_ms + self._lease_ms
             if kept is None:
-                grant = await self._claim(presented, price, request, now_ms)
-                grant = grant.held(holder, now_ms, until_ms, gone=False)
+                try:
+                    grant = await self._claim(presented, price, request, ready)
+                except PaymentRefused:
+                    # Whoever else came with it may have had it settled meanwhile.
+                    if (await grants.read(presented.id))[0] is None:
+                        raise
+                    continue
+                gone = False
             else:
-                before = Grant.read(kept)
-                before.check(request, presented.digest)
-                gone = not grants.shared and not before.holder.startswith(f"{grants.opening}/")
-                grant = before.held(holder, now_ms, until_ms, gone=gone)
-            if await grants.replace(presented.id, kept, grant.body):
+                grant = Grant.read(kept)
+                grant.check(request, presented.digest)
+                gone = not grants.shared and not grant.holder.startswith(f"{grants.opening}/")
+            held = grant.held(holder, now_ms, now_ms + self._lease_ms, gone=gone)
+            if await grants.replace(presented.id, kept, held.body):
                 break
-        sale = Sale(self.storage, grants, presented, grant)
-        if kept is None and ready is not None:
-            await self._ask(sale, ready)
-        if grant.state == "claimed":
+        sale = Sale(self.storage, grants, presented, held)
+        if held.state == "claimed":
             await self._settle(sale)
         return sale
 
     async def _claim(
-        self, presented: Presented, price: int, request: str, now_ms: int
+        self, presented: Presented, price: int, request: str, ready: Ready | None
     ) -> Grant:
         """A claim of a payment that comes for the first time, and would be settled."""
-        if self._settling >= self._settlements_max:
-            raise Unavailable("too many payments are being settled", code="busy")
         wanted = requirements(self.currency, price)
-        presented.check_offer(wanted, now_ms)
+        presented.check_offer(wanted, self._clock())
+        if presented.id in self._claiming:
+            raise PaymentInProgress("this payment is being looked at: send it again, and no other")
+        if len(self._claiming) + self._settling >= self._settlements_max:
+            raise Unavailable("too many payments are being settled", code="busy")
+        self._claiming.add(presented.id)
+        try:
+            await self._verify(presented, wanted)
+            if ready is not None:
+                await ready(self.storage.session(presented.payer), presented.id)
+            since = None
+            if self._witness is not None:
+                since = await asyncio.to_thread(self._witness.since)
+        finally:
+            self._claiming.remove(presented.id)
+        settling = {
+            "payload": presented.payload.model_dump(mode="json", by_alias=True),
+            "requirements": wanted.model_dump(mode="json", by_alias=True),
+            "since": since,
+        }
+        return Grant("claimed", request, presented.digest, settling)
+
+    async def _verify(self, presented: Presented, wanted: PaymentRequirements) -> None:
         try:
             verified = await self._facilitator.verify(presented.payload, wanted)
         except Exception as error:  # whatever went wrong, nothing was verified
@@ -161,19 +188,6 @@ class Till:
                 verified.invalid_message or "the facilitator refuses it",
                 code=verified.invalid_reason or PaymentRefused.code,
             )
-        settling = {
-            "payload": presented.payload.model_dump(mode="json", by_alias=True),
-            "requirements": wanted.model_dump(mode="json", by_alias=True),
-            "since": None if self._witness is None else await asyncio.to_thread(self._witness.since),
-        }
-        return Grant("claimed", request, presented.digest, settling)
-
-    async def _ask(self, sale: "Sale", ready: Ready) -> None:
-        try:
-            await ready(sale.session, sale.reservation)
-        except BaseException:
-            await sale.drop()
-            raise
 
     async def _settle(self, sale: "Sale") -> None:
         self._settling += 1
