@@ -131,7 +131,7 @@ def server_app(engine: Engine) -> FastAPI:
             delete=read_price(settings.price_delete),
         )
         gate = Gate(partial(selling.open_till, lambda: engine.store))
-        routers.append(store_routes(gate, lambda: engine.store.limits, prices))
+        routers.append(store_routes(gate, lambda: engine.store, prices))
     app = create_app(engine, routers, {PREFIX: BATCH_BYTES_MAX})
     app.add_middleware(BeginsUnpaid)
     facilitator = engine.networks.facilitator()

@@ -1,6 +1,6 @@
 """What payers store, over HTTP: every verb costs what `Prices` say.
 
-    app.include_router(store_routes(gate, lambda: storage.limits))
+    app.include_router(store_routes(gate, storage))
 
 A value is the body, as it is. Whatever would be refused is refused before anything is settled: what
 is unacceptable of anybody at once, what depends on the payer (quota, cursor, a key that is not
@@ -21,7 +21,7 @@ from api.rest.answers import ErrorAnswer
 from engine.errors import InvalidInput, NotFound, TallystickError, Unauthenticated
 from engine.selling.currency import Price
 from engine.storage.limits import Limits, check_ttl
-from engine.storage.session import Session
+from engine.storage.session import Session, Storage
 
 if TYPE_CHECKING:
     from engine.selling.till import Sale
@@ -85,10 +85,13 @@ class _Order:
 
 
 def store_routes(
-    gate: Gate, limits: Callable[[], Limits], prices: Prices = DEFAULT_PRICES
+    gate: Gate, storage: Storage | Callable[[], Storage], prices: Prices = DEFAULT_PRICES
 ) -> APIRouter:
-    """The routes below `/v1/store`; `limits` are the store's."""
+    """The routes below `/v1/store`, of the store that the gate's till has."""
     router = APIRouter(prefix=PREFIX, tags=["store"], responses=_ANSWERS)
+
+    def limits() -> Limits:
+        return (storage if isinstance(storage, Storage) else storage()).limits
 
     async def sell(request: Request, taking: Awaitable[_Order]) -> Response:
         try:

@@ -67,9 +67,7 @@ class Stall:
         )
         self.gate = Gate(self.till)
         self.app = FastAPI()
-        self.app.include_router(
-            store_routes(self.gate, lambda: self.limits, prices or Prices())
-        )
+        self.app.include_router(store_routes(self.gate, self.storage, prices or Prices()))
 
     async def close(self) -> None:
         """As at the end of a process."""

@@ -132,8 +132,9 @@ async def test_the_largest_value_is_stored(stall: Stall) -> None:
 
 
 async def test_a_cursor_of_another_payer_and_a_full_store_cost_nothing(stall: Stall) -> None:
-    stall.limits = stall.storage.store.limits = Limits(payer_entries_max=2)  # type: ignore[attr-defined]
-    stall.storage.limits = stall.limits
+    await stall.close()
+    stall.limits = Limits(payer_entries_max=2)
+    stall.open()
     await stall.buy("POST", "/v1/store/batch/set", json={"entries": {"a": "", "b": ""}})
     cursor = (await stall.buy("GET", "/v1/store?limit=1")).json()["cursor"]
     assert heard(await stall.buy("PUT", "/v1/store/c", content=b"")) == (409, "quota_exceeded")
