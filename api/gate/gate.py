@@ -26,7 +26,7 @@ from starlette.background import BackgroundTask
 from api.gate import header
 from api.rest import errors
 from engine.errors import TallystickError
-from engine.selling.currency import FREE, Price, read_price
+from engine.selling.currency import Price, read_price
 from engine.selling.refusals import PaymentRefused
 from engine.storage.session import unpaid
 
@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 PRIVATE = {"Cache-Control": "private, no-store", "Vary": "PAYMENT-SIGNATURE"}
 UNPAID_CODE = "payment_required"
 
+_FROM_FASTAPI = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+    for name, kind in {
+        "_gate_request": Request,
+        "_gate_response": Response,
+        "_gate_tasks": BackgroundTasks,
+    }.items()
+]
+"""What FastAPI hands to the function of a route that asks for it."""
 Work = Callable[["Sale | None"], Awaitable[Any]]
 """What is sold; without a sale where it is free."""
 
@@ -56,10 +65,14 @@ class Gate:
 
         Raises:
             AmountError: it is no price.
+            TypeError: (of what is decorated) it is a generator.
         """
         cost = read_price(price)
 
         def selling(function: Callable[..., Any]) -> Callable[..., Any]:
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise TypeError(f"{function.__name__} is a stream, which cannot be sold")
+
             @wraps(function)
             async def sold(
                 *,
@@ -74,11 +87,10 @@ class Gate:
                     _gate_request, cost, work, body=body, into=(_gate_response, _gate_tasks)
                 )
 
-            ours = inspect.signature(sold, follow_wrapped=False).parameters.values()
             signature = inspect.signature(function)
-            named = [each for each in ours if each.kind is each.KEYWORD_ONLY]
+            parameters = [*signature.parameters.values(), *_FROM_FASTAPI]
             sold.__signature__ = signature.replace(  # type: ignore[attr-defined]
-                parameters=[*signature.parameters.values(), *named]
+                parameters=parameters
             )
             return sold
 
@@ -101,7 +113,7 @@ class Gate:
         FastAPI will make of it.
         """
         try:
-            if price is FREE:
+            if price is None:
                 with unpaid():
                     return private(await work(None), into)
             return await self._sell(request, price, work, body, ready, into)
@@ -150,9 +162,11 @@ class Gate:
     async def _done(self, sale: "Sale", work: Work) -> Any:
         """What the work returns; what it was refused, if it was."""
         try:
-            return await work(sale)
+            result = await work(sale)
+            await sale.hold()
         except TallystickError as error:
             return error
+        return result
 
     async def _opened(self) -> "Till":
         if not callable(self._till):

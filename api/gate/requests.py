@@ -70,4 +70,3 @@ async def read_object(request: Request, known: set[str]) -> tuple[bytes, dict[st
     for field in found.keys() - known:
         raise InvalidInput(str(field)[:100], "is not known")
     return body, found
-

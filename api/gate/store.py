@@ -91,7 +91,8 @@ def store_routes(
     router = APIRouter(prefix=PREFIX, tags=["store"], responses=_ANSWERS)
 
     def limits() -> Limits:
-        return (storage if isinstance(storage, Storage) else storage()).limits
+        found = storage if isinstance(storage, Storage) else storage()
+        return found.limits
 
     async def sell(request: Request, taking: Awaitable[_Order]) -> Response:
         try:
@@ -249,9 +250,7 @@ def _putting(
         await session.reserve(entries, reservation, ttl_ms=ttl_ms)
 
     async def work(sale: "Sale") -> Response:
-        await sale.session.set_many(
-            entries, ttl_ms=ttl_ms, reservation=sale.reservation
-        )
+        await sale.session.set_many(entries, ttl_ms=ttl_ms, reservation=sale.reservation)
         return JSONResponse(told)
 
     return _Order(price, body, work, ready)

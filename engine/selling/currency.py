@@ -83,5 +83,4 @@ class Currency:
         """
         if type(price) is not int or price <= 0:
             raise InvalidInput("price", "must be more than zero, or free")
-        return -(-price * 10**self.decimals // MICRO_USD_PER_USD)
-
+        return -(-price * int(10**self.decimals) // MICRO_USD_PER_USD)

@@ -13,7 +13,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
-from engine.selling.refusals import PaymentForAnother, PaymentInProgress, PaymentRefused, PaymentUsed
+from engine.selling.refusals import (
+    PaymentForAnother,
+    PaymentInProgress,
+    PaymentRefused,
+    PaymentUsed,
+)
 
 FORMAT = 1
 

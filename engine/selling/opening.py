@@ -64,9 +64,7 @@ class Selling:
         return OnThreads(facilitator)
 
 
-def read_selling(
-    settings: Settings, deployment: Deployment, networks: Networks
-) -> Selling | None:
+def read_selling(settings: Settings, deployment: Deployment, networks: Networks) -> Selling | None:
     """What to sell in; None if nothing is sold.
 
     On the embedded chain the operator is paid unless another account is named.

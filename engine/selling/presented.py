@@ -53,7 +53,8 @@ class Presented:
         taken = self.payload.accepted
         if taken.amount != wanted.amount or str(self.authorization.amount) != wanted.amount:
             raise PaymentRefused(
-                f"it costs {wanted.amount} units of the token", code=ERR_AUTHORIZATION_VALUE_MISMATCH
+                f"it costs {wanted.amount} units of the token",
+                code=ERR_AUTHORIZATION_VALUE_MISMATCH,
             )
         if self.authorization.pay_to != wanted.pay_to or taken.pay_to.lower() != wanted.pay_to:
             raise PaymentRefused(

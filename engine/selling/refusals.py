@@ -1,13 +1,13 @@
 """Every way in which a payment does not lead to what was asked for.
 
-    TallystickError
-    ├── PaymentRefused              nothing was paid by it, and nothing will be: pay anew
-    ├── Conflict
-    │   ├── PaymentUsed             it was paid, and what it bought was handed out
-    │   └── PaymentForAnother       it was first presented for another request
-    └── Unavailable                 send the same payment again, and no other
-        ├── PaymentPending          nobody knows yet whether it was paid
-        └── PaymentInProgress       the same is being answered at this moment
+TallystickError
+├── PaymentRefused              nothing was paid by it, and nothing will be: pay anew
+├── Conflict
+│   ├── PaymentUsed             it was paid, and what it bought was handed out
+│   └── PaymentForAnother       it was first presented for another request
+└── Unavailable                 send the same payment again, and no other
+    ├── PaymentPending          nobody knows yet whether it was paid
+    └── PaymentInProgress       the same is being answered at this moment
 """
 
 from engine.errors import Conflict, TallystickError, Unavailable

@@ -3,7 +3,9 @@
     sale = await till.open(payment, price, request, ready)      # settled, or it raises
     with till.storage.paid_by(sale.payer):
         …                                                       # what was bought
-    await sale.used()                                           # it was handed out
+    await sale.hold()                                           # it is still for us alone
+    …                                                           # hand it out
+    await sale.used()                                           # that was done; or sale.left()
 
 It knows no HTTP: `payment` is x402's `PaymentPayload` as an object, and `request` whatever tells
 requests apart (see `digest_of`). docs/decisions/0028 says why it is as it is.
@@ -13,7 +15,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -49,6 +51,7 @@ the `reservation` under which room may be kept; it is let go if nothing was paid
 
 _DOUBTFUL = (ERR_SETTLEMENT_PENDING, ERR_NONCE_ALREADY_USED, "duplicate_settlement")
 """Reasons that do not say whether the payment was made."""
+_ELSEWHERE = "this payment is being answered elsewhere: send it again, and no other"
 _log = structlog.get_logger(__name__)
 
 
@@ -144,7 +147,7 @@ class Till:
             held = grant.held(holder, now_ms, now_ms + self._lease_ms, gone=gone)
             if await grants.replace(presented.id, kept, held.body):
                 break
-        sale = Sale(self.storage, grants, presented, held)
+        sale = Sale(self.storage, grants, presented, held, self._lease_ms)
         if held.state == "claimed":
             await self._settle(sale)
         return sale
@@ -208,7 +211,7 @@ class Till:
         )
 
     async def _outcome(self, sale: "Sale") -> "_Paid | _Unpaid | _Unknown":
-        """What became of a claimed payment; nothing is sent twice, which the facilitator sees to."""
+        """What became of a claimed payment. That nothing is sent twice is the facilitator's."""
         settling = sale.grant.settling
         assert settling is not None
         payload = PaymentPayload.model_validate(settling["payload"])
@@ -274,9 +277,15 @@ class Sale:
     """A payment that was taken, and is for who has this alone. Made by `Till.open`."""
 
     def __init__(
-        self, storage: Storage, grants: Grants, presented: Presented, grant: Grant
+        self,
+        storage: Storage,
+        grants: Grants,
+        presented: Presented,
+        grant: Grant,
+        lease_ms: int,
     ) -> None:
         self._grants = grants
+        self._lease_ms = lease_ms
         self.presented = presented
         self.grant = grant
         self.session: Session = storage.session(presented.payer)
@@ -303,6 +312,19 @@ class Sale:
             network=self.payer.chain,
             amount=str(self.presented.authorization.amount),
         )
+
+    async def hold(self) -> None:
+        """Be sure, before anything is handed out, that nobody else has this.
+
+        Raises:
+            PaymentInProgress: it took too long, and somebody else does.
+        """
+        kept, now_ms = await self._grants.read(self.reservation)
+        if kept != self.grant.body:
+            raise PaymentInProgress(_ELSEWHERE)
+        if now_ms >= self.grant.held_until_ms:
+            until_ms = now_ms + self._lease_ms
+            await self._become(replace(self.grant, held_until_ms=until_ms))
 
     async def used(self) -> None:
         """What was bought was handed out: the payment buys nothing more.
@@ -331,7 +353,7 @@ class Sale:
         """Raises PaymentInProgress: it took too long, and somebody else has it now."""
         body = None if grant is None else grant.body
         if not await self._grants.replace(self.reservation, self.grant.body, body):
-            raise PaymentInProgress("this payment is being answered elsewhere: send it again")
+            raise PaymentInProgress(_ELSEWHERE)
         self.grant = self.grant if grant is None else grant
 
 

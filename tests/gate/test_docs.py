@@ -27,7 +27,9 @@ async def test_gate_and_store_in_an_application_of_ones_own(
     facility: Facility, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [line for line in SELLING.splitlines() if re.match(r"storage =|usdc =|gate =|app", line)]
+    lines = [
+        line for line in SELLING.splitlines() if re.match(r"storage =|usdc =|gate =|app", line)
+    ]
     assert len(lines) == 5, "in five lines"
     client = x402Client()
     register_exact_evm_client(client, facility.payer)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.selling.refusals import PaymentInProgress
-from tests.gate.stall import GET, PUT, Stall, encoded, decoded, heard
+from engine.selling.refusals import PaymentInProgress, PaymentUsed
+from tests.gate.stall import GET, PUT, Stall, decoded, encoded, heard
 
 pytestmark = pytest.mark.anyio
 
@@ -95,9 +95,13 @@ async def test_whoever_takes_too_long_answers_nothing_that_another_answers(stall
     payment = decoded(stall.sign(units=GET))
     slow = await stall.till.open(payment, GET, "a request")
     fast = await stall.till.open(payment, GET, "a request")
+    await fast.hold()
     await fast.used()
     with pytest.raises(PaymentInProgress):
-        await slow.used()
+        await slow.hold()
+    await slow.used()
+    with pytest.raises(PaymentUsed):
+        await stall.till.open(payment, GET, "a request")
     assert stall.transfers() == 1
 
 

@@ -1,4 +1,4 @@
-"""A facilitator that is silent, slow or lies: unknown is not failed, and nobody is told to pay again."""
+"""A facilitator that is silent, slow or lies: unknown is not failed, and nobody is to pay again."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -104,9 +104,7 @@ async def test_what_is_unknown_stays_so_until_the_same_payment_comes_again(
     assert stall.transfers() == 1
 
 
-@pytest.mark.parametrize(
-    "lie", [breaks_after, denies_what_it_did], ids=lambda lie: lie.__name__
-)
+@pytest.mark.parametrize("lie", [breaks_after, denies_what_it_did], ids=lambda lie: lie.__name__)
 async def test_what_the_chain_shows_is_paid_whatever_is_said(stall: Stall, lie: Any) -> None:
     await stall.close()
     stall.open(wrap=Liar(lie))

@@ -9,7 +9,7 @@ from eth_account import Account
 from engine.clock import system_clock
 from engine.errors import InvalidInput, Unavailable
 from engine.selling.currency import Currency, read_price
-from tests.gate.stall import GET, PUT, Stall, decoded, encoded, heard, offer_of
+from tests.gate.stall import GET, PUT, Stall, decoded, encoded, offer_of
 from tests.payments.paying import usdc
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +70,9 @@ REFUSED: dict[str, Any] = {
     "no signature": payload(lambda told: told["payload"].pop("signature")),
     "a short signature": payload(lambda told: told["payload"].update(signature="0x1b")),
     "a long signature": payload(lambda told: told["payload"].update(signature="0x" + "1b" * 97)),
-    "a signature of zeros": payload(lambda told: told["payload"].update(signature="0x" + "0" * 130)),
+    "a signature of zeros": payload(
+        lambda told: told["payload"].update(signature="0x" + "0" * 130)
+    ),
     "a signature that is a number": payload(lambda told: told["payload"].update(signature=7)),
     "a nonce with other digits": payload(
         lambda told: told["payload"]["authorization"].update(nonce="0x" + "\u0661" * 64)

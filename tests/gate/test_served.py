@@ -1,4 +1,4 @@
-"""The store of a server, bought by an agent of its own, and by anybody with a wallet and the SDK."""
+"""The store of a server, bought by an agent of its own, and by anybody with the SDK."""
 
 import asyncio
 from collections.abc import Iterator
@@ -62,7 +62,9 @@ def test_a_plain_wallet_buys_it_with_the_sdk(served: Served) -> None:
     asyncio.run(main())
 
 
-def test_a_server_that_is_not_told_whom_to_pay_sells_nothing(served: Served, tmp_path: Path) -> None:
+def test_a_server_that_is_not_told_whom_to_pay_sells_nothing(
+    served: Served, tmp_path: Path
+) -> None:
     from engine.errors import CannotStart
     from engine.selling.opening import read_selling
 
@@ -73,6 +75,6 @@ def test_a_server_that_is_not_told_whom_to_pay_sells_nothing(served: Served, tmp
     to = {"pay_to": "0x" + "9a" * 20}
     with pytest.raises(CannotStart, match="TALLYSTICK_FACILITATOR"):
         read_selling(elsewhere.model_copy(update=to), *asked)
+    token = "eip155:1/erc20:0x" + "12" * 20
     with pytest.raises(CannotStart, match="TALLYSTICK_PAID_IN"):
-        token = "eip155:1/erc20:0x" + "12" * 20
         read_selling(elsewhere.model_copy(update={**to, "paid_in": token}), *asked)

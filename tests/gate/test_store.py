@@ -8,11 +8,27 @@ from x402.http.utils import decode_payment_response_header
 
 from engine.storage.limits import Limits
 from tests.gate.stall import GET, PUT, Stall, decoded, heard, offer_of
-from tests.payments.paying import PAYEE, Till as Facility
+from tests.payments.paying import PAYEE
+from tests.payments.paying import Till as Facility
 
 pytestmark = pytest.mark.anyio
 
-KEYS = ["a", "a/b", "../a", "..", ".", "%2e", "é", "e\u0301", "\n", "a\n", "\0", "\ufffd", "?x#y", "batch/get"]
+KEYS = [
+    "a",
+    "a/b",
+    "../a",
+    "..",
+    ".",
+    "%2e",
+    "é",
+    "e\u0301",
+    "\n",
+    "a\n",
+    "\0",
+    "\ufffd",
+    "?x#y",
+    "batch/get",
+]
 
 
 async def test_nobody_is_served_unpaid_and_the_offer_is_the_servers_own(stall: Stall) -> None:
@@ -109,8 +125,14 @@ async def test_a_browser_runs_nothing_that_somebody_stored(stall: Stall) -> None
             *("POST", "/v1/store/batch/get", {"json": {"keys": [str(n) for n in range(101)]}}),
             (413, "too_large"),
         ),
-        ("POST", "/v1/store/batch/set", {"json": {"entries": {"a": 1}}}, (422, "invalid_parameter")),
-        ("POST", "/v1/store/batch/set", {"content": b'{"entries":{"a":"1","a":"2"}}'}, (422, "invalid_json")),
+        (
+            *("POST", "/v1/store/batch/set", {"json": {"entries": {"a": 1}}}),
+            (422, "invalid_parameter"),
+        ),
+        (
+            *("POST", "/v1/store/batch/set", {"content": b'{"entries":{"a":"1","a":"2"}}'}),
+            (422, "invalid_json"),
+        ),
         (
             *("POST", "/v1/store/batch/set", {"json": {"entries": {"a": "1"}, "x": 1}}),
             (422, "invalid_parameter"),
