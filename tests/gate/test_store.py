@@ -57,7 +57,7 @@ async def test_what_is_bought_is_kept_for_its_payer_also_after_a_restart(stall: 
     assert (await stall.buy("GET", "/v1/store")).json() == {"entries": {}, "cursor": None}
     stall.facility.payer = mine
     response = await stall.buy("DELETE", "/v1/store/note")
-    assert response.json() == {"key": "note", "deleted": 1}
+    assert response.json() == {"key": "note", "deleted": True}
     assert heard(await stall.buy("DELETE", "/v1/store/note")) == (404, "not_found")
 
 
