@@ -51,6 +51,9 @@ ROUTES = {
     ("POST", PAYMENTS + "/{payment_id}/capture"): Route("party"),
     ("POST", PAYMENTS + "/{payment_id}/void"): Route("party"),
     ("POST", "/api/v1/ai/payments/{payment_id}/settlement"): Route("party", 409, {"unknown": True}),
+    ("POST", "/api/v1/ai/payments/{payment_id}/settlement/accept"): Route(
+        "operator", 409, {"reason": "a fee"}
+    ),
     ("GET", APPROVALS): Route("operator"),
     ("GET", APPROVALS + "/{approval_id}"): Route("party"),
     ("POST", APPROVALS + "/{approval_id}/grant"): Route("operator"),
