@@ -28,7 +28,7 @@ _KEY_DOMAIN = b"tallystick/facilitator/1\n"
 
 
 def embedded_facilitator(
-    chain: "EmbeddedChain", operator: LocalAccount, directory: Path, sent: Sent
+    chain: "EmbeddedChain", operator: LocalAccount, directory: Path, sent: Sent | None = None
 ) -> Facilitator:
     """The facilitator of the embedded chain, whose data directory is locked already.
 

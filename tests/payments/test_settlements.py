@@ -4,11 +4,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from engine.chain import contracts
+from engine.chain.gateway import ChainUnavailable
 from engine.errors import Unavailable
+from engine.ledger.settlements import SettlementView
 from tests.anvil_world import AnvilWithContracts
 from tests.payments import killed_watch
 from tests.payments.market import Market, anvil_beside, market
@@ -258,6 +261,44 @@ def test_transfers_are_sent_by_the_operator_and_captured_when_final(bazaar: Mark
     bazaar.tick()
     after = bazaar.anvil.gateway.transaction_count(bazaar.anvil.operator.address.lower())
     assert after <= sent + 1
+
+
+def test_a_transfer_whose_answer_is_lost_is_pending_and_sent_once(bazaar: Market) -> None:
+    usdc, payee = bazaar.world.engine.token("USDC", None), "0x" + "5e" * 20
+    assert usdc is not None
+    payment = bazaar.world.engine.networks.transfers.execute(
+        bazaar.view.id, payee, 1_000_000, usdc, key="lost"
+    )
+
+    def settlement() -> SettlementView:
+        return bazaar.world.engine.settlements.of([payment])[payment.id]
+
+    assert settlement().state == "signed"
+    with bazaar.anvil.idle():
+        gateway = bazaar.world.engine.gateway
+        honest = gateway.send_raw
+
+        def lost(raw: bytes) -> bytes:
+            honest(raw)
+            raise ChainUnavailable("the connection was lost")
+
+        with mock.patch.object(gateway, "send_raw", lost):
+            bazaar.world.engine.networks.transfers.tick()
+        sent = settlement()
+        assert (sent.state, sent.block_number) == ("pending", None)
+        bazaar.world.reopen()
+        bazaar.tick()  # it is not mined, so it is sent again as it was
+        assert settlement() == sent
+    bazaar.bury()
+    assert (settlement().state, settlement().tx_hash) == ("final", sent.tx_hash)
+    topic = bytes.fromhex(payee[2:]).rjust(32, b"\0")
+    moved = bazaar.anvil.gateway.logs(
+        from_block=0,
+        to_block=bazaar.anvil.gateway.head().number,
+        addresses=[usdc.asset.rpartition(":")[2]],
+        topics=[contracts.ERC20_TRANSFER, None, topic],
+    )
+    assert len(moved) == 1
 
 
 def test_a_signature_for_one_chain_is_worthless_on_another_and_a_silent_one_stops_only_itself(
