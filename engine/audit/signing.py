@@ -100,9 +100,10 @@ class Signatures:
         whole = body["captured_micro_usd"] == body["held_micro_usd"]
         if record.kind == "payment.captured" and not whole:
             raise ValueError("a signed payment is captured as a whole")
-        if record.kind == "payment.captured" and is_accepted(settlement):
-            _check_accepted(settlement, signed)
-        elif record.kind == "payment.captured" and settlement is not None:
+        if record.kind == "payment.captured" and settlement is not None:
+            if is_accepted(settlement):
+                _check_accepted(settlement, signed)
+                return
             _check_settlement(settlement, _CAPTURED, signed)
             for name in ("asset", "to", "amount"):
                 if settlement[name] != signed[name]:
@@ -116,9 +117,9 @@ class Signatures:
             raise ValueError("only the chain ends a signed payment, or who accepts what it shows")
 
 
-def is_accepted(settlement: Mapping[str, Any] | None) -> bool:
+def is_accepted(settlement: Mapping[str, Any]) -> bool:
     """Whether an operator ended a payment, and not the chain."""
-    return settlement is not None and "accepted_by" in settlement
+    return "accepted_by" in settlement
 
 
 def _check_accepted(settlement: Mapping[str, Any], signed: Mapping[str, Any]) -> None:

@@ -111,7 +111,7 @@ class Paying:
         return self._writer.submit(command, *self._ledger.streams(session_of(payment)))
 
     def sent(self, payment: str, tx_hash: bytes) -> "Future[None]":
-        """Keep that we ourselves sent this transaction for a signed payment, until it is in a block.
+        """Keep that we ourselves sent a transaction for a signed payment; a block tells more.
 
         Raises (in the future):
             NotFound: there is no such payment.

@@ -18,9 +18,9 @@ from engine.chain.endpoints import open_chain
 from engine.chain.gateway import ChainGateway
 from engine.clock import Clock
 from engine.db.database import Database
-from engine.deployment import Deployment
 from engine.db.settlements import Settlement
 from engine.db.tables import table
+from engine.deployment import Deployment
 from engine.errors import CannotStart, Conflict, Unavailable
 from engine.ledger.paying import Paying
 from engine.ledger.payment import Payment, parse_payment_id, payment_id, stored_payment
@@ -150,9 +150,7 @@ class Networks:
             raise Conflict("the payment is not signed", code="payment_not_signed")
         watch = self.watches.get(settlement.network)
         if watch is None:
-            raise Unavailable(
-                f"{settlement.network} is not configured", code="chain_unavailable"
-            )
+            raise Unavailable(f"{settlement.network} is not configured", code="chain_unavailable")
         watch.accept(payment, by=by, reason=reason)
         with self._database.reading() as connection:
             return stored_payment(connection.execute, session_id, number)

@@ -135,7 +135,7 @@ class SettlementWatch:
         self._heard(fault)
 
     def _look(self, rows: list[Any]) -> tuple[list[_Open], View, str | None]:
-        """What the chain shows of these payments, and why it does not of those that are left out."""
+        """What the chain shows of these payments; and why, if some had to be left out."""
         signed = {each.key: each for each in map(_signed, rows)}
         if self._pass_time is not None:
             self._let_time_pass(signed.values())

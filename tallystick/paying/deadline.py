@@ -124,9 +124,7 @@ class _Backend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         left_s = _at_most(timeout, httpcore.ConnectTimeout)
-        return _Stream(
-            self._backend.connect_tcp(host, port, left_s, local_address, socket_options)
-        )
+        return _Stream(self._backend.connect_tcp(host, port, left_s, local_address, socket_options))
 
 
 class _Stream(httpcore.NetworkStream):

@@ -154,7 +154,6 @@ class SignedRecords(vectors.Records):
         }
         self.end(payment, "captured", told | changes)
 
-
     def accept(self, payment: Payment, transactions: Sequence[str]) -> None:
         """Tell that an operator counts a payment as spent, whatever these transactions did."""
         told = {

@@ -127,26 +127,27 @@ def test_a_buyer_made_of_npm_packages_pays_by_our_facilitator(
 ) -> None:
     buyer, token = Account.create(), agent.usdc
     fund(agent.gateway, agent.gateway.faucet, token, buyer.address)
-    for url in (f"{shop}/report", f"{npm_shop}/report"):
-        had = balance(agent.gateway, token, buyer.address)
-        told = {
-            "url": url,
-            "key": f"0x{bytes(buyer.key).hex()}",
-            "network": served.world.engine.deployment.chain,
-            "asset": token,
-        }
-        done = subprocess.run(
-            [NODE, "buyer.mjs"],
-            cwd=JAVASCRIPT,
-            input=json.dumps(told),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=True,
-        )
-        heard = json.loads(done.stdout)
+    had = balance(agent.gateway, token, buyer.address)
+    told = {
+        "urls": [f"{shop}/report", f"{npm_shop}/report"],
+        "key": f"0x{bytes(buyer.key).hex()}",
+        "network": served.world.engine.deployment.chain,
+        "asset": token,
+    }
+    done = subprocess.run(
+        [NODE, "buyer.mjs"],
+        cwd=JAVASCRIPT,
+        input=json.dumps(told),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    answers = json.loads(done.stdout)
+    assert len(answers) == 2
+    for heard in answers:
         assert (heard["status"], json.loads(heard["body"])["sold"]) == (200, 7)
         assert heard["receipt"]["success"] is True
         tx_hash = bytes.fromhex(heard["receipt"]["transaction"][2:])
         assert agent.gateway.receipt(tx_hash).succeeded
-        assert balance(agent.gateway, token, buyer.address) == had - CENT
+    assert balance(agent.gateway, token, buyer.address) == had - 2 * CENT

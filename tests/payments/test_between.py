@@ -1,7 +1,7 @@
 """What happens between verifying and settling, where a resource server runs its handler.
 
-Whatever it is, what cannot be settled any more is refused before any gas is paid, and is not told as
-settled; nothing of it is kept, so that an honest payer may try again.
+Whatever it is, what cannot be settled any more is refused before any gas is paid, and nothing of it
+is kept, so that an honest payer may try again.
 """
 
 from collections.abc import Callable
@@ -103,7 +103,7 @@ def test_a_token_that_stops_is_refused_until_it_goes_on(
     request = till.request()
     assert till.verify(request)["isValid"]
     till.transact(to=till.domain.token, data=selector("stop()"))
-    expect_refused(till, request, "invalid_exact_evm_transaction_simulation_failed")
+    expect_refused(till, request, "transaction_failed")
     till.facilitator.close()
 
 
