@@ -170,43 +170,6 @@ def test_money_that_went_elsewhere_than_signed_names_the_payment(
     assert check.reason.endswith(f" than {payment.id}" if changes else f" for {payment.id}")
 
 
-ODD = {
-    "other_amount": ({"amount": 999}, True),
-    "other_payee": ({"to": OTHER_SHOP}, True),
-    "no_transfer": (None, True),
-    "another transaction": ({"amount": 999}, False),
-}
-
-
-@pytest.mark.parametrize("how", ODD)
-def test_what_an_operator_accepted_is_unbindable_in_the_transactions_that_are_named(
-    how: str,
-) -> None:
-    changes, named = ODD[how]
-    records, [honest, odd] = signed(2)
-    spends = settling(odd, place=1, **changes) if changes else settling(odd, place=1)[:1]
-    fee = replace(events(USDC, None, STRANGER, 1, place=1)[0], log_index=9)
-    transaction = "0x" + ((spends[0].tx_hash or b"").hex() if named else "0a" * 32)
-    records.accept(odd, [transaction])
-    told = Told(records, [*settling(honest), *spends, fee])
-    found = told.examine().found.spends
-    assert [each.state for each in found.settlements] == ["settled", "accepted"]
-    assert {each.verdict for each in found.incidents} == {told.check().verdict}
-    assert told.check().verdict is (Verdict.UNBINDABLE if named else Verdict.TAMPERED)
-
-
-def test_what_an_operator_counts_as_spent_need_not_be_on_the_chain() -> None:
-    records, [honest, silent] = signed(2)
-    records.accept(silent, [])
-    check = Told(records, settling(honest)).check()
-    assert check.verdict is Verdict.VERIFIED
-    assert check.reason.endswith("; 1 spent by an operator's word")
-    # It excuses nothing that moved.
-    taken = events(USDC, None, STRANGER, 1_000, place=3)
-    check = Told(records, [*settling(honest), *taken]).check()
-    assert check.verdict is Verdict.TAMPERED
-
-
 def test_a_signed_payment_that_did_not_settle_is_named_until_it_cannot_any_more() -> None:
     records, payments = signed(5)
     spends = all_settled(payments[:1])

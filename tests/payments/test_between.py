@@ -107,9 +107,12 @@ def test_a_token_that_stops_is_refused_until_it_goes_on(
     till.facilitator.close()
 
 
-@pytest.mark.parametrize("endless", [False, True])
+@pytest.mark.parametrize(
+    ("endless", "reason"),
+    [(False, "invalid_exact_evm_payload_signature"), (True, "transaction_failed")],
+)
 def test_a_wallet_that_changes_its_mind_is_refused(
-    anvil: AnvilWithContracts, tmp_path: Path, endless: bool
+    anvil: AnvilWithContracts, tmp_path: Path, endless: bool, reason: str
 ) -> None:
     token = deployed(anvil.gateway, anvil.operator, "TakesWallets")
     till = Till(
@@ -125,7 +128,7 @@ def test_a_wallet_that_changes_its_mind_is_refused(
     request = changed(honest, "paymentPayload.payload.signature", "0x" + "11" * 66)
     assert till.verify(request)["isValid"]
     till.transact(to=wallet, data=selector("change(bool)") + int(endless).to_bytes(32))
-    expect_refused(till, request, "invalid_exact_evm_transaction_simulation_failed")
+    expect_refused(till, request, reason)
     till.facilitator.close()
 
 

@@ -352,3 +352,17 @@ def test_reconciliation_finds_what_ledger_and_chain_say_of_payments_otherwise(
     for each, row in zip(signed, was, strict=True):
         bazaar.change(each, **row)
     assert found() == {}
+
+    # Once all is final past the end of the signatures it need not be compared for ever.
+    bazaar.anvil.rpc("evm_increaseTime", 301)
+    bazaar.bury()
+    bazaar.bury()
+    assert found() == {}
+    wrong = bazaar.change(captured, block_hash=b"\x0e" * 32, updated_ms=0)
+    assert found() == {}
+    # But what ended long ago, while nobody compared it, is; and until it is right.
+    bazaar.change(captured, compared_ms=None)
+    for _ in range(2):
+        assert found() == {captured.payment.id: "settlement_missing"}
+    bazaar.change(captured, block_hash=wrong["block_hash"])
+    assert found() == {}
