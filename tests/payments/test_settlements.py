@@ -10,11 +10,12 @@ import pytest
 
 from engine.chain import contracts
 from engine.chain.gateway import ChainUnavailable
-from engine.errors import Unavailable
+from engine.errors import Conflict, NotFound, Unavailable
 from engine.ledger.settlements import SettlementView
 from tests.anvil_world import AnvilWithContracts
 from tests.payments import killed_watch
 from tests.payments.market import Market, anvil_beside, market
+from tests.world import WORKSPACE
 
 HOSTILE = (
     "TakesAFee",
@@ -366,3 +367,30 @@ def test_reconciliation_finds_what_ledger_and_chain_say_of_payments_otherwise(
         assert found() == {captured.payment.id: "settlement_missing"}
     bazaar.change(captured, block_hash=wrong["block_hash"])
     assert found() == {}
+
+
+def test_an_operator_accepts_it_and_nobody_looks_at_it_any_more(bazaar: Market) -> None:
+    signed = bazaar.sign("TakesAFee", maxTimeoutSeconds=600)
+    bazaar.settle(signed)
+    networks, ours = bazaar.world.engine.networks, {"by": "key_1", "reason": "it takes a fee"}
+    with pytest.raises(Conflict, match="may still show"):
+        networks.accept(WORKSPACE, signed.payment.id, **ours)
+    bazaar.anvil.rpc("evm_increaseTime", 601)
+    bazaar.bury()
+    bazaar.bury()
+    assert (bazaar.states(signed), bazaar.contradiction(signed) is None) == (
+        ("held", "confirmed"),
+        False,
+    )
+    bazaar.world.reopen()
+    networks = bazaar.world.engine.networks
+    with pytest.raises(NotFound):
+        networks.accept("another", signed.payment.id, **ours)
+    spent = networks.accept(WORKSPACE, signed.payment.id, **ours)
+    assert (spent.state, spent.captured) == ("captured", signed.payment.amount)
+    bazaar.tick()
+    bazaar.world.engine.reconciler.run()
+    assert bazaar.states(signed) == ("captured", "accepted")
+    assert bazaar.contradiction(signed) is None
+    with pytest.raises(Conflict, match="not signed and open"):
+        networks.accept(WORKSPACE, signed.payment.id, **ours)
