@@ -12,7 +12,7 @@ from engine.db.sqlite import DirectoryLock
 from engine.errors import CannotStart
 from engine.payments.claims import Claims
 from engine.payments.facilitator import Facilitator
-from engine.payments.relay import Relayer
+from engine.payments.relay import Relayer, Sent
 from engine.payments.served import Served
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ _KEY_DOMAIN = b"tallystick/facilitator/1\n"
 
 
 def embedded_facilitator(
-    chain: "EmbeddedChain", operator: KeyAccount, directory: Path
+    chain: "EmbeddedChain", operator: KeyAccount, directory: Path, sent: Sent | None = None
 ) -> Facilitator:
     """The facilitator of the embedded chain, whose data directory is locked already.
 
     It serves every token and payee: nothing there has any value. Its account is not the
-    operator's, from which the engine sends at the same time, but follows from it.
+    operator's, from which the engine sends at the same time, but follows from it. `sent` is told
+    what it sent.
 
     Raises:
         CannotStart: the file of claims cannot be used.
@@ -39,7 +40,7 @@ def embedded_facilitator(
     account = KeyAccount(hashlib.sha256(_KEY_DOMAIN + operator.key).digest())
     if chain.balance(account.address.lower()) < FUNDS_WEI // 2:
         chain.fund(account.address.lower(), FUNDS_WEI)
-    return Facilitator([Relayer(chain, account, claims)], claims)
+    return Facilitator([Relayer(chain, account, claims, sent=sent)], claims)
 
 
 @contextmanager
