@@ -15,7 +15,6 @@ from ipaddress import (
     IPv6Address,
     IPv6Network,
     ip_address,
-    ip_network,
 )
 
 from engine.errors import InvalidInput
@@ -106,18 +105,18 @@ def parse_url(url: str, allowed: Sequence[Network] = ()) -> Target:
     return Target(scheme, host, port, None)
 
 
+def within(address: Address, networks: Sequence[Network]) -> bool:
+    """Whether an address is in one of some networks."""
+    return any(address in each for each in networks if each.version == address.version)
+
+
 def permitted(address: Address, allowed: Sequence[Network] = ()) -> bool:
     """Whether an address is public, or in one of the networks that are `allowed` all the same."""
-    if any(address in network for network in allowed if network.version == address.version):
+    if within(address, allowed):
         return True
     if isinstance(address, IPv4Address):
-        return not any(address in network for network in _NOT_PUBLIC_V4)
-    return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
-
-
-def private(address: Address, allowed: Sequence[Network]) -> bool:
-    """Whether it is only permitted because it is `allowed`."""
-    return not permitted(address) and permitted(address, allowed)
+        return not within(address, _NOT_PUBLIC_V4)
+    return address in _PUBLIC_V6 and not within(address, _NOT_PUBLIC_V6)
 
 
 def parse_address(text: str) -> Address | None:
@@ -126,15 +125,6 @@ def parse_address(text: str) -> Address | None:
         return ip_address(text)
     except ValueError:
         return None
-
-
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """Networks with spaces between, such as `127.0.0.0/8 fd00::/8`.
-
-    Raises:
-        ValueError: one of them is none.
-    """
-    return tuple(ip_network(part) for part in text.split())
 
 
 def _literal(host: str) -> Address | None:
