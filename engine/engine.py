@@ -49,6 +49,9 @@ from engine.sessions.vault import Vault
 from engine.settings import Settings, Token
 from engine.storage.keeper import SWEEP_INTERVAL_S, Keeper
 from engine.storage.session import Storage
+from engine.webhooks.delivery import Delivery
+from engine.webhooks.egress import Egress
+from engine.webhooks.endpoints import Webhooks
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
 from engine.workspaces.budgets import Budgets
@@ -145,6 +148,9 @@ class Engine:
         )
         self.decision_counts = DecisionCounts(database)
         self.keeper = Keeper(settings)
+        egress = Egress(settings.webhook_ip_networks)
+        sending = database, self.writer, vault, identifiers, self.clock, egress
+        self.webhooks, self.delivery = Webhooks(*sending), Delivery(*sending)
 
     def open(self) -> None:
         """Take commands and read the chain once.
@@ -179,6 +185,7 @@ class Engine:
         self._repeating += self.networks.start(
             lambda: self.lead.leads, interval_s=poll_s, stopping=self._stopping
         )
+        self._repeating += self.delivery.start(lambda: self.lead.leads, stopping=self._stopping)
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""
@@ -198,8 +205,9 @@ class Engine:
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what the background thread does again and again. A silent chain is noted."""
         self.lead.tick(anchor=anchor)
-        if self.lead.leads and self._background is None:  # else each chain has a thread
+        if self.lead.leads and self._background is None:  # else each has a thread
             self.networks.tick()
+            self.delivery.tick()
 
     def create_session(
         self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0

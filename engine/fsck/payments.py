@@ -172,7 +172,6 @@ class Payments:
             "event": name,
             "payload_json": encode_own(payload).decode(),
             "created_ms": entry.record.time_ms,
-            "delivered_ms": UNSAID,
         }
         self._findings.compare("outbox", entry.id, row, entry.event, by=f"record {entry.id}")
 

@@ -6,7 +6,7 @@ URL, its description and its sealed secrets stand there as one hash: URLs often 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,7 +39,7 @@ class Endpoint:
 
     workspace_id: str
     id: str
-    url: str
+    url: str = field(repr=False)
     events: tuple[str, ...]
     description: str | None
     active: bool
@@ -49,8 +49,8 @@ class Endpoint:
     failures: int
     hold_until_ms: int
     succeeded_ms: int | None
-    sealed: bytes
-    previous: bytes | None
+    sealed: bytes = field(repr=False)
+    previous: bytes | None = field(repr=False)
     previous_until_ms: int | None
 
     def secrets(self, vault: Vault, now_ms: int) -> list[bytes]:
