@@ -21,7 +21,7 @@ import structlog
 from engine.background import repeating
 from engine.clock import Clock
 from engine.db.database import Database
-from engine.errors import CannotStart, TallystickError
+from engine.errors import TallystickError, Unavailable
 from engine.identifiers import Identifiers
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
@@ -155,7 +155,7 @@ class Delivery:
             outcome = Outcome(None, "it could not be sent", 0)
             try:
                 outcome = self._attempt(endpoint, due, now_ms)
-            except CannotStart as error:
+            except Unavailable as error:
                 _log.warning("webhook_not_signed", webhook=endpoint.id, reason=error.message)
                 outcome = Outcome(None, "its secret cannot be opened", 0)
             except Exception as error:  # noqa: BLE001 (whatever it was, the attempt failed)

@@ -15,7 +15,7 @@ from engine.audit.rest import rest_hash
 from engine.db.database import Read
 from engine.db.tables import table
 from engine.db.webhooks import WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from engine.errors import NotFound
+from engine.errors import CannotStart, NotFound, Unavailable
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch
 from engine.sessions.vault import Vault
@@ -57,12 +57,15 @@ class Endpoint:
         """What deliveries are signed with: the secret in force and, in its time, the one before.
 
         Raises:
-            CannotStart: the key-encryption key is not the one that sealed them.
+            Unavailable: the key-encryption key is not the one that sealed them.
         """
         sealed = [self.sealed]
         if self.previous is not None and now_ms < (self.previous_until_ms or 0):
             sealed.append(self.previous)
-        return [vault.open(each, secret_context(self.id)) for each in sealed]
+        try:
+            return [vault.open(each, secret_context(self.id)) for each in sealed]
+        except CannotStart as error:
+            raise Unavailable(error.message) from error
 
 
 def secret_context(endpoint_id: str) -> str:

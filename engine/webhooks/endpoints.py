@@ -265,7 +265,7 @@ class Webhooks:
 
         Raises:
             NotFound: absent, or of another workspace.
-            CannotStart: the key-encryption key is not the one that sealed the secret.
+            Unavailable: the key-encryption key is not the one that sealed the secret.
         """
         endpoint, now_ms = self.get(workspace_id, endpoint_id), self.clock()
         event_id = self.identifiers.new("evt_test")
