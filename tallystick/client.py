@@ -23,6 +23,7 @@ from tallystick.exchange import (
     ORDERS,
     TIMEOUT_S,
     authorization,
+    budget_path,
     checked,
     heard,
     new_key,
@@ -33,6 +34,7 @@ from tallystick.exchange import (
 from tallystick.paying.fetching import BYTES_MAX, Body, raise_if_paid, request_of
 from tallystick.paying.order import Order, Receipt, Signed, read_signed, refused, report_of
 from tallystick.paying.transports import PayingTransport
+from tallystick.webhooks import Webhooks
 
 REPLAY_TIMEOUT_S = 600.0
 """What replays a session's log, or reads a chain, takes longer the more there is of it."""
