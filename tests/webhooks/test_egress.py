@@ -64,9 +64,18 @@ def sentinel() -> Iterator[Sentinel]:
     opened.close()
 
 
+def worst_resolver(host: str, port: int) -> list[str]:
+    """Any spelling of an address that the system knows, and every name, is this machine."""
+    try:
+        found = socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)
+    except OSError:
+        return ["127.0.0.1", "::1"]
+    return [str(entry[4][0]) for entry in found]
+
+
 def test_no_socket_reaches_what_is_not_public(sentinel: Sentinel) -> None:
     """Observed at the sentinel, whatever is answered."""
-    egress = Egress(deadline_s=1)
+    egress = Egress(resolve=worst_resolver, deadline_s=1)
     assert len(HOSTILE) >= 150
     for url in HOSTILE:
         outcome = post(egress, url.replace("{port}", str(sentinel.port)))
