@@ -16,7 +16,7 @@ from tests.rest.served import APPROVALS, NO_LIMITS, Served, refused
 from tests.webhooks.receiver import Receiver
 from tests.world import begin
 
-URL = "https://hooks.example.org/tallystick"
+URL = "https://localhost/tallystick"  # which is refused when it is connected to
 
 
 @pytest.fixture(scope="module")
