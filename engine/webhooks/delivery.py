@@ -259,14 +259,14 @@ class Delivery:
         chance = int.from_bytes(self._random_bytes(4)) / 2**32
         next_ms = next_attempt_ms(made, now_ms, chance, pause_ms)
         if status == _GONE_STATUS:
-            _disable(batch, endpoint, GONE)
+            disable(batch, endpoint, GONE)
             next_ms = None
         elif next_ms is None:
             if (endpoint.succeeded_ms or 0) >= first_ms:  # others arrive: it is this event alone
                 gone = deliveries.c.record_id == due.event.record_id
                 batch.update(sa.delete(deliveries).where(*of(deliveries, endpoint), gone))
                 return None, hold_until_ms
-            _disable(batch, endpoint, FAILING)
+            disable(batch, endpoint, FAILING)
         kept = {
             "attempts": made,
             "first_ms": first_ms,
@@ -323,7 +323,7 @@ def _move(batch: Batch, workspace_id: str, endpoint_id: str, lane: Lane) -> int 
     return place
 
 
-def _disable(batch: Batch, endpoint: Endpoint, reason: str) -> None:
+def disable(batch: Batch, endpoint: Endpoint, reason: str) -> None:
     """Send nothing there any more until an operator says so, and tell everybody else."""
     if not endpoint.active:
         return
