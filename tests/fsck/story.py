@@ -98,7 +98,8 @@ def _webhooks(world: World, by: str) -> None:
         for n, each in enumerate((None, "Chat", "Nothing"))
     )
     webhooks.rotate(WORKSPACE, failing.id, by=by)
-    webhooks.change(WORKSPACE, gone.id, events=("payment.created", "approval.requested"), by=by)
+    events = ("payment.created", "approval.requested")
+    gone = webhooks.change(WORKSPACE, gone.id, events=events, by=by)
     webhooks.delete(WORKSPACE, deleted.id, by=by)
     world.engine.writer.call(lambda batch: disable(batch, gone, "gone"), WORKSPACE)
 
