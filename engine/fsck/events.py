@@ -12,9 +12,7 @@ Event = tuple[str, Mapping[str, Any]]
 """The name of an event and its payload."""
 
 
-def compare_event(
-    findings: Findings, stream: Stream, entry: Entry, expected: Event | None
-) -> None:
+def compare_event(findings: Findings, stream: Stream, entry: Entry, expected: Event | None) -> None:
     """Compare it; None: there is none."""
     if expected is None:
         if entry.event is not None:

@@ -76,7 +76,7 @@ class Target:
 
 
 def parse_url(url: str, allowed: Sequence[Network] = ()) -> Target:
-    """Where an endpoint's URL leads. Only plain spellings are taken, which all software reads alike.
+    """Where an endpoint's URL leads. Only spellings that all software reads alike are taken.
 
     Raises:
         InvalidInput: it is no such URL, or names an address that is neither public nor `allowed`.

@@ -329,9 +329,7 @@ def disable(batch: Batch, endpoint: Endpoint, reason: str) -> None:
         return
     after = replace(endpoint, active=False, disabled_reason=reason)
     batch.update(
-        sa.update(endpoints)
-        .where(*_row_of(endpoint))
-        .values(active=False, disabled_reason=reason)
+        sa.update(endpoints).where(*_row_of(endpoint)).values(active=False, disabled_reason=reason)
     )
     record_endpoint(batch, after, "disabled", by=None)
     stream = workspace_stream(endpoint.workspace_id)

@@ -101,7 +101,8 @@ class Egress:
         except (httpcore.TimeoutException, TimeoutError):
             error = "no answer in time"
         except (httpcore.ConnectError, ssl.SSLError) as failure:
-            cause = failure if isinstance(failure, ssl.SSLError) else failure.__cause__
+            # httpcore's own error has the one that it stands for as its argument.
+            cause = failure if isinstance(failure, ssl.SSLError) else next(iter(failure.args), None)
             error = "no connection"
             if isinstance(cause, ssl.SSLError):
                 error = f"TLS: {cause.reason or 'failed'}"
@@ -126,10 +127,12 @@ class Egress:
         ) as pool:
             sent = {**headers, "Accept": "*/*", "Connection": "close"}
             # The body of the answer is left where it is: leaving the block closes the connection.
-            with pool.stream("POST", url, headers=sent, content=body) as response:
+            with pool.stream("POST", url, headers=[*sent.items()], content=body) as response:
                 named = dict(reversed([(n.lower(), value) for n, value in response.headers]))
                 retry_after = named.get(b"retry-after")
-                return response.status, None if retry_after is None else retry_after.decode("latin-1")
+                return response.status, None if retry_after is None else retry_after.decode(
+                    "latin-1"
+                )
 
     def _vetted(self, target: Target) -> list[str]:
         """The addresses to connect to.

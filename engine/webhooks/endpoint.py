@@ -121,9 +121,7 @@ def told(endpoint: Endpoint, by: str | None) -> dict[str, Any]:
     }
 
 
-def endpoint_rest(
-    url: str, description: str | None, sealed: bytes, previous: bytes | None
-) -> str:
+def endpoint_rest(url: str, description: str | None, sealed: bytes, previous: bytes | None) -> str:
     """The hash of what no record tells in clear."""
     return rest_hash(url=url, description=description, sealed=sealed, previous=previous)
 

@@ -143,12 +143,12 @@ class Webhooks:
     def waiting(self, workspace_id: str) -> dict[str, int]:
         """How many events wait to be sent again, by endpoint."""
         query = (
-            sa.select(deliveries.c.endpoint_id, sa.func.count().label("count"))
+            sa.select(deliveries.c.endpoint_id, sa.func.count().label("waiting"))
             .where(deliveries.c.workspace_id == workspace_id)
             .group_by(deliveries.c.endpoint_id)
         )
         with self.database.reading() as connection:
-            return {row.endpoint_id: row.count for row in connection.execute(query)}
+            return {row.endpoint_id: row.waiting for row in connection.execute(query)}
 
     def change(
         self,
@@ -261,7 +261,7 @@ class Webhooks:
         return self.writer.call(command, workspace_id)
 
     def test(self, workspace_id: str, endpoint_id: str, event: str) -> tuple[str, Outcome]:
-        """Send a made-up event now, whatever the endpoint wants; returns its id and what came of it.
+        """Send a made-up event now, wanted or not; returns its id and what came of it.
 
         Raises:
             NotFound: absent, or of another workspace.

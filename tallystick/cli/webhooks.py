@@ -100,8 +100,8 @@ def rotate_secret(
     console.print(f"the one before signs, too, until {until}", soft_wrap=True)
 
 
-@app.command()
-def test(
+@app.command("test")
+def try_webhook(
     webhook: WebhookId,
     event: Annotated[str, typer.Option(help="Which event is made up.")] = "approval.requested",
     url: Url = DEFAULT_URL,

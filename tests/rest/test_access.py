@@ -180,7 +180,6 @@ class Callers:
         approval: str = self.api.pay(self.token, 1_000_001).json()["approval_id"]
         return approval
 
-
     def webhook(self) -> str:
         """A webhook of `acme`: the one that is there, or a new one."""
         for each in self.api.get(WEBHOOKS, key=self.acme).json():

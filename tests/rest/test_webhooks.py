@@ -86,7 +86,9 @@ def test_a_url_that_nothing_is_sent_to_is_refused_by_name(tenant: Served, url: s
     answer = tenant.post(WEBHOOKS, {"url": url, "events": ["*"]})
     refused(answer, 422, "invalid_parameter", "url")
     path = f"{WEBHOOKS}/{made(tenant)['id']}"
-    refused(tenant.call("PATCH", path, {"url": url}, key=tenant.key), 422, "invalid_parameter", "url")
+    refused(
+        tenant.call("PATCH", path, {"url": url}, key=tenant.key), 422, "invalid_parameter", "url"
+    )
     assert "secret" not in answer.text.replace("user:secret", "")
 
 
@@ -167,8 +169,9 @@ def test_secrets_are_shown_once_and_kept_sealed(
     own_api.session()
     own_api.world.engine.tick()
     secrets = [webhook["secret"], rotated["secret"]]
-    assert not any(secret in own_api.get(one).text for secret in secrets for one in (
-        WEBHOOKS, path + "/logs"))
+    assert not any(
+        secret in own_api.get(one).text for secret in secrets for one in (WEBHOOKS, path + "/logs")
+    )
     logged = "".join(capfd.readouterr()) + caplog.text
     directory: Path = own_api.world.settings.data_dir
     files = {each.name: each.read_bytes() for each in directory.iterdir() if each.is_file()}

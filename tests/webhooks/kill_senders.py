@@ -170,9 +170,8 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         figures = kill(Path(directory) / "data", seed=asked.seed, kills=asked.kills)
-    for name, value in figures.items():
-        print(f"{name}: {value}")
-    print(f"seconds: {time.monotonic() - began:.0f}")
+    figures["seconds"] = round(time.monotonic() - began)
+    sys.stdout.writelines(f"{name}: {value}\n" for name, value in figures.items())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Pays and delivers until it is killed; run by kill_senders.py.
 
-For every line of its input, a data directory, how far its clock is ahead (milliseconds) and what to
-do, it forks a process, prints `pid N`, and after that process's death `dead`. One that is to `pay`
-prints `paid ID` after each payment that was acknowledged, until it is killed. One that is to `drain`
-delivers, lets a day pass and delivers again, until nothing waits. Forking saves importing the engine
-for each kill.
+For every line of its input, a data directory, how far its clock is ahead (milliseconds) and what
+to do, it forks a process, prints `pid N`, and after that process's death `dead` and its status. One
+that is to `pay` prints `paid ID` after each payment that was acknowledged, until it is killed. One
+that is to `drain` delivers, lets a day pass and delivers again, until nothing waits. Forking saves
+importing the engine for each kill.
 """
 
 import os

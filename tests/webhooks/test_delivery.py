@@ -125,8 +125,10 @@ def test_ten_attempts_on_the_schedule_over_restarts_and_then_it_is_disabled(
     assert notice["data"] == {"webhook_id": made.id, "reason": "failing"}
     assert shown(world, with_notice).active
     [(kind,)] = rows(
-        world, "SELECT json_extract(body, '$.kind') FROM records WHERE stream = ? "
-        "ORDER BY seq DESC LIMIT 1", WORKSPACE
+        world,
+        "SELECT json_extract(body, '$.kind') FROM records WHERE stream = ? "
+        "ORDER BY seq DESC LIMIT 1",
+        WORKSPACE,
     )
     assert kind == "webhook.disabled"
 
@@ -187,7 +189,7 @@ def test_one_event_that_a_receiver_cannot_take_stops_no_other(
     assert receiver.names().count("payment.confirmed") == ATTEMPTS_MAX
     assert (shown(world, made).active, waiting(world, made)) == (True, 0)
     logged, _ = world.engine.webhooks.attempts(WORKSPACE, made.id, offset=0, limit=100)
-    given_up = [each for each in logged if each.status_code == 500][0]
+    given_up = next(each for each in logged if each.status_code == 500)
     assert (given_up.attempt, given_up.next_ms) == (ATTEMPTS_MAX - 1, None)
 
 
@@ -248,9 +250,7 @@ def test_what_is_changed_or_deleted_is_so_for_what_waits(world: World, receiver:
     [again] = receiver.received[3:]
     assert again.path == "/hooks/new"
     assert len(again.headers["webhook-signature"].split(" ")) == 2
-    expected = world.engine.webhooks.get(WORKSPACE, moved.id).secrets(
-        webhooks.vault, world.clock()
-    )
+    expected = world.engine.webhooks.get(WORKSPACE, moved.id).secrets(webhooks.vault, world.clock())
     assert len(expected) == 2
     assert secret.startswith("whsec_")
     pass_time(world, 24 * HOUR_MS)
@@ -283,9 +283,10 @@ def test_what_cannot_be_written_down_is_sent_again(
 ) -> None:
     made = endpoint(world, receiver, "payment.confirmed")
     world.pay(world.session(), 1)
-    with monkeypatch.context() as broken, pytest.raises(Unavailable):
+    with monkeypatch.context() as broken:
         broken.setattr(delivery, "keep_attempt", lambda *_, **__: 1 / 0)
-        deliver(world)
+        with pytest.raises(Unavailable):
+            deliver(world)
     deliver(world)
     assert len(receiver.received) == 2
     assert len(set(receiver.ids())) == 1
@@ -314,9 +315,7 @@ def test_everything_since_then_comes_once_more(world: World, receiver: Receiver)
 
 
 def test_one_that_hangs_holds_up_no_other(world: World, receiver: Receiver) -> None:
-    world.engine.delivery._egress = Egress(
-        world.settings.webhook_ip_networks, deadline_s=5
-    )
+    world.engine.delivery._egress = Egress(world.settings.webhook_ip_networks, deadline_s=5)
     released = threading.Event()
 
     def answer(each: Received) -> int:

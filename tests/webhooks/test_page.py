@@ -39,4 +39,4 @@ def test_the_schedule_and_the_numbers_are_those_of_the_code() -> None:
         f"else eight; {FLYING_MAX} to all",
     ):
         assert said in " ".join(PAGE.split())
-    assert (WIDTH, RECOVERED_FAILURES, PROBE_MS) == (8, 10, 5 * UNITS["m"])
+    assert (8, 10, 5 * UNITS["m"]) == (WIDTH, RECOVERED_FAILURES, PROBE_MS)
