@@ -85,8 +85,7 @@ class Engine:
         self.settings = settings
         self.clock = clock or system_clock
         self.database = database
-        self.gateway = gateway
-        self.deployment = deployment
+        self.gateway, self.deployment = gateway, deployment
         self._lock, self._log = lock, log
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._background: threading.Thread | None = None
@@ -107,10 +106,9 @@ class Engine:
         book = database, self.writer, self.paying, signer, self.clock
         networks = self.networks = Networks(settings, deployment, gateway, *book)
         self.gate = Gate(self.paying, self.settlements, signer, tokens, networks.gateways)
-        self.explanations = Explanations(database)
+        self.explanations, self.decision_counts = Explanations(database), DecisionCounts(database)
         self.access = Access(database, self.writer)
-        self.agents = Agents(database, self.writer)
-        self.budgets = Budgets(database, self.writer)
+        self.agents, self.budgets = Agents(database, self.writer), Budgets(database, self.writer)
         self.sessions = Sessions(
             database,
             self.writer,
@@ -146,11 +144,10 @@ class Engine:
             go_on=self._go_on,
             watches=networks.watches,
         )
-        self.decision_counts = DecisionCounts(database)
         self.keeper = Keeper(settings)
         egress = Egress(settings.webhook_ip_networks)
-        sending = database, self.writer, vault, identifiers, self.clock, egress
-        self.webhooks, self.delivery = Webhooks(*sending), Delivery(*sending)
+        self.webhooks = Webhooks(database, self.writer, vault, identifiers, self.clock, egress)
+        self.delivery = Delivery(self.webhooks)
 
     def open(self) -> None:
         """Take commands and read the chain once.

@@ -19,15 +19,11 @@ import sqlalchemy as sa
 import structlog
 
 from engine.background import repeating
-from engine.clock import Clock
-from engine.db.database import Database
 from engine.errors import TallystickError, Unavailable
-from engine.identifiers import Identifiers
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch, Writer
-from engine.sessions.vault import Vault
+from engine.ledger.writer import Batch
 from engine.webhooks.attempts import keep_attempt
-from engine.webhooks.egress import Egress, Outcome
+from engine.webhooks.egress import Outcome
 from engine.webhooks.endpoint import (
     FAILING,
     GONE,
@@ -40,6 +36,7 @@ from engine.webhooks.endpoint import (
     one,
     record_endpoint,
 )
+from engine.webhooks.endpoints import Webhooks
 from engine.webhooks.lane import Due, Lane
 from engine.webhooks.schedule import next_attempt_ms, retry_after_ms
 from engine.webhooks.signing import headers
@@ -78,21 +75,13 @@ class _Sent:
 class Delivery:
     """See the module. `tick` and `start` are for one thread."""
 
-    def __init__(
-        self,
-        database: Database,
-        writer: Writer,
-        vault: Vault,
-        identifiers: Identifiers,
-        clock: Clock,
-        egress: Egress,
-    ) -> None:
-        self._database = database
-        self._writer = writer
-        self._vault = vault
-        self._random_bytes = identifiers.random_bytes
-        self._clock = clock
-        self._egress = egress
+    def __init__(self, webhooks: Webhooks) -> None:
+        self._database = webhooks.database
+        self._writer = webhooks.writer
+        self._vault = webhooks.vault
+        self._random_bytes = webhooks.identifiers.random_bytes
+        self._clock = webhooks.clock
+        self._egress = webhooks.egress
         self._lanes: dict[str, Lane] = {}
         self._sent: queue.SimpleQueue[_Sent] = queue.SimpleQueue()
         self._flying = 0
@@ -102,7 +91,7 @@ class Delivery:
         """Send everything that is due, and wait until nothing is any more."""
         self._begin()
         while self._flying:
-            self._settle([self._sent.get()])
+            self._settle(self._over(None))
             self._begin()
 
     def start(
@@ -114,7 +103,7 @@ class Delivery:
             if leads():
                 self._begin()
             while self._flying and not stopping.is_set():
-                if sent := self._over():
+                if sent := self._over(POLL_S):
                     self._settle(sent)
                 if leads():
                     self._begin()
@@ -178,11 +167,11 @@ class Delivery:
         )
         return self._egress.post(endpoint.url, body, signed)
 
-    def _over(self) -> list[_Sent]:
-        """Attempts that are over by now, or the first that is soon."""
+    def _over(self, patience_s: float | None) -> list[_Sent]:
+        """Attempts that are over by now, or the first that is in time; None waits for it."""
         found = []
         with contextlib.suppress(queue.Empty):
-            found.append(self._sent.get(timeout=POLL_S))
+            found.append(self._sent.get(timeout=patience_s))
             while True:
                 found.append(self._sent.get_nowait())
         return found

@@ -55,9 +55,7 @@ class Senders:
 
     def close(self) -> None:
         """Have it end."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
 
     def run(self, directory: Path, ahead_ms: int, what: str, life_s: float | None) -> None:
         """Fork one, and kill it after `life_s`; without that it has to end well."""

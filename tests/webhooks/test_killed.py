@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.webhooks.kill_senders import kill
 
-KILLS = 4
+KILLS = 3
 
 
 def test_every_event_arrives_over_kills_and_failures(tmp_path: Path) -> None:
