@@ -90,11 +90,14 @@ def tell(world: World, clock: ManualClock) -> None:
 
 
 def _webhooks(world: World, by: str) -> None:
-    """Webhooks that nothing reaches: one that fails, one that is gone, one that is deleted."""
+    """Webhooks that nothing reaches: one that fails with the event that another one is gone, that
+    one, and one that is deleted."""
     webhooks = world.engine.webhooks
     # The name is that of this machine, which is not connected to.
     failing, gone, deleted = (
-        webhooks.create(WORKSPACE, f"https://localhost/{n}", ("*",), description=each, by=by)[0]
+        webhooks.create(
+            WORKSPACE, f"https://localhost/{n}", ("webhook.disabled",), description=each, by=by
+        )[0]
         for n, each in enumerate((None, "Chat", "Nothing"))
     )
     webhooks.rotate(WORKSPACE, failing.id, by=by)
