@@ -49,6 +49,9 @@ from engine.sessions.vault import Vault
 from engine.settings import Settings, Token
 from engine.storage.keeper import SWEEP_INTERVAL_S, Keeper
 from engine.storage.session import Storage
+from engine.webhooks.delivery import Delivery
+from engine.webhooks.egress import Egress
+from engine.webhooks.endpoints import Webhooks
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
 from engine.workspaces.budgets import Budgets
@@ -82,8 +85,7 @@ class Engine:
         self.settings = settings
         self.clock = clock or system_clock
         self.database = database
-        self.gateway = gateway
-        self.deployment = deployment
+        self.gateway, self.deployment = gateway, deployment
         self._lock, self._log = lock, log
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._background: threading.Thread | None = None
@@ -104,10 +106,9 @@ class Engine:
         book = database, self.writer, self.paying, signer, self.clock
         networks = self.networks = Networks(settings, deployment, gateway, *book)
         self.gate = Gate(self.paying, self.settlements, signer, tokens, networks.gateways)
-        self.explanations = Explanations(database)
+        self.explanations, self.decision_counts = Explanations(database), DecisionCounts(database)
         self.access = Access(database, self.writer)
-        self.agents = Agents(database, self.writer)
-        self.budgets = Budgets(database, self.writer)
+        self.agents, self.budgets = Agents(database, self.writer), Budgets(database, self.writer)
         self.sessions = Sessions(
             database,
             self.writer,
@@ -143,8 +144,10 @@ class Engine:
             go_on=self._go_on,
             watches=networks.watches,
         )
-        self.decision_counts = DecisionCounts(database)
         self.keeper = Keeper(settings)
+        egress = Egress(settings.webhook_ip_networks)
+        self.webhooks = Webhooks(database, self.writer, vault, identifiers, self.clock, egress)
+        self.delivery = Delivery(self.webhooks)
 
     def open(self) -> None:
         """Take commands and read the chain once.
@@ -179,6 +182,7 @@ class Engine:
         self._repeating += self.networks.start(
             lambda: self.lead.leads, interval_s=poll_s, stopping=self._stopping
         )
+        self._repeating += self.delivery.start(lambda: self.lead.leads, stopping=self._stopping)
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""
@@ -198,8 +202,9 @@ class Engine:
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what the background thread does again and again. A silent chain is noted."""
         self.lead.tick(anchor=anchor)
-        if self.lead.leads and self._background is None:  # else each chain has a thread
+        if self.lead.leads and self._background is None:  # else each has a thread
             self.networks.tick()
+            self.delivery.tick()
 
     def create_session(
         self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0

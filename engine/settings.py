@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from string import hexdigits
 from typing import Annotated, Any, Literal, Self
@@ -182,6 +183,17 @@ class Network(BaseModel):
         return self
 
 
+def _ip_networks(text: str) -> str:
+    try:
+        for part in text.split():
+            ip_network(part)
+    except ValueError:
+        raise ValueError(
+            "takes IP networks with spaces between, such as 127.0.0.0/8 fd00::/8"
+        ) from None
+    return text
+
+
 def _networks(networks: tuple[Network, ...]) -> tuple[Network, ...]:
     chains = [network.chain for network in networks]
     if len(set(chains)) < len(chains):
@@ -282,6 +294,11 @@ class Settings(BaseSettings):
     price_get: DollarPrice = Field(default="0.001", description="Dollars to get one")
     price_list: DollarPrice = Field(default="0.001", description="Dollars to list a page")
     price_delete: DollarPrice = Field(default="0.01", description="Dollars to delete one")
+    webhook_networks: Annotated[str, AfterValidator(_ip_networks)] | None = Field(
+        default=None,
+        description="IP networks that webhooks may be sent to though they are not public, with "
+        "spaces between",
+    )
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -289,6 +306,11 @@ class Settings(BaseSettings):
         embedded one.
         """
         return () if self.chain == "embedded" else tuple(self.chain.split())
+
+    @property
+    def webhook_ip_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks that `webhook_networks` names."""
+        return tuple(ip_network(part) for part in (self.webhook_networks or "").split())
 
 
 CLIENT_VARIABLES = frozenset(

@@ -23,6 +23,7 @@ from tallystick.exchange import (
     ORDERS,
     TIMEOUT_S,
     authorization,
+    budget_path,
     checked,
     heard,
     new_key,
@@ -34,6 +35,7 @@ from tallystick.paying import MAX_TIME_S
 from tallystick.paying.deadline import DeadlineTransport
 from tallystick.paying.fetching import BYTES_MAX, Wanted, fetched
 from tallystick.paying.order import Order, Receipt, Signed, read_signed, refused, report_of
+from tallystick.webhooks import Webhooks
 
 REPLAY_TIMEOUT_S = 600.0
 """What replays a session's log, or reads a chain, takes longer the more there is of it."""
@@ -92,7 +94,7 @@ class Client:
 
         `limits` are those of `PUT /api/v1/budgets/workspace`.
         """
-        return self._object("PUT", _budget(agent_id), limits)
+        return self._object("PUT", budget_path(agent_id), limits)
 
     def budgets(self) -> list[dict[str, Any]]:
         """The budgets of the workspace and of its agents."""
@@ -101,11 +103,11 @@ class Client:
 
     def budget(self, agent_id: str | None = None) -> dict[str, Any]:
         """The budget of an agent or, without one, of the workspace."""
-        return self._object("GET", _budget(agent_id))
+        return self._object("GET", budget_path(agent_id))
 
     def clear_budget(self, agent_id: str | None = None) -> None:
         """Lift a budget."""
-        self._call("DELETE", _budget(agent_id))
+        self._call("DELETE", budget_path(agent_id))
 
     def create_session(self, **fields: Any) -> dict[str, Any]:
         """Create a session; `fields` are those of `POST /api/v1/ai/sessions`."""
@@ -333,6 +335,11 @@ class Client:
         path = f"/api/v1/approvals/{part(approval_id)}/deny"
         return self._object("POST", path, {"reason": reason})
 
+    @property
+    def webhooks(self) -> Webhooks:
+        """Where events are sent."""
+        return Webhooks(self._call)
+
     def anchor(self) -> dict[str, Any]:
         """Sign a checkpoint of the log and anchor it now."""
         return self._object("POST", "/api/v1/log/anchor")
@@ -384,9 +391,3 @@ class Client:
                 method, path, json=body, headers=headers, timeout=timeout_s
             )
         return checked(response)
-
-
-def _budget(agent_id: str | None) -> str:
-    if agent_id is None:
-        return "/api/v1/budgets/workspace"
-    return f"/api/v1/agents/{part(agent_id)}/budget"

@@ -23,6 +23,7 @@ from api.rest.routes import (
     reconciliation,
     sessions,
     transfers,
+    webhooks,
     workspaces,
     x402,
 )
@@ -71,6 +72,7 @@ def create_app(
     app.include_router(approvals.router)
     app.include_router(workspaces.router)
     app.include_router(budgets.router)
+    app.include_router(webhooks.router)
     app.include_router(log.router)
     app.include_router(reconciliation.router)
     app.include_router(metrics.router)

@@ -12,6 +12,7 @@ from engine.db.columns import place as _place
 from engine.db.columns import raw as _bytes
 from engine.db.columns import text as _text
 from engine.db.settlements import Settlement  # noqa: F401 (the schema has it too)
+from engine.db.webhooks import WebhookEndpoint  # noqa: F401 (and these)
 
 _HELD = text("state = 'held'")
 _WAITING = text("state = 'waiting'")
@@ -234,7 +235,7 @@ class StreamHead(SQLModel, table=True):
 
 
 class OutboxEvent(SQLModel, table=True):
-    """An event that was committed with the change it tells of and waits for delivery.
+    """An event, committed with the change that it tells of. `engine.webhooks` delivers it.
 
     Its id is that of the record it was written beside.
     """
@@ -249,7 +250,6 @@ class OutboxEvent(SQLModel, table=True):
     event: str = _text()
     payload_json: str = _text()
     created_ms: int = _big()
-    delivered_ms: int | None = _big(nullable=True)
 
 
 class CheckpointRow(SQLModel, table=True):

@@ -18,6 +18,7 @@ from engine.chain import contracts
 from engine.chain.gateway import ChainError, ChainGateway
 from engine.db import tables
 from engine.db.settlements import Settlement
+from engine.db.webhooks import WebhookEndpoint
 from engine.evidence.chain_view import GatewayView
 from engine.fsck.budgets import Foundings, check_budgets
 from engine.fsck.chain import check_blocks, check_index
@@ -36,6 +37,7 @@ from engine.fsck.sessions import SessionFold
 from engine.fsck.snapshot import CannotRead, snapshot
 from engine.fsck.streams import Entry, Fold, check_streams
 from engine.fsck.transactions import check_anchors, check_mined, check_transactions
+from engine.fsck.webhooks import check_webhooks
 from engine.fsck.workspaces import WorkspaceFold
 from engine.sessions.vault import Vault
 
@@ -54,6 +56,7 @@ _OWNED = (
     (tables.SessionKey, "session_id"),
     (tables.Approval, "session_id"),
     (Settlement, "session_id"),
+    (WebhookEndpoint, "workspace_id"),
 )
 """Tables whose rows belong to a stream, and the column that names it."""
 
@@ -153,6 +156,7 @@ def examine(
     check_anchors(connection, findings, installation, roots)
     check_blocks(connection, findings)
     check_discrepancies(connection, findings)
+    check_webhooks(connection, findings)
     if vault is not None:
         check_keys(connection, findings, installation, vault)
     if chain is not None and anchored is not None:

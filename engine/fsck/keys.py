@@ -16,6 +16,7 @@ from engine.fsck.installation import Installation
 from engine.fsck.snapshot import CannotRead
 from engine.ledger.seal import SEAL_KEY, batch_seal
 from engine.sessions.vault import Vault, kept_salt
+from engine.webhooks.endpoint import endpoints, secret_context
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -60,6 +61,12 @@ def check_keys(
                 "sealed",
                 says="it does not open, or holds the key of another address",
             )
+    for row in connection.execute(sa.select(endpoints).order_by(endpoints.c.id)):
+        for column in ("sealed", "previous"):
+            sealed = getattr(row, column)
+            if sealed is not None and not _opens(vault, sealed, secret_context(row.id)):
+                where = f"{row.workspace_id}/{row.id}"
+                findings.add("webhook_endpoints", where, column, says="it does not open")
     rows = connection.execute(sa.select(_meta.c.key, _meta.c.value)).all()
     sealed = {row.key: row.value for row in rows}
     verifier = _verifier_key(vault, sealed, installation)
@@ -106,6 +113,14 @@ def _address_in(vault: Vault, sealed: bytes, context: str) -> str | None:
         return PrivateKey(vault.open(sealed, context)).public_key.to_address()
     except (CannotStart, TypeError, ValueError):
         return None
+
+
+def _opens(vault: Vault, sealed: bytes, context: str) -> bool:
+    try:
+        vault.open(sealed, context)
+    except (CannotStart, TypeError):
+        return False
+    return True
 
 
 def _operator(vault: Vault, meta: dict[str, str]) -> str | None:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.audit.canonical import CanonicalError, decode_object, encode, encode_own
+from engine.audit.canonical import CanonicalError, decode_object, encode
 from engine.audit.record import Record
+from engine.fsck.events import Event, compare_event
 from engine.fsck.finding import UNSAID, Findings
 from engine.fsck.settlements import Settlements
 from engine.fsck.streams import Entry
@@ -20,9 +21,6 @@ from engine.policy.rules import WINDOW_RULES
 
 _NAMES = {"held": "created", "captured": "confirmed"}
 _NO_CAPTURE = ("payment.voided", "payment.expired")
-
-Event = tuple[str, Mapping[str, Any]]
-"""The name of an event and its payload."""
 
 
 @dataclass(slots=True)
@@ -158,23 +156,7 @@ class Payments:
 
     def compare_event(self, entry: Entry, expected: Event | None) -> None:
         """Compare the row of the outbox beside a record."""
-        if expected is None:
-            if entry.event is not None:
-                says = f"record {entry.id} ({entry.record.kind}) has no event"
-                self._findings.unexpected("outbox", entry.id, says)
-            return
-        name, payload = expected
-        row = {
-            "id": entry.id,
-            **self._stream.columns(),
-            "stream": self._stream.id,
-            "seq": entry.record.seq,
-            "event": name,
-            "payload_json": encode_own(payload).decode(),
-            "created_ms": entry.record.time_ms,
-            "delivered_ms": UNSAID,
-        }
-        self._findings.compare("outbox", entry.id, row, entry.event, by=f"record {entry.id}")
+        compare_event(self._findings, self._stream, entry, expected)
 
     def _decided(self, entry: Entry) -> None:
         record, body = entry.record, entry.record.body

@@ -2,7 +2,6 @@
 
 NOTHING_CHECKS = {
     "log_batches.seal": "only `--keys` can: the key-encryption key makes it, for a faster start",
-    "outbox.delivered_ms": "when an event was delivered: only its receiver knows",
     "checkpoints.created_ms": "when a checkpoint was signed: a signed tree head has no time",
     "anchors.sent_ms": "when a transaction was sent: the chain knows when it was mined",
     "chain_transactions.sent_ms": "the same",
@@ -31,6 +30,23 @@ NOTHING_CHECKS = {
     "shared.fault": "the same",
     "shared.wanted_size": "the same",
     "shared.budgets_version": "the same",
+    "webhook_endpoints.next_place": "how far its events were delivered: only the receiver knows",
+    "webhook_endpoints.failures": "the same",
+    "webhook_endpoints.hold_until_ms": "the same",
+    "webhook_endpoints.succeeded_ms": "the same",
+    "webhook_deliveries.attempts": "how often a delivery was tried, and when it is again",
+    "webhook_deliveries.first_ms": "the same",
+    "webhook_deliveries.next_ms": "the same",
+    "webhook_attempts.number": "what was tried, and what came of it: nobody else knows",
+    "webhook_attempts.event_id": "the same",
+    "webhook_attempts.event": "the same",
+    "webhook_attempts.url": "the same",
+    "webhook_attempts.status_code": "the same",
+    "webhook_attempts.error": "the same",
+    "webhook_attempts.took_ms": "the same",
+    "webhook_attempts.attempted_ms": "the same",
+    "webhook_attempts.attempt": "the same",
+    "webhook_attempts.next_ms": "the same",
 }
 """Columns whose values no record, hash or signature covers."""
 
@@ -39,6 +55,8 @@ NOTHING_MISSES = {
     "chain_blocks": "the oldest and the newest that are kept: the newest is read again",
     "discrepancies": "whatever still differs is seen again",
     "checkpoints": "one that was never anchored: the next covers the same records",
+    "webhook_deliveries": "what waits to be delivered again: only its receiver misses it",
+    "webhook_attempts": "what was tried: the oldest are dropped anyway",
 }
 """Tables of which a row can be gone without being missed."""
 

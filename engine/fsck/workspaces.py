@@ -9,9 +9,11 @@ from engine.audit.record import Record
 from engine.audit.rest import rest_hash
 from engine.db.tables import Agent, ApiKey, BudgetRow, Workspace, table
 from engine.fsck.budgets import Founding, Foundings
+from engine.fsck.events import Event, compare_event
 from engine.fsck.finding import UNSAID, Findings, Row, stored
 from engine.fsck.streams import Entry
-from engine.ledger.stream import budget_stream
+from engine.fsck.webhooks import WebhookRows
+from engine.ledger.stream import budget_stream, workspace_stream
 
 _agents = table(Agent)
 _budgets = table(BudgetRow)
@@ -42,18 +44,18 @@ class WorkspaceFold:
         self._agents: _Rows = {}
         self._budgets: _Rows = {}
         self._rest: dict[str, str] = {}
+        self._webhooks = WebhookRows(connection, findings, self._id)
 
     def feed(self, entry: Entry) -> None:
         """See `Fold`."""
         record = entry.record
-        if entry.event is not None:
-            self._findings.unexpected("outbox", entry.id, f"{record.kind} has no event")
+        event: Event | None = None
         if entry.decision is not None:
             self._findings.unexpected("decisions", entry.id, f"record {entry.id} decides nothing")
         what, _, happened = record.kind.partition(".")
         if record.kind in _TELL_OF_THE_CHAIN:
-            return  # what followed from it is in other records
-        if record.kind == "workspace.created":
+            pass  # what followed from it is in other records
+        elif record.kind == "workspace.created":
             self._workspaces[self._id] = {
                 "id": self._id,
                 "name": record.body["name"],
@@ -71,8 +73,11 @@ class WorkspaceFold:
             }
         elif what == "budget":
             self._budget(entry, happened)
+        elif what == "webhook":
+            event = self._webhooks.follow(record, happened)
         else:
             raise ValueError("no such kind of record")
+        compare_event(self._findings, workspace_stream(self._id), entry, event)
 
     def finish(self) -> None:
         """See `Fold`."""
@@ -81,6 +86,7 @@ class WorkspaceFold:
         self._compare("budgets", _budgets, _budgets.c.workspace_id, self._budgets)
         for row in self._compare("api_keys", _keys, _keys.c.workspace_id, self._keys):
             self._compare_secret(row)
+        self._webhooks.finish()
 
     def _key(self, record: Record, happened: str) -> None:
         body = record.body

@@ -184,7 +184,6 @@ class Batch:
                 "event": name,
                 "payload_json": encode_own(payload).decode(),
                 "created_ms": self.now_ms,
-                "delivered_ms": None,
             },
         )
 

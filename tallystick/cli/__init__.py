@@ -31,6 +31,7 @@ from tallystick.cli import (
     reconcile,
     server,
     sessions,
+    webhooks,
 )
 from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
 
@@ -71,6 +72,7 @@ payments.add_to(app)
 app.add_typer(payments.app, name="payments", help="List and show payments.")
 explanations.add_to(app)
 app.add_typer(approvals.app, name="approvals", help="List, show, grant and deny approvals.")
+app.add_typer(webhooks.app, name="webhooks", help="Have events sent to URLs.")
 audit.add_to(app)
 reconcile.add_to(app)
 fsck.add_to(app)

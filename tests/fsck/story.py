@@ -7,6 +7,7 @@ from engine.payments.gate import NoUsableOffer
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
+from engine.webhooks.delivery import disable
 from tests.evidence.story import pass_time
 from tests.fsck.chain_story import (
     anchored_elsewhere,
@@ -48,6 +49,7 @@ def tell(world: World, clock: ManualClock) -> None:
     engine.budgets.set(WORKSPACE, "shopper", BudgetLimits(payments_per_day=2), by=second)
     engine.budgets.set(WORKSPACE, "bot", BudgetLimits(per_day=1), by=second)
     engine.budgets.clear(WORKSPACE, "bot", by=second)
+    _webhooks(world, first)
     main = _main(world, clock)
     _approvals(world, clock, main, first, second)
     _signed(world)
@@ -85,6 +87,24 @@ def tell(world: World, clock: ManualClock) -> None:
     pass_time(world, clock, MINUTE_MS)
     engine.anchor()
     pass_time(world, clock, MINUTE_MS)
+
+
+def _webhooks(world: World, by: str) -> None:
+    """Webhooks that nothing reaches: one that fails with the event that another one is gone, that
+    one, and one that is deleted."""
+    webhooks = world.engine.webhooks
+    # The name is that of this machine, which is not connected to.
+    failing, gone, deleted = (
+        webhooks.create(
+            WORKSPACE, f"https://localhost/{n}", ("webhook.disabled",), description=each, by=by
+        )[0]
+        for n, each in enumerate((None, "Chat", "Nothing"))
+    )
+    webhooks.rotate(WORKSPACE, failing.id, by=by)
+    events = ("payment.created", "approval.requested")
+    gone = webhooks.change(WORKSPACE, gone.id, events=events, by=by)
+    webhooks.delete(WORKSPACE, deleted.id, by=by)
+    world.engine.writer.call(lambda batch: disable(batch, gone, "gone"), WORKSPACE)
 
 
 def _signed(world: World) -> None:

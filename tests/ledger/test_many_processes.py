@@ -38,6 +38,7 @@ from tests.ledger.approving import (
 from tests.ledger.asking import ask, at_once
 from tests.ledger.oracle import alter, query, read_records
 from tests.servers import PostgresServer
+from tests.webhooks.receiver import Receiver
 from tests.world import USD, WORKSPACE, World
 
 STORES = ("postgresql",)
@@ -152,6 +153,30 @@ def test_a_transaction_that_takes_its_time_is_not_skipped(pair: tuple[World, Wor
     assert slow_leaf == before > quick_leaf
     leaves = query(first.store, "SELECT first_leaf FROM log_batches ORDER BY first_leaf")
     assert len(set(leaves)) == len(leaves)
+
+
+def test_who_leads_delivers(anvil: AnvilWithContracts, database_url: str, tmp_path: Path) -> None:
+    to_here = {"webhook_networks": "127.0.0.0/8"}
+    with Receiver() as receiver, engines(anvil, database_url, tmp_path, **to_here) as (one, two):
+        two.engine.webhooks.create(WORKSPACE, receiver.url, ["payment.created"], by="test")
+        stream, numbered, commit = one.session().stream, threading.Event(), threading.Event()
+
+        def wait(batch: Batch) -> None:
+            batch.record(stream, "test.slow", {})
+            batch.event(stream, "payment.created", {})
+            numbered.set()
+            assert commit.wait(20)
+
+        slow = two.engine.writer.submit(wait, stream.id)
+        assert numbered.wait(20)
+        quick = one.pay(one.session(), 1, hold=True).session_id
+        one.engine.tick()
+        commit.set()
+        slow.result()
+        two.engine.tick()
+        assert receiver.ids() == [f"evt_{quick}_1"]
+        one.engine.tick()
+        assert receiver.ids() == [f"evt_{quick}_1", f"evt_{stream.id}_1"]
 
 
 def placed(world: World, stream: str, *, last: bool) -> list[tuple[Any, ...]]:

@@ -21,12 +21,12 @@ def events(world: World, view: SessionView) -> list[tuple[Any, ...]]:
     """(event, payload, sequence number, when) of a session, but for that of its creation."""
     rows = query(
         world.store,
-        "SELECT event, payload_json, seq, created_ms, workspace_id, delivered_ms FROM outbox "
+        "SELECT event, payload_json, seq, created_ms, workspace_id FROM outbox "
         "WHERE stream = ? ORDER BY id",
         view.id,
     )
     assert rows.pop(0)[0] == "agent.session.created"
-    assert all(row[4:] == (WORKSPACE, None) for row in rows)
+    assert all(row[4:] == (WORKSPACE,) for row in rows)
     return [(name, json.loads(payload), *rest[:2]) for name, payload, *rest in rows]
 
 

@@ -22,6 +22,10 @@ SETTLEMENT = "/api/v1/ai/payments/{payment_id}/settlement"
 """Takes exactly one of its fields; `test_x402.py` tries it."""
 DENY = APPROVALS + "/{approval_id}/deny"
 
+WEBHOOKS = "/api/v1/webhooks"
+TRY_WEBHOOK = WEBHOOKS + "/{webhook_id}/test"
+REPLAY = WEBHOOKS + "/{webhook_id}/replay"
+
 # A good request for every route that takes a body; text is where text may be.
 GOOD: dict[str, dict[str, Any]] = {
     SESSIONS: {
@@ -128,6 +132,13 @@ GOOD: dict[str, dict[str, Any]] = {
         "max_amount": 1,
         "metadata": {"a": 1},
     },
+    WEBHOOKS: {
+        "url": "https://localhost/hooks",  # which is refused when it is connected to
+        "events": ["approval.requested"],
+        "description": "Chat",
+    },
+    TRY_WEBHOOK: {"event": "approval.requested"},
+    REPLAY: {"since": "2026-01-31T09:00:00Z"},
     "/api/v1/agents": {"agent_id": "bot", "name": "Bot"},
     "/api/v1/workspaces": {"id": "acme", "name": "Acme"},
 }

@@ -8,6 +8,7 @@ import pytest
 from starlette.routing import Mount
 
 from api.rest.app import create_app
+from tests.rest.bodies import GOOD, REPLAY, TRY_WEBHOOK, WEBHOOKS
 from tests.rest.served import (
     APPROVALS,
     FRAMEWORK_PATHS,
@@ -67,6 +68,14 @@ ROUTES = {
     ("GET", "/api/v1/reconciliation"): Route("operator"),
     ("GET", "/metrics"): Route("admin"),
     ("GET", "/api/v1/budgets"): Route("operator"),
+    ("POST", WEBHOOKS): Route("operator", 201, GOOD[WEBHOOKS]),
+    ("GET", WEBHOOKS): Route("operator"),
+    ("PATCH", WEBHOOKS + "/{webhook_id}"): Route("operator", 200, {"active": True}),
+    ("DELETE", WEBHOOKS + "/{webhook_id}"): Route("operator"),
+    ("POST", WEBHOOKS + "/{webhook_id}/rotate-secret"): Route("operator"),
+    ("POST", WEBHOOKS + "/{webhook_id}/test"): Route("operator", 200, GOOD[TRY_WEBHOOK]),
+    ("GET", WEBHOOKS + "/{webhook_id}/logs"): Route("operator"),
+    ("POST", WEBHOOKS + "/{webhook_id}/replay"): Route("operator", 200, GOOD[REPLAY]),
 }
 for budget in (WORKSPACE_BUDGET, AGENT_BUDGET):
     ROUTES |= {
@@ -97,6 +106,7 @@ ABSENT = {
     "payment_id": "pay_" + "0" * 26 + "_0",
     "approval_id": "apr_" + "0" * 26 + "_0",
     "agent_id": "nobody",
+    "webhook_id": "wh_" + "0" * 26,
 }
 CALLERS = (
     "nobody",
@@ -114,7 +124,8 @@ CALLERS = (
     "other session",
 )
 NAMED = [pair for pair in ROUTES if not pair[1].startswith("/api/v1/sessions")]  # once is enough
-WRITING = [pair for pair in NAMED if pair[0] in ("POST", "PUT") and pair != ("POST", SMART)]
+WRITES = ("POST", "PUT", "PATCH")
+WRITING = [pair for pair in NAMED if pair[0] in WRITES and pair != ("POST", SMART)]
 STRANGERS = CALLERS[: CALLERS.index("operator")]
 
 
@@ -161,6 +172,8 @@ class Callers:
             ids["payment_id"] = self.api.hold(self.token)["id"]
         if "{approval_id}" in path and "approval_id" not in ids:
             ids["approval_id"] = self.waiting()
+        if "{webhook_id}" in path and "webhook_id" not in ids:
+            ids["webhook_id"] = self.webhook()
         body = ROUTES[method, path].body
         sent = {} if body is None else {"body": body}
         return self.api.call(method, path.format(**ids), **sent, **self.credentials[caller])
@@ -169,6 +182,12 @@ class Callers:
         """An approval of the session, which nobody decided yet."""
         approval: str = self.api.pay(self.token, 1_000_001).json()["approval_id"]
         return approval
+
+    def webhook(self) -> str:
+        """A webhook of `acme`: the one that is there, or a new one."""
+        for each in self.api.get(WEBHOOKS, key=self.acme).json():
+            return str(each["id"])
+        return str(self.api.post(WEBHOOKS, GOOD[WEBHOOKS], key=self.acme).json()["id"])
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +370,7 @@ def test_nothing_but_the_id_itself_names_a_thing(
     own = callers.session["id"] if "session_id" in path else payment
     own = AGENT if "agent_id" in path else own
     own = callers.waiting() if "approval_id" in path else own
+    own = callers.webhook() if "webhook_id" in path else own
     text = TRICKS[trick].format(id=own, ID=own.upper(), half=own[:20])
     target = re.sub(r"\{\w+\}", lambda _: text, path)
     body = ROUTES[method, path].body

@@ -22,6 +22,7 @@ from tests.rest.bodies import (
     SETTLEMENT,
     SURROGATES,
     TYPES,
+    WEBHOOKS,
     texts,
 )
 from tests.rest.served import NO_LIMITS, PAYMENTS, SESSIONS, SMART, Served, refused
@@ -55,6 +56,7 @@ def send(api: Served) -> Sender:
     asking = api.session(limits=NO_LIMITS | {"require_approval_above": 1})["session_token"]
     waiting = api.pay(asking, 2).json()["approval_id"]
     ids = {"session_id": session["id"], "payment_id": held["id"], "approval_id": waiting}
+    ids["webhook_id"] = api.post(WEBHOOKS, GOOD[WEBHOOKS]).json()["id"]
     return Sender(api, session["session_token"], ids)
 
 

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.rest.bodies import GOOD, nearly_good
+from tests.rest.bodies import GOOD, WEBHOOKS, nearly_good
 from tests.rest.served import NO_LIMITS, Served, document
 
 EXAMPLES_PER_OPERATION = 40
@@ -45,12 +45,15 @@ def things(api: Served) -> tuple[dict[str, str], dict[str, str]]:
     for path in ("/api/v1/budgets/workspace", "/api/v1/agents/bot/budget"):
         api.call("PUT", path, {"max_lifetime": 999_999_999}, key=api.key)
     held = api.hold(session["session_token"], 1_000_000)
+    for webhook in api.get(WEBHOOKS).json():
+        api.call("DELETE", f"{WEBHOOKS}/{webhook['id']}", key=api.key)
     waiting = api.pay(session["session_token"], 1_000_001).json()["approval_id"]
     ids = {
         "session_id": session["id"],
         "payment_id": held["id"],
         "approval_id": waiting,
         "agent_id": "bot",
+        "webhook_id": api.post(WEBHOOKS, GOOD[WEBHOOKS]).json()["id"],
     }
     return ids, {
         "Authorization": f"Bearer {api.key}",

@@ -1,0 +1,179 @@
+"""`tallystick webhooks …`"""
+
+from typing import Annotated, Any
+
+import typer
+
+from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
+from tallystick.cli.output import console, failed, minute, print_json, print_line, table
+from tallystick.cli.pages import PAGE_SIZE_MAX
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+WebhookId = Annotated[str, typer.Argument(help="The webhook's id.")]
+
+
+@app.command("list")
+def list_webhooks(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """List webhooks, the oldest first."""
+    with as_operator(url, api_key) as client:
+        found = client.webhooks.list()
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        console.print("no webhooks yet")
+        return
+    table(
+        ("STATE", "ID", "URL", "EVENTS", "WAITING", "LAST SUCCESS"),
+        [
+            (
+                _state(each),
+                each["id"],
+                each["url"],
+                " ".join(each["events"]),
+                str(each["waiting"]),
+                "never" if each["last_success_at"] is None else minute(each["last_success_at"]),
+            )
+            for each in found
+        ],
+    )
+
+
+@app.command()
+def create(
+    to: Annotated[str, typer.Argument(metavar="URL", help="Where events are sent.")],
+    event: Annotated[
+        list[str] | None, typer.Option(help="Only this event; more than once for several.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have events sent to a URL. The secret is shown once."""
+    with as_operator(url, api_key) as client:
+        made = client.webhooks.create(to, event or ["*"], description=description)
+    if as_json:
+        print_json(made)
+        return
+    print_line(f"webhook {made['id']}")
+    print_line(f"secret  {made['secret']}")
+
+
+@app.command()
+def delete(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Have nothing sent there any more."""
+    with as_operator(url, api_key) as client:
+        client.webhooks.delete(webhook)
+    console.print(f"{webhook} is deleted", markup=False, soft_wrap=True)
+
+
+@app.command()
+def enable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Go on with one that was disabled, where it stopped."""
+    with as_operator(url, api_key) as client:
+        client.webhooks.change(webhook, active=True)
+    console.print(f"{webhook} is active", markup=False, soft_wrap=True)
+
+
+@app.command()
+def disable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Send nothing there until it is enabled; what happens meanwhile is sent then."""
+    with as_operator(url, api_key) as client:
+        client.webhooks.change(webhook, active=False)
+    console.print(f"{webhook} is disabled", markup=False, soft_wrap=True)
+
+
+@app.command("rotate-secret")
+def rotate_secret(
+    webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
+    """Get another secret, shown once; for a day both sign."""
+    with as_operator(url, api_key) as client:
+        rotated = client.webhooks.rotate_secret(webhook)
+    if as_json:
+        print_json(rotated)
+        return
+    print_line(f"secret  {rotated['secret']}")
+    until = minute(rotated["previous_valid_until"])
+    console.print(f"the one before signs, too, until {until}", soft_wrap=True)
+
+
+@app.command("test")
+def try_webhook(
+    webhook: WebhookId,
+    event: Annotated[str, typer.Option(help="Which event is made up.")] = "approval.requested",
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> int:
+    """Send a made-up event now."""
+    with as_operator(url, api_key) as client:
+        tried = client.webhooks.test(webhook, event)
+    if not tried["success"]:
+        return failed("webhook_failed", _came_of(tried), 1)
+    if as_json:
+        print_json(tried)
+    else:
+        console.print(f"{tried['event_id']} arrived: {_came_of(tried)}", soft_wrap=True)
+    return 0
+
+
+@app.command()
+def logs(
+    webhook: WebhookId,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="At most so many.")] = 20,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what was sent, the newest first."""
+    with as_operator(url, api_key) as client:
+        found = client.webhooks.logs(webhook, limit=limit)["logs"]
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        console.print("nothing was sent yet")
+        return
+    table(
+        ("WHEN", "EVENT", "ID", "CAME OF IT", "RETRY", "NEXT"),
+        [
+            (
+                minute(each["delivered_at"]),
+                each["event"],
+                each["event_id"],
+                _came_of(each),
+                str(each["retry_count"]),
+                "" if each["next_retry"] is None else minute(each["next_retry"]),
+            )
+            for each in found
+        ],
+    )
+
+
+@app.command()
+def replay(
+    webhook: WebhookId,
+    since: Annotated[str, typer.Option(help="When, such as 2026-01-31T09:00:00Z.")],
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Deliver everything once more that happened since then."""
+    with as_operator(url, api_key) as client:
+        client.webhooks.replay(webhook, since)
+    console.print(f"{webhook} is sent everything since {since}", markup=False, soft_wrap=True)
+
+
+def _state(webhook: dict[str, Any]) -> str:
+    if webhook["active"]:
+        return "FAILING" if webhook["failures"] else "ACTIVE"
+    reason = webhook["disabled_reason"]
+    return "DISABLED" if reason is None else f"DISABLED ({reason})"
+
+
+def _came_of(attempt: dict[str, Any]) -> str:
+    if attempt["status_code"] is None:
+        return str(attempt["error"])
+    return f"status {attempt['status_code']} in {attempt['response_time_ms']} ms"
