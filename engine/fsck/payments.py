@@ -12,7 +12,7 @@ from engine.audit.canonical import CanonicalError, decode_object, encode, encode
 from engine.audit.record import Record
 from engine.fsck.finding import UNSAID, Findings
 from engine.fsck.settlements import Settlements
-from engine.fsck.streams import Entry
+from engine.fsck.streams import Entry, event_row
 from engine.ledger.approval import approval_id
 from engine.ledger.payment import payment_id
 from engine.ledger.stream import Stream
@@ -164,16 +164,7 @@ class Payments:
                 self._findings.unexpected("outbox", entry.id, says)
             return
         name, payload = expected
-        row = {
-            "id": entry.id,
-            **self._stream.columns(),
-            "stream": self._stream.id,
-            "seq": entry.record.seq,
-            "event": name,
-            "payload_json": encode_own(payload).decode(),
-            "created_ms": entry.record.time_ms,
-            "delivered_ms": UNSAID,
-        }
+        row = event_row(self._stream, entry, name, payload)
         self._findings.compare("outbox", entry.id, row, entry.event, by=f"record {entry.id}")
 
     def _decided(self, entry: Entry) -> None:

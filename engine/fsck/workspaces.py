@@ -1,4 +1,4 @@
-"""What the records of a workspace make of it, its operators' keys, its agents and its budgets."""
+"""What the records of a workspace make of it, of keys, agents and budgets."""
 
 from typing import Any
 
@@ -7,19 +7,27 @@ import sqlalchemy as sa
 from engine.audit.canonical import encode
 from engine.audit.record import Record
 from engine.audit.rest import rest_hash
-from engine.db.tables import Agent, ApiKey, BudgetRow, Workspace, table
+from engine.db.keys import Agent, AgentKey, AgentKeyUse, ApiKey
+from engine.db.tables import BudgetRow, Workspace, table
 from engine.fsck.budgets import Founding, Foundings
 from engine.fsck.finding import UNSAID, Findings, Row, stored
-from engine.fsck.streams import Entry
-from engine.ledger.stream import budget_stream
+from engine.fsck.streams import Entry, event_row
+from engine.ledger.stream import budget_stream, workspace_stream
+from engine.workspaces.agent_keys import key_row
 
 _agents = table(Agent)
+_agent_keys = table(AgentKey)
 _budgets = table(BudgetRow)
 _keys = table(ApiKey)
+_uses = table(AgentKeyUse)
 _workspaces = table(Workspace)
 
 _TELL_OF_THE_CHAIN = ("workspace.closed", "chain.resumed")
 """Kinds of records that make no row."""
+_SECRET = ("prefix", "secret_hash")
+_SECRET_OF_AGENTS = ("agent_name", "metadata_json", *_SECRET)
+"""Columns of keys of which the record has one hash."""
+_TOLD_OF_A_KEY = ("key", "agent_id", "name")
 
 _Rows = dict[str, dict[str, Any]]
 
@@ -40,14 +48,14 @@ class WorkspaceFold:
         self._workspaces: _Rows = {}
         self._keys: _Rows = {}
         self._agents: _Rows = {}
+        self._agent_keys: _Rows = {}
         self._budgets: _Rows = {}
         self._rest: dict[str, str] = {}
 
     def feed(self, entry: Entry) -> None:
         """See `Fold`."""
         record = entry.record
-        if entry.event is not None:
-            self._findings.unexpected("outbox", entry.id, f"{record.kind} has no event")
+        self._compare_event(entry)
         if entry.decision is not None:
             self._findings.unexpected("decisions", entry.id, f"record {entry.id} decides nothing")
         what, _, happened = record.kind.partition(".")
@@ -61,6 +69,8 @@ class WorkspaceFold:
             }
         elif what == "key":
             self._key(record, happened)
+        elif record.kind.startswith("agent.key."):
+            self._agent_key(record, happened)
         elif record.kind == "agent.registered":
             agent_id = record.body["agent_id"]
             self._agents[agent_id] = {
@@ -80,7 +90,10 @@ class WorkspaceFold:
         self._compare("agents", _agents, _agents.c.workspace_id, self._agents)
         self._compare("budgets", _budgets, _budgets.c.workspace_id, self._budgets)
         for row in self._compare("api_keys", _keys, _keys.c.workspace_id, self._keys):
-            self._compare_secret(row)
+            self._compare_secret("api_keys", row, _SECRET)
+        owner = _agent_keys.c.workspace_id
+        for row in self._compare("agent_keys", _agent_keys, owner, self._agent_keys):
+            self._compare_secret("agent_keys", row, _SECRET_OF_AGENTS)
 
     def _key(self, record: Record, happened: str) -> None:
         body = record.body
@@ -90,6 +103,7 @@ class WorkspaceFold:
                 "workspace_id": self._id,
                 "id": body["key"],
                 "role": body["role"],
+                "name": body["name"],
                 "prefix": UNSAID,
                 "secret_hash": UNSAID,
                 "created_ms": record.time_ms,
@@ -100,6 +114,31 @@ class WorkspaceFold:
             self._keys[body["key"]]["revoked_ms"] = revoked_ms
         else:
             raise ValueError("no such kind of record")
+
+    def _agent_key(self, record: Record, happened: str) -> None:
+        told = dict(record.body)
+        if happened == "key.created":
+            self._rest[told["key"]] = told["rest_hash"]
+            self._agent_keys[told["key"]] = {
+                **key_row(self._id, told, record.time_ms),
+                **dict.fromkeys(_SECRET_OF_AGENTS, UNSAID),
+            }
+        elif happened == "key.revoked":
+            self._agent_keys[told["key"]]["revoked_ms"] = record.time_ms
+        else:
+            raise ValueError("no such kind of record")
+
+    def _compare_event(self, entry: Entry) -> None:
+        """Only what becomes of agents' keys is told."""
+        record = entry.record
+        if not record.kind.startswith("agent.key."):
+            if entry.event is not None:
+                self._findings.unexpected("outbox", entry.id, f"{record.kind} has no event")
+            return
+        payload = {name: record.body[name] for name in _TOLD_OF_A_KEY}
+        expected = event_row(workspace_stream(self._id), entry, record.kind, payload)
+        by = f"record {entry.id}"
+        self._findings.compare("outbox", entry.id, expected, entry.event, by=by)
 
     def _budget(self, entry: Entry, happened: str) -> None:
         body = entry.record.body
@@ -134,17 +173,24 @@ class WorkspaceFold:
             self._findings.unexpected(name, where, f"no record of {self._id} tells of it")
         return known
 
-    def _compare_secret(self, row: Row) -> None:
+    def _compare_secret(self, table_name: str, row: Row, columns: tuple[str, ...]) -> None:
         try:
-            found = rest_hash(prefix=row["prefix"], secret_hash=row["secret_hash"])
+            found = rest_hash(**{name: row[name] for name in columns})
         except ValueError:
             found = ""
         if found != self._rest[row["id"]]:
             self._findings.add(
-                "api_keys",
+                table_name,
                 f"{self._id}/{row['id']}",
-                "prefix, secret_hash",
+                ", ".join(columns),
                 found=found,
                 expected=self._rest[row["id"]],
                 says="one of them was changed: their hash is not the one in the key's record",
             )
+
+
+def check_uses(connection: sa.Connection, findings: Findings) -> None:
+    """What was counted is counted for a key that there is."""
+    known = sa.exists().where(_agent_keys.c.id == _uses.c.key_id)
+    for row in connection.execute(sa.select(_uses.c.key_id, _uses.c.number).where(~known)).all():
+        findings.unexpected("agent_key_uses", "/".join(map(str, row)), "there is no such key")

@@ -30,6 +30,7 @@ _RESTS_ON = (
     *("grant_json", "grant_hash", "token_id", "mint_pkp"),
     *("restrictions_json", "lowered_json"),
 )
+_READ_AGAIN = ("session.restricted", "session.registered", "session.resumed")
 _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError)
 
 
@@ -128,7 +129,7 @@ def follow_account(batch: Batch, account: Account) -> Account:
         for body in batch.read(later.order_by(_records.c.seq)).scalars().all():
             record = _decode(body)
             # What is newly capped counts from the start; what is newly registered is compared.
-            if record["kind"] in ("session.restricted", "session.registered"):
+            if record["kind"] in _READ_AGAIN:
                 return load_account(batch, session_id)
             account.apply(record)
             if record["kind"] in (LOWERED, UNLOWERED):
