@@ -78,7 +78,7 @@ AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("GET", "/api/v1/agents"): _OPERATOR,
     ("POST", "/api/v1/agent-keys"): _OPERATOR,
     ("GET", "/api/v1/agent-keys"): _OPERATOR,
-    ("POST", "/api/v1/agent-keys/{key_id}/revoke"): _OPERATOR,
+    ("POST", "/api/v1/agent-keys/{agent_key_id}/revoke"): _OPERATOR,
     ("POST", "/api/v1/api-keys"): _ADMIN,
     ("GET", "/api/v1/api-keys"): _OPERATOR,
     ("POST", "/api/v1/api-keys/{key_id}/rotate"): _OPERATOR,

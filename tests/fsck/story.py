@@ -7,6 +7,7 @@ from engine.payments.gate import NoUsableOffer
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
+from engine.workspaces.agent_keys import NewAgentKey
 from tests.evidence.story import pass_time
 from tests.fsck.chain_story import (
     anchored_elsewhere,
@@ -38,6 +39,7 @@ def tell(world: World, clock: ManualClock) -> None:
     engine.access.create_workspace(OTHER, "Another tenant")
     engine.agents.register(WORKSPACE, "shopper", "Shopper")
     engine.agents.register(WORKSPACE, "bot", None)
+    _keys(world)
     shop = world.session(agent_id="shopper", agent_name="ignored", type="app", label="groceries")
     world.pay(shop, 7, key="before any budget")
     world.pay(shop, 3, hold=True)
@@ -63,6 +65,10 @@ def tell(world: World, clock: ManualClock) -> None:
     )
     held = world.pay(child, 4, hold=True)
     engine.ledger.capture(WORKSPACE, held.id, 4 * USD).result()
+    for _ in range(2):  # it is paused, and goes on, with its parent
+        engine.sessions.pause(WORKSPACE, main.id, by=first)
+        assert world.pay(child, 1).decision["code"] == "SESSION_PAUSED"
+        engine.sessions.resume(WORKSPACE, main.id, by=second)
     world.pay(shop, 1)
     assert world.pay(shop, 1).decision["rule"] == "agent_budget"
     engine.revoke_session(WORKSPACE, shop.id, by=first)
@@ -77,6 +83,7 @@ def tell(world: World, clock: ManualClock) -> None:
     closed_workspace(world, OTHER)
     differing(world, clock)
     world.create(wait_s=0)
+    engine.sessions.pause(WORKSPACE, world.session(label="paused").id, by=first)
     pass_time(world, clock, 2 * HOUR_MS)
     for secret in (ADMIN, ADMIN + "_2", ADMIN):
         engine.access.ensure_admin(secret)
@@ -85,6 +92,19 @@ def tell(world: World, clock: ManualClock) -> None:
     pass_time(world, clock, MINUTE_MS)
     engine.anchor()
     pass_time(world, clock, MINUTE_MS)
+
+
+def _keys(world: World) -> None:
+    """Keys of agents, one of which is used and one revoked, and an operator's that is exchanged."""
+    keys, admin = world.engine.keys, world.engine.access.operator(str(world.operator_key))
+    for name in ("crawler", "buyer"):
+        new = NewAgentKey(name=name, agent_id="bot", ip_allowlist=("::1",), lifetime_s=60)
+        key, secret = keys.agents.create(WORKSPACE, new, by=admin.key_id)
+        for _ in range(3):
+            keys.use.admit(secret, "::1")[1].result()
+    keys.agents.revoke(WORKSPACE, key.id, by=admin.key_id)
+    made, _ = keys.operators.create(admin, "Ada", live=True)
+    keys.operators.rotate(admin, made.id)
 
 
 def _signed(world: World) -> None:

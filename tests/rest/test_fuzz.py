@@ -46,7 +46,11 @@ def things(api: Served) -> tuple[dict[str, str], dict[str, str]]:
         api.call("PUT", path, {"max_lifetime": 999_999_999}, key=api.key)
     held = api.hold(session["session_token"], 1_000_000)
     waiting = api.pay(session["session_token"], 1_000_001).json()["approval_id"]
+    key = api.post("/api/v1/api-keys", {"name": "one more"}).json()["id"]
+    agent_key = api.post("/api/v1/agent-keys", {"name": "a key", "agent_id": "bot"}).json()["id"]
     ids = {
+        "key_id": key,
+        "agent_key_id": agent_key,
         "session_id": session["id"],
         "payment_id": held["id"],
         "approval_id": waiting,
