@@ -111,9 +111,7 @@ async def operator(request: Request, engine: EngineOf, secret: Bearer) -> Operat
     return engine.access.operator(secret)
 
 
-async def reader(
-    request: Request, engine: EngineOf, secret: Bearer
-) -> Operator | AgentCaller:
+async def reader(request: Request, engine: EngineOf, secret: Bearer) -> Operator | AgentCaller:
     """An operator's key, or an agent's, which sees what is its agent's."""
     if is_agent_key(secret):
         return await admitted(request, secret)
@@ -142,7 +140,11 @@ async def session_holder(request: Request) -> SessionHolder:
 
 
 async def payment_party(
-    request: Request, engine: EngineOf, tokens: TokensOf, secret: Bearer, session_token: SessionToken
+    request: Request,
+    engine: EngineOf,
+    tokens: TokensOf,
+    secret: Bearer,
+    session_token: SessionToken,
 ) -> Operator | SessionHolder:
     """Whoever may act on a payment: the operator of its workspace, or who holds its session."""
     party = await payment_reader(request, engine, tokens, secret, session_token)
@@ -151,7 +153,11 @@ async def payment_party(
 
 
 async def payment_reader(
-    request: Request, engine: EngineOf, tokens: TokensOf, secret: Bearer, session_token: SessionToken
+    request: Request,
+    engine: EngineOf,
+    tokens: TokensOf,
+    secret: Bearer,
+    session_token: SessionToken,
 ) -> Operator | SessionHolder | AgentCaller:
     """Whoever may look at a payment: those, and the agent of its session."""
     agent = await admitted(request, secret) if is_agent_key(secret) else None
@@ -248,9 +254,7 @@ async def admitted(request: Request, secret: str | None) -> AgentCaller:
     return agent
 
 
-def seen_session(
-    engine: Engine, caller: Operator | AgentCaller, session_id: str
-) -> SessionView:
+def seen_session(engine: Engine, caller: Operator | AgentCaller, session_id: str) -> SessionView:
     """A session of the caller's workspace, and of the agent whose key it is.
 
     Raises:

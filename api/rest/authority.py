@@ -43,6 +43,9 @@ _SAME = {"/api/v1/sessions": _SESSIONS}
 
 AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("GET", "/"): _ANYBODY,
+    ("GET", "/docs"): _ANYBODY,
+    ("GET", "/docs/oauth2-redirect"): _ANYBODY,
+    ("GET", "/redoc"): _ANYBODY,
     ("GET", "/healthz"): _ANYBODY,
     ("GET", "/readyz"): _ANYBODY,
     ("GET", "/api/v1/deployment"): _ANYBODY,
@@ -125,7 +128,7 @@ def rows_of(routes: Iterable[Any]) -> dict[Endpoint, Row]:
     for route in routes:
         for found in getattr(route, "effective_route_contexts", lambda route=route: [route])():
             if not isinstance(getattr(found, "original_route", found), APIRoute):
-                continue  # pages of documentation, and what is mounted with keys of its own
+                continue  # the document itself, and what is mounted
             for method in found.methods:
                 row = row_of(method, found.path)
                 if rows.setdefault(found.endpoint, row) != row:

@@ -29,7 +29,7 @@ Instant = Annotated[
     BeforeValidator(_instant),
     WithJsonSchema({"type": "string", "pattern": f"^{_INSTANT.pattern}$"}),
 ]
-"""A date (its first moment in UTC) or a date and time; the value is milliseconds since the epoch."""
+"""A date (its first moment in UTC), or a date and time; the value is milliseconds since 1970."""
 Kind = Annotated[str, Field(pattern=r"^[a-z_.]{1,40}$")]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.audit.canonical import CanonicalError, decode_object, encode, encode_own
+from engine.audit.canonical import CanonicalError, decode_object, encode
 from engine.audit.record import Record
 from engine.fsck.finding import UNSAID, Findings
 from engine.fsck.settlements import Settlements

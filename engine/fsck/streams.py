@@ -159,7 +159,9 @@ def _check_stream(
     return follower.head()
 
 
-def event_row(stream: Stream, entry: Entry, name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+def event_row(
+    stream: Stream, entry: Entry, name: str, payload: Mapping[str, Any]
+) -> dict[str, Any]:
     """The row of the outbox beside a record."""
     return {
         "id": entry.id,

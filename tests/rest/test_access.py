@@ -71,7 +71,7 @@ ROUTES = {
     ("POST", "/api/v1/agent-keys/{agent_key_id}/revoke"): Route(),
     ("POST", "/api/v1/api-keys"): Route(201, {"name": "one more"}),
     ("GET", "/api/v1/api-keys"): Route(),
-    ("POST", "/api/v1/api-keys/{key_id}/rotate"): Route(201, None, OF_ANOTHER | {"admin": 201}),
+    ("POST", "/api/v1/api-keys/{key_id}/rotate"): Route(200, None, OF_ANOTHER),
     ("POST", "/api/v1/api-keys/{key_id}/revoke"): Route(200, None, OF_ANOTHER),
     ("GET", "/api/v1/audit"): Route(),
     ("POST", "/api/v1/log/anchor"): Route(),
@@ -92,7 +92,8 @@ for root in (SESSIONS, "/api/v1/sessions"):
         ("POST", root): Route(201, {"agent_id": "bot", "user_wallet": "wallet"}),
         ("GET", root): Route(),
         ("GET", root + "/{session_id}"): Route(),
-        ("POST", root + "/{session_id}/children"): Route(201, {"agent_id": "bot", "duration_hours": 1}
+        ("POST", root + "/{session_id}/children"): Route(
+            201, {"agent_id": "bot", "duration_hours": 1}
         ),
         ("POST", root + "/{session_id}/consent"): Route(409, SIGNATURE),
         ("POST", root + "/{session_id}/restrict"): Route(200, {"restrictions": []}),
@@ -230,7 +231,10 @@ class Callers:
             self.agent_key("full")
             [newest, *_] = self.api.get("/api/v1/agent-keys", key=self.acme).json()
             ids["agent_key_id"] = newest["id"]
-        if path.endswith(("{session_id}/revoke", "{session_id}/pause")) and "session_id" not in changes:
+        if (
+            path.endswith(("{session_id}/revoke", "{session_id}/pause"))
+            and "session_id" not in changes
+        ):
             ids["session_id"] = self.api.session(key=self.acme)["id"]  # that nobody else needs
         body = ROUTES[method, path].body
         sent = {} if body is None else {"body": body}

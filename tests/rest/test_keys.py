@@ -1,13 +1,11 @@
 """Keys over HTTP: what is answered, once and never again, and what they stop to open."""
 
-import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
 from api.rest.aliases import real_path
-from api.rest.app import create_app
 from tests.rest.served import NO_LIMITS, PAYMENTS, SESSIONS, SMART, Served, refused
 
 AGENT_KEYS = "/api/v1/agent-keys"
@@ -117,14 +115,14 @@ def test_the_key_beside_a_token_must_hold_whatever_way_is_paid(tenant: Served) -
         answer = tenant.post(path, sent, key=looks, **both)
         assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
         assert answer.json()["details"]["scopes"] == ["create_payments", "full"]
-        refused(tenant.post(path, {"amount": 1} if path == PAYMENTS else {"amount_usd": 1}, key=key),
-                401, "invalid_session_token")
+        without = {"amount": 1} if path == PAYMENTS else {"amount_usd": 1}
+        refused(tenant.post(path, without, key=key), 401, "invalid_session_token")
     assert tenant.get(PAYMENTS, key=looks).json()["pagination"]["total"] == 2
     elsewhere = tenant.session(agent_id="another")["session_token"]
     tenant.hold(elsewhere)
     assert tenant.get(PAYMENTS, key=looks).json()["pagination"]["total"] == 2
     assert [each["id"] for each in tenant.get(SESSIONS, key=looks).json()] == [session["id"]]
-    refused(tenant.get(f"{SESSIONS}?agent_id=another", key=looks), 404, "agent_not_found")
+    assert tenant.get(f"{SESSIONS}?agent_id=another", key=looks).json() == []
 
 
 def test_a_key_of_an_operator_is_made_by_the_admin_and_exchanged_by_its_owner(api: Served) -> None:
@@ -236,15 +234,8 @@ def test_routes_have_the_names_that_clients_call_them_by(name: str, path: str) -
 
 def test_an_alias_is_answered_in_place(tenant: Served) -> None:
     make(tenant)
-
-    async def ask() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(create_app(tenant.world.engine))
-        headers = {"Authorization": f"Bearer {tenant.key}"}
-        async with httpx.AsyncClient(
-            transport=transport, base_url=tenant.url, headers=headers
-        ) as client:
-            return [await client.get(path) for path in (AGENT_KEYS, "/agent-keys", "/ai/sessions")]
-
-    real, alias, sessions = asyncio.run(ask())
+    headers = {"Authorization": f"Bearer {tenant.key}"}
+    paths = (AGENT_KEYS, "/agent-keys", "/ai/sessions")
+    real, alias, sessions = (httpx.get(tenant.url + path, headers=headers) for path in paths)
     assert (real.status_code, real.content) == (200, alias.content)
     assert sessions.json() == []

@@ -69,7 +69,9 @@ async def backtest(
     summary="Why a payment was decided as it was",
     responses=documented(404),
 )
-async def explanation(payment_id: str, engine: EngineOf, party: PaymentReaderOf) -> ExplainedPayment:
+async def explanation(
+    payment_id: str, engine: EngineOf, party: PaymentReaderOf
+) -> ExplainedPayment:
     """Takes longer the more records the session has: those before the payment are replayed."""
 
     def replayed() -> ExplainedPayment:

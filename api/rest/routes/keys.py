@@ -70,7 +70,9 @@ def list_agent_keys(
     return [agent_key_json(key, now_ms) for key in keys]
 
 
-@of_agents.post("/{agent_key_id}/revoke", summary="Revoke an agent's key", responses=documented(404))
+@of_agents.post(
+    "/{agent_key_id}/revoke", summary="Revoke an agent's key", responses=documented(404)
+)
 def revoke_agent_key(agent_key_id: str, engine: EngineOf, caller: OperatorOf) -> KeyRevoked:
     """In force when this answers. Revoking it again changes nothing."""
     engine.keys.agents.revoke(caller.workspace_id, agent_key_id, by=caller.key_id)

@@ -1,5 +1,6 @@
 """Sessions: create, consent, list, get, restrict, pause, resume, revoke, evidence."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -75,12 +76,9 @@ def list_sessions(
 ) -> list[SessionAnswer]:
     """Sessions in every state, those that ended too, unless a `status` is named. `X-Total-Count`
     says how many there are. An agent's key sees those of its agent."""
-    agent_id = asked.agent_id
+    wanted = Wanted(engine.clock(), asked.status, asked.type, asked.agent_id, asked.label)
     if isinstance(caller, AgentCaller):
-        if agent_id not in (None, caller.agent_id):
-            raise NotFound("no such agent", code="agent_not_found")
-        agent_id = caller.agent_id
-    wanted = Wanted(engine.clock(), asked.status, asked.type, agent_id, asked.label)
+        wanted = replace(wanted, of_agent=caller.agent_id)
     views, total = engine.sessions.page(
         caller.workspace_id, wanted=wanted, offset=asked.offset, limit=asked.limit
     )
@@ -177,9 +175,7 @@ def restrict(
 )
 def pause(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
     """In force when this answers, for the sessions beneath it too. What is held can be captured."""
-    return _shown(
-        engine, engine.sessions.pause(caller.workspace_id, session_id, by=caller.key_id)
-    )
+    return _shown(engine, engine.sessions.pause(caller.workspace_id, session_id, by=caller.key_id))
 
 
 @router.post(
@@ -188,9 +184,7 @@ def pause(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswe
 def resume(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
     """And those beneath it that were paused with it. One on the chain is `registering` until its
     registration has enough confirmations, if a reorganisation has moved it meanwhile."""
-    return _shown(
-        engine, engine.sessions.resume(caller.workspace_id, session_id, by=caller.key_id)
-    )
+    return _shown(engine, engine.sessions.resume(caller.workspace_id, session_id, by=caller.key_id))
 
 
 @router.post("/{session_id}/revoke", summary="End a session for good", responses=documented(404))
