@@ -26,6 +26,7 @@ from engine.evidence.export import Exporter
 from engine.grant import Domain
 from engine.identifiers import Identifiers
 from engine.lead import Lead
+from engine.ledger.acts import Acts
 from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.decision_counts import DecisionCounts
@@ -55,6 +56,7 @@ from engine.webhooks.endpoints import Webhooks
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
 from engine.workspaces.budgets import Budgets
+from engine.workspaces.keys import Keys
 
 if TYPE_CHECKING:
     from engine.chain.embedded_rpc import EmbeddedRpc
@@ -107,7 +109,8 @@ class Engine:
         networks = self.networks = Networks(settings, deployment, gateway, *book)
         self.gate = Gate(self.paying, self.settlements, signer, tokens, networks.gateways)
         self.explanations, self.decision_counts = Explanations(database), DecisionCounts(database)
-        self.access = Access(database, self.writer)
+        self.access, self.acts = Access(database, self.writer), Acts(database)
+        self.keys = Keys(database, self.writer, stopwatch)
         self.agents, self.budgets = Agents(database, self.writer), Budgets(database, self.writer)
         self.sessions = Sessions(
             database,
@@ -221,9 +224,11 @@ class Engine:
         *,
         kind: str = "eip712",
         wait_s: float = 0.0,
+        by: str | None = None,
     ) -> SessionView:
         """Accept the owner's signature and wait up to `wait_s` for the registration."""
-        view = self.sessions.consent(workspace_id, session_id, signature, kind, self.gateway)
+        sessions, gateway = self.sessions, self.gateway
+        view = sessions.consent(workspace_id, session_id, signature, kind, gateway, by=by)
         return self._settled(view, wait_s)
 
     def revoke_session(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:

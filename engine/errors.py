@@ -5,6 +5,8 @@
     ├── NotFound            no such thing for this caller (absent and foreign look the same)
     ├── Conflict            the thing exists in a state that forbids the request
     ├── Unauthenticated     the presented secret is not one of ours, or no longer
+    ├── Forbidden           the presented secret is good, and may not do this
+    ├── RateLimited         the presented secret was used too often
     ├── Unavailable         the engine cannot decide safely now; retry later
     └── CannotStart         the data directory, chain or settings do not fit together
 
@@ -55,6 +57,22 @@ class Unauthenticated(TallystickError):
     """No valid secret was presented."""
 
     code = "invalid_api_key"
+
+
+class Forbidden(TallystickError):
+    """The presented secret is valid, but not for this."""
+
+    code = "not_allowed"
+
+
+class RateLimited(TallystickError):
+    """Too many requests with one secret. `retry_after` is in seconds, one at least."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: int, **details: Any) -> None:
+        super().__init__(message, retry_after=retry_after, **details)
+        self.retry_after = retry_after
 
 
 class Unavailable(TallystickError):

@@ -22,6 +22,7 @@ class ErrorAnswer(ErrorFields):
     """Every error, in both shapes that clients read: as an object, and at the top."""
 
     error: ErrorFields
+    retry_after: NotRequired[int]
 
 
 class LimitsAnswer(TypedDict):

@@ -8,15 +8,20 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
 from api.rest import errors
+from api.rest.aliases import Aliases
 from api.rest.auth import SessionTokens
+from api.rest.authority import rows_of
 from api.rest.body_limit import BodyLimit
 from api.rest.commits import Commits
 from api.rest.health_answers import Health, Readiness
+from api.rest.rate_limits import RateLimitHeaders
 from api.rest.routes import (
     approvals,
+    audit,
     budgets,
     chain,
     explanations,
+    keys,
     log,
     metrics,
     payments,
@@ -59,6 +64,8 @@ def create_app(
     app.state.commits = Commits()
     errors.install(app)
     app.add_middleware(BodyLimit, larger=larger_bodies)
+    app.add_middleware(RateLimitHeaders)
+    app.add_middleware(Aliases)
     # Routes are tried in this order, and payments are what is asked for most.
     app.include_router(payments.router)
     # Clients of the agent-session API use the first root; the second is the shorter one.
@@ -71,8 +78,11 @@ def create_app(
     app.include_router(x402.of_payments)
     app.include_router(approvals.router)
     app.include_router(workspaces.router)
+    app.include_router(keys.of_agents)
+    app.include_router(keys.of_operators)
     app.include_router(budgets.router)
     app.include_router(webhooks.router)
+    app.include_router(audit.router)
     app.include_router(log.router)
     app.include_router(reconciliation.router)
     app.include_router(metrics.router)
@@ -98,7 +108,6 @@ def create_app(
         state = engine.ready()
         return JSONResponse(state, 200 if state["ready"] else 503)
 
-    for route in app.routes:
-        # FastAPI would do this for the first request, and everybody would wait meanwhile.
-        list(getattr(route, "effective_route_contexts", tuple)())
+    # FastAPI would make its routes for the first request, and everybody would wait meanwhile.
+    app.state.authority = rows_of(app.routes)
     return app

@@ -1,20 +1,31 @@
-"""Who is asking, from the headers; what a route needs of it is in its signature."""
+"""Who is asking, from the headers; what a route needs of it is in its signature.
+
+Whether an agent's key may make a call is for the table in `authority` to say.
+"""
 
 from typing import Annotated, Any, NamedTuple, TypeGuard
 
+import structlog
 from fastapi import Depends, Request
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
 from fastapi.security.utils import get_authorization_scheme_param
 
+from api.rest.authority import Row
+from api.rest.commits import get_commits
+from api.rest.rate_limits import note
 from engine.engine import Engine
-from engine.errors import Unauthenticated
+from engine.errors import Forbidden, NotFound, RateLimited, Unauthenticated
 from engine.identifiers import secret_hash
+from engine.sessions.session import SessionView
 from engine.workspaces.access import SESSION_TOKEN_PREFIX, Operator, SessionHolder
+from engine.workspaces.agent_access import AgentCaller, Allowance, is_agent_key
 
 TOKENS_MAX = 65_536
 """So many sessions' tokens are remembered; any other is looked up again."""
+
+_log = structlog.get_logger(__name__)
 
 
 class _Bearer(SecurityBase):
@@ -22,7 +33,7 @@ class _Bearer(SecurityBase):
 
     def __init__(self) -> None:
         self.scheme_name = "key"
-        self.model = HTTPBearer(description="An operator key, or a session token")
+        self.model = HTTPBearer(description="An operator's or agent's key, or a session token")
 
     async def __call__(self, request: Request) -> str | None:
         scheme, secret = get_authorization_scheme_param(request.headers.get("Authorization"))
@@ -90,11 +101,21 @@ Bearer = Annotated[str | None, Depends(_bearer)]
 SessionToken = Annotated[str | None, Depends(_session_header)]
 
 
-async def operator(engine: EngineOf, secret: Bearer) -> Operator:
+async def operator(request: Request, engine: EngineOf, secret: Bearer) -> Operator:
     """An operator key, or 401."""
+    if is_agent_key(secret):
+        await admitted(request, secret)
+        raise AssertionError("an agent's key opens a route that is an operator's alone")
     if secret is None:
         raise Unauthenticated("an API key is required: Authorization: Bearer …")
     return engine.access.operator(secret)
+
+
+async def reader(request: Request, engine: EngineOf, secret: Bearer) -> Operator | AgentCaller:
+    """An operator's key, or an agent's, which sees what is its agent's."""
+    if is_agent_key(secret):
+        return await admitted(request, secret)
+    return await operator(request, engine, secret)
 
 
 async def admin(caller: Annotated[Operator, Depends(operator)]) -> Operator:
@@ -112,16 +133,42 @@ BY_KEY_OR_TOKEN: dict[str, Any] = {
 
 async def session_holder(request: Request) -> SessionHolder:
     """A session token in X-Session-Token or as the bearer, or 401."""
-    tokens = await get_tokens(request)
-    return tokens.holder(await _session_header(request) or await _bearer(request))
+    tokens, secret = await get_tokens(request), await _bearer(request)
+    agent = await admitted(request, secret) if is_agent_key(secret) else None
+    holder = tokens.holder(await _session_header(request) or secret)
+    return beside(agent, holder)
 
 
 async def payment_party(
-    engine: EngineOf, tokens: TokensOf, secret: Bearer, session_token: SessionToken
+    request: Request,
+    engine: EngineOf,
+    tokens: TokensOf,
+    secret: Bearer,
+    session_token: SessionToken,
 ) -> Operator | SessionHolder:
-    """Whoever may see a payment: the operator of its workspace, or the holder of its session."""
+    """Whoever may act on a payment: the operator of its workspace, or who holds its session."""
+    party = await payment_reader(request, engine, tokens, secret, session_token)
+    assert not isinstance(party, AgentCaller), "an agent's key alone opens what is for a session"
+    return party
+
+
+async def payment_reader(
+    request: Request,
+    engine: EngineOf,
+    tokens: TokensOf,
+    secret: Bearer,
+    session_token: SessionToken,
+) -> Operator | SessionHolder | AgentCaller:
+    """Whoever may look at a payment: those, and the agent of its session."""
+    agent = await admitted(request, secret) if is_agent_key(secret) else None
     if session_token or _is_session_token(secret):
-        return tokens.holder(session_token or secret)
+        return beside(agent, tokens.holder(session_token or secret))
+    if agent is not None:
+        if not _row(request).alone:
+            raise Unauthenticated(
+                "a session token is required beside an agent's key", code="invalid_session_token"
+            )
+        return agent
     if secret is None:
         raise Unauthenticated("an API key or a session token is required")
     return engine.access.operator(secret)
@@ -130,13 +177,16 @@ async def payment_party(
 class Smart(NamedTuple):
     """Who asks for a smart payment, by the headers: `sent` are the tokens that may be in them."""
 
-    caller: Operator | None
+    caller: Operator | AgentCaller | None
     sent: tuple[str | None, str | None]
 
 
 async def smart_credentials(request: Request) -> Smart:
     """The holder of the key that is the bearer, and where a session token may stand."""
     secret = await _bearer(request)
+    if is_agent_key(secret):
+        agent = await admitted(request, secret)
+        return Smart(agent, (await _session_header(request), None))
     caller = find_key_holder(await get_engine(request), secret)
     return Smart(caller, (await _session_header(request), secret))
 
@@ -152,7 +202,9 @@ def find_key_holder(engine: Engine, secret: str | None) -> Operator | None:
     return engine.access.operator(secret)
 
 
-def smart_payer(tokens: SessionTokens, caller: Operator | None, *sent: str | None) -> SessionHolder:
+def smart_payer(
+    tokens: SessionTokens, caller: Operator | AgentCaller | None, *sent: str | None
+) -> SessionHolder:
     """Whose session the first token is that was `sent`.
 
     Clients put the session token in the body and their API key in the header; both must hold.
@@ -160,18 +212,91 @@ def smart_payer(tokens: SessionTokens, caller: Operator | None, *sent: str | Non
     Raises:
         Unauthenticated: none was sent, or it is not valid, or not in the workspace of `caller`.
     """
-    holder = tokens.holder(next(filter(None, sent), None))
+    return beside(caller, tokens.holder(next(filter(None, sent), None)))
+
+
+def beside(caller: Operator | AgentCaller | None, holder: SessionHolder) -> SessionHolder:
+    """The session whose token was sent beside a key: one of its workspace, and of its agent."""
     if caller is not None and caller.workspace_id != holder.workspace_id:
-        raise Unauthenticated("the session token is not valid", code="invalid_session_token")
+        raise _no_such_token()
+    if isinstance(caller, AgentCaller) and caller.agent_id != holder.agent_id:
+        raise _no_such_token()
     return holder
+
+
+async def admitted(request: Request, secret: str | None) -> AgentCaller:
+    """The holder of an agent's key who may make this call, which is counted.
+
+    Raises:
+        Unauthenticated: the key is nobody's, revoked or expired.
+        Forbidden: none of its scopes opens this route, or it may not be used from there.
+        RateLimited: it was used too often in the last hour.
+    """
+    engine, commits = await get_engine(request), await get_commits(request)
+    address = None if request.client is None else request.client.host
+    try:
+        agent, counted = engine.keys.use.admit(secret or "", address)
+        note(request, await commits.wait(counted))
+    except RateLimited as refusal:
+        frees_ms = engine.clock() + refusal.retry_after * 1_000
+        note(request, Allowance(refusal.details["limit"], 0, frees_ms))
+        raise
+    row = _row(request)
+    if row.scopes.isdisjoint(agent.scopes):
+        path = request.scope["path"]
+        _log.warning("agent_key_refused", key=agent.key_id, method=request.method, path=path)
+        which = "no scope of this" if row.scopes else "no"
+        raise Forbidden(
+            f"{which} agent key opens this route",
+            code="insufficient_scope",
+            scopes=sorted(row.scopes),
+        )
+    return agent
+
+
+def seen_session(engine: Engine, caller: Operator | AgentCaller, session_id: str) -> SessionView:
+    """A session of the caller's workspace, and of the agent whose key it is.
+
+    Raises:
+        NotFound: there is none.
+    """
+    view = engine.sessions.get(caller.workspace_id, session_id)
+    if isinstance(caller, AgentCaller) and caller.agent_id != view.agent_id:
+        raise _no_such_session()
+    return view
+
+
+def check_session(
+    engine: Engine, caller: Operator | SessionHolder | AgentCaller, session_id: str
+) -> None:
+    """Raise `NotFound` if a caller may not see a session, whose token costs no look-up."""
+    if not isinstance(caller, SessionHolder):
+        seen_session(engine, caller, session_id)
+    elif caller.session_id != session_id:
+        raise _no_such_session()
+
+
+def _row(request: Request) -> Row:
+    row: Row = request.app.state.authority[request.scope["endpoint"]]
+    return row
 
 
 def _is_session_token(secret: str | None) -> TypeGuard[str]:
     return secret is not None and secret.startswith(SESSION_TOKEN_PREFIX)
 
 
+def _no_such_token() -> Unauthenticated:
+    return Unauthenticated("the session token is not valid", code="invalid_session_token")
+
+
+def _no_such_session() -> NotFound:
+    return NotFound("no such session", code="session_not_found")
+
+
 OperatorOf = Annotated[Operator, Depends(operator)]
+ReaderOf = Annotated[Operator | AgentCaller, Depends(reader)]
 AdminOf = Annotated[Operator, Depends(admin)]
 SessionHolderOf = Annotated[SessionHolder, Depends(session_holder)]
 SmartOf = Annotated[Smart, Depends(smart_credentials)]
 PaymentPartyOf = Annotated[Operator | SessionHolder, Depends(payment_party)]
+PaymentReaderOf = Annotated[Operator | SessionHolder | AgentCaller, Depends(payment_reader)]

@@ -13,8 +13,10 @@ from starlette.exceptions import HTTPException
 from api.rest.answers import ErrorAnswer
 from engine.errors import (
     Conflict,
+    Forbidden,
     InvalidInput,
     NotFound,
+    RateLimited,
     TallystickError,
     Unauthenticated,
     Unavailable,
@@ -29,6 +31,8 @@ STATUS: Mapping[type[TallystickError], int] = {
     NotFound: 404,
     Conflict: 409,
     Unauthenticated: 401,
+    Forbidden: 403,
+    RateLimited: 429,
     Unavailable: 503,
 }
 """What an engine error is over HTTP, the first that it is; anything else is a 500."""
@@ -43,17 +47,21 @@ _HEADERS: Mapping[int, Mapping[str, str]] = {
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
 _MEANING = {
     401: "No valid key or token",
+    403: "The key is valid, and does not open this",
     404: "Nothing of that id is visible to this caller",
     409: "It contradicts the present state, or an idempotency key",
     413: "The body, or a field of it, is too large",
     415: "The body is not application/json",
     422: "A field is unacceptable; `details.field` names it",
+    429: "Too many requests with this agent key; `retry_after` says for how many seconds",
     503: "No safe decision is possible now; ask again with the same key",
 }
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors of a route, for OpenAPI."""
+    """The errors of a route, for OpenAPI. Where there is a 401 an agent's key can be sent, too."""
+    if 401 in statuses:
+        statuses = (*statuses, 403, 429)
     return {status: {"model": ErrorAnswer, "description": _MEANING[status]} for status in statuses}
 
 
@@ -74,7 +82,11 @@ def answer(error: Exception) -> JSONResponse:
     for kind, status in STATUS.items():
         if isinstance(error, kind):
             body = error_body(error.code, error.message, **error.details)
-            return JSONResponse(body, status, _HEADERS.get(status))
+            headers = _HEADERS.get(status)
+            if isinstance(error, RateLimited):
+                body["retry_after"] = error.retry_after
+                headers = {"Retry-After": str(error.retry_after)}
+            return JSONResponse(body, status, headers)
     # As text: a logger that is given the exception may show local variables, secrets too.
     _log.error("unexpected_error", trace="".join(traceback.format_exception(error)))
     return JSONResponse(error_body("internal_error", "something went wrong"), 500, _HEADERS[500])

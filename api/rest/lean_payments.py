@@ -4,6 +4,8 @@ A request is plain if it asks for a payment by HTTP/1.1, has only headers that a
 once, in printable ASCII, says how long its JSON body is, and is acceptable in every field. It goes
 through the same body model, the same ledger and the same answers as the documented route.
 
+Whoever sends an agent's key beside a session's token is counted, and that is not plain.
+
 Any other request goes byte for byte, before anything was done for it, to uvicorn's own protocol
 and so to the documented routes: whatever is refused is refused by them. See
 docs/decisions/0015-lean-payment-route.md.
@@ -30,6 +32,7 @@ from engine.engine import Engine
 from engine.errors import Conflict
 from engine.ledger.ask import IDEMPOTENCY_KEY_LENGTH_MAX
 from engine.ledger.payment import Payment
+from engine.workspaces.agent_access import is_agent_key
 
 _HEADERS = frozenset(
     (
@@ -252,6 +255,7 @@ def _is_plain(headers: Mapping[str, str]) -> bool:
         and headers.get("content-type") == "application/json"
         and headers.get("connection", "keep-alive").lower() == "keep-alive"
         and headers.get("authorization", _BEARER).startswith(_BEARER)
+        and not is_agent_key(_bearer(headers))
         and not ("idempotency-key" in headers and "x-idempotency-key" in headers)
         and 0 < len(_key(headers) or "-") <= IDEMPOTENCY_KEY_LENGTH_MAX
     )

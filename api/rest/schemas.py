@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from api.rest.answers import Pagination
 from api.rest.exact_json import Unreadable
 from api.rest.fields import (
     Account,
@@ -32,10 +31,18 @@ from api.rest.fields import (
 )
 from engine.audit.approvals import REQUIRED_MAX
 from engine.audit.consent import SIGNATURE_BYTES_MAX
-from engine.ledger.approval import State
 from engine.payments.terms import RESOURCE_LENGTH_MAX
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import DEFAULT_LIMITS
+from engine.workspaces.agent_keys import (
+    DEFAULT_RATE_LIMIT_PER_HOUR,
+    DEFAULT_SCOPES,
+    LIFE_MAX_S,
+    NETWORKS_MAX,
+    RATE_LIMIT_PER_HOUR_MAX,
+    SCOPES,
+    Scope,
+)
 
 _TX_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 
@@ -262,6 +269,40 @@ class RegisterAgent(Body):
     name: Annotated[str, printable(200)] | None = None
 
 
+class CreateAgentKey(Body):
+    """A key for an agent's software."""
+
+    name: Annotated[str, printable(200)]
+    agent_id: AgentId
+    agent_name: Annotated[str, printable(200)] | None = None
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] = Field(
+        default_factory=lambda: list(DEFAULT_SCOPES)
+    )
+    rate_limit_per_hour: Annotated[int, Field(ge=1, le=RATE_LIMIT_PER_HOUR_MAX)] = (
+        DEFAULT_RATE_LIMIT_PER_HOUR
+    )
+    ip_allowlist: Annotated[list[str], Field(max_length=NETWORKS_MAX)] = Field(
+        default_factory=list,
+        description="Addresses and networks (CIDR) that it may be used from; none: any",
+    )
+    expires_in_seconds: Annotated[int, Field(ge=1, le=LIFE_MAX_S)] | None = Field(
+        default=None, description="How long it is valid; without, until it is revoked"
+    )
+    metadata: JsonObject | None = None
+
+
+class CreateApiKey(Body):
+    """A key for one more operator."""
+
+    name: Annotated[str, printable(200)]
+    mode: Literal["test", "live"] = Field(
+        default="test", description="What the key's prefix says; it may do the same"
+    )
+    workspace_id: Annotated[str, printable(64)] | None = Field(
+        default=None, description="The admin's own unless named"
+    )
+
+
 class SetBudget(Body):
     """Limits of a budget over rolling windows, one at least. Left out or null: unlimited."""
 
@@ -319,45 +360,3 @@ class DraftPolicy(Body):
     permissions: Permissions | None = _as_it_was()
     conditions: Sentences = _as_it_was([])
     restrictions: Sentences = _as_it_was([])
-
-
-class Page(BaseModel):
-    """Which part of a list. Filters that do not exist are refused, not ignored."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-
-    @property
-    def offset(self) -> int:
-        """How many entries come before the page."""
-        return (self.page - 1) * self.limit
-
-    def pagination(self, total: int) -> Pagination:
-        """Where this page is among `total` entries."""
-        return {
-            "page": self.page,
-            "limit": self.limit,
-            "total": total,
-            "total_pages": -(-total // self.limit),
-        }
-
-
-class PaymentsQuery(Page):
-    """Which payments; of one session, or all that the caller may see."""
-
-    session_id: str | None = None
-
-
-class ApprovalsQuery(Page):
-    """Which approvals; of one session or all, in one state or every."""
-
-    session_id: str | None = None
-    state: State | None = None
-
-
-class SessionsQuery(Page):
-    """Which part of the list of sessions; clients that know no pages get the newest thousand."""
-
-    limit: Annotated[int, Field(ge=1, le=1000)] = 1000

@@ -20,6 +20,7 @@ from api.rest.answers import (
 )
 from api.rest.errors import error_body
 from engine.audit.approvals import REQUIRED_CODE
+from engine.audit.replay import LIVE_STATES
 from engine.engine import Engine
 from engine.ledger.approval import WAITING_MAX, Approval
 from engine.ledger.payment import Payment, State
@@ -48,6 +49,8 @@ def usd(micro: int | None) -> int | float | None:
 def session_json(engine: Engine, view: SessionView, left: Left) -> SessionAnswer:
     """A session in the shape that agent-session clients read, and what is ours beside it."""
     limits, remaining = view.grant.limits, left.remaining
+    over = view.state in LIVE_STATES and engine.clock() >= view.expires_ms
+    ended_ms = view.expires_ms if over else view.ended_ms
     body: SessionAnswer = {
         "id": view.id,
         "parent_id": view.parent_id,
@@ -71,11 +74,11 @@ def session_json(engine: Engine, view: SessionView, left: Left) -> SessionAnswer
         "restrictions": list(view.restrictions),
         "policy_version": view.policy_version,
         "approvals_required": view.approvals_required,
-        "status": view.state,
-        "is_active": view.state == "active" and engine.clock() < view.expires_ms,
+        "status": "expired" if over else view.state,
+        "is_active": view.state == "active" and not over,
         "created_at": time_text(view.created_ms),
         "expires_at": time_text(view.expires_ms),
-        "ended_at": None if view.ended_ms is None else time_text(view.ended_ms),
+        "ended_at": None if ended_ms is None else time_text(ended_ms),
         "remaining_today": usd(remaining.per_day),
         "remaining_this_week": usd(remaining.per_week),
         "remaining_this_month": usd(remaining.per_month),

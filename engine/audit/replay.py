@@ -52,10 +52,14 @@ _STATES_AFTER = {
     "session.registered": ("active",),
     "session.unregistered": ("registering",),
     "session.mismatched": ("mismatch",),
+    "session.paused": ("paused",),
+    "session.resumed": ("active", "registering"),
     "session.revoked": ("revoked",),
     "session.expired": ("expired",),
 }
 """The states in which each record of a session's life can leave it."""
+_STATES_BEFORE = {"session.paused": ("active", "paused"), "session.resumed": ("paused",)}
+"""The states in which some of them can find it."""
 
 
 class ReplayError(ValueError):
@@ -180,6 +184,8 @@ class Replay:
             raise ValueError("the session's life does not begin with its creation, or begins twice")
         if self.state == "revoked":
             raise ValueError("a revoked session cannot change any more")
+        if record.kind in _STATES_BEFORE and self.state not in _STATES_BEFORE[record.kind]:
+            raise ValueError(f"the session was {self.state}")
         if body["state"] not in _STATES_AFTER[record.kind]:
             raise ValueError(f"it cannot make the session {body['state']}")
         self.state = body["state"]

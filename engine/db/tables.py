@@ -6,12 +6,14 @@ Times are milliseconds since the epoch, money micro-USD, hashes raw bytes, addre
 from sqlalchemy import BigInteger, Index, Integer, Table, UniqueConstraint, text
 from sqlmodel import SQLModel
 
+from engine.db.acts import Act  # noqa: F401 (the schema has these, too)
 from engine.db.columns import big as _big
 from engine.db.columns import key as _key
 from engine.db.columns import place as _place
 from engine.db.columns import raw as _bytes
 from engine.db.columns import text as _text
-from engine.db.settlements import Settlement  # noqa: F401 (the schema has it too)
+from engine.db.keys import Agent  # noqa: F401 (the schema has it too)
+from engine.db.settlements import Settlement  # noqa: F401 (and this)
 from engine.db.webhooks import WebhookEndpoint  # noqa: F401 (and these)
 
 _HELD = text("state = 'held'")
@@ -37,29 +39,6 @@ class Workspace(SQLModel, table=True):
     created_ms: int = _big()
 
 
-class ApiKey(SQLModel, table=True):
-    """An operator's key; only the hash of the secret is kept."""
-
-    __tablename__ = "api_keys"
-    workspace_id: str = _text()
-    id: str = _key()
-    role: str = _text()
-    prefix: str = _text()
-    secret_hash: bytes = _bytes(unique=True)
-    created_ms: int = _big()
-    revoked_ms: int | None = _big(nullable=True)
-
-
-class Agent(SQLModel, table=True):
-    """A registry entry; its id is the one the operator assigned."""
-
-    __tablename__ = "agents"
-    workspace_id: str = _key()
-    id: str = _key()
-    name: str | None = _text(nullable=True)
-    created_ms: int = _big()
-
-
 class BudgetRow(SQLModel, table=True):
     """What an agent (`agent:` and its id) or the workspace (`workspace`) may spend in all sessions.
 
@@ -79,7 +58,9 @@ class Session(SQLModel, table=True):
 
     `restrictions_json` is the list that an operator set last, `policy_version` its number, and
     `restrictions_above_json` has those of sessions above (`engine.audit.restricting`).
-    `lowered_json` tells the limits that were lowered on the chain (`engine.audit.lowering`)."""
+    `lowered_json` tells the limits that were lowered on the chain (`engine.audit.lowering`).
+    `paused_by` is a key or `ancestor`, while the session is paused.
+    """
 
     __tablename__ = "sessions"
     __table_args__ = (
@@ -97,6 +78,7 @@ class Session(SQLModel, table=True):
     user_wallet: str = _text()
     metadata_json: str = _text()
     state: str = _text()
+    paused_by: str | None = _text(nullable=True)
     consent: str = _text()
     grant_json: str = _text()
     grant_hash: bytes = _bytes()

@@ -16,7 +16,7 @@ from sqlmodel import SQLModel
 from engine.audit.chain import Anchoring, ChainSilent
 from engine.chain import contracts
 from engine.chain.gateway import ChainError, ChainGateway
-from engine.db import tables
+from engine.db import keys, tables
 from engine.db.settlements import Settlement
 from engine.db.webhooks import WebhookEndpoint
 from engine.evidence.chain_view import GatewayView
@@ -38,7 +38,7 @@ from engine.fsck.snapshot import CannotRead, snapshot
 from engine.fsck.streams import Entry, Fold, check_streams
 from engine.fsck.transactions import check_anchors, check_mined, check_transactions
 from engine.fsck.webhooks import check_webhooks
-from engine.fsck.workspaces import WorkspaceFold
+from engine.fsck.workspaces import WorkspaceFold, check_uses
 from engine.sessions.vault import Vault
 
 PATIENCE_S = 3.0
@@ -49,8 +49,9 @@ _shared = tables.table(tables.Shared)
 
 _OWNED = (
     (tables.Workspace, "id"),
-    (tables.ApiKey, "workspace_id"),
-    (tables.Agent, "workspace_id"),
+    (keys.ApiKey, "workspace_id"),
+    (keys.Agent, "workspace_id"),
+    (keys.AgentKey, "workspace_id"),
     (tables.BudgetRow, "workspace_id"),
     (tables.Session, "id"),
     (tables.SessionKey, "session_id"),
@@ -249,6 +250,7 @@ def _check_owned(connection: sa.Connection, findings: Findings, installation: In
             name = "/".join(map(str, row))
             findings.unexpected(rows.name, name, "there are no records of whom it belongs to")
     check_budgets(connection, findings, foundings)
+    check_uses(connection, findings)
 
 
 def _check_named(findings: Findings, installation: Installation, chain: Chain) -> None:

@@ -17,6 +17,8 @@ UNSAID: Any = object()
 _SHOWN_CHARACTERS_MAX = 200
 _SECRETS = frozenset(
     (
+        ("agent_keys", "prefix"),
+        ("agent_keys", "secret_hash"),
         ("api_keys", "prefix"),
         ("api_keys", "secret_hash"),
         ("session_keys", "sealed"),

@@ -146,6 +146,7 @@ class SessionFold:
             "user_wallet": told["user_wallet"],
             "metadata_json": UNSAID,
             "state": told["state"],
+            "paused_by": None,
             "consent": told["consent"],
             "grant_json": encode(grant.to_json()).decode(),
             "grant_hash": self._grant_hash,
@@ -168,6 +169,10 @@ class SessionFold:
         """Follow one record of the session's life."""
         kind, body, row = record.kind, record.body, self._row
         row["state"] = body["state"]
+        if kind == "session.paused":
+            row["paused_by"] = body["by"]
+        elif body["state"] != "paused":
+            row["paused_by"] = None
         if kind in ("session.revoked", "session.expired"):
             row["ended_ms"] = record.time_ms
         elif kind == RESTRICTED and "ancestor_id" in body:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from engine.audit.canonical import CanonicalError
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import Record, decode_record
+from engine.db.acts import Act
 from engine.db.tables import (
     BATCH_RECORDS_MAX,
     Decision,
@@ -23,8 +24,10 @@ from engine.db.tables import (
 from engine.db.tables import Record as RecordRow
 from engine.fsck.finding import UNSAID, Findings, Row, part, stored
 from engine.fsck.installation import Installation
+from engine.ledger.acts import act_row
 from engine.ledger.stream import BUDGET_PREFIX
 
+_acts = table(Act)
 _batches = table(LogBatch)
 _decisions = table(Decision)
 _heads = table(StreamHead)
@@ -54,10 +57,12 @@ _entries = (
         ).label("leaf"),
         *stored(_decisions, "decision_"),
         *stored(_outbox, "event_"),
+        *stored(_acts, "act_"),
     )
     .outerjoin(_batches, _batches.c.id == _records.c.id - _position)
     .outerjoin(_decisions, _decisions.c.id == _records.c.id)
     .outerjoin(_outbox, _outbox.c.id == _records.c.id)
+    .outerjoin(_acts, _acts.c.id == _records.c.id)
     .where(_records.c.stream == sa.bindparam("wanted"))
     .order_by(_records.c.seq)
     .execution_options(yield_per=500)
@@ -108,7 +113,7 @@ def check_streams(
         orphans = orphans.where(~followed, ~_heads.c.id.startswith(BUDGET_PREFIX))
     for orphan in connection.execute(orphans).scalars().all():
         findings.unexpected("stream_heads", orphan, "there is no such stream")
-    for of, rows in (("decisions", _decisions), ("outbox", _outbox)):
+    for of, rows in (("decisions", _decisions), ("outbox", _outbox), ("acts", _acts)):
         beside = sa.exists().where(_records.c.id == rows.c.id)
         for orphan in connection.execute(sa.select(rows.c.id).where(~beside)).scalars().all():
             findings.unexpected(of, orphan, "there is no record of this id")
@@ -211,6 +216,7 @@ class Follower:
         }
         self._findings.compare("records", row["id"], told, row, by="its body")
         self._check_hash(row, record)
+        self._check_act(row, record)
         if record.seq != self._seq:
             self._findings.missing(
                 "records", f"{self._name}/{self._seq}", f"record {record.seq} comes in its place"
@@ -229,6 +235,14 @@ class Follower:
                 says=f"the records of {self._name} are of another log",
             )
         self._seq, self._prev, self._time_ms = record.seq + 1, record.hash, record.time_ms
+
+    def _check_act(self, row: Row, record: Record) -> None:
+        told = record.workspace, record.time_ms, record.kind, record.body
+        expected, found = act_row(row["id"], *told), part(row, "act_", _acts)
+        if expected is not None:
+            self._findings.compare("acts", row["id"], expected, found, by="its record")
+        elif found is not None:
+            self._findings.unexpected("acts", row["id"], f"{record.kind} is no act")
 
     def _check_hash(self, row: Row, record: Record) -> None:
         batch = row["id"] - row["id"] % BATCH_RECORDS_MAX

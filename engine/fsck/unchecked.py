@@ -1,6 +1,9 @@
 """What can be changed in a database without being found, and why; docs/fsck.md says the same."""
 
 NOTHING_CHECKS = {
+    "agent_key_uses.key_id": "whose use it was; there is such a key",
+    "agent_key_uses.number": "the same: uses are counted for an hour's limit, and not recorded",
+    "agent_key_uses.at_ms": "the same",
     "log_batches.seal": "only `--keys` can: the key-encryption key makes it, for a faster start",
     "checkpoints.created_ms": "when a checkpoint was signed: a signed tree head has no time",
     "anchors.sent_ms": "when a transaction was sent: the chain knows when it was mined",
@@ -51,6 +54,7 @@ NOTHING_CHECKS = {
 """Columns whose values no record, hash or signature covers."""
 
 NOTHING_MISSES = {
+    "agent_key_uses": "a use of a key is counted for its limit, and not recorded",
     "chain_transactions": "what was sent is kept to be sent again; without it another is signed",
     "chain_blocks": "the oldest and the newest that are kept: the newest is read again",
     "discrepancies": "whatever still differs is seen again",

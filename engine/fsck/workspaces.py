@@ -1,4 +1,4 @@
-"""What the records of a workspace make of it, its operators' keys, its agents and its budgets."""
+"""What the records of a workspace make of it, of keys, agents and budgets."""
 
 from typing import Any
 
@@ -7,21 +7,29 @@ import sqlalchemy as sa
 from engine.audit.canonical import encode
 from engine.audit.record import Record
 from engine.audit.rest import rest_hash
-from engine.db.tables import Agent, ApiKey, BudgetRow, Workspace, table
+from engine.db.keys import Agent, AgentKey, AgentKeyUse, ApiKey
+from engine.db.tables import BudgetRow, Workspace, table
 from engine.fsck.budgets import Founding, Foundings
 from engine.fsck.events import Event, compare_event
 from engine.fsck.finding import UNSAID, Findings, Row, stored
 from engine.fsck.streams import Entry
 from engine.fsck.webhooks import WebhookRows
 from engine.ledger.stream import budget_stream, workspace_stream
+from engine.workspaces.agent_keys import key_row
 
 _agents = table(Agent)
+_agent_keys = table(AgentKey)
 _budgets = table(BudgetRow)
 _keys = table(ApiKey)
+_uses = table(AgentKeyUse)
 _workspaces = table(Workspace)
 
 _TELL_OF_THE_CHAIN = ("workspace.closed", "chain.resumed")
 """Kinds of records that make no row."""
+_SECRET = ("prefix", "secret_hash")
+_SECRET_OF_AGENTS = ("agent_name", "metadata_json", *_SECRET)
+"""Columns of keys of which the record has one hash."""
+_TOLD_OF_A_KEY = ("key", "agent_id", "name")
 
 _Rows = dict[str, dict[str, Any]]
 
@@ -42,6 +50,7 @@ class WorkspaceFold:
         self._workspaces: _Rows = {}
         self._keys: _Rows = {}
         self._agents: _Rows = {}
+        self._agent_keys: _Rows = {}
         self._budgets: _Rows = {}
         self._rest: dict[str, str] = {}
         self._webhooks = WebhookRows(connection, findings, self._id)
@@ -63,6 +72,9 @@ class WorkspaceFold:
             }
         elif what == "key":
             self._key(record, happened)
+        elif record.kind.startswith("agent.key."):
+            self._agent_key(record, happened)
+            event = record.kind, {name: record.body[name] for name in _TOLD_OF_A_KEY}
         elif record.kind == "agent.registered":
             agent_id = record.body["agent_id"]
             self._agents[agent_id] = {
@@ -85,7 +97,10 @@ class WorkspaceFold:
         self._compare("agents", _agents, _agents.c.workspace_id, self._agents)
         self._compare("budgets", _budgets, _budgets.c.workspace_id, self._budgets)
         for row in self._compare("api_keys", _keys, _keys.c.workspace_id, self._keys):
-            self._compare_secret(row)
+            self._compare_secret("api_keys", row, _SECRET)
+        owner = _agent_keys.c.workspace_id
+        for row in self._compare("agent_keys", _agent_keys, owner, self._agent_keys):
+            self._compare_secret("agent_keys", row, _SECRET_OF_AGENTS)
         self._webhooks.finish()
 
     def _key(self, record: Record, happened: str) -> None:
@@ -96,6 +111,7 @@ class WorkspaceFold:
                 "workspace_id": self._id,
                 "id": body["key"],
                 "role": body["role"],
+                "name": body["name"],
                 "prefix": UNSAID,
                 "secret_hash": UNSAID,
                 "created_ms": record.time_ms,
@@ -104,6 +120,19 @@ class WorkspaceFold:
         elif happened in ("revoked", "restored"):
             revoked_ms = record.time_ms if happened == "revoked" else None
             self._keys[body["key"]]["revoked_ms"] = revoked_ms
+        else:
+            raise ValueError("no such kind of record")
+
+    def _agent_key(self, record: Record, happened: str) -> None:
+        told = dict(record.body)
+        if happened == "key.created":
+            self._rest[told["key"]] = told["rest_hash"]
+            self._agent_keys[told["key"]] = {
+                **key_row(self._id, told, record.time_ms),
+                **dict.fromkeys(_SECRET_OF_AGENTS, UNSAID),
+            }
+        elif happened == "key.revoked":
+            self._agent_keys[told["key"]]["revoked_ms"] = record.time_ms
         else:
             raise ValueError("no such kind of record")
 
@@ -140,17 +169,24 @@ class WorkspaceFold:
             self._findings.unexpected(name, where, f"no record of {self._id} tells of it")
         return known
 
-    def _compare_secret(self, row: Row) -> None:
+    def _compare_secret(self, table_name: str, row: Row, columns: tuple[str, ...]) -> None:
         try:
-            found = rest_hash(prefix=row["prefix"], secret_hash=row["secret_hash"])
+            found = rest_hash(**{name: row[name] for name in columns})
         except ValueError:
             found = ""
         if found != self._rest[row["id"]]:
             self._findings.add(
-                "api_keys",
+                table_name,
                 f"{self._id}/{row['id']}",
-                "prefix, secret_hash",
+                ", ".join(columns),
                 found=found,
                 expected=self._rest[row["id"]],
                 says="one of them was changed: their hash is not the one in the key's record",
             )
+
+
+def check_uses(connection: sa.Connection, findings: Findings) -> None:
+    """What was counted is counted for a key that there is."""
+    known = sa.exists().where(_agent_keys.c.id == _uses.c.key_id)
+    for row in connection.execute(sa.select(_uses.c.key_id, _uses.c.number).where(~known)).all():
+        findings.unexpected("agent_key_uses", "/".join(map(str, row)), "there is no such key")

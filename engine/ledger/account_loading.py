@@ -31,6 +31,7 @@ _RESTS_ON = (
     *("grant_json", "grant_hash", "token_id", "mint_pkp"),
     *("restrictions_json", "restrictions_above_json", "lowered_json"),
 )
+_READ_AGAIN = (RESTRICTED, "session.registered", "session.resumed")
 _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError)
 
 
@@ -132,7 +133,7 @@ def follow_account(batch: Batch, account: Account) -> Account:
         for body in batch.read(later.order_by(_records.c.seq)).scalars().all():
             record = _decode(body)
             # What is newly capped counts from the start; what is newly registered is compared.
-            if record["kind"] in (RESTRICTED, "session.registered"):
+            if record["kind"] in _READ_AGAIN:
                 return load_account(batch, session_id)
             account.apply(record)
             if record["kind"] in (LOWERED, UNLOWERED):

@@ -11,8 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine.db.database import Database
-from engine.db.tables import ApiKey, table
+from engine.db.keys import ApiKey
 from engine.db.tables import Approval as ApprovalRow
+from engine.db.tables import table
 from engine.errors import Conflict, NotFound, Unauthenticated, Unavailable
 from engine.ledger.account import Account, Waiting
 from engine.ledger.approval import (

@@ -16,8 +16,9 @@ from engine.db.database import Read
 from engine.db.tables import ChainEvent, table
 from engine.grant import Grant
 
-REGISTERED_STATES = ("active", "paused")
-"""The states in which a session that lives on the chain has its registration there."""
+REGISTERED_STATES = ("active",)
+"""The states in which a session that lives on the chain must have its registration there. One that
+is paused pays nothing, and whatever became of its registration is looked at when it is resumed."""
 
 _events = table(ChainEvent)
 _told = (

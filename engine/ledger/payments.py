@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from engine.db.database import Database
-from engine.db.tables import Decision, table
+from engine.db.tables import Decision, Session, table
 from engine.ledger.payment import (
     Payment,
     of_session,
@@ -16,6 +16,7 @@ from engine.ledger.payment import (
 )
 
 _decisions = table(Decision)
+_sessions = table(Session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,22 @@ class Payments:
             return stored_payment(connection.execute, session_id, number, workspace_id)
 
     def page(
-        self, workspace_id: str, *, session_id: str | None, offset: int, limit: int
+        self,
+        workspace_id: str,
+        *,
+        agent_id: str | None = None,
+        session_id: str | None,
+        offset: int,
+        limit: int,
     ) -> tuple[list[Payment], int]:
-        """Payments from `offset` on, the newest first, and how many there are in all."""
+        """Payments from `offset` on, the newest first, and how many there are in all.
+
+        Of one agent's sessions, or of one session, where that is named.
+        """
         where = [_decisions.c.workspace_id == workspace_id]
+        if agent_id is not None:
+            its = _sessions.c.workspace_id == workspace_id, _sessions.c.agent_id == agent_id
+            where.append(_decisions.c.session_id.in_(sa.select(_sessions.c.id).where(*its)))
         if session_id is not None:
             where.append(of_session(session_id))
         query = (

@@ -22,9 +22,11 @@ import structlog
 from engine.audit.canonical import encode_own
 from engine.audit.record import Head, encode_record
 from engine.clock import Clock
+from engine.db.acts import Act
 from engine.db.database import Database, Turn
 from engine.db.tables import BATCH_RECORDS_MAX, BudgetEntry, LogBatch, OutboxEvent, Record, table
 from engine.errors import TallystickError, Unavailable
+from engine.ledger.acts import act_row
 from engine.ledger.log import head_after, stored_head
 from engine.ledger.scribe import Scribe
 from engine.ledger.stream import Stream
@@ -38,6 +40,7 @@ CONTENTIONS_MAX = 5
 """So often a batch is begun again because other processes were in its way."""
 
 _log = structlog.get_logger(__name__)
+_acts = table(Act)
 _batches = table(LogBatch)
 _records = table(Record)
 _outbox = table(OutboxEvent)
@@ -156,6 +159,9 @@ class Batch:
                 "body": raw,
             },
         )
+        act = act_row(record_id, stream.workspace_id, self.now_ms, kind, body)
+        if act is not None:
+            self.insert(_acts, act)
         self._leaves.append(leaf)
         self._bodies.append(raw)
         assert len(self._leaves) <= BATCH_RECORDS_MAX

@@ -80,6 +80,15 @@ def workspace_is_closed(read: Read, workspace_id: str, confirmations: int) -> bo
     return closed
 
 
+def is_registered(read: Read, token_id: bytes, grant_hash: bytes, confirmations: int) -> bool:
+    """Whether a session is registered with this grant, and so many blocks are above that."""
+    registration = chain_facts(read, token_id).registration
+    if registration is None or registration["grant_hash"] != "0x" + grant_hash.hex():
+        return False
+    tip = read(sa.select(sa.func.max(_blocks.c.number))).scalar()
+    return bool(registration["block_number"] + confirmations <= (tip or 0))
+
+
 def before(event: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
     """Whether an event stands before another one on the chain; what is not there does."""
     if event is None:

@@ -107,6 +107,7 @@ def write_session(
             "user_wallet": new.user_wallet,
             "metadata_json": new.metadata_json,
             "state": state,
+            "paused_by": None,
             "consent": consent,
             "grant_json": encode(grant.to_json()).decode(),
             "grant_hash": grant.hash(),
@@ -148,6 +149,7 @@ def write_session(
             "approvals_required": new.approvals_required or 1,
             "consent": consent,
             "state": state,
+            "by": new.by,
             "rest_hash": rest_hash(
                 agent_name=new.agent_name,
                 metadata_json=new.metadata_json,

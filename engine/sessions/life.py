@@ -223,9 +223,10 @@ class Life:
         evidence: Mapping[str, Any],
         *,
         ended: bool = False,
+        paused_by: str | None = None,
     ) -> None:
         """`view` is a session, or its row."""
-        values: dict[str, Any] = {"state": state}
+        values: dict[str, Any] = {"state": state, "paused_by": paused_by}
         if ended:
             values["ended_ms"] = batch.now_ms
         batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))

@@ -3,12 +3,13 @@
     awaiting_consent ──consent──> registering ──on chain──> active ──> revoked | expired
                      (no on-chain identity asked for: straight to active)
 
-`mismatch` is where a session goes whose registration on the chain is not of its own grant. A
-revoked session stays revoked. Everything here is decided on the writer's thread.
+An operator stops an active session, which is `paused` then (`engine.sessions.pausing`); `mismatch`
+is where a session goes whose registration on the chain is not of its own grant. A revoked session
+stays revoked. Everything here is decided on the writer's thread.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
@@ -28,7 +29,7 @@ from engine.sessions.chain_facts import workspace_is_closed
 from engine.sessions.consent import check_consent
 from engine.sessions.creation import Identity, draw_identity, make_grant, write_session
 from engine.sessions.delegation import ancestors, as_child, check_narrower, has_children
-from engine.sessions.life import Life
+from engine.sessions.pausing import Pausing, paused_above
 from engine.sessions.sentences import in_order
 from engine.sessions.session import NewSession, SessionView, session_from_row
 from engine.sessions.vault import Vault
@@ -40,7 +41,37 @@ SWEEP_SESSIONS_MAX = 500
 _sessions = table(Session)
 
 
-class Sessions(Life):
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sessions of a workspace to list. `state` is as it is at `now_ms`: what is over by the
+    clock is `expired`, whether or not that is recorded yet. An agent that asks sees its own
+    (`of_agent`), whichever `agent_id` is wanted."""
+
+    now_ms: int
+    state: str | None = None
+    type: str | None = None
+    agent_id: str | None = None
+    label: str | None = None
+    of_agent: str | None = None
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """For the rows of sessions."""
+        agents = ("agent_id", self.agent_id), ("agent_id", self.of_agent)
+        named = (("type", self.type), ("label", self.label), *agents)
+        found = [_sessions.c[name] == value for name, value in named if value is not None]
+        live = _sessions.c.state.in_(LIVE_STATES)
+        over = sa.and_(live, _sessions.c.expires_ms <= self.now_ms)
+        if self.state == "expired":
+            found.append(sa.or_(_sessions.c.state == "expired", over))
+        elif self.state is not None:
+            found += [_sessions.c.state == self.state, sa.not_(over)]
+        return found
+
+
+_ANY = Wanted(0)
+
+
+class Sessions(Pausing):
     """Creates and changes sessions."""
 
     def __init__(
@@ -100,17 +131,19 @@ class Sessions(Life):
         with self._database.reading() as connection:
             return session_from_row(connection.execute(query).mappings().first())
 
-    def page(self, workspace_id: str, *, offset: int, limit: int) -> tuple[list[SessionView], int]:
+    def page(
+        self, workspace_id: str, *, wanted: Wanted = _ANY, offset: int, limit: int
+    ) -> tuple[list[SessionView], int]:
         """A workspace's sessions from `offset` on, the newest first, and how many there are."""
-        ours = _sessions.c.workspace_id == workspace_id
+        ours = [_sessions.c.workspace_id == workspace_id, *wanted.conditions()]
         query = (
             sa.select(_sessions)
-            .where(ours)
+            .where(*ours)
             .order_by(_sessions.c.created_ms.desc(), _sessions.c.id.desc())
             .offset(offset)
             .limit(limit)
         )
-        count = sa.select(sa.func.count()).select_from(_sessions).where(ours)
+        count = sa.select(sa.func.count()).select_from(_sessions).where(*ours)
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
             return [session_from_row(row) for row in rows], connection.execute(count).scalar_one()
@@ -122,6 +155,8 @@ class Sessions(Life):
         signature: bytes,
         kind: str,
         gateway: ChainGateway,
+        *,
+        by: str | None = None,
     ) -> SessionView:
         """Accept the owner's signature over the session's grant (`engine.audit.consent.KINDS`).
 
@@ -134,7 +169,7 @@ class Sessions(Life):
         if view.state == "awaiting_consent":  # the grant never changes, so this may be outside
             check_consent(view, kind, signature, self.domain, gateway)
         return self._writer.call(
-            lambda batch: self._consent(batch, workspace_id, session_id, signature, kind),
+            lambda batch: self._consent(batch, workspace_id, session_id, signature, kind, by),
             session_id,
         )
 
@@ -154,6 +189,30 @@ class Sessions(Life):
             lambda batch: self._restrict(batch, workspace_id, session_id, ordered, by),
             session_id,
             BUDGETS,
+        )
+
+    def pause(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
+        """Stop a session that is active, and what is beneath it; again changes nothing.
+
+        Raises:
+            NotFound: absent, or of another workspace.
+            Conflict: it is not active.
+        """
+        return self._writer.call(
+            lambda batch: self.paused(batch, self.read(batch, session_id, workspace_id), by),
+            session_id,
+        )
+
+    def resume(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
+        """Let a session go on that is paused, and what was paused with it.
+
+        Raises:
+            NotFound: absent, or of another workspace.
+            Conflict: it is not paused, or one above it is.
+        """
+        return self._writer.call(
+            lambda batch: self.resumed(batch, self.read(batch, session_id, workspace_id), by),
+            session_id,
         )
 
     def revoke(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
@@ -202,7 +261,7 @@ class Sessions(Life):
             now_ms=batch.now_ms,
         )
         check_narrower(grant, line)
-        ensure_agent(batch, workspace_id, new.agent_id, new.agent_name)
+        ensure_agent(batch, workspace_id, new.agent_id, new.agent_name, by=new.by)
         state = "awaiting_consent" if new.await_consent else _after_consent(new.mint_pkp)
         if line and not has_children(batch.read, line[0].id):
             delegated(batch, workspace_id, line[0].id)
@@ -235,13 +294,21 @@ class Sessions(Life):
         )
 
     def _consent(
-        self, batch: Batch, workspace_id: str, session_id: str, signature: bytes, kind: str
+        self,
+        batch: Batch,
+        workspace_id: str,
+        session_id: str,
+        signature: bytes,
+        kind: str,
+        by: str | None,
     ) -> SessionView:
         view = self.read(batch, session_id, workspace_id)
         if (view.consent, view.owner_signature) == (kind, signature):
             return view
         if view.state != "awaiting_consent":
             raise Conflict(f"the session is {view.state}", code="consent_not_awaited")
+        state = _after_consent(view.mint_pkp)
+        paused = paused_above(batch, view) if state == "active" else None
         batch.update(
             sa.update(_sessions)
             .where(_sessions.c.id == session_id)
@@ -250,14 +317,16 @@ class Sessions(Life):
         self._move(
             batch,
             view,
-            _after_consent(view.mint_pkp),
+            state,
             "session.consented",
             {
                 "owner": view.grant.owner,
                 "consent": kind,
                 "owner_signature": "0x" + signature.hex(),
+                "by": by,
             },
         )
+        self.pause_beneath(batch, view, paused)
         return self.read(batch, session_id)
 
     def _expire_due(self, batch: Batch, chain_time_ms: int) -> int:

@@ -270,7 +270,8 @@ class Registrar:
             )
 
         state, sent_ms = _sessions.c.state, _transactions.c.sent_ms
-        awaited = sa.or_(state == "registering", sa.and_(state == "revoked", sent_ms.is_not(None)))
+        live = state.in_(("registering", "paused"))  # it was there before, and may be gone
+        awaited = sa.or_(live, sa.and_(state == "revoked", sent_ms.is_not(None)))
         register = due("register", awaited, ~seen("SessionRegistered"))
         revoke = due(
             "revoke", state == "revoked", seen("SessionRegistered"), ~seen("SessionRevoked")

@@ -43,13 +43,15 @@ class NewSession:
     """The session that delegates; see `engine.sessions.delegation`."""
     approvals_required: int | None = None
     """How many operators must grant an approval; None: as many as for the parent, or one."""
+    by: str | None = None
+    """The key, or for a child the session, that asks for it; None: nobody who could be named."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
     """A session as it is stored. `policy_version` counts up with each change of `restrictions`;
     `restrictions_above` are those of sessions above that bind it, too, and `lowered` the limits
-    that were lowered on the chain."""
+    that were lowered on the chain. `paused_by` is a key or `ancestor`."""
 
     id: str
     workspace_id: str
@@ -61,6 +63,7 @@ class SessionView:
     user_wallet: str
     metadata_json: str
     state: str
+    paused_by: str | None
     consent: str
     grant: Grant
     grant_hash: bytes

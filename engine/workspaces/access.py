@@ -1,4 +1,4 @@
-"""Who is asking: operator keys and session tokens, by their hashes."""
+"""Who is asking: operator keys and session tokens, by their hashes; and workspaces are made."""
 
 import hmac
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from engine.audit.rest import rest_hash
 from engine.db.database import Database
-from engine.db.tables import ApiKey, Meta, Session, Workspace, table
+from engine.db.keys import ApiKey
+from engine.db.tables import Meta, Session, Workspace, table
 from engine.errors import CannotStart, Conflict, InvalidInput, Unauthenticated
 from engine.identifiers import secret_hash
 from engine.ledger.stream import workspace_stream
@@ -16,6 +17,8 @@ from engine.ledger.writer import Batch, Writer
 
 DEFAULT_WORKSPACE = "default"
 OPERATOR_KEY_PREFIX = "zfi_test_"
+LIVE_OPERATOR_KEY_PREFIX = "zfi_live_"
+"""What a key is for; it may do the same."""
 SESSION_TOKEN_PREFIX = "zai_session_"  # noqa: S105 (the public prefix of a secret)
 SHOWN_PREFIX_CHARACTERS = 12
 
@@ -32,14 +35,17 @@ class Operator:
     workspace_id: str
     key_id: str
     admin: bool
+    live: bool = False
+    """Whether the key's prefix says so: keys that are made with it say the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionHolder:
-    """A caller who presented a session's token."""
+    """A caller who presented a session's token. `agent_id` is the session's agent."""
 
     workspace_id: str
     session_id: str
+    agent_id: str
 
 
 class Access:
@@ -64,7 +70,8 @@ class Access:
             or not hmac.compare_digest(row.secret_hash, wanted)
         ):
             raise Unauthenticated("the API key is not valid")
-        return Operator(row.workspace_id, row.id, row.role == "admin")
+        live = row.prefix.startswith(LIVE_OPERATOR_KEY_PREFIX)
+        return Operator(row.workspace_id, row.id, row.role == "admin", live)
 
     def session_holder(self, secret: str) -> SessionHolder:
         """The session whose token this is, whatever its state.
@@ -73,14 +80,14 @@ class Access:
             Unauthenticated: no session's.
         """
         wanted = secret_hash(secret)
-        columns = (_sessions.c.workspace_id, _sessions.c.id, _sessions.c.secret_hash)
+        columns = (_sessions.c[name] for name in ("workspace_id", "id", "agent_id", "secret_hash"))
         with self._database.reading() as connection:
             row = connection.execute(
                 sa.select(*columns).where(_sessions.c.secret_hash == wanted)
             ).first()
         if row is None or not hmac.compare_digest(row.secret_hash, wanted):
             raise Unauthenticated("the session token is not valid", code="invalid_session_token")
-        return SessionHolder(row.workspace_id, row.id)
+        return SessionHolder(row.workspace_id, row.id, row.agent_id)
 
     def ensure_admin(self, secret: str | None) -> str | None:
         """Make the default workspace and its first key, once.
@@ -93,8 +100,10 @@ class Access:
         """
         return self._writer.call(lambda batch: self._ensure_admin(batch, secret), DEFAULT_WORKSPACE)
 
-    def create_workspace(self, workspace_id: str, name: str) -> str:
+    def create_workspace(self, workspace_id: str, name: str, *, by: str | None = None) -> str:
         """Make a workspace and return its first operator key, which is not shown again.
+
+        `by` is the admin's key, None where nobody asked with one.
 
         Raises:
             Conflict: the id is taken.
@@ -105,7 +114,7 @@ class Access:
         ):
             raise InvalidInput("id", "must have 1 to 64 letters, digits, hyphens or underscores")
         return self._writer.call(
-            lambda batch: self._create(batch, workspace_id, name, "operator"), workspace_id
+            lambda batch: self._create(batch, workspace_id, name, "operator", by=by), workspace_id
         )
 
     def _ensure_admin(self, batch: Batch, secret: str | None) -> str | None:
@@ -138,38 +147,64 @@ class Access:
         return None
 
     def _create(
-        self, batch: Batch, workspace_id: str, name: str, role: str, secret: str | None = None
+        self,
+        batch: Batch,
+        workspace_id: str,
+        name: str,
+        role: str,
+        secret: str | None = None,
+        by: str | None = None,
     ) -> str:
         if batch.read(sa.select(_workspaces.c.id).where(_workspaces.c.id == workspace_id)).first():
             raise Conflict(f"workspace {workspace_id} exists", code="workspace_exists")
         batch.insert(_workspaces, {"id": workspace_id, "name": name, "created_ms": batch.now_ms})
-        told: dict[str, Any] = {"name": name}
+        told: dict[str, Any] = {"name": name, "by": by}
         if workspace_id == DEFAULT_WORKSPACE:  # made at the first start, when nothing of it changes
             rows = batch.read(sa.select(_meta.c.key, _meta.c.value)).all()
             told["installation"] = {row.key: rest_hash(**{row.key: row.value}) for row in rows}
         batch.record(workspace_stream(workspace_id), "workspace.created", told)
         secret = secret or batch.identifiers.secret(OPERATOR_KEY_PREFIX)
-        self._key(batch, workspace_id, role, secret)
+        self._key(batch, workspace_id, role, secret, by=by)
         return secret
 
-    def _key(self, batch: Batch, workspace_id: str, role: str, secret: str) -> None:
-        key_id = batch.identifiers.new("key")
-        prefix, stored = secret[:SHOWN_PREFIX_CHARACTERS], secret_hash(secret)
-        batch.insert(
-            _keys,
-            {
-                "workspace_id": workspace_id,
-                "id": key_id,
-                "role": role,
-                "prefix": prefix,
-                "secret_hash": stored,
-                "created_ms": batch.now_ms,
-                "revoked_ms": None,
-            },
-        )
-        rest = rest_hash(prefix=prefix, secret_hash=stored)
-        batch.record(
-            workspace_stream(workspace_id),
-            "key.created",
-            {"key": key_id, "role": role, "rest_hash": rest},
-        )
+    def _key(
+        self, batch: Batch, workspace_id: str, role: str, secret: str, *, by: str | None = None
+    ) -> None:
+        write_operator_key(batch, workspace_id, role, secret, name=None, by=by)
+
+
+def write_operator_key(
+    batch: Batch,
+    workspace_id: str,
+    role: str,
+    secret: str,
+    *,
+    name: str | None,
+    by: str | None,
+    rotates: str | None = None,
+) -> str:
+    """Write an operator's key and its record; returns its id.
+
+    `by` is the key that asked for it, and `rotates` the one whose place it takes.
+    """
+    key_id = batch.identifiers.new("key")
+    prefix, stored = secret[:SHOWN_PREFIX_CHARACTERS], secret_hash(secret)
+    batch.insert(
+        _keys,
+        {
+            "workspace_id": workspace_id,
+            "id": key_id,
+            "role": role,
+            "name": name,
+            "prefix": prefix,
+            "secret_hash": stored,
+            "created_ms": batch.now_ms,
+            "revoked_ms": None,
+        },
+    )
+    told = {"key": key_id, "role": role, "name": name, "by": by}
+    if rotates is not None:
+        told["rotates"] = rotates
+    rest = rest_hash(prefix=prefix, secret_hash=stored)
+    batch.record(workspace_stream(workspace_id), "key.created", {**told, "rest_hash": rest})
+    return key_id

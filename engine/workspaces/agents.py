@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from engine.db.database import Database, Read
-from engine.db.tables import Agent, table
+from engine.db.keys import Agent
+from engine.db.tables import table
 from engine.errors import InvalidInput
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
@@ -48,8 +49,10 @@ def is_registered(read: Read, workspace_id: str, agent_id: str) -> bool:
     return read(known).first() is not None
 
 
-def ensure_agent(batch: Batch, workspace_id: str, agent_id: str, name: str | None) -> bool:
-    """Register an agent unless it is registered; says whether it was new."""
+def ensure_agent(
+    batch: Batch, workspace_id: str, agent_id: str, name: str | None, *, by: str | None
+) -> bool:
+    """Register an agent unless it is registered, by whomever; says whether it was new."""
     if is_registered(batch.read, workspace_id, agent_id):
         return False
     batch.insert(
@@ -61,9 +64,8 @@ def ensure_agent(batch: Batch, workspace_id: str, agent_id: str, name: str | Non
             "created_ms": batch.now_ms,
         },
     )
-    batch.record(
-        workspace_stream(workspace_id), "agent.registered", {"agent_id": agent_id, "name": name}
-    )
+    told = {"agent_id": agent_id, "name": name, "by": by}
+    batch.record(workspace_stream(workspace_id), "agent.registered", told)
     return True
 
 
@@ -74,11 +76,13 @@ class Agents:
         self._database = database
         self._writer = writer
 
-    def register(self, workspace_id: str, agent_id: str, name: str | None) -> bool:
+    def register(
+        self, workspace_id: str, agent_id: str, name: str | None, *, by: str | None = None
+    ) -> bool:
         """Register an agent; registering it again changes nothing. Says whether it was new."""
         check_agent_id(agent_id)
         return self._writer.call(
-            lambda batch: ensure_agent(batch, workspace_id, agent_id, name), workspace_id
+            lambda batch: ensure_agent(batch, workspace_id, agent_id, name, by=by), workspace_id
         )
 
     def list(self, workspace_id: str) -> list[AgentView]:

@@ -266,7 +266,7 @@ class PowerCut:
 
     def _same(self, world: World, asked: Asked) -> None:
         body = CreatePayment.model_validate(asked.body)
-        holder = SessionHolder(WORKSPACE, asked.session)
+        holder = SessionHolder(WORKSPACE, asked.session, "bot")
         again = ask_payment(world.engine, holder, body, asked.key).result()
         require((again.id, again.replayed) == (asked.payment, True), f"{asked.key}: {again}")
         self.figures["old answers asked for again"] += 1

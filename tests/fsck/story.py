@@ -8,6 +8,7 @@ from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from engine.webhooks.delivery import disable
+from engine.workspaces.agent_keys import NewAgentKey
 from tests.evidence.story import pass_time
 from tests.fsck.chain_story import (
     anchored_elsewhere,
@@ -39,6 +40,7 @@ def tell(world: World, clock: ManualClock) -> None:
     engine.access.create_workspace(OTHER, "Another tenant")
     engine.agents.register(WORKSPACE, "shopper", "Shopper")
     engine.agents.register(WORKSPACE, "bot", None)
+    _keys(world)
     shop = world.session(agent_id="shopper", agent_name="ignored", type="app", label="groceries")
     world.pay(shop, 7, key="before any budget")
     world.pay(shop, 3, hold=True)
@@ -65,6 +67,10 @@ def tell(world: World, clock: ManualClock) -> None:
     )
     held = world.pay(child, 4, hold=True)
     engine.ledger.capture(WORKSPACE, held.id, 4 * USD).result()
+    for _ in range(2):  # it is paused, and goes on, with its parent
+        engine.sessions.pause(WORKSPACE, main.id, by=first)
+        assert world.pay(child, 1).decision["code"] == "SESSION_PAUSED"
+        engine.sessions.resume(WORKSPACE, main.id, by=second)
     world.pay(shop, 1)
     assert world.pay(shop, 1).decision["rule"] == "agent_budget"
     engine.revoke_session(WORKSPACE, shop.id, by=first)
@@ -79,6 +85,7 @@ def tell(world: World, clock: ManualClock) -> None:
     closed_workspace(world, OTHER)
     differing(world, clock)
     world.create(wait_s=0)
+    engine.sessions.pause(WORKSPACE, world.session(label="paused").id, by=first)
     pass_time(world, clock, 2 * HOUR_MS)
     for secret in (ADMIN, ADMIN + "_2", ADMIN):
         engine.access.ensure_admin(secret)
@@ -105,6 +112,19 @@ def _webhooks(world: World, by: str) -> None:
     gone = webhooks.change(WORKSPACE, gone.id, events=events, by=by)
     webhooks.delete(WORKSPACE, deleted.id, by=by)
     world.engine.writer.call(lambda batch: disable(batch, gone, "gone"), WORKSPACE)
+
+
+def _keys(world: World) -> None:
+    """Keys of agents, one of which is used and one revoked, and an operator's that is exchanged."""
+    keys, admin = world.engine.keys, world.engine.access.operator(str(world.operator_key))
+    for name in ("crawler", "buyer"):
+        new = NewAgentKey(name=name, agent_id="bot", ip_allowlist=("::1",), lifetime_s=60)
+        key, secret = keys.agents.create(WORKSPACE, new, by=admin.key_id)
+        for _ in range(3):
+            keys.use.admit(secret, "::1")[1].result()
+    keys.agents.revoke(WORKSPACE, key.id, by=admin.key_id)
+    made, _ = keys.operators.create(admin, "Ada", live=True)
+    keys.operators.rotate(admin, made.id)
 
 
 def _signed(world: World) -> None:

@@ -32,14 +32,16 @@ ONE_BY_ONE = ("budget_entries", "decisions", "outbox", "records")
 SINGLY = 8
 A_FEW = 1
 PARTLY = {
+    "agent_key_uses": {"key_id"},
     "anchors": {"state", "replaced_json"},
     "chain_events": {"block_hash"},
     "discrepancies": {
         name.partition(".")[2] for name in NOTHING_CHECKS if name.startswith("discrepancies.")
     },
 }
-"""Of these another value is found here: any third state, whatever was not sent for the anchor, a
-hash while its block is kept, and what does not fit the rest of a discrepancy."""
+"""Of these another value is found here: a key that there is not, any third state, whatever was not
+sent for the anchor, a hash while its block is kept, and what does not fit the rest of a
+discrepancy."""
 OF_THE_CHAIN = ("chain_blocks", "chain_events", "meta")
 
 

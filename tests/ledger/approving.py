@@ -7,7 +7,8 @@ import sqlalchemy as sa
 
 from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay
-from engine.db import tables
+from engine.db.keys import ApiKey
+from engine.db.tables import table
 from engine.identifiers import secret_hash
 from engine.ledger.approval import Approval
 from engine.ledger.payment import Payment
@@ -19,7 +20,7 @@ from tests.world import USD, WORKSPACE, World
 ABOVE_50 = Limits(None, 200 * USD, None, None, 50 * USD)
 TTL_MS = 900_000
 
-_keys = tables.table(tables.ApiKey)
+_keys = table(ApiKey)
 
 
 def new_key(world: World, workspace: str = WORKSPACE) -> str:

@@ -141,6 +141,17 @@ GOOD: dict[str, dict[str, Any]] = {
     REPLAY: {"since": "2026-01-31T09:00:00Z"},
     "/api/v1/agents": {"agent_id": "bot", "name": "Bot"},
     "/api/v1/workspaces": {"id": "acme", "name": "Acme"},
+    "/api/v1/agent-keys": {
+        "name": "crawler",
+        "agent_id": "bot",
+        "agent_name": "Bot",
+        "scopes": ["create_payments"],
+        "rate_limit_per_hour": 10,
+        "ip_allowlist": ["192.0.2.0/24"],
+        "expires_in_seconds": 60,
+        "metadata": {"a": 1},
+    },
+    "/api/v1/api-keys": {"name": "Ada", "mode": "test", "workspace_id": "default"},
 }
 GOOD[SIMULATE] = GOOD[PAYMENTS]
 ROUTES = tuple(GOOD)

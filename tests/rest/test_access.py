@@ -1,13 +1,18 @@
-"""Who may do what: every route against every kind of caller, and ids that are not the caller's."""
+"""Who may do what: every route against every kind of caller, and ids that are not the caller's.
+
+What each caller should hear follows from the table that the server goes by (`api.rest.authority`).
+"""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from starlette.routing import Mount
 
 from api.rest.app import create_app
+from api.rest.authority import row_of
 from tests.rest.bodies import GOOD, REPLAY, TRY_WEBHOOK, WEBHOOKS
 from tests.rest.served import (
     APPROVALS,
@@ -23,11 +28,12 @@ from tests.rest.served import (
 
 @dataclass(frozen=True)
 class Route:
-    """Who a route is for, what is sent, and what the rightful caller hears."""
+    """What the rightful caller hears, what is sent, and who hears something else than the table
+    of rows can say."""
 
-    who: str
     status: int = 200
     body: Any = None
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 GENEROUS = {"max_per_day": 999_999_999}
@@ -40,65 +46,75 @@ NO_OFFER = {
     "resource": "https://shop.test/",
 }
 TRANSFER = {"to": "0x" + "5b" * 20, "amount": 1}
+OF_ANOTHER = {"operator": 403, "admin": 200}
+"""Of a key that is another operator's: whoever sees it may not change it, and the admin may."""
 ROUTES = {
-    ("GET", "/healthz"): Route("anybody"),
-    ("GET", "/readyz"): Route("anybody"),
-    ("GET", "/api/v1/deployment"): Route("anybody"),
-    ("POST", PAYMENTS): Route("session", 201, {"amount": 1}),
-    ("POST", SMART): Route("session", 200, {"amount_usd": 1}),
-    ("GET", PAYMENTS): Route("party"),
-    ("GET", PAYMENTS + "/{payment_id}"): Route("party"),
-    ("GET", PAYMENTS + "/{payment_id}/explanation"): Route("party"),
-    ("POST", PAYMENTS + "/{payment_id}/capture"): Route("party"),
-    ("POST", PAYMENTS + "/{payment_id}/void"): Route("party"),
-    ("POST", "/api/v1/ai/payments/{payment_id}/settlement"): Route("party", 409, {"unknown": True}),
-    ("POST", "/api/v1/ai/payments/{payment_id}/settlement/accept"): Route(
-        "operator", 409, {"reason": "a fee"}
-    ),
-    ("GET", APPROVALS): Route("operator"),
-    ("GET", APPROVALS + "/{approval_id}"): Route("party"),
-    ("POST", APPROVALS + "/{approval_id}/grant"): Route("operator"),
-    ("POST", APPROVALS + "/{approval_id}/deny"): Route("operator", 200, {"reason": "no"}),
-    ("POST", "/api/v1/workspaces"): Route("admin", 409, {"id": "acme", "name": "Acme"}),
-    ("POST", "/api/v1/agents"): Route("operator", 201, {"agent_id": "bot"}),
-    ("GET", "/api/v1/agents"): Route("operator"),
-    ("POST", "/api/v1/log/anchor"): Route("operator"),
-    ("POST", "/api/v1/chain/resume"): Route("admin", 409),
-    ("POST", "/api/v1/reconciliation"): Route("operator"),
-    ("GET", "/api/v1/reconciliation"): Route("operator"),
-    ("GET", "/metrics"): Route("admin"),
-    ("GET", "/api/v1/budgets"): Route("operator"),
-    ("POST", WEBHOOKS): Route("operator", 201, GOOD[WEBHOOKS]),
-    ("GET", WEBHOOKS): Route("operator"),
-    ("PATCH", WEBHOOKS + "/{webhook_id}"): Route("operator", 200, {"active": True}),
-    ("DELETE", WEBHOOKS + "/{webhook_id}"): Route("operator"),
-    ("POST", WEBHOOKS + "/{webhook_id}/rotate-secret"): Route("operator"),
-    ("POST", WEBHOOKS + "/{webhook_id}/test"): Route("operator", 200, GOOD[TRY_WEBHOOK]),
-    ("GET", WEBHOOKS + "/{webhook_id}/logs"): Route("operator"),
-    ("POST", WEBHOOKS + "/{webhook_id}/replay"): Route("operator", 200, GOOD[REPLAY]),
+    ("GET", "/healthz"): Route(),
+    ("GET", "/readyz"): Route(),
+    ("GET", "/api/v1/deployment"): Route(),
+    ("POST", PAYMENTS): Route(201, {"amount": 1}),
+    ("POST", SMART): Route(200, {"amount_usd": 1}),
+    ("GET", PAYMENTS): Route(),
+    ("GET", PAYMENTS + "/{payment_id}"): Route(),
+    ("GET", PAYMENTS + "/{payment_id}/explanation"): Route(),
+    ("POST", PAYMENTS + "/{payment_id}/capture"): Route(),
+    ("POST", PAYMENTS + "/{payment_id}/void"): Route(),
+    ("POST", "/api/v1/ai/payments/{payment_id}/settlement"): Route(409, {"unknown": True}),
+    ("POST", "/api/v1/ai/payments/{payment_id}/settlement/accept"): Route(409, {"reason": "a fee"}),
+    ("GET", APPROVALS): Route(),
+    ("GET", APPROVALS + "/{approval_id}"): Route(),
+    ("POST", APPROVALS + "/{approval_id}/grant"): Route(),
+    ("POST", APPROVALS + "/{approval_id}/deny"): Route(200, {"reason": "no"}),
+    ("POST", "/api/v1/workspaces"): Route(409, {"id": "acme", "name": "Acme"}),
+    ("POST", "/api/v1/agents"): Route(201, {"agent_id": "bot"}),
+    ("GET", "/api/v1/agents"): Route(),
+    ("POST", "/api/v1/agent-keys"): Route(201, {"name": "a key", "agent_id": "bot"}),
+    ("GET", "/api/v1/agent-keys"): Route(),
+    ("POST", "/api/v1/agent-keys/{agent_key_id}/revoke"): Route(),
+    ("POST", "/api/v1/api-keys"): Route(201, {"name": "one more"}),
+    ("GET", "/api/v1/api-keys"): Route(),
+    ("POST", "/api/v1/api-keys/{key_id}/rotate"): Route(200, None, OF_ANOTHER),
+    ("POST", "/api/v1/api-keys/{key_id}/revoke"): Route(200, None, OF_ANOTHER),
+    ("GET", "/api/v1/audit"): Route(),
+    ("POST", "/api/v1/log/anchor"): Route(),
+    ("POST", "/api/v1/chain/resume"): Route(409),
+    ("POST", "/api/v1/reconciliation"): Route(),
+    ("GET", "/api/v1/reconciliation"): Route(),
+    ("GET", "/metrics"): Route(),
+    ("GET", "/api/v1/budgets"): Route(),
+    ("POST", WEBHOOKS): Route(201, GOOD[WEBHOOKS]),
+    ("GET", WEBHOOKS): Route(),
+    ("PATCH", WEBHOOKS + "/{webhook_id}"): Route(200, {"active": True}),
+    ("DELETE", WEBHOOKS + "/{webhook_id}"): Route(),
+    ("POST", WEBHOOKS + "/{webhook_id}/rotate-secret"): Route(),
+    ("POST", WEBHOOKS + "/{webhook_id}/test"): Route(200, GOOD[TRY_WEBHOOK]),
+    ("GET", WEBHOOKS + "/{webhook_id}/logs"): Route(),
+    ("POST", WEBHOOKS + "/{webhook_id}/replay"): Route(200, GOOD[REPLAY]),
 }
 for budget in (WORKSPACE_BUDGET, AGENT_BUDGET):
     ROUTES |= {
-        ("PUT", budget): Route("operator", 200, GENEROUS),
-        ("GET", budget): Route("operator"),
-        ("DELETE", budget): Route("operator"),
+        ("PUT", budget): Route(200, GENEROUS),
+        ("GET", budget): Route(),
+        ("DELETE", budget): Route(),
     }
 for root in (SESSIONS, "/api/v1/sessions"):
     ROUTES |= {
-        ("POST", root): Route("operator", 201, {"agent_id": "bot", "user_wallet": "wallet"}),
-        ("GET", root): Route("operator"),
-        ("GET", root + "/{session_id}"): Route("operator"),
+        ("POST", root): Route(201, {"agent_id": "bot", "user_wallet": "wallet"}),
+        ("GET", root): Route(),
+        ("GET", root + "/{session_id}"): Route(),
         ("POST", root + "/{session_id}/children"): Route(
-            "party", 201, {"agent_id": "bot", "duration_hours": 1}
+            201, {"agent_id": "bot", "duration_hours": 1}
         ),
-        ("POST", root + "/{session_id}/consent"): Route("operator", 409, SIGNATURE),
-        ("POST", root + "/{session_id}/restrict"): Route("operator", 200, {"restrictions": []}),
-        ("POST", root + "/{session_id}/revoke"): Route("operator"),
-        ("GET", root + "/{session_id}/evidence"): Route("operator", 409),
-        ("POST", root + "/{session_id}/x402"): Route("party", 422, NO_OFFER),
-        ("POST", root + "/{session_id}/execute"): Route("party", 201, TRANSFER),
-        ("POST", root + "/{session_id}/simulate"): Route("party", 200, {"amount": 1}),
-        ("POST", root + "/{session_id}/backtest"): Route("operator", 200, {}),
+        ("POST", root + "/{session_id}/consent"): Route(409, SIGNATURE),
+        ("POST", root + "/{session_id}/restrict"): Route(200, {"restrictions": []}),
+        ("POST", root + "/{session_id}/pause"): Route(),
+        ("POST", root + "/{session_id}/resume"): Route(),
+        ("POST", root + "/{session_id}/revoke"): Route(),
+        ("GET", root + "/{session_id}/evidence"): Route(409),
+        ("POST", root + "/{session_id}/x402"): Route(422, NO_OFFER),
+        ("POST", root + "/{session_id}/execute"): Route(201, TRANSFER),
+        ("POST", root + "/{session_id}/simulate"): Route(200, {"amount": 1}),
+        ("POST", root + "/{session_id}/backtest"): Route(200, {}),
     }
 
 ABSENT = {
@@ -107,6 +123,8 @@ ABSENT = {
     "approval_id": "apr_" + "0" * 26 + "_0",
     "agent_id": "nobody",
     "webhook_id": "wh_" + "0" * 26,
+    "key_id": "key_" + "0" * 26,
+    "agent_key_id": "ak_" + "0" * 26,
 }
 CALLERS = (
     "nobody",
@@ -116,12 +134,22 @@ CALLERS = (
     "unknown token",
     "key as token",
     "revoked key",
+    "revoked agent",
     "operator",
     "admin",
     "other workspace",
     "session",
     "session as bearer",
     "other session",
+    "agent",
+    "agent that reads",
+    "agent with token",
+    "agent that reads, with token",
+    "agent for analytics",
+    "another agent",
+    "another agent, with token",
+    "agent of another workspace",
+    "agent from elsewhere",
 )
 NAMED = [pair for pair in ROUTES if not pair[1].startswith("/api/v1/sessions")]  # once is enough
 WRITES = ("POST", "PUT", "PATCH")
@@ -140,6 +168,8 @@ class Callers:
         api.key = admin
         self.api = api
         limits = NO_LIMITS | {"require_approval_above": 1_000_000}
+        [own] = api.get("/api/v1/api-keys", key=self.acme).json()
+        self.own_key = own["id"]
         self.session = api.session(key=self.acme, limits=limits)
         self.token = self.session["session_token"]
         api.post("/api/v1/agents", {"agent_id": AGENT}, key=self.acme)
@@ -160,6 +190,41 @@ class Callers:
             "session as bearer": {"key": self.token},
             "other session": {"token": foreign},
         }
+        self._agents(other)
+
+    def _agents(self, other: str) -> None:
+        """Keys of agents: `bot` is the agent of the session."""
+        full = self.agent_key("full")
+        reads = self.agent_key("read_only")
+        another = self.agent_key("create_payments", agent_id=AGENT)
+        revoked = self.agent_key("full")
+        keys = self.api.get("/api/v1/agent-keys", key=self.acme).json()
+        self.api.post(f"/api/v1/agent-keys/{keys[0]['id']}/revoke", key=self.acme)
+        self.credentials |= {
+            "revoked agent": {"key": revoked},
+            "agent": {"key": self.agent_key("create_payments")},
+            "agent that reads": {"key": reads},
+            "agent with token": {"key": full, "token": self.token},
+            "agent that reads, with token": {"key": reads, "token": self.token},
+            "agent for analytics": {"key": self.agent_key("read_analytics")},
+            "another agent": {"key": another},
+            "another agent, with token": {"key": another, "token": self.token},
+            "agent of another workspace": {"key": self.agent_key("full", key=other)},
+            "agent from elsewhere": {"key": self.agent_key("full", ip_allowlist=["192.0.2.1"])},
+        }
+
+    def agent_key(self, scope: str, *, key: str | None = None, **fields: Any) -> str:
+        """The secret of a new key of `bot` in `acme`, or of whom `fields` and `key` say."""
+        body = {"name": "of a test", "agent_id": "bot", "scopes": [scope]}
+        body |= {"rate_limit_per_hour": 100_000} | fields
+        answer = self.api.post("/api/v1/agent-keys", body, key=key or self.acme)
+        secret: str = answer.json()["full_key"]
+        return secret
+
+    def operator_key(self) -> str:
+        """The id of a new key of an operator of `acme`."""
+        made = self.api.post("/api/v1/api-keys", {"name": "a second", "workspace_id": "acme"})
+        return str(made.json()["id"])
 
     def ask(self, caller: str, method: str, path: str, **changes: str) -> Any:
         """Ask for the session and for a new hold of `acme`, or for the ids given."""
@@ -174,6 +239,17 @@ class Callers:
             ids["approval_id"] = self.waiting()
         if "{webhook_id}" in path and "webhook_id" not in ids:
             ids["webhook_id"] = self.webhook()
+        if "{key_id}" in path and "key_id" not in ids:
+            ids["key_id"] = self.operator_key()
+        if "{agent_key_id}" in path and "agent_key_id" not in ids:
+            self.agent_key("full")
+            [newest, *_] = self.api.get("/api/v1/agent-keys", key=self.acme).json()
+            ids["agent_key_id"] = newest["id"]
+        if (
+            path.endswith(("{session_id}/revoke", "{session_id}/pause"))
+            and "session_id" not in changes
+        ):
+            ids["session_id"] = self.api.session(key=self.acme)["id"]  # that nobody else needs
         body = ROUTES[method, path].body
         sent = {} if body is None else {"body": body}
         return self.api.call(method, path.format(**ids), **sent, **self.credentials[caller])
@@ -195,22 +271,46 @@ def callers(api: Served) -> Callers:
     return Callers(api)
 
 
-def expected(route: Route, path: str, caller: str) -> int:
-    """The declared table: the status that a caller hears."""
-    if route.who == "anybody":
+def expected(method: str, path: str, caller: str) -> int:
+    """The status that a caller hears, by the declared table."""
+    row, route = row_of(method, path), ROUTES[method, path]
+    if row.who == "anybody":
         return route.status
     if caller in STRANGERS:
         return 401
+    if caller in route.others:
+        return route.others[caller]
+    if "agent" in caller:
+        return expected_of_agent(method, path, caller)
     is_session = "session" in caller
     rightful = {
         "operator": not is_session,
         "admin": caller == "admin",
         "session": is_session,
         "party": True,
-    }[route.who]
+    }[row.who]
     if not rightful:
         return 401
     foreign = caller in ("admin", "other workspace", "other session")
+    return 404 if foreign and "{" in path else route.status
+
+
+def expected_of_agent(method: str, path: str, caller: str) -> int:
+    """The same where an agent's key is sent, alone or beside the session's token."""
+    row, route = row_of(method, path), ROUTES[method, path]
+    if caller == "agent from elsewhere":
+        return 403
+    scope = {"agent": "create_payments", "another agent": "create_payments"}.get(
+        caller.removesuffix(", with token"),
+        "read_only" if "reads" in caller else "full",
+    )
+    if scope not in row.scopes or caller == "agent for analytics":
+        return 403
+    if "with token" in caller and row.who in ("session", "party"):
+        return 401 if caller.startswith("another") else route.status
+    if not row.alone:
+        return 401
+    foreign = caller.startswith("another") or caller == "agent of another workspace"
     return 404 if foreign and "{" in path else route.status
 
 
@@ -235,19 +335,17 @@ def test_every_route_has_a_row_here_and_every_row_a_route(api: Served) -> None:
     assert documented == set(ROUTES)
 
 
-@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=map(" ".join, ROUTES))
-def test_each_caller_hears_what_the_table_says(
-    callers: Callers, method: str, path: str, caller: str
-) -> None:
-    if path.endswith("/revoke"):  # for good, so on a session that nobody else needs
-        other = callers.api.session(key=callers.acme)["id"]
-        answer = callers.ask(caller, method, path, session_id=other)
-    else:
-        answer = callers.ask(caller, method, path)
-    assert answer.status_code == expected(ROUTES[method, path], path, caller), answer.text
-    if answer.status_code == 401:
-        assert answer.headers["WWW-Authenticate"] == "Bearer"
+def test_each_caller_hears_what_the_table_says(callers: Callers, method: str, path: str) -> None:
+    answers = {caller: callers.ask(caller, method, path) for caller in CALLERS}
+    heard = {caller: answer.status_code for caller, answer in answers.items()}
+    assert heard == {caller: expected(method, path, caller) for caller in CALLERS}
+    for caller, answer in answers.items():
+        if answer.status_code == 401:
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+        if answer.status_code == 403 and caller != "operator":
+            codes = ("insufficient_scope", "ip_not_allowed")
+            assert answer.json()["code"] == codes[caller == "agent from elsewhere"]
 
 
 @pytest.mark.parametrize("caller", STRANGERS)
@@ -271,8 +369,8 @@ def test_a_stranger_with_a_smart_payment_nobody_can_read_leaves_no_trace(
     """Its body may hold the token, so only a key is refused before the body is read."""
     before = callers.api.records()
     answer = callers.api.call("POST", SMART, raw="{", **callers.credentials[caller])
-    expected = 401 if caller in ("unknown key", "revoked key") else 422
-    assert answer.status_code == expected
+    heard = 401 if caller in ("unknown key", "revoked key", "revoked agent") else 422
+    assert answer.status_code == heard
     assert callers.api.records() == before
 
 
@@ -371,6 +469,7 @@ def test_nothing_but_the_id_itself_names_a_thing(
     own = AGENT if "agent_id" in path else own
     own = callers.waiting() if "approval_id" in path else own
     own = callers.webhook() if "webhook_id" in path else own
+    own = callers.own_key if "key_id" in path else own
     text = TRICKS[trick].format(id=own, ID=own.upper(), half=own[:20])
     target = re.sub(r"\{\w+\}", lambda _: text, path)
     body = ROUTES[method, path].body

@@ -11,7 +11,6 @@ from engine.policy.decision import Code
 from engine.policy.limits import DAY_MS
 from engine.settings import Token
 from tests.rest.served import NO_LIMITS, PAYMENTS, SESSIONS, SMART, Served
-from tests.world import WORKSPACE
 
 # What the session is, and what is asked of it.
 DENIALS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
@@ -56,12 +55,8 @@ def bring_about(api: Served, code: str, session_id: str) -> None:
     elif code == "SESSION_EXPIRED":
         api.world.clock.advance(DAY_MS + 1000)
         api.world.engine.tick()
-    elif code == "SESSION_PAUSED":  # what an operator will be able to do
-        engine = api.world.engine
-        view = engine.sessions.get(WORKSPACE, session_id)
-        engine.writer.call(
-            lambda batch: engine.sessions._move(batch, view, "paused", "session.paused", {})
-        )
+    elif code == "SESSION_PAUSED":
+        assert api.post(f"{SESSIONS}/{session_id}/pause").json()["status"] == "paused"
     elif code == "PARAMETERS_MISMATCH":
         change = """grant_json = replace(
             grant_json, '"per_day":9000000', '"per_day":9000000000')"""

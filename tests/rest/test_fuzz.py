@@ -48,7 +48,11 @@ def things(api: Served) -> tuple[dict[str, str], dict[str, str]]:
     for webhook in api.get(WEBHOOKS).json():
         api.call("DELETE", f"{WEBHOOKS}/{webhook['id']}", key=api.key)
     waiting = api.pay(session["session_token"], 1_000_001).json()["approval_id"]
+    key = api.post("/api/v1/api-keys", {"name": "one more"}).json()["id"]
+    agent_key = api.post("/api/v1/agent-keys", {"name": "a key", "agent_id": "bot"}).json()["id"]
     ids = {
+        "key_id": key,
+        "agent_key_id": agent_key,
         "session_id": session["id"],
         "payment_id": held["id"],
         "approval_id": waiting,

@@ -399,7 +399,7 @@ def test_the_list_comes_in_pages_and_says_how_many_there_are(tenant: Served) -> 
         [],
     ]
     assert {page.headers["X-Total-Count"] for page in pages} == {"5"}
-    for query, field in (("page=0", "page"), ("limit=1001", "limit"), ("label=x", "label")):
+    for query, field in (("page=0", "page"), ("limit=1001", "limit"), ("colour=x", "colour")):
         refused(tenant.get(f"{SESSIONS}?{query}"), 422, "invalid_parameter", field)
 
 

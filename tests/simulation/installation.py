@@ -28,8 +28,9 @@ from engine.audit.checkpoint import verifier_key
 from engine.audit.evidence import log_salt
 from engine.chain import contracts
 from engine.clock import ManualClock
+from engine.db.keys import ApiKey
 from engine.db.sqlite import SqliteDatabase
-from engine.db.tables import ApiKey, table
+from engine.db.tables import table
 from engine.deployment import Deployment
 from engine.engine import Engine
 from engine.identifiers import Identifiers

@@ -5,14 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api.rest.answers import ApprovalAnswer, ApprovalsPage
-from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
+from api.rest.auth import EngineOf, OperatorOf, PaymentReaderOf, check_session
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
-from api.rest.schemas import ApprovalsQuery, Deny
+from api.rest.queries import ApprovalsQuery
+from api.rest.schemas import Deny
 from api.rest.views import approval_json
 from engine.errors import NotFound
 from engine.ledger.approval import parse_approval_id
-from engine.workspaces.access import SessionHolder
 
 router = APIRouter(
     prefix="/api/v1/approvals",
@@ -44,11 +44,13 @@ def list_approvals(
 
 
 @router.get("/{approval_id}", summary="One approval")
-def get_approval(approval_id: str, engine: EngineOf, party: PaymentPartyOf) -> ApprovalAnswer:
+def get_approval(approval_id: str, engine: EngineOf, party: PaymentReaderOf) -> ApprovalAnswer:
     """Whoever asked for it learns here what became of it, and the id of the payment."""
     session_id, _ = parse_approval_id(approval_id)
-    if isinstance(party, SessionHolder) and party.session_id != session_id:
-        raise NotFound("no such approval", code="approval_not_found")
+    try:
+        check_session(engine, party, session_id)
+    except NotFound:
+        raise NotFound("no such approval", code="approval_not_found") from None
     return approval_json(engine.approvals.get(party.workspace_id, approval_id, engine.clock()))
 
 

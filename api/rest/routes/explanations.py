@@ -6,16 +6,13 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 
 from api.rest.asked import drafted, payee, payment_request
-from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
+from api.rest.auth import EngineOf, OperatorOf, PaymentReaderOf, check_session
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.explained import backtest_json, explained_json, simulated_json
 from api.rest.explanation_answers import BacktestAnswer, ExplainedPayment, SimulatedPayment
 from api.rest.routes.payments import check_party
 from api.rest.schemas import CreatePayment, DraftPolicy
-from engine.engine import Engine
-from engine.errors import NotFound
-from engine.workspaces.access import Operator, SessionHolder
 
 of_sessions = APIRouter(
     route_class=ExactJsonRoute, tags=["explanations"], responses=documented(401, 422, 503)
@@ -35,11 +32,11 @@ _BACKTESTING = CapacityLimiter(1)
     responses=documented(404, 415),
 )
 async def simulate(
-    session_id: str, body: CreatePayment, engine: EngineOf, party: PaymentPartyOf
+    session_id: str, body: CreatePayment, engine: EngineOf, party: PaymentReaderOf
 ) -> SimulatedPayment:
     """The body is that of a payment. Nothing is held or logged, and no idempotency key is used."""
     request = payment_request(engine, body, payee(body))
-    await to_thread.run_sync(_check_party, engine, party, session_id)
+    await to_thread.run_sync(check_session, engine, party, session_id)
     found = await asyncio.wrap_future(engine.ledger.simulate(session_id, request))
     return simulated_json(session_id, found)
 
@@ -72,19 +69,14 @@ async def backtest(
     summary="Why a payment was decided as it was",
     responses=documented(404),
 )
-async def explanation(payment_id: str, engine: EngineOf, party: PaymentPartyOf) -> ExplainedPayment:
+async def explanation(
+    payment_id: str, engine: EngineOf, party: PaymentReaderOf
+) -> ExplainedPayment:
     """Takes longer the more records the session has: those before the payment are replayed."""
-    check_party(party, payment_id)
 
     def replayed() -> ExplainedPayment:
+        check_party(engine, party, payment_id)
         payment = engine.payments.get(party.workspace_id, payment_id)
         return explained_json(payment, engine.explanations.explain(payment))
 
     return await to_thread.run_sync(replayed, limiter=_EXPLAINING)
-
-
-def _check_party(engine: Engine, party: Operator | SessionHolder, session_id: str) -> None:
-    if isinstance(party, Operator):
-        engine.sessions.get(party.workspace_id, session_id)
-    elif party.session_id != session_id:
-        raise NotFound("no such session", code="session_not_found")

@@ -1,13 +1,20 @@
 """What a Prometheus server scrapes."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from api.rest.auth import Bearer, EngineOf
+from fastapi import APIRouter, Depends, Request, Response
+
+from api.rest.auth import Bearer, EngineOf, admin, operator
 from api.rest.errors import documented
 from api.rest.metrics import exposition
-from engine.errors import Unauthenticated
 
 router = APIRouter(tags=["health"])
+
+
+async def scraper(request: Request, engine: EngineOf, secret: Bearer) -> None:
+    """Whoever has the admin key, or anybody."""
+    if not engine.settings.public_metrics:
+        await admin(await operator(request, engine, secret))
 
 
 @router.get(
@@ -19,13 +26,10 @@ router = APIRouter(tags=["health"])
         **documented(401, 503),
     },
 )
-def metrics(request: Request, engine: EngineOf, secret: Bearer) -> Response:
+def metrics(
+    request: Request, engine: EngineOf, _scraper: Annotated[None, Depends(scraper)]
+) -> Response:
     """Needs the admin key, since it tells of all workspaces together, unless
     `TALLYSTICK_PUBLIC_METRICS` is set."""
-    if not engine.settings.public_metrics:
-        if secret is None:
-            raise Unauthenticated("the admin key is required: Authorization: Bearer …")
-        if not engine.access.operator(secret).admin:
-            raise Unauthenticated("this needs the admin key", code="admin_key_required")
     content, media_type = exposition(engine, request.headers.get("Accept", ""))
     return Response(content, headers={"Content-Type": media_type})

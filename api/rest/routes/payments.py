@@ -12,8 +12,10 @@ from api.rest.auth import (
     BY_KEY_OR_TOKEN,
     EngineOf,
     PaymentPartyOf,
+    PaymentReaderOf,
     SessionHolderOf,
     SmartOf,
+    check_session,
     get_engine,
     get_tokens,
     smart_payer,
@@ -22,7 +24,8 @@ from api.rest.commits import CommitsOf, get_commits
 from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey, in_callers_words
-from api.rest.schemas import Capture, CreatePayment, PaymentBody, PaymentsQuery, SmartPayment
+from api.rest.queries import PaymentsQuery
+from api.rest.schemas import Capture, CreatePayment, PaymentBody, SmartPayment
 from api.rest.views import (
     REMAINING_HEADERS,
     denied_json,
@@ -37,6 +40,7 @@ from engine.ledger.ask import read_request
 from engine.ledger.payment import Payment, parse_payment_id
 from engine.policy.decision import Remaining
 from engine.workspaces.access import Operator, SessionHolder
+from engine.workspaces.agent_access import AgentCaller
 
 DENIED: dict[int | str, dict[str, Any]] = {
     POLICY_DENIAL_STATUS: {
@@ -102,18 +106,17 @@ async def create_payment(
     "/api/v1/payments", summary="List payments, the newest first", responses=documented(404)
 )
 def list_payments(
-    engine: EngineOf, party: PaymentPartyOf, wanted: Annotated[PaymentsQuery, Query()]
+    engine: EngineOf, party: PaymentReaderOf, wanted: Annotated[PaymentsQuery, Query()]
 ) -> PaymentsPage:
-    """An operator sees the workspace's, a session token its own."""
+    """An operator sees the workspace's, an agent its sessions', a session token its own."""
     session_id = wanted.session_id
-    if isinstance(party, SessionHolder):
-        if session_id not in (None, party.session_id):
-            raise NotFound("no such session", code="session_not_found")
+    if session_id is not None:
+        check_session(engine, party, session_id)  # a mistyped id is not an empty list
+    elif isinstance(party, SessionHolder):
         session_id = party.session_id
-    elif session_id is not None:
-        engine.sessions.get(party.workspace_id, session_id)  # a mistyped id is not an empty list
     payments, total = engine.payments.page(
         party.workspace_id,
+        agent_id=party.agent_id if isinstance(party, AgentCaller) else None,
         session_id=session_id,
         offset=wanted.offset,
         limit=wanted.limit,
@@ -136,11 +139,11 @@ async def get_payment(
     payment_id: str,
     engine: EngineOf,
     commits: CommitsOf,
-    party: PaymentPartyOf,
+    party: PaymentReaderOf,
     response: Response,
 ) -> PaymentAnswer:
     """The decision as it was made, the state of its hold, and what the limits leave by now."""
-    check_party(party, payment_id)
+    check_party(engine, party, payment_id)
     payment = engine.payments.get(party.workspace_id, payment_id)
     left = engine.ledger.remaining(payment.session_id, read_request(payment.request))
     now: Remaining | None = None
@@ -169,7 +172,7 @@ async def capture_payment(
     body: Capture | None = None,
 ) -> Response:
     """What is not captured is free at once. The same capture again is a replay."""
-    check_party(party, payment_id)
+    check_party(engine, party, payment_id)
     amount = body.amount if body is not None else None
     future = engine.ledger.capture(party.workspace_id, payment_id, amount)
     return _ended(await commits.wait(future))
@@ -184,7 +187,7 @@ async def void_payment(
     payment_id: str, engine: EngineOf, commits: CommitsOf, party: PaymentPartyOf
 ) -> Response:
     """The budget is free at once. Voiding again is a replay."""
-    check_party(party, payment_id)
+    check_party(engine, party, payment_id)
     future = engine.ledger.void(party.workspace_id, payment_id)
     return _ended(await commits.wait(future))
 
@@ -233,11 +236,17 @@ async def _decided(request: Request, future: "Future[Payment]", body: PaymentBod
         raise in_callers_words(conflict, body) from conflict
 
 
-def check_party(party: Operator | SessionHolder, payment_id: str) -> None:
-    """Raise `NotFound` if it is not the holder's own payment; an operator's is looked up."""
+def check_party(
+    engine: Engine, party: Operator | SessionHolder | AgentCaller, payment_id: str
+) -> None:
+    """Raise `NotFound` if it is not of the holder's own session, or of the agent's; an operator's
+    is looked up."""
     session_id, _ = parse_payment_id(payment_id)
-    if isinstance(party, SessionHolder) and party.session_id != session_id:
-        raise NotFound("no such payment", code="payment_not_found")
+    if not isinstance(party, Operator):
+        try:
+            check_session(engine, party, session_id)
+        except NotFound:
+            raise NotFound("no such payment", code="payment_not_found") from None
 
 
 def _authorise(

@@ -1,5 +1,6 @@
-"""Sessions: create, consent, list, get, restrict, revoke, evidence."""
+"""Sessions: create, consent, list, get, restrict, pause, resume, revoke, evidence."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -7,24 +8,26 @@ from fastapi import APIRouter, Query, Response
 
 from api.rest.answers import CreatedSession, Revoked, SessionAnswer
 from api.rest.asked import asset
-from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
+from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, ReaderOf, seen_session
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
+from api.rest.queries import SessionsQuery
 from api.rest.schemas import (
     Consent,
     CreateChild,
     CreateSession,
     Restrict,
     SessionBody,
-    SessionsQuery,
 )
 from api.rest.views import session_json
 from engine.audit.disclosure import Withholdable
 from engine.engine import Engine
 from engine.errors import NotFound
 from engine.policy.limits import Limits
+from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import NewSession, SessionView
 from engine.workspaces.access import SessionHolder
+from engine.workspaces.agent_access import AgentCaller
 
 REGISTRATION_WAIT_S = 10.0
 """How long a create request waits for the chain before it answers with a pending session."""
@@ -59,6 +62,7 @@ async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> C
         body.user_wallet,
         mint_pkp=body.mint_pkp,
         approvals_required=body.approvals_required,
+        by=caller.key_id,
     )
     return await to_thread.run_sync(_created, engine, caller.workspace_id, new, limiter=_WAITING)
 
@@ -66,13 +70,17 @@ async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> C
 @router.get("", summary="List sessions, the newest first")
 def list_sessions(
     engine: EngineOf,
-    caller: OperatorOf,
-    wanted: Annotated[SessionsQuery, Query()],
+    caller: ReaderOf,
+    asked: Annotated[SessionsQuery, Query()],
     response: Response,
 ) -> list[SessionAnswer]:
-    """Sessions in every state, those that ended too. `X-Total-Count` says how many there are."""
+    """Sessions in every state, those that ended too, unless a `status` is named. `X-Total-Count`
+    says how many there are. An agent's key sees those of its agent."""
+    wanted = Wanted(engine.clock(), asked.status, asked.type, asked.agent_id, asked.label)
+    if isinstance(caller, AgentCaller):
+        wanted = replace(wanted, of_agent=caller.agent_id)
     views, total = engine.sessions.page(
-        caller.workspace_id, offset=wanted.offset, limit=wanted.limit
+        caller.workspace_id, wanted=wanted, offset=asked.offset, limit=asked.limit
     )
     response.headers["X-Total-Count"] = str(total)
     futures = [engine.ledger.left(view.id) for view in views]
@@ -82,9 +90,9 @@ def list_sessions(
 
 
 @router.get("/{session_id}", summary="One session", responses=documented(404))
-def get(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
+def get(session_id: str, engine: EngineOf, caller: ReaderOf) -> SessionAnswer:
     """With what is left of its limits at this moment."""
-    return _shown(engine, engine.sessions.get(caller.workspace_id, session_id))
+    return _shown(engine, seen_session(engine, caller, session_id))
 
 
 @router.post(
@@ -109,6 +117,7 @@ async def create_child(
         mint_pkp=parent.mint_pkp if body.mint_pkp is None else body.mint_pkp,
         approvals_required=body.approvals_required,
         parent_id=session_id,
+        by=party.session_id if isinstance(party, SessionHolder) else party.key_id,
     )
     limiter = _HOLDERS_WAITING if holder else _WAITING
     return await to_thread.run_sync(_created, engine, party.workspace_id, new, limiter=limiter)
@@ -137,6 +146,7 @@ async def consent(
                 signature,
                 kind=body.consent,
                 wait_s=REGISTRATION_WAIT_S,
+                by=caller.key_id,
             ),
         )
 
@@ -158,6 +168,23 @@ def restrict(
             caller.workspace_id, session_id, body.restrictions, by=caller.key_id
         ),
     )
+
+
+@router.post(
+    "/{session_id}/pause", summary="Stop a session for a while", responses=documented(404, 409)
+)
+def pause(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
+    """In force when this answers, for the sessions beneath it too. What is held can be captured."""
+    return _shown(engine, engine.sessions.pause(caller.workspace_id, session_id, by=caller.key_id))
+
+
+@router.post(
+    "/{session_id}/resume", summary="Let a paused session go on", responses=documented(404, 409)
+)
+def resume(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
+    """And those beneath it that were paused with it. One on the chain is `registering` until its
+    registration has enough confirmations, if a reorganisation has moved it meanwhile."""
+    return _shown(engine, engine.sessions.resume(caller.workspace_id, session_id, by=caller.key_id))
 
 
 @router.post("/{session_id}/revoke", summary="End a session for good", responses=documented(404))
@@ -203,6 +230,7 @@ def _new_session(
     *,
     mint_pkp: bool,
     approvals_required: int | None,
+    by: str,
     parent_id: str | None = None,
 ) -> NewSession:
     limits = body.limits
@@ -231,4 +259,5 @@ def _new_session(
         conditions=tuple(body.conditions),
         parent_id=parent_id,
         approvals_required=approvals_required,
+        by=by,
     )

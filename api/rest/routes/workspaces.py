@@ -20,9 +20,9 @@ router = APIRouter(
     summary="Make a workspace",
     responses=documented(409, 415),
 )
-def create_workspace(body: CreateWorkspace, engine: EngineOf, _caller: AdminOf) -> CreatedWorkspace:
+def create_workspace(body: CreateWorkspace, engine: EngineOf, caller: AdminOf) -> CreatedWorkspace:
     """The operator key in the answer is not shown again."""
-    key = engine.access.create_workspace(body.id, body.name)
+    key = engine.access.create_workspace(body.id, body.name, by=caller.key_id)
     return {"id": body.id, "name": body.name, "full_key": key}
 
 
@@ -34,7 +34,8 @@ def create_workspace(body: CreateWorkspace, engine: EngineOf, _caller: AdminOf) 
 )
 def register_agent(body: RegisterAgent, engine: EngineOf, caller: OperatorOf) -> RegisteredAgent:
     """Registering an agent again changes nothing."""
-    new = engine.agents.register(caller.workspace_id, body.agent_id, body.name)
+    where, by = caller.workspace_id, caller.key_id
+    new = engine.agents.register(where, body.agent_id, body.name, by=by)
     return {"agent_id": body.agent_id, "registered": new}
 
 

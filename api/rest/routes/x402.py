@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from api.rest.answers import PaymentAnswer, SettlementAnswer, SignedPayment
-from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
+from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, check_session
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey
@@ -18,7 +18,7 @@ from api.rest.views import (
     settlement_json,
     signed_payment_json,
 )
-from engine.errors import Conflict, NotFound
+from engine.errors import Conflict
 from engine.payments.gate import Signed
 from engine.workspaces.access import SessionHolder
 
@@ -56,13 +56,9 @@ def pay(
     """The cheapest offer that the policy allows is held and signed (x402 version 2, scheme `exact`,
     EIP-3009). The same request has the same answer until it is known what became of the payment;
     with a key always. Who pays with a session's token may call that session `self`."""
-    if isinstance(party, SessionHolder):
-        if session_id == _OWN:
-            session_id = party.session_id
-        if party.session_id != session_id:
-            raise NotFound("no such session", code="session_not_found")
-    else:
-        engine.sessions.get(party.workspace_id, session_id)
+    if isinstance(party, SessionHolder) and session_id == _OWN:
+        session_id = party.session_id
+    check_session(engine, party, session_id)
     try:
         found = engine.gate.pay(
             session_id,
@@ -93,7 +89,7 @@ def report(
     payment_id: str, body: ReportSettlement, engine: EngineOf, party: PaymentPartyOf
 ) -> SettlementAnswer:
     """It is kept as it was reported; what the chain says decides."""
-    check_party(party, payment_id)
+    check_party(engine, party, payment_id)
     future = engine.paying.report(party.workspace_id, payment_id, body.tx_hash)
     return settlement_json(future.result())
 

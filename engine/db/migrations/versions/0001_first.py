@@ -12,6 +12,48 @@ depends_on = None
 def upgrade() -> None:
     """Create every table."""
     op.create_table(
+        "acts",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("workspace_id", sa.Text(), nullable=False),
+        sa.Column("time_ms", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("acts_by_workspace", "acts", ["workspace_id", "id"], unique=False)
+    op.create_table(
+        "agent_key_uses",
+        sa.Column("key_id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key_id", "number"),
+    )
+    op.create_index("agent_key_uses_by_time", "agent_key_uses", ["key_id", "at_ms"], unique=False)
+    op.create_table(
+        "agent_keys",
+        sa.Column("workspace_id", sa.Text(), nullable=False),
+        sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("agent_id", sa.Text(), nullable=False),
+        sa.Column("agent_name", sa.Text(), nullable=True),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("scopes_json", sa.Text(), nullable=False),
+        sa.Column("rate_limit_per_hour", sa.BigInteger(), nullable=False),
+        sa.Column("ip_allowlist_json", sa.Text(), nullable=False),
+        sa.Column("metadata_json", sa.Text(), nullable=False),
+        sa.Column("prefix", sa.Text(), nullable=False),
+        sa.Column("secret_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("secret_hash"),
+    )
+    op.create_table(
         "agents",
         sa.Column("workspace_id", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
@@ -37,6 +79,7 @@ def upgrade() -> None:
         sa.Column("workspace_id", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=True),
         sa.Column("prefix", sa.Text(), nullable=False),
         sa.Column("secret_hash", sa.LargeBinary(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
@@ -281,6 +324,7 @@ def upgrade() -> None:
         sa.Column("user_wallet", sa.Text(), nullable=False),
         sa.Column("metadata_json", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("paused_by", sa.Text(), nullable=True),
         sa.Column("consent", sa.Text(), nullable=False),
         sa.Column("grant_json", sa.Text(), nullable=False),
         sa.Column("grant_hash", sa.LargeBinary(), nullable=False),
