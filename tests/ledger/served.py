@@ -14,7 +14,9 @@ import httpx
 
 TALLYSTICK = Path(sys.executable).with_name("tallystick")
 ADMIN_KEY = "zfi_test_" + "5a" * 32
+OPERATOR = {"Authorization": f"Bearer {ADMIN_KEY}"}
 HOLD_TTL_S = 2
+ANCHOR_INTERVAL_S = 1
 
 
 class Served:
@@ -23,7 +25,13 @@ class Served:
     `under` is the command that runs it, if one does; it must become the server, as `exec` would.
     """
 
-    def __init__(self, directory: Path, under: Sequence[str | Path] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        under: Sequence[str | Path] = (),
+        *,
+        anchor_interval_s: int = ANCHOR_INTERVAL_S,
+    ) -> None:
         environment = {
             "PATH": os.environ["PATH"],
             "TALLYSTICK_DATA_DIR": str(directory),
@@ -32,7 +40,7 @@ class Served:
             "TALLYSTICK_ADMIN_KEY": ADMIN_KEY,
             "TALLYSTICK_HOLD_TTL_S": str(HOLD_TTL_S),
             "TALLYSTICK_POLL_INTERVAL_MS": "50",
-            "TALLYSTICK_ANCHOR_INTERVAL_S": "1",
+            "TALLYSTICK_ANCHOR_INTERVAL_S": str(anchor_interval_s),
         }
         self._said = directory.with_suffix(".stderr")
         with self._said.open("ab") as said:
@@ -61,6 +69,16 @@ class Served:
                 return self
         self._process.wait()
         raise RuntimeError(f"the server ended: {self._said.read_text()[-2000:]}")
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
