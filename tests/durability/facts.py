@@ -129,10 +129,11 @@ class Facts:
         asked for once and answered."""
         waiting = self.unanswered()
         require(not waiting, f"{len(waiting)} questions have no answer: {waiting[:3]}")
-        for what in _DIFFERENT:
-            self._same(what, 0)
+        self.check_answers(0)
         counts = self.count("decided"), self.count("answered")
         require(counts[0] == counts[1], f"one decision for each key: {counts}")
+        for what in _DIFFERENT:
+            self._same(what, 0)
 
     def _same(self, what: str, after: int) -> None:
         for payment, *facts in self._db.execute(_DIFFERENT[what] + " LIMIT 1", {"after": after}):

@@ -8,12 +8,17 @@ were signed; and the evidence verifies.
 What grows with the number of payments is in files (`journals`, `facts`) or is 32 bytes a record.
 """
 
+import argparse
+import json
 import random
+import secrets
+import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
@@ -308,6 +313,31 @@ class Hammer(ABC):
             file.write_bytes(world.engine.evidence(WORKSPACE, target.session))
             require(verify(file, server) == 0, "the evidence is verified")
             self.figures["evidence files verified"] += 1
+
+
+def rounds(run: Callable[[Path, Size], dict[str, Any]], size: Size, count: int) -> None:
+    """So many runs of that size, one after the other on new seeds; prints the figures of each."""
+    for number in range(count):
+        each = replace(size, seed=size.seed + number)
+        sys.stdout.write(f"seed {each.seed}\n")
+        sys.stdout.flush()
+        with tempfile.TemporaryDirectory(prefix="tallystick-hammer-") as directory:
+            figures = run(Path(directory), each)
+        sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+        sys.stdout.flush()
+
+
+def arguments_of(
+    parser: argparse.ArgumentParser, *, decisions: int
+) -> tuple[Size, int, argparse.Namespace]:
+    """The size of a run, how many there are, and all that a script was given."""
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--decisions", type=int, default=decisions, help="in a round")
+    parser.add_argument("--kills", type=int, default=100, help="in a round")
+    parser.add_argument("--rounds", type=int, default=1, help="each on servers of its own")
+    given = parser.parse_args()
+    return Size(given.seed, given.processes, given.decisions, given.kills), given.rounds, given
 
 
 def batched(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:

@@ -6,13 +6,11 @@ The database is killed, too, if asked for. What is checked is in `tests.durabili
 """
 
 import argparse
-import json
-import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,8 @@ from tests.durability.hammer import (
     POLL_S,
     Hammer,
     Size,
+    arguments_of,
+    rounds,
     said,
 )
 from tests.durability.payers import OfEngine
@@ -139,19 +139,9 @@ def hammer(directory: Path, size: Size, *, server_kills: int) -> dict[str, Any]:
 def main() -> int:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description="Kill paying processes that share a database.")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
-    parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--decisions", type=int, default=100_000)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--server-kills", type=int, default=0)
-    arguments = vars(parser.parse_args())
-    say = sys.stdout.write
-    say(f"seed {arguments['seed']}\n")
-    sys.stdout.flush()
-    server_kills = arguments.pop("server_kills")
-    with tempfile.TemporaryDirectory(prefix="tallystick-hammer-") as directory:
-        figures = hammer(Path(directory), Size(**arguments), server_kills=server_kills)
-    say(json.dumps(figures, indent=1) + "\n")
+    parser.add_argument("--server-kills", type=int, default=0, help="of the database, in a round")
+    size, count, given = arguments_of(parser, decisions=100_000)
+    rounds(partial(hammer, server_kills=given.server_kills), size, count)
     return 0
 
 

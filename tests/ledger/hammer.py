@@ -1,6 +1,6 @@
 """Many processes pay over HTTP from one server on SQLite, which dies by SIGKILL again and again.
 
-    scripts/hammer-kill --seed 7 --processes 8 --decisions 20000 --kills 100
+    scripts/hammer-kill --seed 7 --processes 8 --decisions 100000 --kills 100 --rounds 10
 
 After every restart: what was acknowledged is recorded as it was said, by the records every decision
 was the only right one, they re-hash to every signed root, and what remains is what they leave; now
@@ -9,9 +9,7 @@ and then the evidence verifies. What is checked in the end is in `tests.durabili
 
 import argparse
 import json
-import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +19,13 @@ from typing import Any
 
 import httpx
 
-from tests.durability.hammer import KILLED_WHILE_STARTING, Hammer, Size
+from tests.durability.hammer import KILLED_WHILE_STARTING, Hammer, Size, arguments_of, rounds
 from tests.durability.payers import USD, OverHttp
 from tests.durability.pools import read_log
 from tests.durability.worker import ERA, PORT
+from tests.ledger.forked_server import ForkedServer
 from tests.ledger.oracle import query, require
-from tests.ledger.served import OPERATOR, Served, verify
+from tests.ledger.served import OPERATOR, verify
 from tests.world import WORKSPACE, World
 
 STARTING_MAX_S = 2.5
@@ -50,7 +49,7 @@ class SqliteHammer(Hammer):
         self.settings = None
         self.data = directory / "data"
         self.store = self.data / "ledger.sqlite3"
-        self.server: Served | None = None
+        self.server: ForkedServer | None = None
         self.acknowledged = 0
 
     @contextmanager
@@ -112,7 +111,7 @@ class SqliteHammer(Hammer):
     def restart(self) -> None:
         """Start again, sometimes after more kills while it was starting, and check."""
         while True:
-            self.server = Served(self.data, anchor_interval_s=self.size.anchor_interval_s)
+            self.server = ForkedServer(self.data, anchor_interval_s=self.size.anchor_interval_s)
             if self.random.random() >= KILLED_WHILE_STARTING:
                 break
             time.sleep(self.random.uniform(0, STARTING_MAX_S))
@@ -197,20 +196,16 @@ class SqliteHammer(Hammer):
         )
 
 
+def hammer(directory: Path, size: Size) -> dict[str, Any]:
+    """A run in `directory`."""
+    return SqliteHammer(directory, size).run()
+
+
 def main() -> int:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description="Kill a paying server and check what it said.")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
-    parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--decisions", type=int, default=20_000)
-    parser.add_argument("--kills", type=int, default=100)
-    size = Size(**vars(parser.parse_args()))
-    say = sys.stdout.write
-    say(f"seed {size.seed}\n")
-    sys.stdout.flush()
-    with tempfile.TemporaryDirectory(prefix="tallystick-hammer-") as directory:
-        figures = SqliteHammer(Path(directory), size).run()
-    say(json.dumps(figures, indent=1) + "\n")
+    size, count, _ = arguments_of(parser, decisions=20_000)
+    rounds(hammer, size, count)
     return 0
 
 

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -43,16 +44,20 @@ class Served:
             "TALLYSTICK_ANCHOR_INTERVAL_S": str(anchor_interval_s),
         }
         self._said = directory.with_suffix(".stderr")
+        self._process = self._begin([*under, TALLYSTICK, "serve"], environment)
+        self.url = self.rpc = self.registry = ""
+
+    def _begin(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> Any:
+        """The process, as `subprocess` knows one."""
         with self._said.open("ab") as said:
-            self._process = subprocess.Popen(
-                [*under, TALLYSTICK, "serve"],
+            return subprocess.Popen(
+                command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=said,
                 text=True,
             )
-        self.url = self.rpc = self.registry = ""
 
     def ready(self) -> "Served":
         """Wait until it serves.
@@ -73,7 +78,7 @@ class Served:
     @property
     def pid(self) -> int:
         """Its process."""
-        return self._process.pid
+        return int(self._process.pid)
 
     @property
     def port(self) -> int:
@@ -87,7 +92,7 @@ class Served:
 
     def stop(self) -> int:
         """SIGTERM; returns its exit status."""
-        self._process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         return self._end()
 
     def complaints(self) -> list[str]:
@@ -106,7 +111,7 @@ class Served:
     def _end(self) -> int:
         assert self._process.stdout is not None
         self._process.stdout.close()
-        return self._process.wait(timeout=30)
+        return int(self._process.wait(timeout=30))
 
 
 def verify(evidence: Path, server: Served) -> int:
