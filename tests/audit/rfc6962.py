@@ -53,6 +53,36 @@ def root(mth: Subtree, size: int) -> bytes:
     return mth(0, size) if size else hashlib.sha256().digest()
 
 
+class Growing:
+    """The tree over all leaves so far, by the roots of the full subtrees that it splits into.
+
+    Splitting at the largest power of two puts full subtrees of ever smaller widths side by side, so
+    that many sizes of a large tree take one pass over its leaves.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._full: list[tuple[int, bytes]] = []
+        """(width, root) from the left."""
+
+    def append(self, leaf_hash: bytes) -> None:
+        self.size += 1
+        width, right = 1, leaf_hash
+        while self._full and self._full[-1][0] == width:
+            right = _inner(self._full.pop()[1], right)
+            width *= 2
+        self._full.append((width, right))
+
+    def root(self) -> bytes:
+        if not self._full:
+            return hashlib.sha256().digest()
+        roots = [found for _, found in self._full]
+        found = roots.pop()
+        while roots:
+            found = _inner(roots.pop(), found)
+        return found
+
+
 def path(mth: Subtree, index: int, start: int, end: int) -> list[bytes]:
     """PATH of §2.1.1 for the leaf `index`, counted from `start`, of the leaves [start, end)."""
     if end - start == 1:

@@ -51,12 +51,13 @@ def test_known_roots() -> None:
 
 
 def test_every_root_while_growing() -> None:
-    tree = Tree()
-    assert tree.root() == EMPTY_ROOT
+    tree, growing = Tree(), rfc6962.Growing()
+    assert tree.root() == EMPTY_ROOT == growing.root()
     for index, leaf in enumerate(LEAVES):
         assert tree.append(leaf) == index
         assert tree.size == index + 1
-        assert tree.root() == rfc6962.root(MTH, index + 1)
+        growing.append(leaf)
+        assert tree.root() == rfc6962.root(MTH, index + 1) == growing.root()
 
 
 def test_past_roots_and_leaves_of_a_grown_tree() -> None:

@@ -18,8 +18,8 @@ from engine.clock import system_clock
 from engine.engine import Engine, open_engine
 from engine.errors import TallystickError
 from engine.settings import Settings
+from tests.durability.payers import Question, submit, told
 from tests.durability.processes import forked
-from tests.durability.worker import Question, submit, told
 
 PATIENCE_S = 60
 

@@ -7,10 +7,13 @@ window, which is checked, so all of it counts in every window.
 """
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tests.ledger.oracle import WINDOWS_MS, Budget, Records, Spend, query, require
+from tests.durability.facts import Facts
+from tests.ledger.oracle import WINDOWS_MS, Budget, Records, Spend, query_each, require
 
 RULES = ("ancestor_budget", "agent_budget", "workspace_budget")
 """What refuses when a pool is used up, the nearest first."""
@@ -73,14 +76,26 @@ class Shared(Budget):
 class SharedRecords(Records):
     """As `Records`, of many writers: time runs forward in each session and in each pool."""
 
-    def __init__(self, pools: dict[str, list[Pool]]) -> None:
-        """`pools` are those of each session, by its id."""
+    def __init__(
+        self,
+        pools: dict[str, list[Pool]],
+        facts: Facts | None = None,
+        *,
+        one_writer: bool = False,
+    ) -> None:
+        """`pools` are those of each session, by its id. What was recorded of payments is kept in
+        `facts` and not in memory, if there are any. With `one_writer` time is one, as in `Records`.
+        """
         super().__init__()
         self.times_ms: dict[str, int] = {}
         self._pools = pools
+        self._facts = facts
+        self._one_writer = one_writer
         self._began_ms: int | None = None
 
     def _in_time(self, record: dict[str, Any]) -> bool:
+        if self._one_writer and not super()._in_time(record):
+            return False
         stream, now_ms = record["stream"], record["time_ms"]
         before_ms = self.times_ms.get(stream, 0)
         self.times_ms[stream] = now_ms
@@ -111,21 +126,41 @@ class SharedRecords(Records):
     def _ended(self, session: str, kind: str, now_ms: int, body: dict[str, Any]) -> None:
         budget = self.budgets[session]
         assert isinstance(budget, Shared)
-        spend = budget.spends[body["payment"]]
+        spend = budget.spends.get(body["payment"])
+        require(spend is not None, f"{body['payment']}: {kind}, but it is no open hold")
+        assert spend is not None
         budget.total -= spend.amount
         super()._ended(session, kind, now_ms, body)
         budget.total += spend.amount
+        del budget.spends[body["payment"]]  # what it leaves is in the total
         for pool in budget.pools:
             pool.advance(now_ms)
             pool.reduce(body["payment"], spend.amount)
 
+    def _keep_decided(self, payment: str, now_ms: int, body: dict[str, Any]) -> None:
+        if self._facts is None:
+            super()._keep_decided(payment, now_ms, body)
+            return
+        decision = body["decision"]
+        facts = [body["request"]["amount_micro_usd"], now_ms, body["hold_expires_ms"]]
+        facts += [decision[name] for name in ("allowed", "code", "rule")]
+        self._facts.decided(payment, facts, allowed=decision["allowed"])
 
-def read_log(url: str, start: int = 0) -> list[tuple[int, bytes]]:
-    """The (leaf, bytes) of the records that have a place in the log, from leaf `start` on."""
-    return query(
-        url,
-        "SELECT b.first_leaf + r.id - b.id AS leaf, r.body FROM log_batches b "
+    def _keep_ended(self, payment: str, kind: str, now_ms: int, body: dict[str, Any]) -> None:
+        if self._facts is None:
+            super()._keep_ended(payment, kind, now_ms, body)
+            return
+        state = kind.removeprefix("payment.")
+        self._facts.ended(payment, [state, body["captured_micro_usd"], now_ms])
+
+
+def read_log(store: Path | str, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The (leaf, bytes) of the records that have a place in the log, from the batch on that begins
+    with leaf `start`."""
+    return query_each(
+        store,
+        "SELECT b.first_leaf + r.id - b.id, r.body FROM log_batches b "
         "JOIN records r ON r.id >= b.id AND r.id < b.id + 1048576 "
-        "WHERE b.first_leaf >= ? ORDER BY leaf",
+        "WHERE b.first_leaf >= ? ORDER BY b.first_leaf, r.id",
         start,
     )

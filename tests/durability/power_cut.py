@@ -35,8 +35,7 @@ from tests.durability import syscalls
 from tests.durability.disk import CUTS, Cut, Disk
 from tests.durability.syscalls import Event, read_trace
 from tests.ledger.oracle import Records, read_records, require
-from tests.ledger.recheck import OPERATOR
-from tests.ledger.served import Served
+from tests.ledger.served import OPERATOR, Served
 from tests.simulation.installation import scratch
 from tests.world import WORKSPACE, World
 

@@ -8,6 +8,7 @@ _LOADED = (
     "tests.anvil_world",
     "tests.durability.peer",
     "tests.durability.killed_migration",
+    "tests.ledger.forked_server",
 )
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
+from tests.durability.facts import Facts
+from tests.durability.hammer import Size
 from tests.durability.hammer_postgres import hammer
 from tests.durability.journals import Journals
 from tests.durability.pools import Pool, SharedRecords, read_log
@@ -22,18 +24,17 @@ KILLS = 5
 def test_what_any_process_acknowledged_survives_every_kill(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seed = secrets.randbelow(10**9)
-    size = {"processes": 4, "decisions": 500, "kills": KILLS, "server_kills": 1}
+    size = Size(secrets.randbelow(10**9), processes=4, decisions=500, kills=KILLS)
     try:
-        figures = hammer(tmp_path, seed=seed, **size)
+        figures = hammer(tmp_path, size, server_kills=1)
     except BaseException:
-        options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in size.items())
+        options = " ".join(f"--{name} {value}" for name, value in vars(size).items())
         with capsys.disabled():
-            print(f"\nscripts/hammer-postgres --seed {seed} {options}")  # noqa: T201
+            print(f"\nscripts/hammer-postgres {options} --server-kills 1")  # noqa: T201
         raise
     assert figures["kills"] == KILLS
     assert figures["kills of the database"] == 1
-    assert figures["answers"] >= size["decisions"]
+    assert figures["answers"] >= size.decisions
     assert figures["sessions used up exactly"] + figures["budgets used up exactly"] > 0
     assert min(figures[name] for name in ("allowed", "denied", "captured", "voided")) > 0
 
@@ -95,8 +96,8 @@ def journals(directory: Path, *lines: dict[str, Any], torn: bytes = b"") -> Jour
 
 def test_a_line_that_a_kill_tore_is_no_answer(tmp_path: Path) -> None:
     line = json.dumps({"key": "k", "answer": ANSWER}).encode()
-    assert journals(tmp_path, {"ask": ASKED}, torn=line).unanswered()
-    assert not journals(tmp_path, {"ask": ASKED}, torn=line + b"\n").unanswered()
+    assert journals(tmp_path, {"ask": ASKED}, torn=line).facts.unanswered()
+    assert not journals(tmp_path, {"ask": ASKED}, torn=line + b"\n").facts.unanswered()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,24 @@ def test_an_answer_that_contradicts_another_is_heard(
 def test_a_payment_that_nobody_heard_of_is_heard(paid: tuple[World, list[str]]) -> None:
     world, sessions = paid
     pool = Pool("agent_budget", 100 * USD)
-    records = SharedRecords({session: [pool] for session in sessions})
+    facts = Facts()
+    records = SharedRecords({session: [pool] for session in sessions}, facts)
     records.feed(read_log(world.store))
-    with pytest.raises(Broken, match="one decision for each key"):
-        Journals(world.settings.data_dir).check(records)
+    with pytest.raises(Broken, match=r"one decision for each key: \(4, 0\)"):
+        facts.check()
+
+
+def test_an_answer_that_is_not_recorded_is_heard(tmp_path: Path) -> None:
+    answer = {"key": "k", "answer": ANSWER}
+    facts = journals(tmp_path, {"ask": ASKED}, answer).facts
+    with pytest.raises(Broken, match=r"pay_s_0: said .*, recorded None"):
+        facts.check_answers(0)
+    facts.decided("pay_s_0", [5, 1, 2, True, "ALLOWED", "all"], allowed=True)
+    assert facts.check_answers(0) == 1
+    with pytest.raises(Broken, match="said to have ended"):
+        facts.check()
+    facts.ended("pay_s_0", ["captured", 5, 1])
+    facts.check()
+    facts.refused("pay_s_0", "voided")
+    with pytest.raises(Broken, match="refused as voided, but it is captured"):
+        facts.check()

@@ -1,8 +1,8 @@
-"""One of many processes on one database: it pays until it is told to stop, or is killed.
+"""One of many processes that pay until they are told to stop, or are killed.
 
 What it asks and what it is answered goes into a journal, one line at a time and each with one
 write: a SIGKILL takes nothing back that was written. A journal belongs to one life of a worker; the
-next life reads those of the earlier ones and asks again what was never answered.
+next life reads the one before it and asks again what was never answered.
 """
 
 import contextlib
@@ -13,42 +13,33 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.engine import Engine, open_engine
+from engine.engine import open_engine
 from engine.errors import CannotStart, TallystickError, Unavailable
-from engine.ledger.payment import Payment
-from engine.policy.decision import PaymentRequest
 from engine.settings import Settings
+from tests.durability.payers import USD, OfEngine, OverHttp, Payer, Question, Target
 
-USD = 1_000_000
 BURSTS = (1, 4, 16, 48)
 COMMON_QUESTIONS = 40
 """So many questions of each era are asked by every worker, with the same keys."""
 START_AGAIN_S = 60
 UNAVAILABLE_WAIT_S = 0.01
-
-
-@dataclass(frozen=True)
-class Target:
-    """A session, and whether it pays dollars one by one, so that its limits can be hit exactly."""
-
-    session: str
-    workspace: str
-    by_dollars: bool
+ERA, PORT = 0, 1
+"""What is on the board: the era, -1 to stop; where a server listens, 0 while nowhere."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker is given. The eras follow each other; `board` says which it is, -1: stop."""
+    """What a worker is given: an engine's settings or, if they are None, a server's port on the
+    board. The eras follow each other."""
 
     number: int
     life: int
     seed: int
-    settings: Settings
+    settings: Settings | None
     directory: Path
     eras: tuple[tuple[Target, ...], ...]
     always: tuple[Target, ...]
@@ -57,17 +48,11 @@ class Work:
     @property
     def journal(self) -> Path:
         """Where this life writes."""
-        return self.directory / f"worker-{self.number}-{self.life}.jsonl"
+        return self.journal_of(self.life)
 
-
-@dataclass(frozen=True)
-class Question:
-    """A payment to ask for."""
-
-    key: str
-    session: str
-    amount: int
-    hold: bool
+    def journal_of(self, life: int) -> Path:
+        """Where some life wrote."""
+        return self.directory / f"worker-{self.number}-{life}.jsonl"
 
 
 def read_journal(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -83,42 +68,6 @@ def read_journal(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, An
             yield start, json.loads(raw)
 
 
-def told(payment: Payment) -> dict[str, Any]:
-    """What a caller is told of a payment."""
-    return {
-        "id": payment.id,
-        "state": payment.state,
-        "amount": payment.amount,
-        "captured": payment.captured,
-        "decided_ms": payment.decided_ms,
-        "expires_ms": payment.expires_ms,
-        "closed_ms": payment.closed_ms,
-        "allowed": payment.decision["allowed"],
-        "code": payment.decision["code"],
-        "rule": payment.decision["rule"],
-        "replayed": payment.replayed,
-    }
-
-
-def submit(engine: Engine, asked: Question) -> "Future[Payment]":
-    """Ask an engine for a payment, without waiting for the answer."""
-    usdc = engine.token("USDC", None)
-    assert usdc is not None
-    return engine.ledger.authorise(
-        asked.session,
-        PaymentRequest(
-            amount=asked.amount,
-            merchant="books",
-            token=usdc.asset,
-            chain=usdc.chain,
-            token_priced=True,
-        ),
-        memo={"description": None, "metadata_json": "{}"},
-        key=asked.key,
-        capture=not asked.hold,
-    )
-
-
 class Worker:
     """One life."""
 
@@ -126,9 +75,10 @@ class Worker:
         self.work = work
         self.random = random.Random(f"{work.seed}/{work.number}/{work.life}")
         self.fd = os.open(work.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.targets = {each.session: each for era in (*work.eras, work.always) for each in era}
         self.again: list[Question] = []
         self.answered: deque[Question] = deque(maxlen=200)
-        self.holds: deque[tuple[str, str, int]] = deque(maxlen=400)
+        self.holds: deque[tuple[Target, str, int]] = deque(maxlen=400)
         self.common: set[str] = set()
         self.count = 0
 
@@ -137,30 +87,47 @@ class Worker:
         os.write(self.fd, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
     def remember(self) -> None:
-        """Find out what earlier lives asked and were not answered."""
+        """Find out what earlier lives asked and were not answered, and ask that in their place.
+
+        A life that wrote that it took over has written down all that was open then, so what is
+        before it need not be read.
+        """
         asked: dict[str, Question] = {}
-        for life in range(self.work.life):
-            path = self.work.directory / f"worker-{self.work.number}-{life}.jsonl"
-            for _, line in read_journal(path):
-                if "ask" in line:
-                    asked[line["ask"]["key"]] = Question(**line["ask"])
-                elif "answer" in line and line.get("key") in asked:
-                    self.answered.append(asked.pop(line["key"]))
+        for _, line in self.earlier():
+            if "ask" in line:
+                asked[line["ask"]["key"]] = Question(**line["ask"])
+            elif "answer" in line and line.get("key") in asked:
+                self.answered.append(asked.pop(line["key"]))
         self.again = list(asked.values())
+        for question in self.again:
+            self.write(ask=vars(question))
+        self.write(took_over=len(self.again))
+
+    def earlier(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The journals since the last life that took over."""
+        first = self.work.life
+        while first > 0:
+            first -= 1
+            if any("took_over" in line for _, line in read_journal(self.work.journal_of(first))):
+                break
+        for life in range(first, self.work.life):
+            yield from read_journal(self.work.journal_of(life))
 
     def run(self) -> None:
         """Pay until told to stop."""
         self.remember()
-        engine = self.open()
+        payer = self.open()
         parent = multiprocessing.parent_process()
-        while (era := self.work.board[0]) >= 0 and parent is not None and parent.is_alive():
-            self.burst(engine, era)
+        while (era := self.work.board[ERA]) >= 0 and parent is not None and parent.is_alive():
+            self.burst(payer, era)
         while self.again:
-            self.ask(engine, self.again[:48])
-        engine.close()
+            self.ask(payer, self.again[:48])
+        payer.close()
 
-    def open(self) -> Engine:
+    def open(self) -> Payer:
         """The database may be starting again itself."""
+        if self.work.settings is None:
+            return OverHttp(lambda: int(self.work.board[PORT]))
         deadline = time.monotonic() + START_AGAIN_S
         while True:
             try:
@@ -171,7 +138,7 @@ class Worker:
                     engine.close()
                     raise
                 else:
-                    return engine
+                    return OfEngine(engine)
             except CannotStart as error:
                 self.write(cannot_start=error.message)
                 if time.monotonic() > deadline:
@@ -180,16 +147,16 @@ class Worker:
 
     # What is asked
 
-    def burst(self, engine: Engine, era: int) -> None:
+    def burst(self, payer: Payer, era: int) -> None:
         """Ask for some payments at once, and end some holds among them."""
         choose = self.random
         questions = [self.question(era) for _ in range(choose.choice(BURSTS))]
         for other in self.in_common(era):
             questions.insert(choose.randrange(len(questions) + 1), other)
-        self.ask(engine, questions)
-        self.end(engine)
+        self.ask(payer, questions)
+        self.end(payer)
         if self.answered and choose.random() < 0.3:
-            self.ask_with_another_body(engine, choose.choice(self.answered))
+            self.ask_with_another_body(payer, choose.choice(self.answered))
 
     def question(self, era: int) -> Question:
         """An earlier one again, or a new one."""
@@ -224,58 +191,57 @@ class Worker:
 
     # Asking
 
-    def ask(self, engine: Engine, questions: list[Question]) -> None:
+    def ask(self, payer: Payer, questions: list[Question]) -> None:
         """Ask all at once; what is not answered is asked again later."""
         self.again = [other for other in self.again if other not in questions]
         for asked in questions:
             self.write(ask=vars(asked))
-        waiting = [(asked, submit(engine, asked)) for asked in questions]
-        for asked, future in waiting:
+        waiting = [(asked, payer.ask(self.targets[asked.session], asked)) for asked in questions]
+        for asked, coming in waiting:
             try:
-                payment = future.result()
+                answer = coming.result()
             except Unavailable as error:
                 self.write(key=asked.key, unavailable=error.message)
                 self.again.append(asked)
                 time.sleep(UNAVAILABLE_WAIT_S)
                 continue
-            self.write(key=asked.key, answer=told(payment))
+            self.write(key=asked.key, answer=answer)
             self.answered.append(asked)
-            if payment.state == "held":
-                workspace = payment.stream.workspace_id
-                self.holds.append((workspace, payment.id, payment.amount))
+            if answer["state"] == "held":
+                self.holds.append((self.targets[asked.session], answer["id"], asked.amount))
 
-    def end(self, engine: Engine) -> None:
+    def end(self, payer: Payer) -> None:
         """Capture and void some holds, now and then one of them in two ways at once."""
         choose = self.random
         waiting = []
         while self.holds and choose.random() < 0.8:
-            workspace, payment, amount = self.holds.popleft()
+            target, payment, amount = self.holds.popleft()
             ways = choose.choices(
                 (("capture",), ("void",), ("void", "capture"), ()), weights=(5, 2, 1, 2)
             )[0]
             for way in ways:
                 part = choose.randint(1, amount)
                 if way == "capture":
-                    future = engine.ledger.capture(workspace, payment, part)
+                    coming = payer.capture(target, payment, part)
                 else:
-                    future = engine.ledger.void(workspace, payment)
-                waiting.append((payment, way, part, future))
-        for payment, way, part, future in waiting:
+                    coming = payer.void(target, payment)
+                waiting.append((payment, way, part, coming))
+        for payment, way, part, coming in waiting:
             line: dict[str, Any] = {"end": payment, "way": way, "part": part}
             try:
-                self.write(**line, ended=told(future.result()))
+                self.write(**line, ended=coming.result())
             except TallystickError as error:
                 self.write(**line, refused=error.code)
 
-    def ask_with_another_body(self, engine: Engine, asked: Question) -> None:
+    def ask_with_another_body(self, payer: Payer, asked: Question) -> None:
         """The same key for another amount."""
         other = Question(asked.key, asked.session, asked.amount + 1, asked.hold)
         try:
-            payment = submit(engine, other).result()
+            answer = payer.ask(self.targets[asked.session], other).result()
         except TallystickError as error:
             self.write(reused=asked.key, refused=error.code)
         else:
-            self.write(reused=asked.key, answer=told(payment))
+            self.write(reused=asked.key, answer=answer)
 
 
 def work(given: Work) -> None:

@@ -4,7 +4,7 @@ plain JSON, its own hashes, and a sum over everything at every instant.
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ WINDOWS_MS = {
     "per_week": 7 * 24 * 3_600_000,
     "per_month": 30 * 24 * 3_600_000,
 }
+ROWS_AT_ONCE = 2_000
 
 
 class Broken(AssertionError):
@@ -126,8 +127,7 @@ class Records:
 
     def _decided(self, session: str, now_ms: int, body: dict[str, Any]) -> None:
         payment, decision = body["payment"], body["decision"]
-        require(payment not in self.decided, f"{payment} was decided twice")
-        self.decided[payment] = {**body, "time_ms": now_ms}
+        self._keep_decided(payment, now_ms, body)
         budget, amount = self.budgets[session], body["request"]["amount_micro_usd"]
         rule = budget.refusal(amount, now_ms)
         require(
@@ -141,8 +141,7 @@ class Records:
 
     def _ended(self, session: str, kind: str, now_ms: int, body: dict[str, Any]) -> None:
         payment, captured = body["payment"], body["captured_micro_usd"]
-        require(payment not in self.ended, f"{payment} ended twice")
-        self.ended[payment] = {**body, "kind": kind, "time_ms": now_ms}
+        self._keep_ended(payment, kind, now_ms, body)
         spend = self.budgets[session].spends[payment]
         late = now_ms >= spend.expires_ms
         require(late == (kind == "payment.expired"), f"{payment}: {kind} at the wrong time")
@@ -150,6 +149,16 @@ class Records:
         least = 1 if kind == "payment.captured" else 0
         require(least <= captured <= least * spend.amount, f"{payment}: {kind} of {captured}")
         spend.held, spend.amount = False, captured
+
+    def _keep_decided(self, payment: str, now_ms: int, body: dict[str, Any]) -> None:
+        """Remember it, and whether it was there before."""
+        require(payment not in self.decided, f"{payment} was decided twice")
+        self.decided[payment] = {**body, "time_ms": now_ms}
+
+    def _keep_ended(self, payment: str, kind: str, now_ms: int, body: dict[str, Any]) -> None:
+        """The same."""
+        require(payment not in self.ended, f"{payment} ended twice")
+        self.ended[payment] = {**body, "kind": kind, "time_ms": now_ms}
 
 
 def read_records(store: Path | str, start: int = 0) -> list[tuple[int, bytes]]:
@@ -170,6 +179,18 @@ def query(store: Path | str, sql: str, *values: Any) -> list[tuple[Any, ...]]:
             return postgres.execute(sql.encode(), values or None).fetchall()
     with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
         return connection.execute(sql, values).fetchall()
+
+
+def query_each(store: Path | str, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    """As `query`, one row after the other: they may be more than memory holds."""
+    if isinstance(store, str):
+        with psycopg.connect(store) as postgres, postgres.cursor("each") as cursor:
+            cursor.itersize = ROWS_AT_ONCE
+            cursor.execute(sql.replace("?", "%s").encode(), values or None)
+            yield from cursor
+        return
+    with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
+        yield from connection.execute(sql, values)
 
 
 def alter(store: Path | str, sql: str, *values: Any) -> int:

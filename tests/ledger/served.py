@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 TALLYSTICK = Path(sys.executable).with_name("tallystick")
 ADMIN_KEY = "zfi_test_" + "5a" * 32
+OPERATOR = {"Authorization": f"Bearer {ADMIN_KEY}"}
 HOLD_TTL_S = 2
+ANCHOR_INTERVAL_S = 1
 
 
 class Served:
@@ -23,7 +26,13 @@ class Served:
     `under` is the command that runs it, if one does; it must become the server, as `exec` would.
     """
 
-    def __init__(self, directory: Path, under: Sequence[str | Path] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        under: Sequence[str | Path] = (),
+        *,
+        anchor_interval_s: int = ANCHOR_INTERVAL_S,
+    ) -> None:
         environment = {
             "PATH": os.environ["PATH"],
             "TALLYSTICK_DATA_DIR": str(directory),
@@ -32,19 +41,23 @@ class Served:
             "TALLYSTICK_ADMIN_KEY": ADMIN_KEY,
             "TALLYSTICK_HOLD_TTL_S": str(HOLD_TTL_S),
             "TALLYSTICK_POLL_INTERVAL_MS": "50",
-            "TALLYSTICK_ANCHOR_INTERVAL_S": "1",
+            "TALLYSTICK_ANCHOR_INTERVAL_S": str(anchor_interval_s),
         }
         self._said = directory.with_suffix(".stderr")
+        self._process = self._begin([*under, TALLYSTICK, "serve"], environment)
+        self.url = self.rpc = self.registry = ""
+
+    def _begin(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> Any:
+        """The process, as `subprocess` knows one."""
         with self._said.open("ab") as said:
-            self._process = subprocess.Popen(
-                [*under, TALLYSTICK, "serve"],
+            return subprocess.Popen(
+                command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=said,
                 text=True,
             )
-        self.url = self.rpc = self.registry = ""
 
     def ready(self) -> "Served":
         """Wait until it serves.
@@ -62,6 +75,16 @@ class Served:
         self._process.wait()
         raise RuntimeError(f"the server ended: {self._said.read_text()[-2000:]}")
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return int(self._process.pid)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self._process.kill()
@@ -69,7 +92,7 @@ class Served:
 
     def stop(self) -> int:
         """SIGTERM; returns its exit status."""
-        self._process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         return self._end()
 
     def complaints(self) -> list[str]:
@@ -88,7 +111,7 @@ class Served:
     def _end(self) -> int:
         assert self._process.stdout is not None
         self._process.stdout.close()
-        return self._process.wait(timeout=30)
+        return int(self._process.wait(timeout=30))
 
 
 def verify(evidence: Path, server: Served) -> int:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from api.rest.auth import EngineOf, OperatorOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
-from api.rest.schemas import Page
+from api.rest.queries import Page
 from api.rest.views import time_text
 from api.rest.webhook_answers import (
     AttemptsPage,
