@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from eth.abc import BlockHeaderAPI, TransactionBuilderAPI
+from eth.abc import BlockHeaderAPI, SignedTransactionAPI, TransactionBuilderAPI
 from eth.chains.base import MiningChain
 from eth.db.atomic import AtomicDB
 from eth.vm.forks.prague import PragueVM

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+
 from engine.background import repeating
 from engine.chain.account import KeyAccount
 from engine.chain.endpoints import open_chain
