@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.audit.canonical import decode_object
@@ -68,7 +68,7 @@ class SessionView:
     grant: Grant
     grant_hash: bytes
     restrictions: tuple[str, ...]
-    restrictions_above: Above
+    restrictions_above: Above = field(hash=False)
     lowered: tuple[Lowering, ...]
     policy_version: int
     approvals_required: int
