@@ -1,0 +1,46 @@
+"""`tallystick webhooks`: what an operator does with them."""
+
+import json
+import re
+
+from tests.cli.conftest import Shell
+from tests.cli.processes import one_line
+
+URL = "https://localhost/hooks"  # which is refused when it is connected to
+
+
+def test_a_webhook_from_its_making_to_its_end(shell: Shell) -> None:
+    assert shell("webhooks", "list").stdout == "no webhooks yet\n"
+    done = shell("webhooks", "create", URL, "--event", "approval.requested")
+    assert (done.returncode, done.stderr) == (0, "")
+    match = re.fullmatch(r"webhook (wh_\w{26})\nsecret  (whsec_\S{44})\n", done.stdout)
+    assert match is not None
+    webhook, secret = match.groups()
+    listed = shell("webhooks", "list").stdout
+    assert re.search(rf"ACTIVE +{webhook} +{URL} +approval.requested +0 +never", listed)
+    assert secret not in listed
+    assert shell("webhooks", "logs", webhook).stdout == "nothing was sent yet\n"
+    line = one_line(shell("webhooks", "test", webhook), 1)
+    assert line == "webhook_failed: the host has an address that is not public"
+    assert "the host has an address that is not public" in shell("webhooks", "logs", webhook).stdout
+    rotated = shell("webhooks", "rotate-secret", webhook).stdout
+    assert re.match(r"secret  whsec_\S{44}\nthe one before signs, too, until 2\d{3}-", rotated)
+    assert secret not in rotated
+    assert shell("webhooks", "disable", webhook).stdout == f"{webhook} is disabled\n"
+    assert "DISABLED" in shell("webhooks", "list").stdout
+    assert shell("webhooks", "enable", webhook).stdout == f"{webhook} is active\n"
+    done = shell("webhooks", "replay", webhook, "--since", "2026-01-31T09:00:00Z")
+    assert (done.returncode, done.stderr) == (0, "")
+    [shown] = json.loads(shell("webhooks", "list", "--json").stdout)
+    assert (shown["id"], shown["active"], "secret" in shown) == (webhook, True, False)
+    assert shell("webhooks", "delete", webhook).stdout == f"{webhook} is deleted\n"
+    assert one_line(shell("webhooks", "delete", webhook), 1).startswith("webhook_not_found: ")
+
+
+def test_what_is_refused_is_named(shell: Shell) -> None:
+    line = one_line(shell("webhooks", "create", "http://127.0.0.1/"), 1)
+    assert line == "invalid_parameter: url: names an address that is not public"
+    line = one_line(shell("webhooks", "create", URL, "--event", "nothing"), 1)
+    assert line.startswith("invalid_parameter: events.0: ")
+    line = one_line(shell("webhooks", "replay", "wh_x", "--since", "soon"), 1)
+    assert line.startswith("invalid_parameter: since: ")
