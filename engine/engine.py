@@ -84,10 +84,8 @@ class Engine:
         identifiers: Identifiers,
         log: Log,
     ) -> None:
-        self.settings = settings
-        self.clock = clock or system_clock
-        self.database = database
-        self.gateway, self.deployment = gateway, deployment
+        self.settings, self.clock = settings, clock or system_clock
+        self.database, self.gateway, self.deployment = database, gateway, deployment
         self._lock, self._log = lock, log
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._background: threading.Thread | None = None

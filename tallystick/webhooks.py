@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from tallystick.exchange import part, read_json
+
+if TYPE_CHECKING:
+    import httpx
 
 _ROOT = "/api/v1/webhooks"
 
@@ -15,7 +16,7 @@ _ROOT = "/api/v1/webhooks"
 class Webhooks:
     """The webhooks of a workspace. Every method may raise `ApiError`."""
 
-    call: Callable[..., httpx.Response]
+    call: "Callable[..., httpx.Response]"
 
     def create(
         self, url: str, events: Sequence[str] = ("*",), *, description: str | None = None

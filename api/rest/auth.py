@@ -243,8 +243,8 @@ async def admitted(request: Request, secret: str | None) -> AgentCaller:
         raise
     row = _row(request)
     if row.scopes.isdisjoint(agent.scopes):
-        path = request.scope["path"]
-        _log.warning("agent_key_refused", key=agent.key_id, method=request.method, path=path)
+        asked = request.scope["endpoint"].__name__
+        _log.warning("agent_key_refused", key=agent.key_id, asked=asked)
         which = "no scope of this" if row.scopes else "no"
         raise Forbidden(
             f"{which} agent key opens this route",

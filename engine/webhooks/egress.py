@@ -17,7 +17,6 @@ from functools import cached_property
 from typing import Any
 
 import httpcore
-import httpx
 
 from engine.clock import stopwatch
 from engine.errors import InvalidInput
@@ -86,6 +85,8 @@ class Egress:
 
     @cached_property
     def _ssl_context(self) -> ssl.SSLContext:
+        import httpx  # not before something is sent
+
         return self._given_context or httpx.create_ssl_context(trust_env=False)
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:

@@ -46,27 +46,27 @@ def admitted(world: World, secret: str) -> bool:
     return True
 
 
-def test_of_any_hour_exactly_the_limit_is_let_through(fresh: World) -> None:
+def test_of_any_hour_exactly_the_limit_is_let_through(world: World) -> None:
     """Against a plain list of times, with restarts and at the edges of the window."""
     limit, drawn = 7, random.Random(7)
-    key_id, secret = made(fresh, rate_limit_per_hour=limit)
+    key_id, secret = made(world, rate_limit_per_hour=limit)
     times: deque[int] = deque()
     let_through = 0
     for step in range(60):
-        advance(fresh, drawn.choice((0, 1, 60_000, HOUR_MS // limit, HOUR_MS - 1, HOUR_MS)))
+        advance(world, drawn.choice((0, 1, 60_000, HOUR_MS // limit, HOUR_MS - 1, HOUR_MS)))
         if step == 40:
-            fresh.reopen()
-        now_ms = fresh.clock()
+            world.reopen()
+        now_ms = world.clock()
         while times and times[0] <= now_ms - HOUR_MS:
             times.popleft()
         expected = len(times) < limit
-        assert admitted(fresh, secret) == expected, step
+        assert admitted(world, secret) == expected, step
         if expected:
             times.append(now_ms)
             let_through += 1
-    [key], _ = fresh.engine.keys.agents.page(WORKSPACE, agent_id=None, offset=0, limit=10)
+    [key], _ = world.engine.keys.agents.page(WORKSPACE, agent_id=None, offset=0, limit=10)
     assert (key.requests, key.last_used_ms) == (let_through, times[-1])
-    kept = query(fresh.store, "SELECT count(*) FROM agent_key_uses WHERE key_id = ?", key_id)
+    kept = query(world.store, "SELECT count(*) FROM agent_key_uses WHERE key_id = ?", key_id)
     assert kept[0][0] <= limit
     assert let_through > 3 * limit
 

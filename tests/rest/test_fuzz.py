@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.rest.bodies import GOOD, WEBHOOKS, nearly_good
 from tests.rest.served import NO_LIMITS, Served, document
 
-EXAMPLES_PER_OPERATION = 40
+EXAMPLES_PER_OPERATION = 30
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
