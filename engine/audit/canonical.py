@@ -150,10 +150,10 @@ def decode_apart(data: bytes, form: type[msgspec.Struct], *, end: bytes = b"") -
         members = msgspec.json.decode(data, type=form)
         written = _SORTING.encode(members)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        written = None
+        return decode_object(data.removesuffix(end))
     # Members are copied as they are; so it is the document again only if nothing stands between
     # them, none is there twice, and they are in order.
-    if written is None or len(written) + len(end) != len(data) or not data.startswith(written):
+    if len(written) + len(end) != len(data) or not data.startswith(written):
         return decode_object(data.removesuffix(end))
     found = {name: getattr(members, name) for name in sorted(members.__struct_fields__)}
     return {

@@ -64,8 +64,9 @@ class Usage:
         if captured:
             decided_ms, request = self._counted[payment]
             if captured != request.amount:
-                self._counted[payment] = decided_ms, msgspec.structs.replace(
-                    request, amount=captured
+                self._counted[payment] = (
+                    decided_ms,
+                    msgspec.structs.replace(request, amount=captured),
                 )
         else:
             del self._counted[payment]

@@ -102,9 +102,7 @@ def fields_of(raw: bytes) -> Mapping[str, Any]:
 _CALL = ("chainId", "nonce", "gas", "to", "value", "data")
 
 
-def _sign(
-    account: Account, fields: Mapping[str, Any], fee: int, tip: int
-) -> SignedTransaction:
+def _sign(account: Account, fields: Mapping[str, Any], fee: int, tip: int) -> SignedTransaction:
     if max(fee, tip) > MAX_FEE_PER_GAS_WEI:
         raise TransactionRejected(f"the chain asks for {max(fee, tip)} wei per gas")
     signed = account.sign_transaction(

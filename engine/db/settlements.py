@@ -1,8 +1,8 @@
 """The table of signed payments: what the chain makes of each."""
 
 from sqlalchemy import BigInteger, Index, text
-from sqlmodel import SQLModel
 
+from engine.db.columns import Row
 from engine.db.columns import big as _big
 from engine.db.columns import key as _key
 from engine.db.columns import raw as _bytes
@@ -12,7 +12,7 @@ OPEN = text("state NOT IN ('final', 'expired')")
 """What nobody knows the end of yet; word for word, so that the index is used."""
 
 
-class Settlement(SQLModel, table=True):
+class Settlement(Row, table=True):
     """One signed payment, and how far the chain is with it.
 
     It is the payment that record `number` of the session decides; `record_id` is the id of its
