@@ -29,7 +29,6 @@ __all__ = [
     "decode_object",
     "encode",
     "encode_own",
-    "encode_own_behind",
     "reader",
 ]
 
@@ -94,13 +93,6 @@ def reader(form: type[Form]) -> Callable[[bytes], Form | None]:
             return None
 
     return read
-
-
-def encode_own_behind(prefix: bytes, value: object) -> bytearray:
-    """`prefix` and the bytes of `encode_own`; a large value is written once and not copied."""
-    written = bytearray(prefix)
-    _SORTING.encode_into(value, written, len(prefix))
-    return written
 
 
 def decode(data: bytes) -> Json:
