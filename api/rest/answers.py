@@ -3,9 +3,11 @@
 `views` fills these; OpenAPI is made from them.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal, NotRequired
 
-from typing_extensions import TypedDict
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict, is_typeddict
 
 Dollars = int | float
 
@@ -372,3 +374,16 @@ class ResumedChain(TypedDict):
 
     block_number: int
     block_hash: str
+
+
+def built_late(types: Iterable[Any]) -> None:
+    """Have what would check the answers among these built when one is first checked or documented.
+
+    Most never are, and building all of it takes longer than all else of the application.
+    """
+    for each in types:
+        if is_typeddict(each):
+            with_config(ConfigDict(defer_build=True))(each)
+
+
+built_late(list(globals().values()))

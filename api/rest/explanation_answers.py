@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from api.rest.answers import DecisionAnswer, Dollars
+from api.rest.answers import DecisionAnswer, Dollars, built_late
 
 
 class RuleAnswer(TypedDict):
@@ -110,3 +110,6 @@ class BacktestAnswer(TypedDict):
     drafted: TotalAnswer
     first_difference: DifferenceAnswer | None
     differences: list[DifferenceAnswer]
+
+
+built_late(list(globals().values()))

@@ -4,6 +4,8 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from api.rest.answers import built_late
+
 
 class Health(TypedDict):
     """The process answers."""
@@ -34,3 +36,6 @@ class Readiness(TypedDict):
     records: int
     anchored: int
     networks: list[NetworkAnswer]
+
+
+built_late(list(globals().values()))

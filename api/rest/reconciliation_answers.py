@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from api.rest.answers import built_late
 from api.rest.views import time_text
 from engine.lead import ChainPosition
 from engine.ledger.discrepancies import Discrepancy
@@ -115,3 +116,6 @@ def chain_json(position: ChainPosition) -> ChainAnswer:
         "indexed_block": position.indexed_number,
         "lag_blocks": position.lag,
     }
+
+
+built_late(list(globals().values()))

@@ -29,7 +29,6 @@ __all__ = [
     "decode_object",
     "encode",
     "encode_own",
-    "encode_own_behind",
     "reader",
 ]
 
@@ -96,13 +95,6 @@ def reader(form: type[Form]) -> Callable[[bytes], Form | None]:
     return read
 
 
-def encode_own_behind(prefix: bytes, value: object) -> bytearray:
-    """`prefix` and the bytes of `encode_own`; a large value is written once and not copied."""
-    written = bytearray(prefix)
-    _SORTING.encode_into(value, written, len(prefix))
-    return written
-
-
 def decode(data: bytes) -> Json:
     """Return the value whose canonical form is exactly `data`; arrays come back as lists.
 
@@ -150,10 +142,10 @@ def decode_apart(data: bytes, form: type[msgspec.Struct], *, end: bytes = b"") -
         members = msgspec.json.decode(data, type=form)
         written = _SORTING.encode(members)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        written = None
+        return decode_object(data.removesuffix(end))
     # Members are copied as they are; so it is the document again only if nothing stands between
     # them, none is there twice, and they are in order.
-    if written is None or len(written) + len(end) != len(data) or not data.startswith(written):
+    if len(written) + len(end) != len(data) or not data.startswith(written):
         return decode_object(data.removesuffix(end))
     found = {name: getattr(members, name) for name in sorted(members.__struct_fields__)}
     return {

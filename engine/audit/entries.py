@@ -14,10 +14,8 @@ from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 
-_NODES_MAX = 4_096
-"""How many hashes of proofs are remembered."""
-_TEXT_BYTES = len('"",') + 2 * HASH_BYTES
-"""How long a hash is in the JSON of a proof, but for the last one's comma."""
+_STEP = 2 * HASH_BYTES + len('"",')
+"""From one hash to the next in the JSON of a proof."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -53,51 +51,51 @@ class Entries:
             read = _read_proven(data) if proven else None
             proof = None if read is None else proofs.read_quickly(bytes(read.proof))
             if read is None or proof is None:
-                yield _entry(data, proofs, proven=proven)
+                yield _entry(data, proven=proven)
             else:
                 yield Entry(read.index, read.record.encode(), proof)
 
 
+def read_proof(items: Any) -> tuple[bytes, ...]:
+    """A proof that is decoded already; raises `TypeError` or `ValueError` if it is none."""
+    if type(items) is not list:
+        raise TypeError("expected a list")
+    return tuple(read_hex(item, HASH_BYTES) for item in items)
+
+
 class Proofs:
-    """Reads proofs. Neighbours in a log share the ends of theirs, which are read once."""
+    """Reads proofs from their JSON. Neighbours in a log share the ends of theirs: read once."""
 
     def __init__(self) -> None:
-        self._known = _Known()
         self._last_text = b""
         self._last: tuple[bytes, ...] = ()
 
-    def read(self, items: Any) -> tuple[bytes, ...]:
-        """A proof that is decoded already; raises `TypeError` or `ValueError` if it is none."""
-        if type(items) is not list:
-            raise TypeError("expected a list")
-        if len(self._known) > _NODES_MAX:
-            self._known.clear()
-        return tuple(map(self._known.__getitem__, items))
-
     def read_quickly(self, text: bytes) -> tuple[bytes, ...] | None:
         """A proof from its canonical JSON. None says nothing of it: it is to be decoded first."""
-        count, rest = divmod(len(text) - 1, _TEXT_BYTES)
+        count, rest = divmod(len(text) - 1, _STEP)
         if rest or not count:
             return None
         new = 1
-        while new < count and not self._last_text.endswith(text[new * _TEXT_BYTES :]):
+        while new < count and not self._last_text.endswith(text[new * _STEP :]):
             new += 1
-        begin = [text[at : at + 2 * HASH_BYTES] for at in range(2, new * _TEXT_BYTES, _TEXT_BYTES)]
-        if not text.startswith(b'["' + b'","'.join(begin) + (b'",' if new < count else b'"]')):
+        behind_each = b"," * new if new < count else b"," * (new - 1) + b"]"
+        if text[:1] != b"[" or text[_STEP : new * _STEP + 1 : _STEP] != behind_each:
             return None
         try:
-            hashes = self.read([node.decode() for node in begin])
+            hashes = [_hash(text[at : at + _STEP - 1]) for at in range(1, new * _STEP, _STEP)]
         except ValueError:
             return None
         self._last_text = text
-        self._last = hashes + self._last[len(self._last) - (count - new) :]
+        self._last = (*hashes, *self._last[len(self._last) - (count - new) :])
         return self._last
 
 
-class _Known(dict[Any, bytes]):
-    def __missing__(self, text: Any) -> bytes:
-        node = self[text] = read_hex(text, HASH_BYTES)
-        return node
+def _hash(text: bytes) -> bytes:
+    """A hash from its JSON, quotes and all."""
+    node = bytes.fromhex(text[1:-1].decode())
+    if len(node) != HASH_BYTES or b'"%b"' % node.hex().encode() != text:
+        raise ValueError("not a hash in lower-case hexadecimal")
+    return node
 
 
 class _Proven(msgspec.Struct, forbid_unknown_fields=True):
@@ -122,7 +120,7 @@ def fields(value: Any, names: Collection[str]) -> dict[str, Any]:
     return value
 
 
-def _entry(data: bytes, proofs: Proofs, *, proven: bool) -> Entry:
+def _entry(data: bytes, *, proven: bool) -> Entry:
     item = canonical.decode_object(data)
     opened = ("openings",) if "openings" in item else ()
     fields(item, ("index", "record", *opened, *(("proof",) if proven else ())))
@@ -130,7 +128,7 @@ def _entry(data: bytes, proofs: Proofs, *, proven: bool) -> Entry:
         raise ValueError("an index is not an integer")
     if not isinstance(item["record"], str):
         raise TypeError("expected text")
-    proof = proofs.read(item["proof"]) if proven else ()
+    proof = read_proof(item["proof"]) if proven else ()
     openings = _openings(item["openings"]) if opened else None
     return Entry(item["index"], item["record"].encode(), proof, openings)
 

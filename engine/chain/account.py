@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from eth_keys.datatypes import PrivateKey
-from eth_keys.exceptions import ValidationError
+from eth_utils.exceptions import ValidationError
 
 
 class Account(Protocol):

@@ -60,9 +60,10 @@ class _WholeBytes(BytesEncoder):
 
 
 def _strict_types() -> ABIRegistry:
-    types = standard_types.copy()
+    types: ABIRegistry = standard_types.copy()  # type: ignore[no-untyped-call]
     types.unregister("bytes<M>")
-    types.register(BaseEquals("bytes", with_sub=True), _WholeBytes, BytesDecoder, label="bytes<M>")
+    with_length = BaseEquals("bytes", with_sub=True)  # type: ignore[no-untyped-call]
+    types.register(with_length, _WholeBytes, BytesDecoder, label="bytes<M>")
     return types
 
 

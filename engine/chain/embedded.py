@@ -23,6 +23,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import engine.chain.py_evm  # noqa: F401 (before anything else imports py-evm)
+
+# isort: split
 from eth.abc import BlockHeaderAPI, ComputationAPI, SignedTransactionAPI, VirtualMachineAPI
 from eth.chains.base import MiningChain
 from eth.constants import ZERO_ADDRESS

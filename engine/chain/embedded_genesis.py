@@ -82,6 +82,8 @@ def open_chain(store: BlockStore, chain_id: int, clock: Callable[[], int]) -> Mi
 
 def faucet_account() -> KeyAccount:
     """The account that holds the funds of the genesis: a public key pair of eth-tester's."""
-    from eth_tester.backends.pyevm.main import get_default_account_keys
+    from eth_tester.backends.pyevm.main import (  # type: ignore[import-untyped]
+        get_default_account_keys,
+    )
 
     return KeyAccount(get_default_account_keys()[0].to_bytes())

@@ -1,14 +1,14 @@
 """The table of administrative acts: what the records tell of them, to be looked for."""
 
 from sqlalchemy import Index
-from sqlmodel import SQLModel
 
+from engine.db.columns import Row
 from engine.db.columns import big as _big
 from engine.db.columns import place as _place
 from engine.db.columns import text as _text
 
 
-class Act(SQLModel, table=True):
+class Act(Row, table=True):
     """A record that is of no payment: of which kind, when, and whose act. Its id is the record's.
 
     `actor` is a key, a session, `chain`, `ancestor` or `system` (`engine.ledger.acts`).

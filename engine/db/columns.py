@@ -1,9 +1,17 @@
-"""The kinds of columns that the tables are made of."""
+"""What the tables are made of."""
 
 from typing import Any
 
+from pydantic import ConfigDict
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, Text
-from sqlmodel import Field
+from sqlmodel import Field, SQLModel
+
+
+class Row(SQLModel):
+    """A row of a table. Nothing makes one: statements name columns. So pydantic need not build what
+    would check it, at each start."""
+
+    model_config = ConfigDict(defer_build=True)  # type: ignore[assignment]
 
 
 def raw(*, nullable: bool = False, unique: bool = False) -> Any:

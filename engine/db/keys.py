@@ -4,15 +4,15 @@ Of a secret only its hash is kept, and its first characters, by which people kno
 """
 
 from sqlalchemy import BigInteger, Index
-from sqlmodel import SQLModel
 
+from engine.db.columns import Row
 from engine.db.columns import big as _big
 from engine.db.columns import key as _key
 from engine.db.columns import raw as _bytes
 from engine.db.columns import text as _text
 
 
-class ApiKey(SQLModel, table=True):
+class ApiKey(Row, table=True):
     """An operator's key."""
 
     __tablename__ = "api_keys"
@@ -26,7 +26,7 @@ class ApiKey(SQLModel, table=True):
     revoked_ms: int | None = _big(nullable=True)
 
 
-class Agent(SQLModel, table=True):
+class Agent(Row, table=True):
     """A registry entry; its id is the one the operator assigned."""
 
     __tablename__ = "agents"
@@ -36,7 +36,7 @@ class Agent(SQLModel, table=True):
     created_ms: int = _big()
 
 
-class AgentKey(SQLModel, table=True):
+class AgentKey(Row, table=True):
     """An agent's key. `scopes_json` and `ip_allowlist_json` are canonical JSON lists; an empty
     list of networks allows any address."""
 
@@ -57,7 +57,7 @@ class AgentKey(SQLModel, table=True):
     revoked_ms: int | None = _big(nullable=True)
 
 
-class AgentKeyUse(SQLModel, table=True):
+class AgentKeyUse(Row, table=True):
     """One request that was made with an agent's key: its number, from 0 on, and when it was.
 
     Those of the last hour are kept, and the newest.

@@ -1,8 +1,8 @@
 """The table of signed payments: what the chain makes of each."""
 
 from sqlalchemy import BigInteger, Index, text
-from sqlmodel import SQLModel
 
+from engine.db.columns import Row
 from engine.db.columns import big as _big
 from engine.db.columns import key as _key
 from engine.db.columns import raw as _bytes
@@ -14,7 +14,7 @@ NOT_COMPARED = text("compared_ms IS NULL")
 """What reconciliation did not find right for good yet; word for word, for the same reason."""
 
 
-class Settlement(SQLModel, table=True):
+class Settlement(Row, table=True):
     """One signed payment, and how far the chain is with it.
 
     It is the payment that record `number` of the session decides; `record_id` is the id of its

@@ -4,9 +4,9 @@ Times are milliseconds since the epoch, money micro-USD, hashes raw bytes, addre
 """
 
 from sqlalchemy import BigInteger, Index, Integer, Table, UniqueConstraint, text
-from sqlmodel import SQLModel
 
 from engine.db.acts import Act  # noqa: F401 (the schema has these, too)
+from engine.db.columns import Row
 from engine.db.columns import big as _big
 from engine.db.columns import key as _key
 from engine.db.columns import place as _place
@@ -22,7 +22,7 @@ _LOWERED = text("lowered_json <> '[]'")
 _OPEN = text("resolved_ms IS NULL")
 
 
-class Meta(SQLModel, table=True):
+class Meta(Row, table=True):
     """What this data directory belongs to: chain, contracts, log."""
 
     __tablename__ = "meta"
@@ -30,7 +30,7 @@ class Meta(SQLModel, table=True):
     value: str = _text()
 
 
-class Workspace(SQLModel, table=True):
+class Workspace(Row, table=True):
     """A tenant."""
 
     __tablename__ = "workspaces"
@@ -39,7 +39,7 @@ class Workspace(SQLModel, table=True):
     created_ms: int = _big()
 
 
-class BudgetRow(SQLModel, table=True):
+class BudgetRow(Row, table=True):
     """What an agent (`agent:` and its id) or the workspace (`workspace`) may spend in all sessions.
 
     `limits_json` is canonical JSON, null where the budget was cleared; `version` goes on counting.
@@ -53,7 +53,7 @@ class BudgetRow(SQLModel, table=True):
     updated_ms: int = _big()
 
 
-class Session(SQLModel, table=True):
+class Session(Row, table=True):
     """A spending session. Its parameters are in `grant_json` alone, so they cannot disagree.
 
     `restrictions_json` is the list that an operator set last, `policy_version` its number, and
@@ -97,7 +97,7 @@ class Session(SQLModel, table=True):
     ended_ms: int | None = _big(nullable=True)
 
 
-class SessionKey(SQLModel, table=True):
+class SessionKey(Row, table=True):
     """A session's private key, sealed by the key-encryption key."""
 
     __tablename__ = "session_keys"
@@ -109,7 +109,7 @@ class SessionKey(SQLModel, table=True):
     sealed: bytes = _bytes()
 
 
-class Decision(SQLModel, table=True):
+class Decision(Row, table=True):
     """One answer to one payment request, and the life of the hold it opened, if it did.
 
     Its id is that of the record of what was asked and answered, `number` that record's in the
@@ -139,7 +139,7 @@ class Decision(SQLModel, table=True):
     closed_ms: int | None = _big(nullable=True)
 
 
-class Approval(SQLModel, table=True):
+class Approval(Row, table=True):
     """What a denied payment waits for; `number` is that of the decision that denied it.
 
     `grants_json` lists who granted it and when; `decided_number` is the decision that was made with
@@ -173,7 +173,7 @@ BATCH_RECORDS_MAX = 1 << 20
 """So far apart are the ids of batches: the ids from one to the next are those of its records."""
 
 
-class LogBatch(SQLModel, table=True):
+class LogBatch(Row, table=True):
     """Records that were committed together, all of the time `time_ms`.
 
     `leaf_hashes` are theirs, 32 bytes each, and `seal` says that they are (`engine.ledger.seal`).
@@ -188,7 +188,7 @@ class LogBatch(SQLModel, table=True):
     seal: bytes = _bytes()
 
 
-class Record(SQLModel, table=True):
+class Record(Row, table=True):
     """One entry of the audit log: the exact bytes that are hashed.
 
     Its id is that of its batch and its position in it, added.
@@ -205,7 +205,7 @@ class Record(SQLModel, table=True):
     body: bytes = _bytes()
 
 
-class StreamHead(SQLModel, table=True):
+class StreamHead(Row, table=True):
     """Where a stream ends. Whoever appends to it holds this row; a single writer has no need."""
 
     __tablename__ = "stream_heads"
@@ -216,7 +216,7 @@ class StreamHead(SQLModel, table=True):
     time_ms: int = _big()
 
 
-class OutboxEvent(SQLModel, table=True):
+class OutboxEvent(Row, table=True):
     """An event, committed with the change that it tells of. `engine.webhooks` delivers it.
 
     Its id is that of the record it was written beside.
@@ -234,7 +234,7 @@ class OutboxEvent(SQLModel, table=True):
     created_ms: int = _big()
 
 
-class CheckpointRow(SQLModel, table=True):
+class CheckpointRow(Row, table=True):
     """A signed tree head."""
 
     __tablename__ = "checkpoints"
@@ -244,7 +244,7 @@ class CheckpointRow(SQLModel, table=True):
     created_ms: int = _big()
 
 
-class Anchor(SQLModel, table=True):
+class Anchor(Row, table=True):
     """A checkpoint on its way to the chain: sent, then mined, then final.
 
     `tx_hash` and `raw_tx` are of the transaction that was mined or, until then, sent last; others
@@ -264,7 +264,7 @@ class Anchor(SQLModel, table=True):
     sent_ms: int = _big()
 
 
-class ChainTransaction(SQLModel, table=True):
+class ChainTransaction(Row, table=True):
     """A transaction about a session, kept before it is sent, so that there is only one."""
 
     __tablename__ = "chain_transactions"
@@ -278,7 +278,7 @@ class ChainTransaction(SQLModel, table=True):
     sent_ms: int = _big()
 
 
-class ChainBlock(SQLModel, table=True):
+class ChainBlock(Row, table=True):
     """A block that was read, kept so that a reorganisation is seen and rolled back."""
 
     __tablename__ = "chain_blocks"
@@ -288,7 +288,7 @@ class ChainBlock(SQLModel, table=True):
     timestamp_s: int = _big()
 
 
-class Shared(SQLModel, table=True):
+class Shared(Row, table=True):
     """What the processes that share a database tell each other. One row, `id` 1.
 
     The one that leads tells of the chain (`time_ms` to `fault`). `wanted_size` is the size of the
@@ -306,7 +306,7 @@ class Shared(SQLModel, table=True):
     budgets_version: int = _big()
 
 
-class BudgetEntry(SQLModel, table=True):
+class BudgetEntry(Row, table=True):
     """How much of one payment counts under a budget, from this entry on: micro-USD, 0 if none.
 
     While it is `held` another entry follows, or `expires_ms` passes if there is that. `budget` is
@@ -330,7 +330,7 @@ class BudgetEntry(SQLModel, table=True):
     expires_ms: int | None = _big(nullable=True)
 
 
-class ChainEvent(SQLModel, table=True):
+class ChainEvent(Row, table=True):
     """An event of our contracts in a block of the canonical chain."""
 
     __tablename__ = "chain_events"
@@ -344,7 +344,7 @@ class ChainEvent(SQLModel, table=True):
     args_json: str = _text()
 
 
-class DiscrepancyRow(SQLModel, table=True):
+class DiscrepancyRow(Row, table=True):
     """Something that two of us say differently: this database, its records, the chain.
 
     `subject` is what it is about: a session's id, or whatever names what is none of ours. There is
@@ -377,7 +377,7 @@ class DiscrepancyRow(SQLModel, table=True):
     resolved_ms: int | None = _big(nullable=True)
 
 
-def table(model: type[SQLModel]) -> Table:
+def table(model: type[Row]) -> Table:
     """The Core table behind a model."""
-    found: Table = SQLModel.metadata.tables[str(model.__tablename__)]
+    found: Table = Row.metadata.tables[str(model.__tablename__)]
     return found

@@ -1,15 +1,15 @@
 """The tables of webhooks: where events are sent, what is to be sent again, what was tried."""
 
 from sqlalchemy import BigInteger
-from sqlmodel import SQLModel
 
+from engine.db.columns import Row
 from engine.db.columns import big as _big
 from engine.db.columns import key as _key
 from engine.db.columns import raw as _bytes
 from engine.db.columns import text as _text
 
 
-class WebhookEndpoint(SQLModel, table=True):
+class WebhookEndpoint(Row, table=True):
     """Where events of a workspace are sent, and how far that is.
 
     `sealed` is the secret that deliveries are signed with, under the key-encryption key, and
@@ -36,7 +36,7 @@ class WebhookEndpoint(SQLModel, table=True):
     succeeded_ms: int | None = _big(nullable=True)
 
 
-class WebhookDelivery(SQLModel, table=True):
+class WebhookDelivery(Row, table=True):
     """An event that could not be delivered yet: it is tried again at `next_ms`.
 
     `record_id` is the event's in the outbox; `first_ms` is when it was tried first.
@@ -51,7 +51,7 @@ class WebhookDelivery(SQLModel, table=True):
     next_ms: int = _big()
 
 
-class WebhookAttempt(SQLModel, table=True):
+class WebhookAttempt(Row, table=True):
     """What one attempt came to; of each endpoint the newest are kept.
 
     `number` counts the endpoint's attempts, `attempt` those of the event before this one. There is

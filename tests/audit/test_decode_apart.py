@@ -14,7 +14,6 @@ from engine.audit.canonical import (
     decode_object,
     encode,
     encode_own,
-    encode_own_behind,
 )
 
 DOCUMENT: dict[str, Any] = {
@@ -136,7 +135,6 @@ def test_items_are_left_as_they_stand() -> None:
     assert [bytes(item) for item in found["records"]] == [encode(DOCUMENT)] * 3
     assert found["tail"] == []
     assert encode_own(found) == data
-    assert encode_own_behind(b"domain\n", found) == b"domain\n" + data
 
 
 @pytest.mark.parametrize("number", [INTEGER_MAX, -INTEGER_MAX, INTEGER_MAX + 1, -INTEGER_MAX - 1])

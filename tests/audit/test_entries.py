@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.audit import canonical
-from engine.audit.entries import Entries, Proofs
+from engine.audit.entries import Entries, Proofs, read_proof
 from engine.audit.merkle import Tree, leaf_hash
 
 SIZE = 70
@@ -28,7 +28,7 @@ def either_way(proofs: Proofs, text: bytes) -> Any:
     if quickly is not None:
         return quickly
     try:
-        return proofs.read(canonical.decode(text))
+        return read_proof(canonical.decode(text))
     except (TypeError, ValueError):
         return None
 
@@ -65,6 +65,13 @@ def test_behind_any_other_what_is_one_byte_away_is_not_read_for_it(before: int) 
             assert written(found) == edited
         assert either_way(proofs, text) == proof(7)[:3]
     assert refused > 1_000
+
+
+def test_what_begins_as_the_last_one_did_is_not_its_end() -> None:
+    proofs, text = Proofs(), written(proof(7)[:3])
+    assert proofs.read_quickly(written(proof(7)[1:3])) == proof(7)[1:3]
+    assert proofs.read_quickly(text.replace(b'","', b'"["', 1)) is None
+    assert proofs.read_quickly(text) == proof(7)[:3]
 
 
 def test_an_entry_whose_proof_is_irregular_is_refused() -> None:

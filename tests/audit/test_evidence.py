@@ -53,7 +53,8 @@ def test_the_seal_covers_everything_but_itself_under_a_name_of_its_own(told: Sto
     document = told.document
     del document["signature"]
     message = evidence.sealed()
-    assert message == b"tallystick/evidence/2\n" + canonical.encode(document)
+    digest = hashlib.sha256(canonical.encode(document)).digest()
+    assert message == b"tallystick/evidence/2\n" + digest
     told.log_key.public_key().verify(evidence.signature, message)
 
 
