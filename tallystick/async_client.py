@@ -23,9 +23,10 @@ from tallystick.exchange import (
     paying_headers,
     read_json,
 )
-from tallystick.paying.fetching import BYTES_MAX, Body, raise_if_paid, request_of
+from tallystick.paying import MAX_TIME_S
+from tallystick.paying.deadline import AsyncDeadlineTransport
+from tallystick.paying.fetching import BYTES_MAX, Wanted, async_fetched
 from tallystick.paying.order import Order, Receipt, Signed, read_signed, refused, report_of
-from tallystick.paying.transports import AsyncPayingTransport
 
 
 class AsyncClient:
@@ -77,30 +78,17 @@ class AsyncClient:
         max_price: str | int | None = None,
         idempotency_key: str | None = None,
         timeout_s: float = TIMEOUT_S,
+        max_time_s: float = MAX_TIME_S,
         bytes_max: int = BYTES_MAX,
     ) -> httpx.Response:
         """Ask for a URL, and pay if it is answered with a 402: see `Client.fetch`."""
-        if self._web is None:
-            self._web = httpx.AsyncHTTPTransport()
-        web = AsyncPayingTransport(self, self._web)
-        # One of its own each time: no cookie of one resource is sent with another purchase.
-        http = httpx.AsyncClient(
-            transport=web, follow_redirects=True, trust_env=False, timeout=timeout_s
-        )
         key = new_key() if idempotency_key is None else idempotency_key
-        request = request_of(http, method, url, content, headers, key, max_price)
-        try:
-            response = await http.send(request, stream=True)
-            try:
-                body = Body(response, bytes_max)
-                async for chunk in response.aiter_raw():
-                    body.feed(chunk)
-            finally:
-                await response.aclose()
-        except httpx.HTTPError as error:
-            raise_if_paid(request, error)
-            raise
-        return body.response()
+        wanted = Wanted(
+            url, method, content, headers or {}, max_price, key, timeout_s, max_time_s, bytes_max
+        )
+        if self._web is None:
+            self._web = AsyncDeadlineTransport()
+        return await async_fetched(wanted, self, self._web)
 
     async def buy(self, order: Order) -> Signed:
         """Have what a 402 asks for signed, as `AsyncPayingTransport` does."""

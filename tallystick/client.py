@@ -30,9 +30,10 @@ from tallystick.exchange import (
     paying_headers,
     read_json,
 )
-from tallystick.paying.fetching import BYTES_MAX, Body, raise_if_paid, request_of
+from tallystick.paying import MAX_TIME_S
+from tallystick.paying.deadline import DeadlineTransport
+from tallystick.paying.fetching import BYTES_MAX, Wanted, fetched
 from tallystick.paying.order import Order, Receipt, Signed, read_signed, refused, report_of
-from tallystick.paying.transports import PayingTransport
 
 REPLAY_TIMEOUT_S = 600.0
 """What replays a session's log, or reads a chain, takes longer the more there is of it."""
@@ -210,41 +211,30 @@ class Client:
         max_price: str | int | None = None,
         idempotency_key: str | None = None,
         timeout_s: float = TIMEOUT_S,
+        max_time_s: float = MAX_TIME_S,
         bytes_max: int = BYTES_MAX,
     ) -> httpx.Response:
         """Ask for a URL, and pay by x402 if it is answered with a 402; needs the session's token.
 
         What was paid is `tallystick.paid(response)`. `max_price` is dollars, `timeout_s` the
-        longest silence, `bytes_max` the length of the answer. Every call is a purchase of its own:
-        ask again with the `idempotency_key` of an error, and it is paid for once.
+        longest silence, `max_time_s` what all exchanges with the resource may take together,
+        `bytes_max` the length of the answer. Every call is a purchase of its own: ask again with
+        the `idempotency_key` of an error, and it is paid for once.
 
         Raises:
             PaymentDenied: the session's policy does not allow it.
             PaymentError: see `tallystick.errors`, which has a class for each way it can go wrong.
-            InvalidInput: the URL, a header or the price is none.
-            httpx.HTTPError: the URL does not answer, or redirects without end; nothing was paid.
+            InvalidInput: the URL, a header, the price or a time is none.
+            httpx.HTTPError: the URL does not answer in time, or redirects without end; nothing was
+                paid.
         """
-        if self._web is None:
-            self._web = httpx.HTTPTransport()
-        web = PayingTransport(self, self._web)
-        # One of its own each time: no cookie of one resource is sent with another purchase.
-        http = httpx.Client(
-            transport=web, follow_redirects=True, trust_env=False, timeout=timeout_s
-        )
         key = new_key() if idempotency_key is None else idempotency_key
-        request = request_of(http, method, url, content, headers, key, max_price)
-        try:
-            response = http.send(request, stream=True)
-            try:
-                body = Body(response, bytes_max)
-                for chunk in response.iter_raw():
-                    body.feed(chunk)
-            finally:
-                response.close()
-        except httpx.HTTPError as error:
-            raise_if_paid(request, error)
-            raise
-        return body.response()
+        wanted = Wanted(
+            url, method, content, headers or {}, max_price, key, timeout_s, max_time_s, bytes_max
+        )
+        if self._web is None:
+            self._web = DeadlineTransport()
+        return fetched(wanted, self, self._web)
 
     def buy(self, order: Order) -> Signed:
         """Have what a 402 asks for signed, as `PayingTransport` does."""

@@ -10,6 +10,7 @@ import typer
 from engine.errors import InvalidInput
 from tallystick.cli.connection import DEFAULT_URL, SessionToken, Url, as_session
 from tallystick.cli.output import ReaderGoneError, dollars, errors, failed, print_json
+from tallystick.paying import MAX_TIME_S
 
 if TYPE_CHECKING:
     import httpx
@@ -39,6 +40,9 @@ def fetch(
     max_price: Annotated[
         str | None, typer.Option(help="Dollars; what costs more is not bought.")
     ] = None,
+    max_time: Annotated[
+        float, typer.Option(help="Seconds that the resource may take in all.")
+    ] = MAX_TIME_S,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write the body.")
     ] = None,
@@ -75,6 +79,7 @@ def fetch(
                 headers=headers,
                 max_price=max_price,
                 idempotency_key=key,
+                max_time_s=max_time,
             )
         except PaymentOutcomeUnknown as error:
             again = f"; to pay once, ask again with --key {error.idempotency_key}"

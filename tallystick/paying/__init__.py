@@ -6,3 +6,6 @@
 There is one signature for a request at most, it is sent to the URL that was asked for and to no
 other, and nothing of it is logged.
 """
+
+MAX_TIME_S = 300.0
+"""So long a call of `fetch` waits for a resource in all, unless it is told otherwise."""

@@ -1,7 +1,8 @@
-"""How `fetch` asks and reads: what comes back has an end, however much is sent."""
+"""How `fetch` asks and reads: what comes back has an end, however much or slowly it is sent."""
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -9,39 +10,105 @@ import httpx
 from engine.errors import InvalidInput
 from engine.policy.money import AmountError, parse_usd
 from tallystick.errors import AnswerNotReadable
+from tallystick.paying.buyer import AsyncBuyer, Buyer
+from tallystick.paying.deadline import time_limit
 from tallystick.paying.order import ASKED, KEY, MAX_PRICE, Asked, unknown
-from tallystick.paying.transports import paid
+from tallystick.paying.transports import AsyncPayingTransport, PayingTransport, paid
 
 BYTES_MAX = 64 * 2**20
 """So long is an answer at most, once it is decoded."""
 _GZIP_OR_DEFLATE = zlib.MAX_WBITS | 32
 
 
-def request_of(
-    http: httpx.Client | httpx.AsyncClient,
-    method: str,
-    url: str,
-    content: bytes | str | None,
-    headers: Mapping[str, str] | None,
-    key: str,
-    max_price: str | int | None,
-) -> httpx.Request:
-    """The request that a call of `fetch` sends.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a call of `fetch` asks for; its fields are those of `Client.fetch`."""
+
+    url: str
+    method: str
+    content: bytes | str | None
+    headers: Mapping[str, str]
+    max_price: str | int | None
+    key: str
+    timeout_s: float
+    max_time_s: float
+    bytes_max: int
+
+
+def fetched(wanted: Wanted, buyer: Buyer, web: httpx.BaseTransport) -> httpx.Response:
+    """The answer, paid for by `buyer` if it wants that; raises what `Client.fetch` does."""
+    # One of its own each time: no cookie of one resource is sent with another purchase.
+    http = httpx.Client(
+        transport=PayingTransport(buyer, web),
+        follow_redirects=True,
+        trust_env=False,
+        timeout=wanted.timeout_s,
+    )
+    request = _request(http, wanted)
+    with time_limit(wanted.max_time_s):
+        try:
+            response = http.send(request, stream=True)
+            try:
+                body = Body(response, wanted.bytes_max)
+                for chunk in response.iter_raw():
+                    body.feed(chunk)
+            finally:
+                response.close()
+        except httpx.HTTPError as error:
+            _raise_if_paid(request, error)
+            raise
+    return body.response()
+
+
+async def async_fetched(
+    wanted: Wanted, buyer: AsyncBuyer, web: httpx.AsyncBaseTransport
+) -> httpx.Response:
+    """`fetched`, on asyncio."""
+    http = httpx.AsyncClient(
+        transport=AsyncPayingTransport(buyer, web),
+        follow_redirects=True,
+        trust_env=False,
+        timeout=wanted.timeout_s,
+    )
+    request = _request(http, wanted)
+    with time_limit(wanted.max_time_s):
+        try:
+            response = await http.send(request, stream=True)
+            try:
+                body = Body(response, wanted.bytes_max)
+                async for chunk in response.aiter_raw():
+                    body.feed(chunk)
+            finally:
+                await response.aclose()
+        except httpx.HTTPError as error:
+            _raise_if_paid(request, error)
+            raise
+    return body.response()
+
+
+def _request(http: httpx.Client | httpx.AsyncClient, wanted: Wanted) -> httpx.Request:
+    """The request that is sent.
 
     Raises:
-        InvalidInput: the URL, the method, a header or the price is none.
+        InvalidInput: the URL, the method, a header, the price or a time is none.
     """
-    extensions: dict[str, Any] = {KEY: key}
-    if max_price is not None:
+    extensions: dict[str, Any] = {KEY: wanted.key}
+    if wanted.max_price is not None:
         try:
-            parse_usd(max_price)
+            parse_usd(wanted.max_price)
         except AmountError as error:
             raise InvalidInput("max_price", str(error)) from error
-        extensions[MAX_PRICE] = max_price
-    asked = {"Accept-Encoding": "identity", **(headers or {})}
+        extensions[MAX_PRICE] = wanted.max_price
+    if not wanted.max_time_s > 0:
+        raise InvalidInput("max_time_s", "is a number of seconds above 0")
+    url, asked = wanted.url, {"Accept-Encoding": "identity", **wanted.headers}
     try:
         request = http.build_request(
-            method.upper(), url, content=content, headers=asked, extensions=extensions
+            wanted.method.upper(),
+            url,
+            content=wanted.content,
+            headers=asked,
+            extensions=extensions,
         )
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
         raise InvalidInput("url", f"{url!r} cannot be asked for: {error}") from error
@@ -50,7 +117,7 @@ def request_of(
     return request
 
 
-def raise_if_paid(request: httpx.Request, error: httpx.HTTPError) -> None:
+def _raise_if_paid(request: httpx.Request, error: httpx.HTTPError) -> None:
     """Raise `PaymentOutcomeUnknown` if something was signed before an answer broke off."""
     asked = request.extensions.get(ASKED)
     if isinstance(asked, Asked) and asked.signed is not None:

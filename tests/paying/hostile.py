@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -21,12 +22,16 @@ class Heard:
 
 @dataclass(frozen=True)
 class Say:
-    """One answer. Without a status there is none: the connection is cut."""
+    """One answer. Without a status there is none: the connection is cut.
+
+    What `drips`, `head` or `body`, is sent byte by byte, and has no end.
+    """
 
     status: int | None = 200
     body: bytes = b"goods"
     headers: tuple[tuple[str, str], ...] = ()
     hang: bool = False
+    drips: str | None = None
 
 
 def asks(required: dict[str, Any] | str) -> Say:
@@ -72,9 +77,24 @@ class Hostile:
                 self.send_response(said.status)
                 for name, value in said.headers:
                     self.send_header(name, value)
+                if said.drips is not None:
+                    self._drip(said.drips)
+                    return
                 self.send_header("Content-Length", str(len(said.body)))
                 self.end_headers()
                 self.wfile.write(said.body)
+
+            def _drip(self, what: str) -> None:
+                self.close_connection = True
+                self.send_header("Content-Length", str(2**20))
+                if what == "body":
+                    self.end_headers()
+                else:
+                    self.flush_headers()
+                    self.wfile.write(b"X-Long: ")
+                with suppress(OSError):  # whoever waited is gone
+                    while not outer._over.wait(0.02):
+                        self.wfile.write(b"x")
 
             def log_message(self, *said: Any) -> None:
                 """It would go to standard error."""

@@ -1,5 +1,6 @@
 """Servers that cheat: there is one signature at most, for one URL, and whoever pays is told."""
 
+import asyncio
 import base64
 import gzip
 import logging
@@ -13,6 +14,7 @@ import pytest
 import requests
 
 import tallystick
+from engine.errors import InvalidInput
 from tallystick import Client, paid
 from tests.ledger.paying import CENT, offer, required
 from tests.paying.hostile import Heard, Hostile, Say, asks, encoded
@@ -36,6 +38,12 @@ class Buyer:
         path = f"/api/v1/payments?session_id={self.session['id']}"
         found: list[dict[str, Any]] = self.served.get(path).json()["data"]
         return found
+
+    async def fetched(self, url: str, **how: Any) -> httpx.Response:
+        """The answer, on asyncio."""
+        token = self.session["session_token"]
+        async with tallystick.AsyncClient(self.served.url, session_token=token) as client:
+            return await client.fetch(url, **how)
 
     def answered(self, *after: Say) -> Hostile:
         """A server that asks for a cent, and then answers so."""
@@ -141,6 +149,37 @@ def test_an_unknown_outcome_is_paid_for_once(buyer: Buyer, end: Say) -> None:
         first, second = server.signatures
     assert (again.content, first) == (b"goods", second)
     assert len(buyer.payments()) == 1
+
+
+@pytest.mark.parametrize("drips", ["head", "body"])
+def test_who_sends_a_byte_now_and_then_is_not_waited_for_without_end(
+    buyer: Buyer, drips: str
+) -> None:
+    slow, in_all = Say(drips=drips), {"max_time_s": 0.3}
+    with Hostile(lambda *_: slow) as server:
+        with pytest.raises(httpx.ReadTimeout):
+            buyer.client.fetch(server.url, **in_all)
+        with pytest.raises(httpx.ReadTimeout):
+            asyncio.run(buyer.fetched(server.url, **in_all))
+    assert buyer.payments() == []
+    ends = [slow, slow, Say()]
+    with Hostile(lambda heard, _: ends.pop(0) if heard.signature else buyer.cent) as server:
+        with pytest.raises(tallystick.PaymentOutcomeUnknown) as lost:
+            buyer.client.fetch(server.url, **in_all)
+        key = {"idempotency_key": lost.value.idempotency_key}
+        with pytest.raises(tallystick.PaymentOutcomeUnknown) as again:
+            asyncio.run(buyer.fetched(server.url, **in_all, **key))
+        assert buyer.client.fetch(server.url, **key).content == b"goods"
+        assert len(set(server.signatures)) == 1
+    [payment] = buyer.payments()
+    assert {lost.value.payment_id, again.value.payment_id} == {payment["id"]}
+    assert payment["settlement"]["state"] == "unknown"
+
+
+def test_a_time_that_is_none_is_named(buyer: Buyer) -> None:
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(InvalidInput, match="max_time_s"):
+            buyer.client.fetch("https://shop.test/", max_time_s=wrong)
 
 
 def test_a_transaction_that_is_named_is_no_refusal(buyer: Buyer) -> None:
