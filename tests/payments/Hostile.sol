@@ -115,6 +115,45 @@ contract Wallet {
     }
 }
 
+/// A wallet that takes every signature until it changes its mind; the other way is without end.
+contract FickleWallet {
+    bool private no;
+    bool private endless;
+
+    function change(bool forEver) external {
+        no = true;
+        endless = forEver;
+    }
+
+    function isValidSignature(bytes32, bytes memory) external view returns (bytes4) {
+        uint256 turns;
+        while (endless) {
+            turns++;
+        }
+        return no ? bytes4(0) : this.isValidSignature.selector;
+    }
+}
+
+/// Stops, as tokens do that somebody owns.
+contract Stops is Token {
+    bool private stopped;
+
+    function stop() external {
+        stopped = true;
+    }
+
+    function _pay(address from, address to, uint256 value, bytes32 nonce)
+        internal
+        override
+        returns (bool)
+    {
+        require(!stopped, "paused");
+        _use(from, nonce);
+        _move(from, to, value);
+        return true;
+    }
+}
+
 contract TakesAFee is Token {
     function _pay(address from, address to, uint256 value, bytes32 nonce)
         internal
