@@ -258,6 +258,11 @@ class Client:
             return None
         return str(told.get("state"))
 
+    def accept_settlement(self, payment_id: str, reason: str) -> dict[str, Any]:
+        """Count a payment that the chain contradicts as spent, once it can say nothing else."""
+        path = f"/api/v1/ai/payments/{part(payment_id)}/settlement/accept"
+        return self._object("POST", path, {"reason": reason}, timeout_s=REPLAY_TIMEOUT_S)
+
     def capture(self, payment_id: str, amount: str | int | None = None) -> dict[str, Any]:
         """Spend a hold, or part of it."""
         return self._object(

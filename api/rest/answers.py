@@ -147,6 +147,7 @@ class SettlementAnswer(TypedDict):
         "orphaned",
         "failed",
         "expired",
+        "accepted",
     ]
     network: str
     asset: str

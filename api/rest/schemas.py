@@ -237,6 +237,12 @@ class ReportSettlement(Body):
         return bytes.fromhex(named[2:])
 
 
+class AcceptSettlement(Body):
+    """Why what the chain shows against a payment is accepted; it goes into the log."""
+
+    reason: Annotated[str, printable(500)]
+
+
 class Capture(Body):
     """How much of a hold to spend; all of it by default."""
 

@@ -68,8 +68,9 @@ class Settlement:
     """What a chain shows of a signed payment.
 
     `state` is `settled`; `open`: it can still settle; `lapsed`: it can not any more; `differs`: its
-    nonce was used otherwise than its record says; `missing`: the records have it as captured and
-    the chain does not; `not_checked`: nobody asked that chain. The block, the transaction and the
+    nonce was used otherwise than its record says; `accepted`: so it was, or it is not known, and a
+    record has it as spent by an operator's word; `missing`: the records have it as captured and the
+    chain does not; `not_checked`: nobody asked that chain. The block, the transaction and the
     place of its `AuthorizationUsed` in the block are told where it is settled.
     """
 
@@ -110,6 +111,10 @@ class Bindings:
         self.sent = 0
         """How many transactions the account itself sent."""
         self._differing: set[str] = set()
+        payments = list(payments)
+        self._accepted = {
+            (tx_hash, payment.contract) for payment in payments for tx_hash in payment.accepted
+        }
         self._payments = {payment.nonce: payment for payment in payments}
         groups: dict[tuple[bytes | None, str | None], list[Spend]] = defaultdict(list)
         for spend in spends:
@@ -190,6 +195,7 @@ class Bindings:
                 not (of_named or spend.sent_by_key)
                 or _block(spend) < span.first
                 or (spend.tx_hash, spend.contract, spend.to, spend.amount) in told
+                or (spend.tx_hash, spend.contract) in self._accepted
             ):
                 verdict = Verdict.UNBINDABLE
             elif kind == "orphan" and _block(spend) > span.last:
@@ -206,6 +212,8 @@ class Bindings:
         if spend is not None:
             place = spend.tx_hash, spend.block_number, spend.log_index
             return Settlement(payment, "settled", *place)
+        if payment.ended == "accepted":
+            return Settlement(payment, "accepted")
         if payment.payment in self._differing:
             return Settlement(payment, "differs")
         if payment.ended == "captured":

@@ -14,6 +14,7 @@ import msgspec
 
 from engine.audit.binding import payment_nonce
 from engine.audit.record import Record, read_hex
+from engine.audit.signing import is_accepted
 
 _AMOUNT = re.compile("[1-9][0-9]{0,77}")
 _ENDS = ("payment.captured", "payment.voided", "payment.expired")
@@ -50,9 +51,12 @@ class SignedPayment:
     valid_before_s: int
     nonce: bytes
     ended: str | None
-    """What the records say came of it: `captured`, `voided`, `expired`; None while it is open."""
+    """What the records say came of it: `captured`, `voided`, `expired`, or `accepted`: an operator
+    counts it as spent whatever the chain shows; None while it is open."""
     told: Told | None
     """Where, if it was captured."""
+    accepted: frozenset[bytes] = frozenset()
+    """The transactions that the operator accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +117,22 @@ class _Ended(msgspec.Struct):
     settlement: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How the records end a payment."""
+
+    state: str
+    told: Told | None = None
+    accepted: frozenset[bytes] = frozenset()
+
+
 class SignedReader:
     """Reads what records tell of signed payments, fed in their order."""
 
     def __init__(self) -> None:
         self._decided: dict[str, tuple[bytes, _Decided]] = {}
         self._signed: list[_Signed] = []
-        self._ended: dict[str, tuple[str, Told | None]] = {}
+        self._ended: dict[str, _End] = {}
         self._faults: list[str] = []
 
     def feed(self, record: Record) -> None:
@@ -133,8 +146,8 @@ class SignedReader:
             elif record.kind == "payment.signed":
                 self._signed.append(msgspec.convert(body, type=_Signed))
             else:
-                end = msgspec.convert(body, type=_Ended)
-                self._ended[end.payment] = record.kind.rpartition(".")[2], _told(record.kind, end)
+                ended = msgspec.convert(body, type=_Ended)
+                self._ended[ended.payment] = _end(record.kind, ended.settlement)
         except (KeyError, TypeError, ValueError) as error:  # msgspec's errors are such, too
             self._faults.append(f"record {record.seq}, of a payment: {error}")
 
@@ -144,14 +157,14 @@ class SignedReader:
         payments = list(_bound(self._signed, self._decided, self._ended, key, faults))
         known = {each.payment for each in self._signed}
         ended = self._ended.items()
-        unbound = [told for name, (_, told) in ended if told is not None and name not in known]
+        unbound = [end.told for name, end in ended if end.told is not None and name not in known]
         return SignedPayments(payments, unbound, faults)
 
 
 def _bound(
     signed: Sequence[_Signed],
     decided: Mapping[str, tuple[bytes, _Decided]],
-    ended: Mapping[str, tuple[str, Told | None]],
+    ended: Mapping[str, _End],
     key: str,
     faults: list[str],
 ) -> Iterator[SignedPayment]:
@@ -166,14 +179,13 @@ def _bound(
             continue
         seen.add(each.payment)
         try:
-            state, told = ended.get(each.payment, (None, None))
-            yield _payment(each, *decided[each.payment], state, told, key)
+            yield _payment(each, *decided[each.payment], ended.get(each.payment), key)
         except ValueError as error:
             faults.append(f"{each.payment}: {error}")
 
 
 def _payment(
-    signed: _Signed, leaf: bytes, decided: _Decided, ended: str | None, told: Told | None, key: str
+    signed: _Signed, leaf: bytes, decided: _Decided, end: _End | None, key: str
 ) -> SignedPayment:
     terms = _Terms(signed.network, signed.asset, signed.amount, signed.to)
     if not decided.decision.allowed or (signed.payer, terms) != (key, decided.request.terms):
@@ -189,17 +201,22 @@ def _payment(
         amount=_amount(signed.amount),
         valid_before_s=signed.valid_before_s,
         nonce=nonce,
-        ended=ended,
-        told=told,
+        ended=None if end is None else end.state,
+        told=None if end is None else end.told,
+        accepted=frozenset() if end is None else end.accepted,
     )
 
 
-def _told(kind: str, end: _Ended) -> Told | None:
-    """Where a payment was captured; how one expired tells of no transaction."""
-    if kind != "payment.captured" or end.settlement is None:
-        return None
-    told = msgspec.convert(end.settlement, type=_Settlement)
-    return Told(
+def _end(kind: str, settlement: dict[str, Any] | None) -> _End:
+    """What a record makes of a payment; how one expired tells of no transaction."""
+    state = kind.rpartition(".")[2]
+    if state != "captured" or settlement is None:
+        return _End(state)
+    if is_accepted(settlement):
+        named = msgspec.convert(settlement["transactions"], type=list[str])
+        return _End("accepted", None, frozenset(_bytes(each.removeprefix("0x")) for each in named))
+    told = msgspec.convert(settlement, type=_Settlement)
+    found = Told(
         network=told.network,
         contract=_contract(told.network, told.asset),
         tx_hash=_bytes(told.tx_hash.removeprefix("0x")),
@@ -208,6 +225,7 @@ def _told(kind: str, end: _Ended) -> Told | None:
         to=told.to,
         amount=_amount(told.amount),
     )
+    return _End(state, found)
 
 
 def _contract(network: str, asset: str) -> str:

@@ -2,8 +2,8 @@
 
 Only a payment that is held is signed, once, and exactly as its decision says: its terms are in the
 request that was decided, and its nonce is bound to that record. From then on nothing but the chain
-ends its hold. That the chain did is for who can ask the chain; here it must only fit what was
-signed.
+ends its hold, or an operator who accepts what the chain shows against it. That the chain did is for
+who can ask the chain; here it must only fit what was signed.
 """
 
 import re
@@ -16,6 +16,8 @@ from engine.audit.record import Record, read_hex
 
 TIMEOUT_MAX_S = 3_600
 """The longest life of a signature."""
+ACCEPTED_TRANSACTIONS_MAX = 16
+"""So many transactions are named of a payment that the chain contradicts."""
 REASONS_MAX = 32
 """So many offers are told of that cannot be paid."""
 
@@ -34,6 +36,7 @@ _CAPTURED = frozenset(
     ("network", "asset", "tx_hash", "block_number", "block_hash", "log_index", "amount", "to")
 )
 _EXPIRED = frozenset(("network", "block_number", "block_hash", "block_time_s"))
+_ACCEPTED = _EXPIRED | {"accepted_by", "reason", "contradiction", "transactions"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,14 @@ class Signatures:
             if "settlement" in body:
                 raise ValueError("what was not signed cannot be settled")
             return
+        whole = body["captured_micro_usd"] == body["held_micro_usd"]
+        if record.kind == "payment.captured" and not whole:
+            raise ValueError("a signed payment is captured as a whole")
         if record.kind == "payment.captured" and settlement is not None:
+            if is_accepted(settlement):
+                _check_accepted(settlement, signed)
+                return
             _check_settlement(settlement, _CAPTURED, signed)
-            if body["captured_micro_usd"] != body["held_micro_usd"]:
-                raise ValueError("a signed payment is captured as a whole")
             for name in ("asset", "to", "amount"):
                 if settlement[name] != signed[name]:
                     raise ValueError(f"it was settled with another {name} than was signed")
@@ -105,10 +112,33 @@ class Signatures:
             _integer(settlement["log_index"])
         elif record.kind == "payment.expired" and settlement is not None:
             _check_settlement(settlement, _EXPIRED, signed)
-            if _integer(settlement["block_time_s"]) < signed["valid_before_s"]:
-                raise ValueError("its signature was still valid on the chain")
+            _check_over(settlement, signed)
         else:
-            raise ValueError("only the chain ends a signed payment")
+            raise ValueError("only the chain ends a signed payment, or who accepts what it shows")
+
+
+def is_accepted(settlement: Mapping[str, Any]) -> bool:
+    """Whether an operator ended a payment, and not the chain."""
+    return "accepted_by" in settlement
+
+
+def _check_accepted(settlement: Mapping[str, Any], signed: Mapping[str, Any]) -> None:
+    """An operator accepts what the chain shows, and only once it can show nothing else."""
+    _check_settlement(settlement, _ACCEPTED, signed)
+    _check_over(settlement, signed)
+    for name in ("accepted_by", "reason", "contradiction"):
+        if not isinstance(settlement[name], str) or not settlement[name]:
+            raise ValueError(f"it is accepted without its {name}")
+    transactions = settlement["transactions"]
+    if not isinstance(transactions, list) or len(transactions) > ACCEPTED_TRANSACTIONS_MAX:
+        raise ValueError("the transactions that are accepted are no list, or a long one")
+    for each in transactions:
+        _hash(each)
+
+
+def _check_over(settlement: Mapping[str, Any], signed: Mapping[str, Any]) -> None:
+    if _integer(settlement["block_time_s"]) < signed["valid_before_s"]:
+        raise ValueError("its signature was still valid on the chain")
 
 
 def _check_settlement(

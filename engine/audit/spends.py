@@ -162,8 +162,11 @@ class Spends:
             return "the session's key moved nothing on the chain"
         settled = sum(each.state == "settled" for each in self.settlements)
         said = f"{settled} payments on {', '.join(self.asked)}, each by its record's nonce"
-        if lapsed := len(self.settlements) - settled:
+        accepted = sum(each.state == "accepted" for each in self.settlements)
+        if lapsed := len(self.settlements) - settled - accepted:
             said += f"; {lapsed} can not settle any more"
+        if accepted:
+            said += f"; {accepted} spent by an operator's word"
         return said
 
 
@@ -182,7 +185,7 @@ def _contradiction(found: Settlement, asked: Mapping[str, int]) -> str | None:
     payment, told = found.payment, found.payment.told
     if found.state == "missing" and told is not None:
         return "ahead" if told.block_number > asked[payment.network] else None
-    if found.state != "settled" or payment.ended is None:
+    if found.state != "settled" or payment.ended in (None, "accepted"):
         return None
     if payment.ended != "captured":
         return "freed"

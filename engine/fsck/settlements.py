@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engine.audit.record import Record
+from engine.audit.signing import is_accepted
 from engine.fsck.finding import UNSAID, Findings
 from engine.ledger.account import number_of
 from engine.ledger.payment import payment_id
 from engine.ledger.stream import Stream
 
 _ENDED = {"payment.captured": "final", "payment.expired": "expired"}
+_ENDED_STATES = (*_ENDED.values(), "accepted")
 _SEEN = ("state", "tx_hash", "block_number", "block_hash")
 
 
@@ -39,6 +41,7 @@ class Settlements:
             "from_block": UNSAID,
             **dict.fromkeys(_SEEN, UNSAID),
             "updated_ms": UNSAID,
+            "compared_ms": UNSAID,
         }
 
     def ended(self, record: Record) -> None:
@@ -48,6 +51,9 @@ class Settlements:
         if row is None:
             return
         settlement = body["settlement"]
+        if is_accepted(settlement):  # what was seen last is no record's
+            row["state"] = "accepted"
+            return
         row |= {
             "state": _ENDED[record.kind],
             "block_number": settlement["block_number"],
@@ -62,7 +68,7 @@ class Settlements:
         for number, expected in self._rows.items():
             name, row = payment_id(self._stream.id, number), found.pop(number, None)
             findings.compare("settlements", name, expected, row, by="its records")
-            if row is not None and expected["state"] is UNSAID and row["state"] in _ENDED.values():
+            if row is not None and expected["state"] is UNSAID and row["state"] in _ENDED_STATES:
                 findings.add(
                     "settlements",
                     name,

@@ -23,6 +23,7 @@ NOTHING_CHECKS = {
     "settlements.block_number": "the same",
     "settlements.block_hash": "the same",
     "settlements.updated_ms": "when that was last seen",
+    "settlements.compared_ms": "when reconciliation found the end right",
     "shared.time_ms": "what processes that share a database tell each other of this moment",
     "shared.read_ms": "the same",
     "shared.doubt": "the same",

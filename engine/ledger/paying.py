@@ -14,12 +14,19 @@ from engine.audit.approvals import REQUIRED_CODE
 from engine.audit.record import Head, record_hash
 from engine.db.settlements import Settlement
 from engine.db.tables import Approval, Decision, Record, table
-from engine.errors import Conflict, Unavailable
+from engine.errors import Conflict, NotFound, Unavailable
 from engine.ledger.account import Account, number_of
+from engine.ledger.discrepancies import SETTLEMENT_CONTRADICTED, resolve
 from engine.ledger.dry_run import told_now
 from engine.ledger.ledger import Ledger
 from engine.ledger.payment import Payment, parse_payment_id, record_id, session_of, stored_payment
-from engine.ledger.settlements import REPORTABLE, UNSEEN, SettlementView, stored_settlement
+from engine.ledger.settlements import (
+    ENDED,
+    REPORTABLE,
+    UNSEEN,
+    SettlementView,
+    stored_settlement,
+)
 from engine.ledger.signing import Way, sign_payment
 from engine.ledger.writer import Batch, Writer
 
@@ -103,6 +110,23 @@ class Paying:
 
         return self._writer.submit(command, *self._ledger.streams(session_of(payment)))
 
+    def sent(self, payment: str, tx_hash: bytes) -> "Future[None]":
+        """Keep that we ourselves sent a transaction for a signed payment; a block tells more.
+
+        Raises (in the future):
+            NotFound: there is no such payment.
+        """
+        session_id, number = parse_payment_id(payment)
+
+        def command(batch: Batch) -> None:
+            before = stored_settlement(batch.read, session_id, number)
+            if before is None:
+                raise NotFound("no such payment", code="payment_not_found")
+            if before.state not in ENDED and before.block_number is None:
+                _change(batch, session_id, number, state="pending", tx_hash=tx_hash)
+
+        return self._writer.submit(command, *self._ledger.streams(session_of(payment)))
+
     # What follows runs on the writer's thread.
 
     def settle(
@@ -122,14 +146,7 @@ class Paying:
             NotFound: there is no such payment.
             Conflict: it is not signed, or has ended.
         """
-        session_id, number = parse_payment_id(payment)
-        before = stored_payment(batch.read, session_id, number)
-        account = self._ledger.account(batch, session_id)
-        hold = account.holds.get(number)
-        if hold is None or hold.expires_ms is not None:
-            raise Conflict("the payment is not signed and open", code="payment_not_signed")
-        captured = before.amount if state == "captured" else 0
-        after = self._ledger.close(batch, account, before, state, captured, settlement)
+        after = self._end(batch, payment, state, settlement)
         values: dict[str, Any] = {
             "state": "final" if state == "captured" else "expired",
             "block_number": settlement["block_number"],
@@ -137,8 +154,42 @@ class Paying:
         }
         if state == "captured":
             values["tx_hash"] = bytes.fromhex(settlement["tx_hash"].removeprefix("0x"))
-        _change(batch, session_id, number, **values)
+        _change(batch, after.session_id, after.number, **values)
         return after
+
+    def accept(self, batch: Batch, payment: str, settlement: Mapping[str, Any]) -> Payment:
+        """An operator ends a signed payment that the chain contradicts: its budget is spent.
+
+        `settlement` tells why, as the record has it: `network`, `accepted_by` (a key's id),
+        `reason`, `contradiction` and the `transactions` that used the nonce; and of the final block
+        as of which the chain was asked `block_number`, `block_hash` and `block_time_s`.
+
+        Raises:
+            NotFound: there is no such payment.
+            Conflict: it is not signed, or has ended.
+        """
+        after = self._end(batch, payment, "captured", settlement)
+        # There is nothing left for reconciliation to compare.
+        values = {"state": "accepted", "compared_ms": batch.now_ms}
+        _change(batch, after.session_id, after.number, **values)
+        resolve(batch, SETTLEMENT_CONTRADICTED, payment)
+        return after
+
+    def _end(
+        self,
+        batch: Batch,
+        payment: str,
+        state: Literal["captured", "expired"],
+        settlement: Mapping[str, Any],
+    ) -> Payment:
+        session_id, number = parse_payment_id(payment)
+        before = stored_payment(batch.read, session_id, number)
+        account = self._ledger.account(batch, session_id)
+        hold = account.holds.get(number)
+        if hold is None or hold.expires_ms is not None:
+            raise Conflict("the payment is not signed and open", code="payment_not_signed")
+        captured = before.amount if state == "captured" else 0
+        return self._ledger.close(batch, account, before, state, captured, settlement)
 
     def _pay(self, batch: Batch, ways: Sequence[Way]) -> Payment:
         account = self._ledger.account(batch, ways[0].asked.session_id)

@@ -1,9 +1,10 @@
 """How far the chain is with the payments that were signed, as it is stored.
 
 signed ──> submitted | unknown (as reported, which nobody need believe)
-   └──> pending ──> confirmed ──> final
+   └──> pending (sent by ourselves, or in a block) ──> confirmed ──> final
             └──> orphaned (seen, and gone), failed (reverted; it can still be used)
 nothing came of it in time ──> expired
+the chain contradicts what was signed, for good, and an operator says so ──> accepted
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,10 +28,11 @@ State = Literal[
     "orphaned",
     "failed",
     "expired",
+    "accepted",
 ]
 REPORTABLE: tuple[State, ...] = ("signed", "submitted", "unknown")
 """The states in which nothing is known but what somebody reports."""
-ENDED: tuple[State, ...] = ("final", "expired")
+ENDED: tuple[State, ...] = ("final", "expired", "accepted")
 """The states in which nothing of the payment's budget is held any more."""
 UNSEEN: tuple[State, ...] = ("signed", "unknown", "orphaned", "failed")
 """The states in which nobody has seen or reported that the payment arrived."""

@@ -89,6 +89,7 @@ def sign_payment(
             "block_number": None,
             "block_hash": None,
             "updated_ms": batch.now_ms,
+            "compared_ms": None,
         },
     )
     account.signed(payment.number)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
 from eth_account.signers.local import LocalAccount
 
 from engine.background import repeating
@@ -17,10 +18,16 @@ from engine.chain.endpoints import open_chain
 from engine.chain.gateway import ChainGateway
 from engine.clock import Clock
 from engine.db.database import Database
+from engine.db.settlements import Settlement
+from engine.db.tables import table
 from engine.deployment import Deployment
-from engine.errors import CannotStart
+from engine.errors import CannotStart, Conflict, Unavailable
 from engine.ledger.paying import Paying
+from engine.ledger.payment import Payment, parse_payment_id, payment_id, stored_payment
+from engine.ledger.settlements import stored_settlement
 from engine.ledger.writer import Writer
+from engine.payments.claims import Key
+from engine.payments.relay import Sent
 from engine.payments.settlement_watch import SettlementWatch
 from engine.payments.signer import Signer
 from engine.payments.transfers import Transfers
@@ -28,6 +35,8 @@ from engine.settings import FINALITY_BLOCKS, Network, Settings
 
 if TYPE_CHECKING:
     from engine.payments.facilitator import Facilitator
+
+_settlements = table(Settlement)
 
 
 def open_networks(settings: Settings, home: str) -> dict[str, ChainGateway]:
@@ -70,8 +79,10 @@ class Networks:
     ) -> None:
         """Raises `CannotStart`: see `open_networks`."""
         self._others = others = open_networks(settings, deployment.chain)
+        self._database = database
+        self._paying = paying
         self._open_facilitator = partial(
-            _open_facilitator, home, deployment.operator, settings.data_dir
+            _open_facilitator, home, deployment.operator, settings.data_dir, self._sent
         )
         self._facilitator: Facilitator | None = None
         told = {network.chain: network for network in settings.networks}
@@ -124,10 +135,43 @@ class Networks:
             self._facilitator = self._open_facilitator()
         return self._facilitator
 
+    def accept(self, workspace_id: str, payment: str, *, by: str, reason: str) -> Payment:
+        """Count a payment that its chain contradicts as spent, by the word of an operator.
+
+        Raises:
+            NotFound: no such payment in this workspace.
+            Conflict, Unavailable: see `SettlementWatch.accept`.
+        """
+        session_id, number = parse_payment_id(payment)
+        with self._database.reading() as connection:
+            stored_payment(connection.execute, session_id, number, workspace_id)
+            settlement = stored_settlement(connection.execute, session_id, number)
+        if settlement is None:
+            raise Conflict("the payment is not signed", code="payment_not_signed")
+        watch = self.watches.get(settlement.network)
+        if watch is None:
+            raise Unavailable(f"{settlement.network} is not configured", code="chain_unavailable")
+        watch.accept(payment, by=by, reason=reason)
+        with self._database.reading() as connection:
+            return stored_payment(connection.execute, session_id, number)
+
     def tick(self) -> None:
         """Read every chain once."""
         for watch in self.watches.values():
             watch.tick()
+
+    def _sent(self, key: Key, tx_hash: bytes) -> None:
+        """Keep what the facilitator sent, if it is for a payment of ours; nobody waits for that.
+
+        What is lost of it the chain shows.
+        """
+        ours = sa.select(_settlements.c.session_id, _settlements.c.number).where(
+            _settlements.c.nonce == key.nonce, _settlements.c.network == key.network
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(ours).first()
+        if row is not None:
+            self._paying.sent(payment_id(row.session_id, row.number), tx_hash)
 
     def start(
         self, leads: Callable[[], bool], *, interval_s: float, stopping: threading.Event
@@ -178,9 +222,11 @@ def _mine(home: ChainGateway) -> None:
     home.mine()
 
 
-def _open_facilitator(home: ChainGateway, operator: LocalAccount, directory: Path) -> "Facilitator":
+def _open_facilitator(
+    home: ChainGateway, operator: LocalAccount, directory: Path, sent: Sent
+) -> "Facilitator":
     from engine.chain.embedded import EmbeddedChain
     from engine.payments.opening import embedded_facilitator
 
     assert isinstance(home, EmbeddedChain)
-    return embedded_facilitator(home, operator, directory)
+    return embedded_facilitator(home, operator, directory, sent)

@@ -15,7 +15,7 @@ from engine.db.sqlite import DirectoryLock
 from engine.errors import CannotStart
 from engine.payments.claims import Claims
 from engine.payments.facilitator import Facilitator
-from engine.payments.relay import Relayer
+from engine.payments.relay import Relayer, Sent
 from engine.payments.served import Served
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ _KEY_DOMAIN = b"tallystick/facilitator/1\n"
 
 
 def embedded_facilitator(
-    chain: "EmbeddedChain", operator: LocalAccount, directory: Path
+    chain: "EmbeddedChain", operator: LocalAccount, directory: Path, sent: Sent | None = None
 ) -> Facilitator:
     """The facilitator of the embedded chain, whose data directory is locked already.
 
     It serves every token and payee: nothing there has any value. Its account is not the
-    operator's, from which the engine sends at the same time, but follows from it.
+    operator's, from which the engine sends at the same time, but follows from it. `sent` is told
+    what it sent.
 
     Raises:
         CannotStart: the file of claims cannot be used.
@@ -42,7 +43,7 @@ def embedded_facilitator(
     account = Account.from_key(hashlib.sha256(_KEY_DOMAIN + bytes(operator.key)).digest())
     if chain.balance(account.address.lower()) < FUNDS_WEI // 2:
         chain.fund(account.address.lower(), FUNDS_WEI)
-    return Facilitator([Relayer(chain, account, claims)], claims)
+    return Facilitator([Relayer(chain, account, claims, sent=sent)], claims)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ transactions of one account must not take the same number.
 """
 
 import threading
+from collections.abc import Callable
 
 import structlog
 from eth_account.signers.local import LocalAccount
@@ -19,10 +20,14 @@ from engine.chain.gateway import (
     TransactionRejected,
 )
 from engine.clock import Clock, system_clock
+from engine.errors import TallystickError
 from engine.payments.claims import Claim, Claims, Key
 
 RECEIPT_TIMEOUT_S = 15.0
 """Resource servers, and who pays there, wait for a facilitator no longer than a minute or so."""
+
+Sent = Callable[[Key, bytes], object]
+"""Hears the hash of each transaction that may be on its way from now on."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,6 +40,7 @@ class Relayer:
     """One account on one chain; nobody else sends from it. May be used from any thread.
 
     `receipt_timeout_s` is how long it waits for a transaction before its fate is called unknown.
+    `sent` is told of each; what it raises stops nothing.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class Relayer:
         receipt_timeout_s: float = RECEIPT_TIMEOUT_S,
         poll_s: float = 0.1,
         clock: Clock = system_clock,
+        sent: Sent | None = None,
     ) -> None:
         self.gateway = gateway
         self.network = f"eip155:{gateway.chain_id}"
@@ -55,6 +62,7 @@ class Relayer:
         self._receipt_timeout_s = receipt_timeout_s
         self._poll_s = poll_s
         self._clock = clock
+        self._sent = sent
         self._sending = threading.Lock()
 
     def broadcast(self, key: Key, digest: bytes, *, to: str, data: bytes) -> Claim:
@@ -84,6 +92,11 @@ class Relayer:
                 raise
             except ChainUnavailable as error:
                 _log.warning("settlement_unknown", tx_hash=_hex(signed.hash), reason=error.message)
+        if self._sent is not None:
+            try:
+                self._sent(key, signed.hash)
+            except TallystickError as error:
+                _log.warning("sent_and_not_told", tx_hash=_hex(signed.hash), reason=error.message)
         return claim
 
     def wait(self, claim: Claim) -> Receipt | None:

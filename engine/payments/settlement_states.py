@@ -5,6 +5,11 @@
                 └──> orphaned        it was seen, and a reorganisation took it away
     failed        the transaction that is known reverted; the signature can still be used
     expired       no block can use it any more, and none did
+    accepted      what the chain shows contradicts what was signed, and an operator ended it
+
+It is `pending` from when we sent a transaction ourselves: then its hash is written down before it
+is sent. Of what others send that is known only once it is in a block, because a node's pool proves
+nothing.
 
 Whether the nonce was used is what the token's `AuthorizationUsed` (EIP-3009) says, in a block that
 is on the chain; who was paid how much is what its `Transfer` (ERC-20) says, in the same
@@ -106,12 +111,28 @@ def is_over(signed: Signed, final_time_s: int | None) -> bool:
     return final_time_s is not None and final_time_s > signed.valid_before_s
 
 
+def is_said_out(signed: Signed, shown: Shown, *, finality: int) -> bool:
+    """Whether the chain has said all of a payment that it will ever say."""
+    final_number = shown.head_number - finality
+    used_in = [use.block_number for use in shown.uses]
+    return is_over(signed, shown.final_time_s) and max(used_in, default=0) <= final_number
+
+
 def standing(
-    signed: Signed, state: State, shown: Shown, *, confirmations: int, finality: int
+    signed: Signed,
+    state: State,
+    shown: Shown,
+    *,
+    seen: bool,
+    confirmations: int,
+    finality: int,
 ) -> Standing:
-    """How far the chain is with a payment that was at `state`; both depths are in blocks on top."""
+    """How far the chain is with a payment that was at `state`; both depths are in blocks on top.
+
+    `seen` is whether it was in a block then.
+    """
     if not shown.uses:
-        return _unused(signed, state, shown)
+        return _unused(signed, state, shown, seen)
     use = shown.uses[0]
     contradiction = _contradiction(signed, shown.uses)
     depth = shown.head_number - use.block_number
@@ -122,7 +143,7 @@ def standing(
     return Standing("final", use)
 
 
-def _unused(signed: Signed, state: State, shown: Shown) -> Standing:
+def _unused(signed: Signed, state: State, shown: Shown, seen: bool) -> Standing:
     contradiction = None
     if is_over(signed, shown.final_time_s):
         if shown.told == "unused":
@@ -133,7 +154,7 @@ def _unused(signed: Signed, state: State, shown: Shown) -> Standing:
             contradiction = "the token does not say whether it was used"
     if shown.reverted:
         return Standing("failed", None, contradiction)
-    if state in ("pending", "confirmed"):
+    if seen:
         return Standing("orphaned", None, contradiction)
     if state == "failed" and shown.reverted is False:
         return Standing("submitted", None, contradiction)

@@ -3,7 +3,8 @@
     tick ──> read the chain, outside of any transaction ──> one transaction for what changed, and
              one for each payment that is over (`payment.captured` or `payment.expired`)
 
-What the chain shows against what was signed is a discrepancy; the budget stays held meanwhile.
+What the chain shows against what was signed is a discrepancy; the budget stays held until the chain
+says otherwise, or an operator accepts it once the chain has said all that it will.
 """
 
 import threading
@@ -19,7 +20,7 @@ from engine.clock import Clock
 from engine.db.database import Database
 from engine.db.settlements import OPEN, Settlement
 from engine.db.tables import table
-from engine.errors import TallystickError, Unavailable
+from engine.errors import Conflict, TallystickError, Unavailable
 from engine.ledger.discrepancies import (
     SETTLEMENT_CONTRADICTED,
     note,
@@ -28,9 +29,10 @@ from engine.ledger.discrepancies import (
 )
 from engine.ledger.paying import Paying
 from engine.ledger.payment import payment_id
-from engine.ledger.settlements import ENDED
+from engine.ledger.settlements import ENDED, stored_settlement
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch, Writer
+from engine.payments.acceptance import accepted
 from engine.payments.settlement_reader import SettlementReader, View
 from engine.payments.settlement_states import (
     Answer,
@@ -127,6 +129,13 @@ class SettlementWatch:
             self.read_number = self.head.number
             self._heard(None)
             return
+        found, view, fault = self._look(rows)
+        self._conclude(found, view)
+        self.read_number = view.head.number
+        self._heard(fault)
+
+    def _look(self, rows: list[Any]) -> tuple[list[_Open], View, str | None]:
+        """What the chain shows of these payments; and why, if some had to be left out."""
         signed = {each.key: each for each in map(_signed, rows)}
         if self._pass_time is not None:
             self._let_time_pass(signed.values())
@@ -142,9 +151,42 @@ class SettlementWatch:
                 fault = error.message
             else:
                 found.append(_Open(row, each, shown))
-        self._conclude(found, view)
-        self.read_number = view.head.number
-        self._heard(fault)
+        return found, view, fault
+
+    def accept(self, payment: str, *, by: str, reason: str) -> None:
+        """Count a payment that the chain contradicts as spent, by the word of an operator.
+
+        `by` is the key's id. The chain is read first.
+
+        Raises:
+            Conflict: the payment is not signed and open; `settlement_not_contradicted`: the chain
+                shows nothing against it; or `settlement_open`: it may still show something else.
+            Unavailable: the chain does not answer.
+        """
+        with self._ticking:
+            try:
+                found, view, fault = self._look(self._rows())
+            except ChainError as error:
+                raise Unavailable(error.message, code="chain_unavailable") from error
+            each = next((each for each in found if each.id == payment), None)
+            if each is None and fault is not None:
+                raise Unavailable(fault, code="chain_unavailable")
+            if each is None:
+                raise Conflict("the payment is not signed and open", code="payment_not_signed")
+            settlement = accepted(
+                self.network,
+                each.signed,
+                self._standing(each, each.row),
+                each.shown,
+                view.final,
+                finality=self.finality,
+                by=by,
+                reason=reason,
+            )
+            self._writer.call(
+                lambda batch: self._paying.accept(batch, payment, settlement),
+                each.signed.session_id,
+            )
 
     def _heard(self, fault: str | None) -> None:
         if fault is not None and fault != self.fault:
@@ -189,7 +231,7 @@ class SettlementWatch:
                 }
         changed, ended = [], []
         for each in found:
-            now = self._standing(each, each.row.state)
+            now = self._standing(each, each.row)
             if now.state in ENDED:
                 ended.append((each, now))
             elif _columns(now, each.row) != _stored(each.row):
@@ -200,11 +242,12 @@ class SettlementWatch:
         for each, now in ended:
             self._end(each, now, view)
 
-    def _standing(self, each: _Open, state: Any) -> Standing:
+    def _standing(self, each: _Open, row: Any) -> Standing:
         return standing(
             each.signed,
-            state,
+            row.state,
             each.shown,
+            seen=row.block_number is not None,
             confirmations=self.confirmations,
             finality=self.finality,
         )
@@ -219,7 +262,7 @@ class SettlementWatch:
             if row is None or row.state in ENDED:
                 continue  # another process has ended it
             # What was reported meanwhile is not lost: the state follows from the row as it is.
-            columns = _columns(self._standing(each, row.state), row)
+            columns = _columns(self._standing(each, row), row)
             if columns != _stored(row):
                 update = sa.update(_settlements).where(*ours)
                 batch.update(update.values(**columns, updated_ms=batch.now_ms))
@@ -267,12 +310,13 @@ class SettlementWatch:
             return
         self._contradictions[each.id] = evidence
         _log.error("discrepancy", kind=SETTLEMENT_CONTRADICTED, subject=each.id)
-        self._writer.call(
-            lambda batch: note(
-                batch, SETTLEMENT_CONTRADICTED, each.id, "critical", evidence, each.stream
-            ),
-            each.signed.session_id,
-        )
+
+        def command(batch: Batch) -> None:
+            stored = stored_settlement(batch.read, *each.signed.key)
+            if stored is not None and stored.state not in ENDED:  # nor accepted meanwhile
+                note(batch, SETTLEMENT_CONTRADICTED, each.id, "critical", evidence, each.stream)
+
+        self._writer.call(command, each.signed.session_id)
 
 
 def _signed(row: Any) -> Signed:

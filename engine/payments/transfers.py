@@ -26,7 +26,6 @@ from engine.errors import InvalidInput, TallystickError
 from engine.ledger.ask import ask
 from engine.ledger.paying import Paying
 from engine.ledger.payment import Payment, payment_id, stored_payment
-from engine.ledger.settlements import REPORTABLE
 from engine.ledger.signing import Way
 from engine.payments.authorization import TokenDomain
 from engine.payments.claims import Claim, Claims, Key
@@ -44,7 +43,6 @@ TIMEOUT_S = 3_600
 RETRY_MS = 30_000
 """What failed, or is not mined, is looked after again after so long."""
 
-_UNSEEN = ("signed", "submitted", "unknown", "orphaned", "failed")
 _settlements = table(Settlement)
 _log = structlog.get_logger(__name__)
 
@@ -166,7 +164,7 @@ class Transfers:
         query = sa.select(_settlements).where(
             _settlements.c.network == self._network,
             OPEN,
-            _settlements.c.state.in_(_UNSEEN),
+            _settlements.c.block_number.is_(None),
             _settlements.c.valid_before_s > self._clock() // 1000,
         )
         with self._database.reading() as connection:
@@ -187,11 +185,10 @@ class Transfers:
         claim = claims.find(key)
         if claim is None:
             claim = self._broadcast(relayer, key, row)
-        else:
-            self._look_after(relayer, claims, claim)
-        if row.state in REPORTABLE and row.tx_hash != claim.tx_hash:
-            name = payment_id(row.session_id, row.number)
-            self._paying.report(row.workspace_id, name, claim.tx_hash).result()
+        elif not self._look_after(relayer, claims, claim):
+            return
+        if (row.state, row.tx_hash) != ("pending", claim.tx_hash):
+            self._paying.sent(payment_id(row.session_id, row.number), claim.tx_hash).result()
 
     def _broadcast(self, relayer: Relayer, key: Key, row: Any) -> Claim:
         payment = self._payments[row.session_id, row.number]
@@ -200,15 +197,19 @@ class Transfers:
         data = authorization.settling(signature)
         return relayer.broadcast(key, row.nonce, to=key.token, data=data)
 
-    def _look_after(self, relayer: Relayer, claims: Claims, claim: Claim) -> None:
+    def _look_after(self, relayer: Relayer, claims: Claims, claim: Claim) -> bool:
+        """Whether its transaction is still on its way; if not, another one may do it."""
         receipt = self._gateway.receipt(claim.tx_hash)
         try:
             if receipt is None:
                 relayer.send_again(claim)
-            elif not receipt.succeeded:
-                claims.free(claim.key)  # nothing was moved: another transaction may do it
         except TransactionLost:
             claims.free(claim.key)
+            return False
+        if receipt is not None and not receipt.succeeded:
+            claims.free(claim.key)  # nothing was moved
+            return False
+        return True
 
     def _domain(self, asset: str) -> TokenDomain:
         known = self._domains.get(asset)

@@ -3,6 +3,10 @@
 The watch reads blocks by their blooms; here the endpoint's own search for events is asked, which is
 another way to the same. A chain that does not answer is left out: nothing of it is filed or
 resolved.
+
+What has ended is compared until that was found right against a final block past the end of its
+signature: from then on only a reorganisation deeper than that changes anything. For such a one it
+is compared for some days more. Who verifies evidence looks at all of a session.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +20,7 @@ from engine.chain.contracts import AUTHORIZATION_USED
 from engine.chain.gateway import ChainError, Log
 from engine.clock import Clock
 from engine.db.database import Database
-from engine.db.settlements import OPEN, Settlement
+from engine.db.settlements import NOT_COMPARED, Settlement
 from engine.db.tables import table
 from engine.ledger.discrepancies import (
     SETTLEMENT_CONTRADICTED,
@@ -34,7 +38,8 @@ from engine.reconcile.kinds import KINDS
 OVERDUE_MS = 600_000
 """So long after the end of its signature it is expected to be known what became of a payment."""
 LOOK_BACK_MS = 7 * 86_400_000
-"""What ended longer ago is not compared any more; verification looks at all of a session."""
+"""So long what was found right is compared all the same."""
+ROWS_PER_UPDATE = 500
 BLOCKS_PER_QUESTION = 2_000
 PAYERS_PER_QUESTION = 50
 
@@ -72,7 +77,7 @@ def compare(
             if log is None or (log.tx_hash, log.block_hash) != (row.tx_hash, row.block_hash):
                 ledger = {"tx_hash": _hex(row.tx_hash), "block_hash": _hex(row.block_hash)}
                 yield _Found(MISSING, row, {**told, "ledger": ledger, "chain": _place(log)})
-        elif row.state != "final" and log is not None:
+        elif row.state not in ("final", "accepted") and log is not None:
             yield _Found(NOT_CAPTURED, row, {**told, "chain": _place(log)})
         elif row.state not in ENDED and row.valid_before_s * 1000 + OVERDUE_MS < now_ms:
             known = {"valid_before_s": row.valid_before_s, "tx_hash": _hex(row.tx_hash)}
@@ -99,21 +104,35 @@ class SettlementReconciler:
         for watch in self._watches.values():
             watch.tick()
             try:
-                found = self._compare(watch)
+                found, right = self._compare(watch)
             except ChainError as error:
                 _log.warning("not_reconciled", network=watch.network, reason=error.message)
             else:
-                self._file(watch.network, found)
+                self._file(watch.network, found, right)
 
-    def _compare(self, watch: SettlementWatch) -> list[_Found]:
+    def _compare(self, watch: SettlementWatch) -> tuple[list[_Found], list[bytes]]:
+        """What is found, and the nonces of the payments that need not be compared any more."""
         rows = self._rows(watch.network)
         if not rows:
-            return []
+            return [], []
         final_number = watch.gateway.head().number - watch.finality
+        final = watch.gateway.block(final_number) if final_number >= 0 else None
         used: dict[_Nonce, Log] = {}
         for nonce, log in _used(watch, rows, final_number):
             used.setdefault(nonce, log)  # the first counts
-        return list(compare(rows, used, final_number, self._clock()))
+        found = list(compare(rows, used, final_number, self._clock()))
+        wrong = {each.subject for each in found}
+        right = [
+            row.nonce
+            for row in rows
+            if row.compared_ms is None
+            and row.state in ENDED
+            and final is not None
+            and final.timestamp_s > row.valid_before_s
+            and row.block_number <= final_number
+            and payment_id(row.session_id, row.number) not in wrong
+        ]
+        return found, right
 
     def _rows(self, network: str) -> Sequence[Any]:
         recent = _settlements.c.updated_ms > self._clock() - LOOK_BACK_MS
@@ -124,12 +143,12 @@ class SettlementReconciler:
                 if each.kind == SETTLEMENT_CONTRADICTED
             }
             query = sa.select(_settlements).where(
-                _settlements.c.network == network, sa.or_(OPEN, recent)
+                _settlements.c.network == network, sa.or_(NOT_COMPARED, recent)
             )
             rows = connection.execute(query).all()
         return [row for row in rows if payment_id(row.session_id, row.number) not in contradicted]
 
-    def _file(self, network: str, found: Sequence[_Found]) -> None:
+    def _file(self, network: str, found: Sequence[_Found], right: Sequence[bytes]) -> None:
         seen = {(each.kind, each.subject) for each in found}
 
         def command(batch: Batch) -> None:
@@ -147,8 +166,17 @@ class SettlementReconciler:
                     and (known.kind, known.subject) not in seen
                 ):
                     resolve(batch, known.kind, known.subject)
+            _mark(batch, right, batch.now_ms)
+            # What was right once and is not any more is compared until it is again.
+            _mark(batch, [each.row.nonce for each in found], None)
 
         self._writer.call(command)
+
+
+def _mark(batch: Batch, nonces: Sequence[bytes], compared_ms: int | None) -> None:
+    for start in range(0, len(nonces), ROWS_PER_UPDATE):
+        some = _settlements.c.nonce.in_(nonces[start : start + ROWS_PER_UPDATE])
+        batch.update(sa.update(_settlements).where(some).values(compared_ms=compared_ms))
 
 
 def _used(

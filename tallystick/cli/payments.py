@@ -11,6 +11,7 @@ from tallystick.cli.connection import (
     AsJson,
     SessionToken,
     Url,
+    as_operator,
     as_party,
     as_session,
 )
@@ -178,6 +179,23 @@ def get(
             ("for", found["terms"]["resource"] or "a transfer"),
         ]
     fields(rows)
+
+
+@app.command()
+def accept(
+    payment: PaymentId,
+    reason: Annotated[str, typer.Option(help="Why; it goes into the log.")],
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count a payment that the chain contradicts as spent.
+
+    It ends the discrepancy `settlement_contradicted`, once the chain can say nothing else.
+    """
+    with as_operator(url, api_key) as client:
+        ended = client.accept_settlement(payment, reason)
+    _print(ended, as_json)
 
 
 def _state(payment: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from engine.audit.replay import Replay, ReplayError
 from engine.clock import ManualClock
 from engine.sessions.session import SessionView
 from tests.ledger.asking import START_MS
-from tests.ledger.paying import CENT, OTHER_SHOP, offer, records_of, settled, signed
+from tests.ledger.paying import CENT, OTHER_SHOP, accepted, offer, records_of, settled, signed
 from tests.world import World
 
 Change = Callable[[list[Record]], None]
@@ -19,12 +19,14 @@ Change = Callable[[list[Record]], None]
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionView, list[Record]]]:
-    """created · decided · signed · decided · signed · captured · expired."""
+    """created · decided · signed · decided · signed · captured · expired, and then
+    decided · signed · captured by an operator."""
     world = World(tmp_path_factory.mktemp("signed") / "data", ManualClock(START_MS))
     view = world.session()
     both = [signed(world, view, offer(world, CENT * n)) for n in (1, 2)]
     settled(world, both[0])
     settled(world, both[1], "expired")
+    accepted(world, signed(world, view, offer(world, CENT * 3)))
     yield view, records_of(world, view)
     world.engine.close()
 
@@ -92,6 +94,15 @@ LIES: dict[str, tuple[Change, str]] = {
     "settled for less": (settlement(5, amount="1"), "another amount"),
     "captured in part": (body(5, captured_micro_usd=1), "as a whole"),
     "expired too early": (settlement(6, block_time_s=START_MS // 1000), "still valid"),
+    "accepted too early": (settlement(9, block_time_s=START_MS // 1000), "still valid"),
+    "accepted by nobody": (settlement(9, accepted_by=""), "without its accepted_by"),
+    "accepted for no reason": (settlement(9, reason=None), "without its reason"),
+    "accepted elsewhere": (settlement(9, network="eip155:1"), "its network"),
+    "accepted in part": (body(9, captured_micro_usd=1), "as a whole"),
+    "accepted with a place": (settlement(9, log_index=1), "not of its form"),
+    "accepted by the score": (settlement(9, transactions=["0x" + "7a" * 32] * 17), "a long one"),
+    "accepted as nothing": (settlement(9, transactions=["0x7a"]), "is no hash"),
+    "given back by an operator": (kind(9, "payment.voided"), "amounts|only the chain"),
 }
 
 
@@ -102,7 +113,7 @@ def test_what_really_happened_replays(told: tuple[SessionView, list[Record]]) ->
     assert len(replay.signatures.open) == 2
     assert replay.open_until_ms is None
     replay.feed(records[5:])
-    assert (replay.signatures.open, replay.captured_micro_usd) == ({}, CENT)
+    assert (replay.signatures.open, replay.captured_micro_usd) == ({}, 4 * CENT)
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -154,6 +154,20 @@ class SignedRecords(vectors.Records):
         }
         self.end(payment, "captured", told | changes)
 
+    def accept(self, payment: Payment, transactions: Sequence[str]) -> None:
+        """Tell that an operator counts a payment as spent, whatever these transactions did."""
+        told = {
+            "network": payment.body["network"],
+            "accepted_by": "key_1",
+            "reason": "the token took a fee",
+            "contradiction": "99 was paid in place of 100",
+            "transactions": list(transactions),
+            "block_number": 8,
+            "block_hash": "0x" + "00" * 32,
+            "block_time_s": payment.body["valid_before_s"] + 1,
+        }
+        self.end(payment, "captured", told)
+
 
 def settling(payment: Payment, block: int = 6, place: int = 0, **changes: Any) -> list[Spend]:
     """The two events of a payment that settles as it was signed, or otherwise."""

@@ -157,6 +157,24 @@ def settled(world: World, found: Signed, state: Any = "captured") -> None:
     )
 
 
+def accepted(world: World, found: Signed) -> None:
+    """An operator ended it, whatever the chain shows."""
+    told = {
+        "network": found.settlement.network,
+        "accepted_by": "key_1",
+        "reason": "the token took a fee",
+        "contradiction": "99 was paid in place of 100",
+        "transactions": ["0x" + "7a" * 32],
+        "block_number": 7,
+        "block_hash": "0x" + "b7" * 32,
+        "block_time_s": found.authorization.valid_before_s + 1,
+    }
+    engine, payment = world.engine, found.payment
+    engine.writer.call(
+        lambda batch: engine.paying.accept(batch, payment.id, told), payment.session_id
+    )
+
+
 def expect_consistent(world: World) -> None:
     """The records of every session replay, and fsck finds nothing."""
     for (session_id,) in query(world.store, "SELECT id FROM sessions"):

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from engine.chain.gateway import BlockHeader, ChainUnavailable, Log
+from engine.errors import Conflict, Unavailable
 from engine.ledger.discrepancies import SETTLEMENT_CONTRADICTED
 from engine.payments.authorization import Authorization
-from engine.payments.settlement_states import Shown, Signed, Use, standing, uses_of
+from engine.payments.settlement_states import Shown, Signed, Use, is_said_out, standing, uses_of
 from engine.sessions.session import SessionView
+from tests.ledger.paying import expect_consistent, records_of
 from tests.payments.scripted_chain import TOKEN, ScriptedChain, Transaction, moved, paying, used
 from tests.payments.settling_any_way import FINALITY, Paid, check_any_way, shopper
 from tests.world import World
@@ -38,6 +40,12 @@ USE = Use(b"\x7a" * 32, 20, b"\xb2" * 32, 3, SHOP, 500)
         ("unknown", {"uses": [USE], "head_number": 22}, "confirmed"),
         ("pending", {"uses": [USE], "head_number": 24}, "confirmed"),
         ("orphaned", {"uses": [USE], "head_number": 25}, "final"),
+        # Sent by ourselves, and in no block yet; or seen again after that was gone.
+        ("pending", {"sent": True}, "pending"),
+        ("pending", {"sent": True, "reverted": False}, "pending"),
+        ("pending", {"sent": True, "reverted": True}, "failed"),
+        ("pending", {"sent": True, "uses": [USE], "head_number": 22}, "confirmed"),
+        ("pending", {"sent": True, "final_time_s": OVER_S + 1, "told": "unused"}, "expired"),
         # Gone again.
         ("pending", {}, "orphaned"),
         ("confirmed", {"reverted": False}, "orphaned"),
@@ -55,8 +63,10 @@ USE = Use(b"\x7a" * 32, 20, b"\xb2" * 32, 3, SHOP, 500)
 def test_the_state_follows_from_the_blocks(
     state: Any, shown: dict[str, Any], expected: str
 ) -> None:
-    seen = Shown(**{"uses": [], "head_number": 30, "final_time_s": None, **shown})
-    found = standing(SIGNED, state, seen, confirmations=2, finality=5)
+    in_block = state in ("pending", "confirmed") and not shown.get("sent")
+    told = {name: value for name, value in shown.items() if name != "sent"}
+    seen = Shown(**{"uses": [], "head_number": 30, "final_time_s": None, **told})
+    found = standing(SIGNED, state, seen, seen=in_block, confirmations=2, finality=5)
     assert (found.state, found.contradiction) == (expected, None)
 
 
@@ -73,10 +83,28 @@ def test_the_state_follows_from_the_blocks(
 )
 def test_what_contradicts_is_never_final(shown: dict[str, Any], says: str) -> None:
     seen = Shown(**{"uses": [], "head_number": 99, "final_time_s": None, **shown})
-    found = standing(SIGNED, "signed", seen, confirmations=2, finality=5)
+    found = standing(SIGNED, "signed", seen, seen=False, confirmations=2, finality=5)
     assert found.contradiction is not None
     assert says in found.contradiction
     assert found.state == ("confirmed" if seen.uses else "signed")
+
+
+@pytest.mark.parametrize(
+    ("shown", "out"),
+    [
+        ({"final_time_s": OVER_S, "uses": [USE]}, False),  # a block of that time can still use it
+        ({"final_time_s": OVER_S + 1, "uses": [USE]}, True),
+        ({"final_time_s": OVER_S + 1}, True),
+        ({"final_time_s": None, "uses": [USE]}, False),
+        # A token that asks for no time: its second use is above what is final.
+        ({"final_time_s": OVER_S + 1, "uses": [USE, replace(USE, block_number=26)]}, False),
+        ({"final_time_s": OVER_S + 1, "uses": [USE, replace(USE, block_number=25)]}, True),
+    ],
+)
+def test_the_chain_has_said_all_once_nothing_can_use_it_and_all_uses_are_final(
+    shown: dict[str, Any], out: bool
+) -> None:
+    assert is_said_out(SIGNED, Shown(**{"uses": [], "head_number": 30, **shown}), finality=5) is out
 
 
 OURS = Authorization(PAYER, SHOP, 500, 0, OVER_S, NONCE)
@@ -167,6 +195,55 @@ def test_what_contradicts_is_a_discrepancy_and_the_budget_stays_held(
     paid.read()
     assert noted(paid) == []
     assert paid.payment.state == "captured"
+
+
+def accept(paid: Paid) -> None:
+    """An operator ends it."""
+    paid.watch.accept(paid.signed.payment.id, by="key_1", reason="the token took a fee")
+
+
+def refused(paid: Paid) -> str:
+    """Why it cannot be accepted."""
+    with pytest.raises(Conflict) as refusal:
+        accept(paid)
+    return refusal.value.code
+
+
+def test_an_operator_accepts_what_contradicts_once_the_chain_can_say_nothing_else(
+    shop: tuple[World, SessionView],
+) -> None:
+    paid, honest = Paid(*shop), Paid(*shop)
+    ours = paid.authorization
+    wrong(paid, used(ours), moved(ours.payer, ours.pay_to, ours.amount - 1))
+    assert refused(paid) == "settlement_open"  # its time is not over
+    paid.mine(["nothing"], late=True)
+    assert refused(paid) == "settlement_open"  # nor is that final
+    paid.mine(["nothing"] * FINALITY, late=True)
+    paid.chain.silent = True
+    with pytest.raises(Unavailable, match="silent"):
+        accept(paid)
+    paid.chain.silent = False
+    assert (paid.payment.state, len(noted(paid))) == ("held", 1)
+    accept(paid)
+    assert (paid.payment.state, paid.payment.captured) == ("captured", paid.payment.amount)
+    assert (paid.state, noted(paid)) == ("accepted", [])
+    last = records_of(*shop)[-1]
+    assert (last.kind, last.body["payment"]) == ("payment.captured", paid.signed.payment.id)
+    told = last.body["settlement"]
+    assert (told["accepted_by"], told["reason"]) == ("key_1", "the token took a fee")
+    assert told["transactions"] == ["0x" + "0d" * 32]
+    assert f"{ours.amount - 1} was paid" in told["contradiction"]
+    for again in (paid.read, paid.kill, paid.read, paid.world.engine.reconciler.run):
+        again()  # nobody looks at it any more
+    assert (paid.state, noted(paid)) == ("accepted", [])
+    assert refused(paid) == "payment_not_signed"
+    # What the chain says nothing against ends by itself.
+    assert refused(honest) == "settlement_not_contradicted"
+    honest.mine(["paid", *["nothing"] * FINALITY], late=True)
+    assert refused(honest) == "settlement_not_contradicted"
+    honest.read()
+    assert honest.payment.state == "expired"
+    expect_consistent(paid.world)
 
 
 def test_before_the_budget_returns_the_token_itself_is_asked(

@@ -4,14 +4,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from engine.chain import contracts
-from engine.errors import Unavailable
+from engine.chain.gateway import ChainUnavailable
+from engine.errors import Conflict, NotFound, Unavailable
+from engine.ledger.settlements import SettlementView
 from tests.anvil_world import AnvilWithContracts
 from tests.payments import killed_watch
 from tests.payments.market import Market, anvil_beside, market
+from tests.world import WORKSPACE
 
 HOSTILE = (
     "TakesAFee",
@@ -260,6 +264,44 @@ def test_transfers_are_sent_by_the_operator_and_captured_when_final(bazaar: Mark
     assert after <= sent + 1
 
 
+def test_a_transfer_whose_answer_is_lost_is_pending_and_sent_once(bazaar: Market) -> None:
+    usdc, payee = bazaar.world.engine.token("USDC", None), "0x" + "5e" * 20
+    assert usdc is not None
+    payment = bazaar.world.engine.networks.transfers.execute(
+        bazaar.view.id, payee, 1_000_000, usdc, key="lost"
+    )
+
+    def settlement() -> SettlementView:
+        return bazaar.world.engine.settlements.of([payment])[payment.id]
+
+    assert settlement().state == "signed"
+    with bazaar.anvil.idle():
+        gateway = bazaar.world.engine.gateway
+        honest = gateway.send_raw
+
+        def lost(raw: bytes) -> bytes:
+            honest(raw)
+            raise ChainUnavailable("the connection was lost")
+
+        with mock.patch.object(gateway, "send_raw", lost):
+            bazaar.world.engine.networks.transfers.tick()
+        sent = settlement()
+        assert (sent.state, sent.block_number) == ("pending", None)
+        bazaar.world.reopen()
+        bazaar.tick()  # it is not mined, so it is sent again as it was
+        assert settlement() == sent
+    bazaar.bury()
+    assert (settlement().state, settlement().tx_hash) == ("final", sent.tx_hash)
+    topic = bytes.fromhex(payee[2:]).rjust(32, b"\0")
+    moved = bazaar.anvil.gateway.logs(
+        from_block=0,
+        to_block=bazaar.anvil.gateway.head().number,
+        addresses=[usdc.asset.rpartition(":")[2]],
+        topics=[contracts.ERC20_TRANSFER, None, topic],
+    )
+    assert len(moved) == 1
+
+
 def test_a_signature_for_one_chain_is_worthless_on_another_and_a_silent_one_stops_only_itself(
     anvil: AnvilWithContracts, tmp_path: Path
 ) -> None:
@@ -311,3 +353,44 @@ def test_reconciliation_finds_what_ledger_and_chain_say_of_payments_otherwise(
     for each, row in zip(signed, was, strict=True):
         bazaar.change(each, **row)
     assert found() == {}
+
+    # Once all is final past the end of the signatures it need not be compared for ever.
+    bazaar.anvil.rpc("evm_increaseTime", 301)
+    bazaar.bury()
+    bazaar.bury()
+    assert found() == {}
+    wrong = bazaar.change(captured, block_hash=b"\x0e" * 32, updated_ms=0)
+    assert found() == {}
+    # But what ended long ago, while nobody compared it, is; and until it is right.
+    bazaar.change(captured, compared_ms=None)
+    for _ in range(2):
+        assert found() == {captured.payment.id: "settlement_missing"}
+    bazaar.change(captured, block_hash=wrong["block_hash"])
+    assert found() == {}
+
+
+def test_an_operator_accepts_it_and_nobody_looks_at_it_any_more(bazaar: Market) -> None:
+    signed = bazaar.sign("TakesAFee", maxTimeoutSeconds=600)
+    bazaar.settle(signed)
+    networks, ours = bazaar.world.engine.networks, {"by": "key_1", "reason": "it takes a fee"}
+    with pytest.raises(Conflict, match="may still show"):
+        networks.accept(WORKSPACE, signed.payment.id, **ours)
+    bazaar.anvil.rpc("evm_increaseTime", 601)
+    bazaar.bury()
+    bazaar.bury()
+    assert (bazaar.states(signed), bazaar.contradiction(signed) is None) == (
+        ("held", "confirmed"),
+        False,
+    )
+    bazaar.world.reopen()
+    networks = bazaar.world.engine.networks
+    with pytest.raises(NotFound):
+        networks.accept("another", signed.payment.id, **ours)
+    spent = networks.accept(WORKSPACE, signed.payment.id, **ours)
+    assert (spent.state, spent.captured) == ("captured", signed.payment.amount)
+    bazaar.tick()
+    bazaar.world.engine.reconciler.run()
+    assert bazaar.states(signed) == ("captured", "accepted")
+    assert bazaar.contradiction(signed) is None
+    with pytest.raises(Conflict, match="not signed and open"):
+        networks.accept(WORKSPACE, signed.payment.id, **ours)

@@ -41,6 +41,7 @@ def row(**changes: Any) -> SimpleNamespace:
         ({"state": "expired"}, False, 0, []),
         ({"state": "expired"}, True, 0, ["settlement_not_captured"]),
         ({"state": "confirmed"}, True, 0, ["settlement_not_captured"]),
+        ({"state": "accepted"}, True, OVER_S * 1000 + OVERDUE_MS + 1, []),
         ({"state": "unknown"}, False, OVER_S * 1000 + OVERDUE_MS, []),
         ({"state": "unknown"}, False, OVER_S * 1000 + OVERDUE_MS + 1, ["settlement_overdue"]),
         ({"state": "expired"}, False, OVER_S * 1000 + OVERDUE_MS + 1, []),

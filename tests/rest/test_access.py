@@ -51,6 +51,9 @@ ROUTES = {
     ("POST", PAYMENTS + "/{payment_id}/capture"): Route("party"),
     ("POST", PAYMENTS + "/{payment_id}/void"): Route("party"),
     ("POST", "/api/v1/ai/payments/{payment_id}/settlement"): Route("party", 409, {"unknown": True}),
+    ("POST", "/api/v1/ai/payments/{payment_id}/settlement/accept"): Route(
+        "operator", 409, {"reason": "a fee"}
+    ),
     ("GET", APPROVALS): Route("operator"),
     ("GET", APPROVALS + "/{approval_id}"): Route("party"),
     ("POST", APPROVALS + "/{approval_id}/grant"): Route("operator"),
@@ -267,7 +270,8 @@ def test_what_is_anothers_looks_like_what_does_not_exist(
     callers: Callers, method: str, path: str
 ) -> None:
     absent = callers.ask("operator", method, path, **ABSENT)
-    token_too = "payment_id" in path or path == APPROVALS + "/{approval_id}"
+    by_id = "payment_id" in path or path == APPROVALS + "/{approval_id}"
+    token_too = by_id and ROUTES[method, path].who == "party"
     others = ["other workspace"] + (["other session"] if token_too else [])
     foreign = [callers.ask(caller, method, path) for caller in others]
     assert absent.status_code == 404

@@ -53,6 +53,10 @@ def test_a_402_is_paid_and_its_settlement_is_reported(tenant: Served) -> None:
     for end in ("void", "capture"):
         answer = tenant.post(f"/api/v1/payments/{paid['id']}/{end}")
         refused(answer, 409, "payment_signed")
+    refused(tenant.post(f"{path}/accept", {}), 422, "missing_required_field", "reason")
+    arguments = ["payments", "accept", paid["id"], "--reason", "I say so"]
+    done = CliRunner().invoke(app, [*arguments, "--url", tenant.url, "--api-key", tenant.key])
+    assert getattr(done.exception, "code", done.output) == "settlement_not_contradicted"
 
 
 def test_what_is_denied_changed_or_no_offer_is_said(tenant: Served) -> None:

@@ -4,15 +4,16 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from api.rest.answers import SettlementAnswer, SignedPayment
-from api.rest.auth import EngineOf, PaymentPartyOf
+from api.rest.answers import PaymentAnswer, SettlementAnswer, SignedPayment
+from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey
 from api.rest.routes.payments import DENIED, check_party, payment_answer
-from api.rest.schemas import PayForResource, ReportSettlement
+from api.rest.schemas import AcceptSettlement, PayForResource, ReportSettlement
 from api.rest.views import (
     REMAINING_HEADERS,
+    payment_json,
     remaining_headers,
     settlement_json,
     signed_payment_json,
@@ -95,6 +96,23 @@ def report(
     check_party(party, payment_id)
     future = engine.paying.report(party.workspace_id, payment_id, body.tx_hash)
     return settlement_json(future.result())
+
+
+@of_payments.post(
+    "/{payment_id}/settlement/accept",
+    summary="Count a payment that the chain contradicts as spent",
+    responses=documented(404, 409, 415),
+)
+def accept(
+    payment_id: str, body: AcceptSettlement, engine: EngineOf, caller: OperatorOf
+) -> PaymentAnswer:
+    """What ends a `settlement_contradicted`, once the chain can say nothing else: 409
+    `settlement_open` before, 409 `settlement_not_contradicted` if it shows nothing against the
+    payment. Who did it, and why, is in the log."""
+    payment = engine.networks.accept(
+        caller.workspace_id, payment_id, by=caller.key_id, reason=body.reason
+    )
+    return payment_json(payment, settlement=engine.settlements.of([payment]).get(payment.id))
 
 
 def _in_callers_words(conflict: Conflict) -> Conflict:

@@ -334,17 +334,26 @@ def upgrade() -> None:
         sa.Column("block_number", sa.BigInteger(), nullable=True),
         sa.Column("block_hash", sa.LargeBinary(), nullable=True),
         sa.Column("updated_ms", sa.BigInteger(), nullable=False),
+        sa.Column("compared_ms", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("session_id", "number"),
         sa.UniqueConstraint("nonce"),
         sa.UniqueConstraint("record_id"),
+    )
+    op.create_index(
+        "settlements_not_compared",
+        "settlements",
+        ["network"],
+        unique=False,
+        sqlite_where=sa.text("compared_ms IS NULL"),
+        postgresql_where=sa.text("compared_ms IS NULL"),
     )
     op.create_index(
         "settlements_open",
         "settlements",
         ["network"],
         unique=False,
-        sqlite_where=sa.text("state NOT IN ('final', 'expired')"),
-        postgresql_where=sa.text("state NOT IN ('final', 'expired')"),
+        sqlite_where=sa.text("state NOT IN ('final', 'expired', 'accepted')"),
+        postgresql_where=sa.text("state NOT IN ('final', 'expired', 'accepted')"),
     )
     op.create_table(
         "shared",
