@@ -46,10 +46,7 @@ class Agent:
 
     def left(self) -> int:
         """What its key has, in the token's smallest unit."""
-        data = contracts.call_data(
-            contracts.TEST_USDC, "balanceOf", to_checksum_address(self.address)
-        )
-        return int.from_bytes(self.gateway.call(self.usdc, data), "big")
+        return balance(self.gateway, self.usdc, self.address)
 
 
 def usdc(served: Served) -> str:
@@ -57,6 +54,12 @@ def usdc(served: Served) -> str:
     token = served.world.engine.token("USDC", None)
     assert token is not None
     return token.asset.rpartition(":")[2]
+
+
+def balance(gateway: ChainGateway, token: str, address: str) -> int:
+    """What an account has of a token, in its smallest unit."""
+    data = contracts.call_data(contracts.TEST_USDC, "balanceOf", to_checksum_address(address))
+    return int.from_bytes(gateway.call(token, data))
 
 
 def fund(gateway: ChainGateway, bank: LocalAccount, token: str, address: str) -> None:
