@@ -24,7 +24,7 @@ def test_an_agent_buys_the_store_within_its_limits(
     assert answer.json() == {"key": "notes/1", "stored": 1}
     bought = paid(answer)
     assert bought is not None
-    assert (bought.amount_usd, bought.settlement) == (0.01, "submitted")
+    assert (bought.amount_usd, bought.settlement) == (0.01, "pending")
     assert client.fetch(f"{store}/notes/1").text == "remember"
     page = client.fetch(f"{store}?prefix=notes/")
     assert page.json() == {"entries": {"notes/1": "remember"}, "cursor": None}
