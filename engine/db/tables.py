@@ -76,9 +76,8 @@ class BudgetRow(SQLModel, table=True):
 class Session(SQLModel, table=True):
     """A spending session. Its parameters are in `grant_json` alone, so they cannot disagree.
 
-    `restrictions_json` is the list that an operator set last, `policy_version` its number, and
-    `restrictions_above_json` has those of sessions above (`engine.audit.restricting`).
-    `lowered_json` tells the limits that were lowered on the chain (`engine.audit.lowering`)."""
+    `restrictions_json` is the list that an operator set last, `policy_version` its number; those of
+    sessions above are in `restrictions_above_json`, the chain's lower limits in `lowered_json`."""
 
     __tablename__ = "sessions"
     __table_args__ = (
