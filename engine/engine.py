@@ -106,11 +106,10 @@ class Engine:
         book = database, self.writer, self.paying, signer, self.clock
         networks = self.networks = Networks(settings, deployment, gateway, *book)
         self.gate = Gate(self.paying, self.settlements, signer, tokens, networks.gateways)
-        self.explanations = Explanations(database)
+        self.explanations, self.decision_counts = Explanations(database), DecisionCounts(database)
         self.access, self.acts = Access(database, self.writer), Acts(database)
         self.keys = Keys(database, self.writer, stopwatch)
-        self.agents = Agents(database, self.writer)
-        self.budgets = Budgets(database, self.writer)
+        self.agents, self.budgets = Agents(database, self.writer), Budgets(database, self.writer)
         self.sessions = Sessions(
             database,
             self.writer,
@@ -146,7 +145,6 @@ class Engine:
             go_on=self._go_on,
             watches=networks.watches,
         )
-        self.decision_counts = DecisionCounts(database)
         self.keeper = Keeper(settings)
 
     def open(self) -> None:
