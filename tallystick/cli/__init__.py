@@ -21,6 +21,7 @@ from typer.exceptions import TyperException
 from tallystick.cli import (
     approvals,
     audit,
+    backup,
     budgets,
     chain,
     explanations,
@@ -74,6 +75,7 @@ app.add_typer(approvals.app, name="approvals", help="List, show, grant and deny 
 audit.add_to(app)
 reconcile.add_to(app)
 fsck.add_to(app)
+backup.add_to(app)
 
 
 def main() -> None:
