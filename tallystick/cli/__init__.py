@@ -21,6 +21,7 @@ from typer.exceptions import TyperException
 from tallystick.cli import (
     approvals,
     audit,
+    backup,
     budgets,
     chain,
     explanations,
@@ -76,6 +77,7 @@ app.add_typer(webhooks.app, name="webhooks", help="Have events sent to URLs.")
 audit.add_to(app)
 reconcile.add_to(app)
 fsck.add_to(app)
+backup.add_to(app)
 
 
 def main() -> None:
