@@ -4,6 +4,7 @@ A file can be a gigabyte, and what is made of it here some times that: so nothin
 kept when the next is read.
 """
 
+from binascii import hexlify, unhexlify
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -78,24 +79,18 @@ class Proofs:
         new = 1
         while new < count and not self._last_text.endswith(text[new * _STEP :]):
             new += 1
-        behind_each = b"," * new if new < count else b"," * (new - 1) + b"]"
-        if text[:1] != b"[" or text[_STEP : new * _STEP + 1 : _STEP] != behind_each:
+        begin = [text[at : at + 2 * HASH_BYTES] for at in range(2, new * _STEP, _STEP)]
+        if not text.startswith(b'["' + b'","'.join(begin) + (b'",' if new < count else b'"]')):
             return None
         try:
-            hashes = [_hash(text[at : at + _STEP - 1]) for at in range(1, new * _STEP, _STEP)]
+            hashes = list(map(unhexlify, begin))
         except ValueError:
+            return None
+        if list(map(hexlify, hashes)) != begin:  # upper case
             return None
         self._last_text = text
         self._last = (*hashes, *self._last[len(self._last) - (count - new) :])
         return self._last
-
-
-def _hash(text: bytes) -> bytes:
-    """A hash from its JSON, quotes and all."""
-    node = bytes.fromhex(text[1:-1].decode())
-    if len(node) != HASH_BYTES or b'"%b"' % node.hex().encode() != text:
-        raise ValueError("not a hash in lower-case hexadecimal")
-    return node
 
 
 class _Proven(msgspec.Struct, forbid_unknown_fields=True):
