@@ -4,7 +4,6 @@ A file can be a gigabyte, and what is made of it here some times that: so nothin
 kept when the next is read.
 """
 
-from binascii import hexlify, unhexlify
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +14,8 @@ from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 
-_STEP = 2 * HASH_BYTES + len('"",')
-"""From one hash to the next in the JSON of a proof."""
+_NODES_MAX = 4_096
+"""How many hashes of proofs are remembered; neighbours in a log share all but a few."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -46,58 +45,43 @@ class Entries:
         return len(self._items)
 
     def __iter__(self) -> Iterator[Entry]:
-        proofs, proven = Proofs(), self._proven
+        nodes, proven = Nodes(), self._proven
         for item in self._items:
             data = bytes(item)
             read = _read_proven(data) if proven else None
-            proof = None if read is None else proofs.read_quickly(bytes(read.proof))
-            if read is None or proof is None:
-                yield _entry(data, proven=proven)
+            if read is None:
+                yield _entry(data, nodes, proven=proven)
             else:
-                yield Entry(read.index, read.record.encode(), proof)
+                yield Entry(read.index, read.record.encode(), nodes.proof(read.proof))
 
 
-def read_proof(items: Any) -> tuple[bytes, ...]:
-    """A proof that is decoded already; raises `TypeError` or `ValueError` if it is none."""
-    if type(items) is not list:
-        raise TypeError("expected a list")
-    return tuple(read_hex(item, HASH_BYTES) for item in items)
-
-
-class Proofs:
-    """Reads proofs from their JSON. Neighbours in a log share the ends of theirs: read once."""
+class Nodes:
+    """Hashes by their hexadecimal form, so that what proofs share is read once."""
 
     def __init__(self) -> None:
-        self._last_text = b""
-        self._last: tuple[bytes, ...] = ()
+        self._known = _Known()
+        self._node = self._known.__getitem__
 
-    def read_quickly(self, text: bytes) -> tuple[bytes, ...] | None:
-        """A proof from its canonical JSON. None says nothing of it: it is to be decoded first."""
-        count, rest = divmod(len(text) - 1, _STEP)
-        if rest or not count:
-            return None
-        new = 1
-        while new < count and not self._last_text.endswith(text[new * _STEP :]):
-            new += 1
-        begin = [text[at : at + 2 * HASH_BYTES] for at in range(2, new * _STEP, _STEP)]
-        if not text.startswith(b'["' + b'","'.join(begin) + (b'",' if new < count else b'"]')):
-            return None
-        try:
-            hashes = list(map(unhexlify, begin))
-        except ValueError:
-            return None
-        if list(map(hexlify, hashes)) != begin:  # upper case
-            return None
-        self._last_text = text
-        self._last = (*hashes, *self._last[len(self._last) - (count - new) :])
-        return self._last
+    def proof(self, items: Any) -> tuple[bytes, ...]:
+        """A proof; raises `TypeError` or `ValueError` if it is none."""
+        if type(items) is not list:
+            raise TypeError("expected a list")
+        if len(self._known) > _NODES_MAX:
+            self._known.clear()
+        return tuple(map(self._node, items))
+
+
+class _Known(dict[Any, bytes]):
+    def __missing__(self, text: Any) -> bytes:
+        node = self[text] = read_hex(text, HASH_BYTES)
+        return node
 
 
 class _Proven(msgspec.Struct, forbid_unknown_fields=True):
     """What nearly all entries are: whole, under the checkpoint."""
 
     index: canonical.Integer
-    proof: msgspec.Raw
+    proof: list[str]
     record: str
 
 
@@ -115,7 +99,7 @@ def fields(value: Any, names: Collection[str]) -> dict[str, Any]:
     return value
 
 
-def _entry(data: bytes, *, proven: bool) -> Entry:
+def _entry(data: bytes, nodes: Nodes, *, proven: bool) -> Entry:
     item = canonical.decode_object(data)
     opened = ("openings",) if "openings" in item else ()
     fields(item, ("index", "record", *opened, *(("proof",) if proven else ())))
@@ -123,7 +107,7 @@ def _entry(data: bytes, *, proven: bool) -> Entry:
         raise ValueError("an index is not an integer")
     if not isinstance(item["record"], str):
         raise TypeError("expected text")
-    proof = read_proof(item["proof"]) if proven else ()
+    proof = nodes.proof(item["proof"]) if proven else ()
     openings = _openings(item["openings"]) if opened else None
     return Entry(item["index"], item["record"].encode(), proof, openings)
 
