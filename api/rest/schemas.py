@@ -52,8 +52,7 @@ Approvers = Annotated[int, Field(ge=1, le=REQUIRED_MAX)]
 class Body(BaseModel):
     """What all request bodies share."""
 
-    # What checks a body is built when the first of its kind comes: a start has no time for it.
-    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
