@@ -11,8 +11,10 @@ from typing import Literal, Self
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from api.facilitator.on_demand import FacilitatorOnDemand
+from api.mcp.endpoint import McpEndpoint
 from api.rest.app import create_app
 from api.rest.lean_payments import LeanPayments
 from engine.engine import Engine
@@ -23,6 +25,7 @@ GC_ALLOCATIONS = 20_000
 several times in one batch of requests, to find nothing."""
 
 FACILITATOR_PREFIX = "/facilitator"
+MCP_PATH = "/mcp"
 
 
 class AppServer:
@@ -107,6 +110,7 @@ class Server(AppServer):
         facilitator = engine.networks.facilitator()
         if facilitator is not None:
             app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))
+        app.router.routes.append(Route(MCP_PATH, McpEndpoint((host, *engine.settings.mcp_hosts))))
         super().__init__(app, host, port, http=LeanPayments)
 
 

@@ -16,6 +16,7 @@ from api.rest.routes import (
     approvals,
     budgets,
     chain,
+    evidence,
     explanations,
     log,
     metrics,
@@ -65,6 +66,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(workspaces.router)
     app.include_router(budgets.router)
     app.include_router(log.router)
+    app.include_router(evidence.router)
     app.include_router(reconciliation.router)
     app.include_router(metrics.router)
     app.include_router(chain.router)

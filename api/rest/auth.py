@@ -127,6 +127,16 @@ async def payment_party(
     return engine.access.operator(secret)
 
 
+async def party_of(request: Request) -> Operator | SessionHolder:
+    """The same for a request that no route of ours answers; raises `Unauthenticated`."""
+    return await payment_party(
+        await get_engine(request),
+        await get_tokens(request),
+        await _bearer(request),
+        await _session_header(request),
+    )
+
+
 class Smart(NamedTuple):
     """Who asks for a smart payment, by the headers: `sent` are the tokens that may be in them."""
 

@@ -26,7 +26,13 @@ from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import workspace_is_closed
 from engine.sessions.consent import check_consent
 from engine.sessions.creation import Identity, draw_identity, make_grant, write_session
-from engine.sessions.delegation import ancestors, as_child, check_narrower, has_children
+from engine.sessions.delegation import (
+    ancestors,
+    as_child,
+    check_narrower,
+    family,
+    has_children,
+)
 from engine.sessions.life import Life
 from engine.sessions.sentences import in_order
 from engine.sessions.session import NewSession, SessionView, session_from_row
@@ -99,9 +105,16 @@ class Sessions(Life):
         with self._database.reading() as connection:
             return session_from_row(connection.execute(query).mappings().first())
 
-    def page(self, workspace_id: str, *, offset: int, limit: int) -> tuple[list[SessionView], int]:
-        """A workspace's sessions from `offset` on, the newest first, and how many there are."""
+    def page(
+        self, workspace_id: str, *, offset: int, limit: int, top: str | None = None
+    ) -> tuple[list[SessionView], int]:
+        """A workspace's sessions from `offset` on, the newest first, and how many there are.
+
+        With `top`, the session of that id and all beneath it.
+        """
         ours = _sessions.c.workspace_id == workspace_id
+        if top is not None:
+            ours &= _sessions.c.id.in_(family(top))
         query = (
             sa.select(_sessions)
             .where(ours)

@@ -27,6 +27,7 @@ from tallystick.cli import (
     facilitator,
     fetch,
     fsck,
+    mcp,
     payments,
     reconcile,
     server,
@@ -74,6 +75,7 @@ app.add_typer(approvals.app, name="approvals", help="List, show, grant and deny 
 audit.add_to(app)
 reconcile.add_to(app)
 fsck.add_to(app)
+mcp.add_to(app)
 
 
 def main() -> None:

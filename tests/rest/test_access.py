@@ -59,6 +59,7 @@ ROUTES = {
     ("POST", "/api/v1/agents"): Route("operator", 201, {"agent_id": "bot"}),
     ("GET", "/api/v1/agents"): Route("operator"),
     ("POST", "/api/v1/log/anchor"): Route("operator"),
+    ("POST", "/api/v1/evidence/verify"): Route("party", 200, {"evidence": "{}"}),
     ("POST", "/api/v1/chain/resume"): Route("admin", 409),
     ("POST", "/api/v1/reconciliation"): Route("operator"),
     ("GET", "/api/v1/reconciliation"): Route("operator"),
@@ -74,8 +75,8 @@ for budget in (WORKSPACE_BUDGET, AGENT_BUDGET):
 for root in (SESSIONS, "/api/v1/sessions"):
     ROUTES |= {
         ("POST", root): Route("operator", 201, {"agent_id": "bot", "user_wallet": "wallet"}),
-        ("GET", root): Route("operator"),
-        ("GET", root + "/{session_id}"): Route("operator"),
+        ("GET", root): Route("party"),
+        ("GET", root + "/{session_id}"): Route("party"),
         ("POST", root + "/{session_id}/children"): Route(
             "party", 201, {"agent_id": "bot", "duration_hours": 1}
         ),

@@ -11,11 +11,9 @@ from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.explained import backtest_json, explained_json, simulated_json
 from api.rest.explanation_answers import BacktestAnswer, ExplainedPayment, SimulatedPayment
+from api.rest.own_session import session_of
 from api.rest.routes.payments import check_party
 from api.rest.schemas import CreatePayment, DraftPolicy
-from engine.engine import Engine
-from engine.errors import NotFound
-from engine.workspaces.access import Operator, SessionHolder
 
 of_sessions = APIRouter(
     route_class=ExactJsonRoute, tags=["explanations"], responses=documented(401, 422, 503)
@@ -37,9 +35,10 @@ _BACKTESTING = CapacityLimiter(1)
 async def simulate(
     session_id: str, body: CreatePayment, engine: EngineOf, party: PaymentPartyOf
 ) -> SimulatedPayment:
-    """The body is that of a payment. Nothing is held or logged, and no idempotency key is used."""
+    """The body is that of a payment. Nothing is held or logged, and no idempotency key is used. A
+    session's token may call its session `self`."""
     request = payment_request(engine, body, payee(body))
-    await to_thread.run_sync(_check_party, engine, party, session_id)
+    session_id = await to_thread.run_sync(session_of, engine, party, session_id)
     found = await asyncio.wrap_future(engine.ledger.simulate(session_id, request))
     return simulated_json(session_id, found)
 
@@ -82,9 +81,3 @@ async def explanation(payment_id: str, engine: EngineOf, party: PaymentPartyOf) 
 
     return await to_thread.run_sync(replayed, limiter=_EXPLAINING)
 
-
-def _check_party(engine: Engine, party: Operator | SessionHolder, session_id: str) -> None:
-    if isinstance(party, Operator):
-        engine.sessions.get(party.workspace_id, session_id)
-    elif party.session_id != session_id:
-        raise NotFound("no such session", code="session_not_found")

@@ -10,6 +10,7 @@ from api.rest.asked import asset
 from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
+from api.rest.own_session import session_of
 from api.rest.schemas import (
     Consent,
     CreateChild,
@@ -66,13 +67,15 @@ async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> C
 @router.get("", summary="List sessions, the newest first")
 def list_sessions(
     engine: EngineOf,
-    caller: OperatorOf,
+    party: PaymentPartyOf,
     wanted: Annotated[SessionsQuery, Query()],
     response: Response,
 ) -> list[SessionAnswer]:
-    """Sessions in every state, those that ended too. `X-Total-Count` says how many there are."""
+    """Sessions in every state, those that ended too; the holder of a token sees that session and
+    all beneath it. `X-Total-Count` says how many there are."""
+    top = party.session_id if isinstance(party, SessionHolder) else None
     views, total = engine.sessions.page(
-        caller.workspace_id, offset=wanted.offset, limit=wanted.limit
+        party.workspace_id, offset=wanted.offset, limit=wanted.limit, top=top
     )
     response.headers["X-Total-Count"] = str(total)
     futures = [engine.ledger.left(view.id) for view in views]
@@ -82,9 +85,11 @@ def list_sessions(
 
 
 @router.get("/{session_id}", summary="One session", responses=documented(404))
-def get(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnswer:
-    """With what is left of its limits at this moment."""
-    return _shown(engine, engine.sessions.get(caller.workspace_id, session_id))
+def get(session_id: str, engine: EngineOf, party: PaymentPartyOf) -> SessionAnswer:
+    """With what is left of its limits at this moment. The holder of a token sees that session
+    alone, and may call it `self`."""
+    found = session_of(engine, party, session_id)
+    return _shown(engine, engine.sessions.get(party.workspace_id, found))
 
 
 @router.post(

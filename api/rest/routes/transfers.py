@@ -10,11 +10,11 @@ from api.rest.auth import EngineOf, PaymentPartyOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.idempotency import WITH_KEY, IdempotencyKey
+from api.rest.own_session import session_of
 from api.rest.routes.payments import DENIED, payment_answer
 from api.rest.schemas import Execute
 from api.rest.views import REMAINING_HEADERS
-from engine.errors import Conflict, InvalidInput, NotFound
-from engine.workspaces.access import SessionHolder
+from engine.errors import Conflict, InvalidInput
 
 _CALLER_NAMES = {
     "amount_micro_usd": "amount",
@@ -50,11 +50,7 @@ def execute(
 ) -> Response:
     """On the server's own chain. The payment is held until the chain has it for good; `settlement`
     of the payment says how far that is."""
-    if isinstance(party, SessionHolder):
-        if party.session_id != session_id:
-            raise NotFound("no such session", code="session_not_found")
-    else:
-        engine.sessions.get(party.workspace_id, session_id)
+    session_id = session_of(engine, party, session_id)
     symbol = (body.token or DEFAULT_SYMBOL).upper()
     token = engine.token(symbol, body.chain)
     if token is None:

@@ -9,6 +9,7 @@ from api.rest.auth import EngineOf, PaymentPartyOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey
+from api.rest.own_session import session_of
 from api.rest.routes.payments import DENIED, check_party, payment_answer
 from api.rest.schemas import PayForResource, ReportSettlement
 from api.rest.views import (
@@ -17,11 +18,9 @@ from api.rest.views import (
     settlement_json,
     signed_payment_json,
 )
-from engine.errors import Conflict, NotFound
+from engine.errors import Conflict
 from engine.payments.gate import Signed
-from engine.workspaces.access import SessionHolder
 
-_OWN = "self"
 _CALLER_NAMES = {"metadata_json": "metadata", "merchant": "resource"}
 
 of_sessions = APIRouter(
@@ -55,16 +54,9 @@ def pay(
     """The cheapest offer that the policy allows is held and signed (x402 version 2, scheme `exact`,
     EIP-3009). The same request has the same answer until it is known what became of the payment;
     with a key always. Who pays with a session's token may call that session `self`."""
-    if isinstance(party, SessionHolder):
-        if session_id == _OWN:
-            session_id = party.session_id
-        if party.session_id != session_id:
-            raise NotFound("no such session", code="session_not_found")
-    else:
-        engine.sessions.get(party.workspace_id, session_id)
     try:
         found = engine.gate.pay(
-            session_id,
+            session_of(engine, party, session_id),
             body.payment_required,
             body.resource,
             body.method,
