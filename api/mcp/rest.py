@@ -25,6 +25,8 @@ class Refused(Exception):  # noqa: N818 (it is named for what happened)
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+        self.headers: Mapping[str, str] = {}
+        """Of the API's answer, if it was one."""
         self.facts = {name: value for name, value in facts.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
@@ -42,8 +44,15 @@ class Heard(NamedTuple):
 class Rest:
     """Asks by `http`, whose headers are the credentials of one caller."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, headers: Mapping[str, str] | None = None
+    ) -> None:
         self._http = http
+        self._headers = headers or {}
+
+    def with_headers(self, **headers: str) -> "Rest":
+        """The same caller, who sends these with every request."""
+        return Rest(self._http, {**self._headers, **headers})
 
     async def ask(
         self,
@@ -59,7 +68,9 @@ class Rest:
             Refused: as the API says it, or there is no answer (`unreachable`: nothing was done;
                 `no_answer`: perhaps it was).
         """
-        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        headers = dict(self._headers)
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -74,7 +85,9 @@ class Rest:
         told = _decoded(answer)
         if answer.is_success:
             return Heard(told, answer.headers)
-        raise _refusal(answer.status_code, told, idempotency_key)
+        refusal = _refusal(answer.status_code, told, idempotency_key)
+        refusal.headers = answer.headers
+        raise refusal
 
 
 def digits(amount: Decimal | float) -> str:

@@ -36,13 +36,13 @@ def tool_server(tools: Sequence[Tool], rest: Rest) -> Server[Any]:
         return types.ListToolsResult(tools=[tool.declared for tool in tools])
 
     async def call_tool(
-        _context: ServerRequestContext[Any, Any], params: types.CallToolRequestParams
+        context: ServerRequestContext[Any, Any], params: types.CallToolRequestParams
     ) -> types.CallToolResult:
         tool = by_name.get(params.name)
         if tool is None:
             name = params.name[:_NAME_CHARACTERS_MAX]
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {name!a}")
-        return await tool.call(rest, params.arguments or {})
+        return await tool.call(rest, params.arguments or {}, context.meta)
 
     def schema(name: str) -> dict[str, Any] | None:
         return by_name[name].declared.input_schema if name in by_name else None

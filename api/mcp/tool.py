@@ -64,16 +64,29 @@ class Tool:
             ),
         )
 
-    async def call(self, rest: Rest, arguments: Mapping[str, Any]) -> types.CallToolResult:
-        """The result of a call: the answer, or what was refused, as an object and as its text."""
+    async def call(
+        self,
+        rest: Rest,
+        arguments: Mapping[str, Any],
+        meta: Mapping[str, Any] | None = None,
+    ) -> types.CallToolResult:
+        """The result of a call: the answer, or what was refused, as an object and as its text.
+
+        `meta` is what came with the call in `_meta`.
+        """
         try:
-            return result(await self.run(rest, self._read(arguments)))
+            return await self._called(rest, self._read(arguments), meta or {})
         except Refused as refusal:
             return result(refusal.to_json(), is_error=True)
         except Exception:  # noqa: BLE001 (the SDK would tell the caller what it says)
             _log.exception("tool_failed", tool=self.name)
             said = Refused("internal_error", "something went wrong")
             return result(said.to_json(), is_error=True)
+
+    async def _called(
+        self, rest: Rest, asked: Arguments, _meta: Mapping[str, Any]
+    ) -> types.CallToolResult:
+        return result(await self.run(rest, asked))
 
     def _read(self, arguments: Mapping[str, Any]) -> Arguments:
         try:
@@ -86,10 +99,13 @@ class Tool:
             raise Refused(code, f"{field}: {says}", field=field) from None
 
 
-def result(answer: Mapping[str, Any], *, is_error: bool = False) -> types.CallToolResult:
+def result(
+    answer: Mapping[str, Any], *, is_error: bool = False, meta: dict[str, Any] | None = None
+) -> types.CallToolResult:
     """An object as a result: structured, and the same as JSON text for clients that read that."""
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=json.dumps(answer, ensure_ascii=False))],
         structured_content=dict(answer),
         is_error=is_error,
+        _meta=meta,
     )
