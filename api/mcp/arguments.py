@@ -22,9 +22,7 @@ Dollars = Annotated[
     WithJsonSchema({"type": "string", "pattern": _AMOUNT_PATTERN}),
 ]
 """An amount as exact text; whether it is one is for the API to say."""
-MaxAmount = Annotated[
-    Dollars | None, Field(description="Dollars; what costs more is not bought")
-]
+MaxAmount = Annotated[Dollars | None, Field(description="Dollars; what costs more is not bought")]
 
 _IDENTIFIER = r"^[0-9A-Za-z_]{1,64}$"  # nothing that would lead to another path of the API
 
@@ -71,9 +69,9 @@ class PaymentOfSession(Payment):
 class PaymentToApprove(Payment):
     """A payment that needs an approval."""
 
-    description: Annotated[
-        str | None, Field(description="What it is for; operators read it")
-    ] = None
+    description: Annotated[str | None, Field(description="What it is for; operators read it")] = (
+        None
+    )
 
 
 class WhichApproval(Arguments):
@@ -94,7 +92,8 @@ class ToSign(Arguments):
     resource: Annotated[str, Field(description="The URL as it was asked for")]
     method: Annotated[str, Field(description="The method of that request")] = "GET"
     body_sha256: Annotated[
-        str | None, Field(description="SHA-256 of that request's body in hexadecimal, if it had one")
+        str | None,
+        Field(description="SHA-256 of that request's body in hexadecimal, if it had one"),
     ] = None
     max_amount: MaxAmount = None
     idempotency_key: IdempotencyKey = None

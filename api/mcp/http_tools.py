@@ -7,6 +7,7 @@ from api.mcp.session_tools import SESSION_TOOLS, windows
 from api.mcp.tool import Tool
 from api.mcp.verifying import verification, verify_evidence
 
+
 async def _pay(rest: Rest, asked: ToSign) -> SignedPayment:
     found = await rest.ask(
         "POST",

@@ -14,7 +14,7 @@ OWN = "self"
 _FACTS = ("approval_id", "payment_id")
 
 
-class Refused(Exception):  # noqa: N818 (it is named for what happened)
+class Refused(Exception):
     """What a caller hears in place of an answer: a stable code, a sentence for people, and facts.
 
     `facts` can be `field`, `rule`, `status` (of HTTP), `approval_id`, `payment_id` and
@@ -44,9 +44,7 @@ class Heard(NamedTuple):
 class Rest:
     """Asks by `http`, whose headers are the credentials of one caller."""
 
-    def __init__(
-        self, http: httpx.AsyncClient, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, http: httpx.AsyncClient, headers: Mapping[str, str] | None = None) -> None:
         self._http = http
         self._headers = headers or {}
 

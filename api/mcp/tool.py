@@ -93,7 +93,7 @@ class Tool:
             return self.arguments.model_validate(arguments)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(str(part) for part in first["loc"])[:_FIELD_CHARACTERS_MAX]
+            field = str(first["loc"][0])[:_FIELD_CHARACTERS_MAX]  # what follows is pydantic's
             says = first["msg"].removeprefix("Value error, ")
             code = "missing_required_field" if first["type"] == "missing" else "invalid_parameter"
             raise Refused(code, f"{field}: {says}", field=field) from None

@@ -323,7 +323,15 @@ def approval_json(approval: Approval) -> ApprovalAnswer:
 def verification_json(report: Report, *, chain: str, registry: str) -> VerificationAnswer:
     """What verification found; what it does not prove is said each time."""
     said: Any = summary(report)
-    return {**said, "chain": chain, "registry": registry, "not_proven": list(NOT_PROVEN)}
+    return {
+        "verdict": said["verdict"],
+        "exit_code": said["exit_code"],
+        "reason": said["reason"],
+        "checks": said["checks"],
+        "chain": chain,
+        "registry": registry,
+        "not_proven": list(NOT_PROVEN),
+    }
 
 
 def _typed_data(engine: Engine, view: SessionView) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`verify_evidence` beside the agent: a file of this machine, against a chain that a person named."""
+"""`verify_evidence` beside the agent: a file of this machine, by a chain that a person named."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -14,8 +14,10 @@ from tests.rest.served import Served
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Shared: leave it usable."""
     reset_asset_contract_cache()  # the SDK remembers for the whole process what has code
-    with Served(tmp_path_factory.mktemp("mcp") / "data") as opened:
-        yield opened
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TALLYSTICK_MCP_HOSTS", '["Pay.Example.com"]')
+        with Served(tmp_path_factory.mktemp("mcp") / "data") as opened:
+            yield opened
 
 
 @pytest.fixture(scope="package")

@@ -1,4 +1,4 @@
-"""The tools in the hands of one caller, over a real socket and without an MCP client around them."""
+"""The tools in the hands of one caller, over a real socket and without an MCP client around."""
 
 import asyncio
 import json

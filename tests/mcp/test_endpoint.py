@@ -1,7 +1,6 @@
 """`/mcp` over real HTTP: who may ask, and the SDK's own client."""
 
 import asyncio
-from typing import Any
 
 import httpx
 import httpx2
@@ -34,6 +33,7 @@ def ask(served: Served, method: str = "POST", /, **headers: str) -> httpx.Respon
         ({"Host": "127.0.0.1.thief.test"}, "host_not_allowed"),
         ({"Host": "127.0.0.1:80@thief.test"}, "host_not_allowed"),
         ({"Host": "[::1"}, "host_not_allowed"),
+        ({"Host": "example.com"}, "host_not_allowed"),
         ({"Origin": "https://thief.test"}, "origin_not_allowed"),
         ({"Origin": "http://localhost.thief.test"}, "origin_not_allowed"),
         ({"Origin": "http://thief.test/http://localhost"}, "origin_not_allowed"),
@@ -49,17 +49,19 @@ def test_another_host_or_origin_is_a_403_whatever_the_token(
     assert_error(heard)
 
 
-def test_hosts_that_are_allowed_may_ask_and_so_may_their_pages(tmp_path: Any) -> None:
-    with Served(tmp_path / "data", mcp_hosts=("Pay.Example.com",)) as served:
-        bearer = f"Bearer {served.key}"
-        for headers in (
-            {"Host": "pay.example.com"},
-            {"Host": "PAY.example.com:443", "Origin": "https://pay.example.com"},
-            {"Origin": "http://localhost:3000"},
-            {"Host": "[::1]:1"},
-        ):
-            assert ask(served, Authorization=bearer, **headers).status_code == 200, headers
-        assert ask(served, Authorization=bearer, Host="example.com").status_code == 403
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "pay.example.com"},
+        {"Host": "PAY.example.com:443", "Origin": "https://pay.example.com"},
+        {"Origin": "http://localhost:3000"},
+        {"Host": "[::1]:1"},
+    ],
+)
+def test_hosts_that_are_allowed_may_ask_and_so_may_their_pages(
+    served: Served, headers: dict[str, str]
+) -> None:
+    assert ask(served, Authorization=f"Bearer {served.key}", **headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -88,11 +90,21 @@ def test_there_is_no_stream_and_no_session_to_steal(served: Served, agent: Agent
     assert "Mcp-Session-Id" not in heard.headers
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[]", b"[1]", b'{"id":1}', b'{"jsonrpc":"2.0","id":{},"method":"tools/list"}',
-            b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":5}}', b"\xff",
-            b'{"jsonrpc":"2.0","id":1,"method":"nothing"}', b"[" * 10_000]
-)  # fmt: skip
+NO_MESSAGES = (
+    b"",
+    b"{",
+    b"[]",
+    b"[1]",
+    b'{"id":1}',
+    b'{"jsonrpc":"2.0","id":{},"method":"tools/list"}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":5}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"nothing"}',
+    b"\xff",
+    b"[" * 10_000,
+)
+
+
+@pytest.mark.parametrize("raw", NO_MESSAGES)
 @pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28", "1999-01-01"])
 def test_what_is_no_message_is_refused_and_is_no_defect(
     served: Served, agent: Agent, raw: bytes, version: str
@@ -104,7 +116,8 @@ def test_what_is_no_message_is_refused_and_is_no_defect(
     }
     heard = httpx.post(f"{served.url}/mcp", content=raw, headers=headers, trust_env=False)
     assert heard.status_code < 500
-    assert heard.status_code >= 400 or "error" in heard.json()
+    if heard.status_code < 400:  # or it is taken for a notification, which nobody answers
+        assert "error" in heard.json() if heard.content else heard.status_code == 202
     assert "Traceback" not in heard.text
 
 
@@ -152,6 +165,6 @@ def test_two_callers_at_once_each_hear_of_their_own(
         return str(heard.json()["result"]["structuredContent"]["session_id"])
 
     async def both() -> list[str]:
-        return await asyncio.gather(*map(session_of, [agent.token, other.token] * 8))
+        return await asyncio.gather(*map(session_of, [agent.token, other.token] * 4))
 
-    assert asyncio.run(both()) == [agent.session.id, other.session.id] * 8
+    assert asyncio.run(both()) == [agent.session.id, other.session.id] * 4

@@ -8,7 +8,7 @@ import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
-from tests.cli.processes import COMMAND, called, one_line
+from tests.cli.processes import COMMAND, called, environment, one_line
 from tests.mcp.make_snapshot import snapshot
 from tests.paying.shop import Agent, open_shop, usdc
 from tests.rest.served import Served
@@ -34,7 +34,7 @@ def test_an_agent_buys_verifies_and_is_told_what_it_may_not(
     program = StdioServerParameters(
         command=str(COMMAND),
         args=["mcp", "--rpc", rpc.url, "--registry", registry],
-        env={"TALLYSTICK_URL": served.url, "TALLYSTICK_SESSION_TOKEN": agent.token},
+        env=environment(url=served.url, session_token=agent.token),
     )
 
     async def use() -> None:
@@ -44,6 +44,8 @@ def test_an_agent_buys_verifies_and_is_told_what_it_may_not(
                 tool.model_dump(mode="json", by_alias=True, exclude_none=True)
                 for tool in listed.tools
             ] == snapshot()["stdio"]
+            found = await client.call_tool("verify_evidence", {"file": str(evidence)})
+            assert found.structured_content["verdict"] in ("verified", "pending")
             before = agent.left()
             asked = {"url": f"{shop}/report", "max_amount": "0.01", "idempotency_key": "mcp-1"}
             bought = (await client.call_tool("pay_x402", asked)).structured_content
@@ -52,9 +54,7 @@ def test_an_agent_buys_verifies_and_is_told_what_it_may_not(
             assert agent.left() == before - 10_000
             free = (await client.call_tool("pay_x402", {"url": f"{shop}/free"})).structured_content
             assert (free["body"], free["payment"]) == ('{"free":1}', None)
-            dear = await client.call_tool(
-                "pay_x402", {"url": f"{shop}/dear", "max_amount": "1.99"}
-            )
+            dear = await client.call_tool("pay_x402", {"url": f"{shop}/dear", "max_amount": "1.99"})
             assert dear.is_error
             assert dear.structured_content["code"] == "no_usable_offer"
             for wrong, field in (
@@ -66,8 +66,6 @@ def test_an_agent_buys_verifies_and_is_told_what_it_may_not(
                 assert refused.structured_content["field"] == field
             budget = await client.call_tool("check_budget", {})
             assert budget.structured_content["session_id"] == agent.session.id
-            found = await client.call_tool("verify_evidence", {"file": str(evidence)})
-            assert found.structured_content["verdict"] in ("verified", "pending")
             missing = await client.call_tool("verify_evidence", {"file": str(tmp_path / "no")})
             assert missing.structured_content["message"] == "file: No such file or directory"
 

@@ -80,4 +80,3 @@ async def explanation(payment_id: str, engine: EngineOf, party: PaymentPartyOf) 
         return explained_json(payment, engine.explanations.explain(payment))
 
     return await to_thread.run_sync(replayed, limiter=_EXPLAINING)
-
