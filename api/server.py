@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
@@ -14,11 +15,17 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from api.facilitator.on_demand import FacilitatorOnDemand
+from api.gate.gate import Gate
+from api.gate.requests import BATCH_BYTES_MAX
+from api.gate.store import PREFIX, Prices, store_routes
+from api.gate.unpaid import BeginsUnpaid
 from api.mcp.endpoint import McpEndpoint
 from api.rest.app import create_app
 from api.rest.lean_payments import LeanPayments
 from engine.engine import Engine
 from engine.errors import CannotStart
+from engine.selling.currency import read_price
+from engine.selling.opening import read_selling
 
 GC_ALLOCATIONS = 20_000
 """So many objects more than were freed bring the garbage collector; Python's own 700 brings it
@@ -104,14 +111,38 @@ class Server(AppServer):
         """Bind at once.
 
         Raises:
-            CannotStart: the address cannot be bound, or the facilitator's claims cannot be used.
+            CannotStart: the address cannot be bound, the facilitator's claims cannot be used, or
+                what is sold is not to be paid as the settings say.
         """
-        app = create_app(engine)
-        facilitator = engine.networks.facilitator()
-        if facilitator is not None:
-            app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))
-        app.router.routes.append(Route(MCP_PATH, McpEndpoint((host, *engine.settings.mcp_hosts))))
-        super().__init__(app, host, port, http=LeanPayments)
+        super().__init__(server_app(engine), host, port, http=LeanPayments)
+
+
+def server_app(engine: Engine) -> FastAPI:
+    """Everything that a server has: REST, the store if it is sold, the facilitator if it has one.
+
+    Raises:
+        CannotStart: see `Server`.
+    """
+    selling = read_selling(engine.settings, engine.deployment, engine.networks)
+    routers = []
+    if selling is not None:
+        settings = engine.settings
+        prices = Prices(
+            put=read_price(settings.price_put),
+            get=read_price(settings.price_get),
+            list=read_price(settings.price_list),
+            delete=read_price(settings.price_delete),
+        )
+        gate = Gate(partial(selling.open_till, lambda: engine.store))
+        routers.append(store_routes(gate, lambda: engine.store, prices))
+    app = create_app(engine, routers, {PREFIX: BATCH_BYTES_MAX})
+    app.add_middleware(BeginsUnpaid)
+    facilitator = engine.networks.facilitator()
+    if facilitator is not None:
+        app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))
+    names = (engine.settings.host, *engine.settings.mcp_hosts)
+    app.router.routes.append(Route(MCP_PATH, McpEndpoint(names)))
+    return app
 
 
 @contextmanager

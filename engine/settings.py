@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from engine.errors import CannotStart
 from engine.policy.identifiers import IdentifierError, normalise_asset
+from engine.policy.money import AmountError, parse_usd
 
 ENDPOINTS_MAX = 8
 """So many endpoints of one chain are asked."""
@@ -89,6 +90,21 @@ def _private_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _price(text: str) -> str:
+    if text != "free":
+        try:
+            parse_usd(text.removeprefix("$"))
+        except AmountError as error:
+            raise ValueError(f"takes dollars such as 0.01, or `free`: {error}") from None
+    return text
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[!-~]+", text):
+        raise ValueError("takes a URL that begins with http:// or https://")
+    return text
+
+
 def _operator_key(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
     if not all("!" <= character <= "~" for character in text):
@@ -110,6 +126,7 @@ FINALITY_BLOCKS = 64
 _SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 Address = Annotated[str, AfterValidator(_address)]
+DollarPrice = Annotated[str, AfterValidator(_price)]
 PrivateKey = Annotated[SecretStr, AfterValidator(_private_key)]
 
 
@@ -257,6 +274,24 @@ class Settings(BaseSettings):
     networks: Annotated[tuple[Network, ...], AfterValidator(_networks)] = Field(
         default=(), description="Chains of payments beside the home chain, as JSON"
     )
+    pay_to: Address | None = Field(
+        default=None,
+        description="Account that the store is paid to; without it nothing is sold (the operator's "
+        "on `embedded`)",
+    )
+    paid_in: Annotated[str, AfterValidator(_asset)] | None = Field(
+        default=None,
+        description="CAIP-19 id of the token that the store is paid in; default: USDC of the main "
+        "chain",
+    )
+    facilitator: Annotated[str, AfterValidator(_url)] | None = Field(
+        default=None,
+        description="URL of the x402 facilitator that settles what is sold (its own on `embedded`)",
+    )
+    price_put: DollarPrice = Field(default="0.01", description="Dollars to put a value, or `free`")
+    price_get: DollarPrice = Field(default="0.001", description="Dollars to get one")
+    price_list: DollarPrice = Field(default="0.001", description="Dollars to list a page")
+    price_delete: DollarPrice = Field(default="0.01", description="Dollars to delete one")
 
     @property
     def endpoints(self) -> tuple[str, ...]:

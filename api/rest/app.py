@@ -1,9 +1,9 @@
 """The application: routes, error shape, and the limits on what may come in."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
@@ -30,8 +30,15 @@ from api.rest.routes import (
 from engine.engine import Engine
 
 
-def create_app(engine: Engine) -> FastAPI:
-    """The REST application over an open engine."""
+def create_app(
+    engine: Engine,
+    routers: Sequence[APIRouter] = (),
+    larger_bodies: Mapping[str, int] | None = None,
+) -> FastAPI:
+    """The REST application over an open engine, with further `routers`.
+
+    Below the paths of `larger_bodies` a body may have so many bytes.
+    """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -51,7 +58,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.state.tokens = SessionTokens(engine)
     app.state.commits = Commits()
     errors.install(app)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, larger=larger_bodies)
     # Routes are tried in this order, and payments are what is asked for most.
     app.include_router(payments.router)
     # Clients of the agent-session API use the first root; the second is the shorter one.
@@ -70,6 +77,8 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(reconciliation.router)
     app.include_router(metrics.router)
     app.include_router(chain.router)
+    for router in routers:
+        app.include_router(router)
 
     @app.get("/", include_in_schema=False)
     async def root() -> dict[str, str]:

@@ -8,7 +8,8 @@ from engine.settings import Settings
 from engine.storage.load import load_store
 from engine.storage.memory import MemoryStore
 from engine.storage.session import Storage
-from engine.storage.sql import SqlDatabase, SqlStore
+from engine.storage.sql import SqlStore
+from engine.storage.sql_database import SqlDatabase
 from engine.storage.store import Store
 
 FILE = "storage.sqlite3"

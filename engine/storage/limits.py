@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from engine.errors import Conflict, InvalidInput
 
+RESERVATION_MS = 600_000
+"""So long room is kept for a write that is being paid for."""
 TTL_MS_MAX = 100 * 365 * 86_400_000
 """A hundred years: every expiry fits 53 bits, which is what a script of Valkey counts exactly."""
 KEY_BYTES_MAX = 2_048
@@ -31,6 +33,9 @@ class Usage(NamedTuple):
 
     entries: int
     bytes: int
+
+
+NOTHING = Usage(0, 0)
 
 
 class QuotaExceeded(Conflict):
@@ -97,22 +102,22 @@ class Limits:
         """The most that a payer may hold."""
         return Usage(self.payer_entries_max, self.payer_bytes_max)
 
-    def check_quota(self, held: Usage, becomes: Usage) -> None:
-        """Whether a payer may come to hold so much.
+    def check_quota(self, held: Usage, becomes: Usage, reserved: Usage = NOTHING) -> None:
+        """Whether a payer may come to hold so much beside what is `reserved` for writes under way.
 
         Who is over a quota that was lowered may still store what makes it less.
 
         Raises:
             QuotaExceeded: names the quota.
         """
-        for name, before, after, quota in zip(
-            Usage._fields, held, becomes, self.quotas, strict=True
+        for name, before, after, kept, quota in zip(
+            Usage._fields, held, becomes, reserved, self.quotas, strict=True
         ):
-            if after > quota and after > before:
+            if after + kept > quota and after > before:
                 raise QuotaExceeded(
-                    f"the payer would hold {after} {name}, and {quota} are allowed",
+                    f"the payer would hold {after + kept} {name}, and {quota} are allowed",
                     quota=name,
-                    size=after,
+                    size=after + kept,
                     size_max=quota,
                 )
 

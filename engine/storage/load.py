@@ -12,7 +12,10 @@ ENTRY_POINTS = "tallystick.stores"
 """The group in which a package names the stores that it brings."""
 
 _VERBS = ("get", "set", "delete", "list")
-_OPTIONAL = ("get_many", "set_many", "delete_many", "check_set", "cursor_key", "close")
+_OPTIONAL = (
+    *("get_many", "set_many", "delete_many", "check_set", "reserve", "release"),
+    *("cursor_key", "close"),
+)
 
 S = TypeVar("S", bound=Store)
 

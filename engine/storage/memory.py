@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush, nsmallest
 
 from engine.clock import Clock, stopwatch
 from engine.storage.cursor import KEY_BYTES
+from engine.storage.grants import MemoryGrants
 from engine.storage.limits import Limits, QuotaExceeded, Usage, default_ttl
 from engine.storage.store import Page
 
@@ -33,6 +34,14 @@ class _Shelf:
 
     entries: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
     bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Room:
+    """What is kept free for a write under way."""
+
+    usage: Usage
+    expires_ms: int
 
 
 class MemoryStore:
@@ -60,7 +69,9 @@ class MemoryStore:
         self._entries_count = 0
         # When something may be over, soonest first. What was got or set since comes again later.
         self._due: list[tuple[int, str, str]] = []
+        self._reserved: dict[str, dict[str, _Room]] = {}  # by payer and reservation
         self._cursor_key = secrets.token_bytes(KEY_BYTES)
+        self.grants = MemoryGrants(clock)
 
     async def get(self, payer: str, key: str) -> str | None:
         """See `Store`."""
@@ -76,11 +87,17 @@ class MemoryStore:
         await self.set_many(payer, {key: value}, ttl_ms=ttl_ms)
 
     async def set_many(
-        self, payer: str, entries: Mapping[str, str], *, ttl_ms: int | None = None
+        self,
+        payer: str,
+        entries: Mapping[str, str],
+        *,
+        ttl_ms: int | None = None,
+        reservation: str = "",
     ) -> None:
         """See `engine.storage.store`."""
         now = self._now()
-        sizes = self._sizes(payer, entries)
+        sizes, _ = self._sizes(payer, entries, reservation)
+        self._release(payer, reservation)
         ttl_ms = self.ttl_ms if ttl_ms is None else ttl_ms
         expires_ms = now + ttl_ms if ttl_ms else None
         for key, value in entries.items():
@@ -99,6 +116,20 @@ class MemoryStore:
         """See `engine.storage.store`."""
         self._now()
         self._sizes(payer, entries)
+
+    async def reserve(
+        self, payer: str, entries: Mapping[str, str], reservation: str, life_ms: int
+    ) -> None:
+        """See `engine.storage.store`."""
+        now = self._now()
+        _, more = self._sizes(payer, entries, reservation)
+        rooms = self._reserved.get(payer, {}).items()
+        self._reserved[payer] = {name: room for name, room in rooms if room.expires_ms > now}
+        self._reserved[payer][reservation] = _Room(more, now + life_ms)
+
+    async def release(self, payer: str, reservation: str) -> None:
+        """See `engine.storage.store`."""
+        self._release(payer, reservation)
 
     async def delete(self, payer: str, key: str) -> bool:
         """See `Store`."""
@@ -189,19 +220,33 @@ class MemoryStore:
             del self._shelves[payer]
         return True
 
-    def _sizes(self, payer: str, entries: Mapping[str, str]) -> dict[str, int]:
-        """The size of each entry, if there is room for all."""
+    def _release(self, payer: str, reservation: str) -> None:
+        rooms = self._reserved.get(payer, {})
+        rooms.pop(reservation, None)
+        if not rooms:
+            self._reserved.pop(payer, None)
+
+    def _sizes(
+        self, payer: str, entries: Mapping[str, str], reservation: str = ""
+    ) -> tuple[dict[str, int], Usage]:
+        """The size of each entry, and what more they take, if there is room for all."""
         sizes = {key: len(key.encode()) + len(value.encode()) for key, value in entries.items()}
         shelf = self._shelves.get(payer, _Shelf())
         replaced = [shelf.entries[key].bytes for key in entries if key in shelf.entries]
         held = Usage(len(shelf.entries), shelf.bytes)
-        self.limits.check_quota(
-            held,
-            Usage(
-                held.entries + len(entries) - len(replaced),
-                held.bytes + sum(sizes.values()) - sum(replaced),
-            ),
+        becomes = Usage(
+            held.entries + len(entries) - len(replaced),
+            held.bytes + sum(sizes.values()) - sum(replaced),
         )
+        now = self._clock()
+        rooms = [
+            room.usage
+            for name, room in self._reserved.get(payer, {}).items()
+            if name != reservation and room.expires_ms > now
+        ]
+        reserved = Usage(sum(room.entries for room in rooms), sum(room.bytes for room in rooms))
+        self.limits.check_quota(held, becomes, reserved)
         if self._entries_count - held.entries + len(entries) > self.max_entries:
             raise QuotaExceeded("the store is full", quota="store")
-        return sizes
+        more = (max(0, after - before) for before, after in zip(held, becomes, strict=True))
+        return sizes, Usage(*more)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from engine.errors import CannotStart, Unavailable
-from engine.storage.sql import Connection, migrate
+from engine.storage.sql_database import Connection, migrate
 
 T = TypeVar("T")
 Driver = psycopg.Connection[Any]
@@ -44,6 +44,7 @@ class PostgresPool:
 
     clock_sql = "CAST(extract(epoch FROM statement_timestamp()) * 1000 AS BIGINT)"
     parameter = "%(name)s"
+    shared = True
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -21,7 +21,8 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from engine.storage import cursor as cursors
-from engine.storage.limits import Limits, check_ttl
+from engine.storage.grants import Grants
+from engine.storage.limits import RESERVATION_MS, Limits, check_ttl
 from engine.storage.payer import Payer
 from engine.storage.store import Page, Store
 
@@ -110,12 +111,8 @@ class Session:
         `cursor` comes from the page before, of the same prefix. `limit` 0 is for as many as a page
         may have. With `keys_only` every value is "". Lives go on as they are.
         """
-        self._limits.check_prefix(prefix)
+        position = await self.check_list(prefix=prefix, cursor=cursor, limit=limit)
         limit = self._limits.page_entries(limit)
-        position = None
-        if cursor is not None:
-            key = await self._storage.cursor_key()
-            position = cursors.unseal(key, self._account, prefix, cursor)
         page: Page = await self._store.list(
             self._account, prefix=prefix, cursor=position, limit=limit, keys_only=keys_only
         )
@@ -123,6 +120,22 @@ class Session:
             return page
         key = await self._storage.cursor_key()
         return Page(page.entries, cursors.seal(key, self._account, prefix, page.cursor))
+
+    async def check_list(
+        self, *, prefix: str = "", cursor: str | None = None, limit: int = 0
+    ) -> str | None:
+        """Raise what `list` would raise, and read nothing; the store's position of the cursor."""
+        self._limits.check_prefix(prefix)
+        self._limits.page_entries(limit)
+        if cursor is None:
+            return None
+        return cursors.unseal(await self._storage.cursor_key(), self._account, prefix, cursor)
+
+    async def has(self, key: str) -> bool:
+        """Whether it is there; its life goes on as it is."""
+        self._limits.check_key(key)
+        page: Page = await self._store.list(self._account, prefix=key, limit=1, keys_only=True)
+        return key in page.entries  # which is before all that only begin with it
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Every key asked for, with its value or None."""
@@ -133,14 +146,27 @@ class Session:
             return found
         return {key: await self._store.get(self._account, key) for key in asked}
 
-    async def set_many(self, entries: Mapping[str, str], *, ttl_ms: int | None = None) -> None:
+    async def set_many(
+        self,
+        entries: Mapping[str, str],
+        *,
+        ttl_ms: int | None = None,
+        reservation: str | None = None,
+    ) -> None:
         """Store all of them or none (one after the other in a store without `set_many`).
+
+        Uses up the room that was reserved as `reservation`.
 
         Raises:
             QuotaExceeded: the payer would hold too much.
         """
         self._limits.check_entries(entries)
         check_ttl(ttl_ms)
+        if reservation is not None and self._optional("reserve") is not None:
+            await self._store.set_many(
+                self._account, entries, ttl_ms=ttl_ms, reservation=reservation
+            )
+            return
         if (set_many := self._optional("set_many")) is not None:
             await set_many(self._account, entries, ttl_ms=ttl_ms)
             return
@@ -163,6 +189,26 @@ class Session:
         if (check_set := self._optional("check_set")) is not None:
             await check_set(self._account, entries)
 
+    async def reserve(
+        self, entries: Mapping[str, str], reservation: str, *, ttl_ms: int | None = None
+    ) -> None:
+        """As `check_set`, and keep the room for `set_many` with the same `reservation`.
+
+        It is kept for ten minutes (`RESERVATION_MS`), unless the store cannot keep any. Reserved
+        again it is what was reserved last.
+        """
+        if (reserve := self._optional("reserve")) is None:
+            await self.check_set(entries, ttl_ms=ttl_ms)
+            return
+        self._limits.check_entries(entries)
+        check_ttl(ttl_ms)
+        await reserve(self._account, entries, reservation, RESERVATION_MS)
+
+    async def release(self, reservation: str) -> None:
+        """Keep the room no longer."""
+        if (release := self._optional("release")) is not None:
+            await release(self._account, reservation)
+
     @property
     def _limits(self) -> Limits:
         return self._storage.limits
@@ -177,6 +223,7 @@ class Storage:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.limits: Limits = getattr(store, "limits", Limits())
+        self.grants: Grants | None = getattr(store, "grants", None)
         self._cursor_key: bytes | None = None
 
     def session(self, payer: Payer) -> Session:

@@ -6,40 +6,13 @@ the transaction ends; so nobody comes past a quota, and one payer never waits fo
 What is over is not seen any more; it leaves the disk when its payer needs the room, or by `sweep`.
 """
 
-import re
-import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.clock import Clock, system_clock
-from engine.errors import CannotStart
-from engine.storage.cursor import KEY_BYTES
+from engine.storage.grants import SqlGrants
 from engine.storage.limits import Limits, QuotaExceeded, Usage, default_ttl
+from engine.storage.sql_database import Connection, Rows, SqlDatabase, Statements
 from engine.storage.store import Page
-
-T = TypeVar("T")
-Values = dict[str, Any]
-Rows = list[tuple[Any, ...]]
-
-_META = "CREATE TABLE IF NOT EXISTS meta (version BIGINT NOT NULL, cursor_key BLOB NOT NULL)"
-_MIGRATIONS = (
-    (
-        """
-        CREATE TABLE payers (
-            payer TEXT NOT NULL PRIMARY KEY, entries BIGINT NOT NULL, bytes BIGINT NOT NULL
-        )
-        """,
-        """
-        CREATE TABLE entries (
-            payer TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
-            ttl_ms BIGINT NOT NULL, expires_ms BIGINT, PRIMARY KEY (payer, key)
-        )
-        """,
-        "CREATE INDEX entries_expires_ms ON entries (expires_ms) WHERE expires_ms IS NOT NULL",
-    ),
-)
-"""What brings the schema from each version to the next. Times are milliseconds since the epoch."""
 
 _HOLD = """
     INSERT INTO payers (payer, entries, bytes) VALUES (:payer, 0, 0)
@@ -87,40 +60,22 @@ _PAGE = """
 _KEYS = _PAGE.replace("key, value", "key, NULL", 1)
 _DUE = "SELECT DISTINCT payer FROM entries WHERE expires_ms <= :now LIMIT :count"
 
+_RESERVED = """
+    SELECT CAST(coalesce(sum(entries), 0) AS BIGINT), CAST(coalesce(sum(bytes), 0) AS BIGINT)
+    FROM reservations WHERE payer = :payer AND id <> :reservation AND expires_ms > :now
+"""
+_RESERVE = """
+    INSERT INTO reservations (payer, id, entries, bytes, expires_ms)
+    VALUES (:payer, :reservation, :entries, :bytes, :now + :life_ms)
+    ON CONFLICT (payer, id) DO UPDATE
+    SET entries = excluded.entries, bytes = excluded.bytes, expires_ms = excluded.expires_ms
+"""
+_RELEASE = """
+    DELETE FROM reservations WHERE payer = :payer AND (id = :reservation OR expires_ms <= :now)
+"""
+
 _NO_KEYS = [b""]
 _AFTER_ALL_TEXT = b"\xff"
-
-
-class Connection(Protocol):
-    """What the drivers' connections have in common (PEP 249 has it on cursors)."""
-
-    def execute(self, statement: Any, values: Any = ..., /) -> Any:
-        """A cursor on the answer."""
-
-
-class SqlDatabase(Protocol):
-    """Where the tables are, brought up to date by `migrate`."""
-
-    @property
-    def parameter(self) -> str:
-        """How a statement writes the parameter `name`."""
-
-    @property
-    def clock_sql(self) -> str | None:
-        """The database's clock, in milliseconds; None if this process's is as good."""
-
-    @property
-    def cursor_key(self) -> bytes:
-        """What `meta` has; made with the tables."""
-
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run it on a committed state. Raises `Unavailable`."""
-
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run it in a transaction; it is durable when this returns. Raises `Unavailable`."""
-
-    async def close(self) -> None:
-        """Close every connection."""
 
 
 class SqlStore:
@@ -142,6 +97,7 @@ class SqlStore:
         self._database = database
         clock_sql = database.clock_sql if clock is None else None
         self._run = Statements(database.parameter, clock_sql, clock or system_clock)
+        self.grants = SqlGrants(database, self._run)
 
     async def get(self, payer: str, key: str) -> str | None:
         """See `Store`."""
@@ -164,12 +120,17 @@ class SqlStore:
         await self.set_many(payer, {key: value}, ttl_ms=ttl_ms)
 
     async def set_many(
-        self, payer: str, entries: Mapping[str, str], *, ttl_ms: int | None = None
+        self,
+        payer: str,
+        entries: Mapping[str, str],
+        *,
+        ttl_ms: int | None = None,
+        reservation: str = "",
     ) -> None:
         """See `engine.storage.store`."""
         rows = _encoded(entries)
         ttl_ms = self.ttl_ms if ttl_ms is None else ttl_ms
-        await self._database.write(lambda c: self._put(c, payer, rows, ttl_ms))
+        await self._database.write(lambda c: self._put(c, payer, rows, ttl_ms, reservation))
 
     async def check_set(self, payer: str, entries: Mapping[str, str]) -> None:
         """See `engine.storage.store`."""
@@ -177,9 +138,34 @@ class SqlStore:
 
         def check(connection: Connection) -> None:
             [held] = self._run(connection, _HELD, {"payer": payer}) or [(0, 0)]
-            self._becomes(connection, payer, Usage(*held), rows, _OVER)
+            self._becomes(connection, payer, Usage(*held), rows, _OVER, "")
 
         await self._database.read(check)
+
+    async def reserve(
+        self, payer: str, entries: Mapping[str, str], reservation: str, life_ms: int
+    ) -> None:
+        """See `engine.storage.store`."""
+        rows = _encoded(entries)
+
+        def keep(connection: Connection) -> None:
+            held = self._hold(connection, payer)
+            held, becomes = self._becomes(connection, payer, held, rows, _PURGE, reservation)
+            more = {
+                "entries": max(0, becomes.entries - held.entries),
+                "bytes": max(0, becomes.bytes - held.bytes),
+            }
+            asked = {"payer": payer, "reservation": reservation, "life_ms": life_ms}
+            self._run(connection, _RELEASE, asked)
+            self._run(connection, _RESERVE, asked | more)
+            self._count(connection, payer, held)
+
+        await self._database.write(keep)
+
+    async def release(self, payer: str, reservation: str) -> None:
+        """See `engine.storage.store`."""
+        asked = {"payer": payer, "reservation": reservation}
+        await self._database.write(lambda c: self._run(c, _RELEASE, asked))
 
     async def delete(self, payer: str, key: str) -> bool:
         """See `Store`."""
@@ -246,12 +232,19 @@ class SqlStore:
         return rows
 
     def _put(
-        self, connection: Connection, payer: str, rows: Mapping[bytes, bytes], ttl_ms: int
+        self,
+        connection: Connection,
+        payer: str,
+        rows: Mapping[bytes, bytes],
+        ttl_ms: int,
+        reservation: str,
     ) -> None:
         if not rows:
             return
         held = self._hold(connection, payer)
-        becomes = self._becomes(connection, payer, held, rows, _PURGE)
+        _, becomes = self._becomes(connection, payer, held, rows, _PURGE, reservation)
+        if reservation:
+            self._run(connection, _RELEASE, {"payer": payer, "reservation": reservation})
         for key, value in rows.items():
             row = {"payer": payer, "key": key, "value": value, "ttl_ms": ttl_ms}
             self._run(connection, _PUT, row)
@@ -264,23 +257,29 @@ class SqlStore:
         held: Usage,
         rows: Mapping[bytes, bytes],
         over: str,
-    ) -> Usage:
-        """What a payer holds after these rows; `over` finds what need not be counted any more.
+        reservation: str,
+    ) -> tuple[Usage, Usage]:
+        """What a payer holds before and after these rows.
+
+        `over` finds what need not be counted any more. What others than `reservation` reserved
+        is not there to be used.
 
         Raises:
             QuotaExceeded: that is too much.
         """
+        others = {"payer": payer, "reservation": reservation}
+        [reserved] = self._run(connection, _RESERVED, others)
         asked = {"payer": payer, "keys": list(rows) or _NO_KEYS}
         becomes = _less(held, self._run(connection, _SIZES, asked))
         added = sum(len(key) + len(value) for key, value in rows.items())
         becomes = Usage(becomes.entries + len(rows), becomes.bytes + added)
         try:
-            self.limits.check_quota(held, becomes)
+            self.limits.check_quota(held, becomes, Usage(*reserved))
         except QuotaExceeded:
             sizes = self._run(connection, over, asked)
             held, becomes = _less(held, sizes), _less(becomes, sizes)
-            self.limits.check_quota(held, becomes)
-        return becomes
+            self.limits.check_quota(held, becomes, Usage(*reserved))
+        return held, becomes
 
     def _delete(self, connection: Connection, payer: str, keys: Sequence[bytes]) -> int:
         held = self._hold(connection, payer)
@@ -298,68 +297,6 @@ class SqlStore:
             return len(sizes)
 
         return await self._database.write(purge)
-
-
-class Statements:
-    """Runs statements of ours on a driver, at the time of `clock` or of the database's `clock_sql`.
-
-    `:name` is a value, `:keys` as many as there are, and `:now` the time; `parameter` is how the
-    driver writes the value of `name`.
-    """
-
-    def __init__(self, parameter: str, clock_sql: str | None, clock: Clock) -> None:
-        self._parameter = parameter
-        self._clock_sql = clock_sql
-        self._clock = clock
-        self._last_ms = 0
-        self._known: dict[tuple[str, int], str] = {}
-
-    def __call__(self, connection: Connection, statement: str, values: Values) -> Rows:
-        keys = values.get("keys", ())
-        known = self._known.get((statement, len(keys)))
-        if known is None:
-            known = self._known[statement, len(keys)] = self._translated(statement, len(keys))
-        values = values | {f"key{n}": key for n, key in enumerate(keys)}
-        if self._clock_sql is None:
-            # A clock that is set back does not bring back what is over.
-            values["now"] = self._last_ms = max(self._last_ms, self._clock())
-        cursor = connection.execute(known, values)
-        rows: Rows = [] if cursor.description is None else cursor.fetchall()
-        return rows
-
-    def _translated(self, statement: str, keys: int) -> str:
-        def parameter(match: re.Match[str]) -> str:
-            match match[1]:
-                case "now" if self._clock_sql is not None:
-                    return self._clock_sql
-                case "keys":
-                    names = (self._parameter.replace("name", f"key{n}") for n in range(keys))
-                    return f"({', '.join(names)})"
-            return self._parameter.replace("name", match[1])
-
-        return re.sub(r":(\w+)", parameter, statement)
-
-
-def migrate(connection: Connection, *, parameter: str, blob: str) -> bytes:
-    """Bring the schema up to date, in the transaction of the caller; returns the key of cursors.
-
-    `parameter` is as in `Statements`, and `blob` what the database calls bytes.
-
-    Raises:
-        CannotStart: it is of a newer release.
-    """
-    run = Statements(parameter, None, system_clock)
-    run(connection, _META.replace("BLOB", blob), {})
-    found = run(connection, "SELECT version, cursor_key FROM meta", {})
-    version, key = found[0] if found else (0, secrets.token_bytes(KEY_BYTES))
-    if not found:
-        run(connection, "INSERT INTO meta VALUES (:version, :key)", {"version": 0, "key": key})
-    if version > len(_MIGRATIONS):
-        raise CannotStart("the store is of a newer release")
-    for statement in chain.from_iterable(_MIGRATIONS[version:]):
-        run(connection, statement.replace("BLOB", blob), {})
-    run(connection, "UPDATE meta SET version = :version", {"version": len(_MIGRATIONS)})
-    return bytes(key)
 
 
 def _encoded(entries: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from engine.errors import CannotStart, Unavailable
-from engine.storage.sql import Connection, migrate
+from engine.storage.sql_database import Connection, migrate
 
 T = TypeVar("T")
 Job = tuple["Future[Any]", Callable[[Connection], Any]]
@@ -39,6 +39,7 @@ class SqliteFile:
     """
 
     clock_sql = None
+    shared = False
     parameter = ":name"
 
     def __init__(self, path: Path | str) -> None:

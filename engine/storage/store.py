@@ -11,9 +11,14 @@ Verbs that a store may have beside those of `Store`; a `Session` does without wh
     set_many(payer, entries, *, ttl_ms)     all of them or none
     delete_many(payer, keys) -> int         how many were there
     check_set(payer, entries)               raise what `set_many` would raise, and write nothing
+    reserve(payer, entries, reservation, life_ms)
+                                            as `check_set`, and keep the room so long: with it,
+                                            `set_many` takes `reservation`, which uses it up
+    release(payer, reservation)             keep it no longer
     cursor_key() -> bytes                   what authenticates cursors: the same in every process
     close()                                 let go of everything; nothing is asked afterwards
     limits: Limits                          what a payer may store here
+    grants: Grants                          what payments have bought (`engine/storage/grants.py`)
 """
 
 from dataclasses import dataclass

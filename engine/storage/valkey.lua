@@ -1,16 +1,18 @@
 -- All verbs of a payer's store, each one atomic step. Time is the server's, unless ARGV[2] has it.
 --
---   KEYS   five keys of one payer, in one hash slot:
+--   KEYS   six keys of one payer, in one hash slot:
 --          values    hash   key -> value
 --          index     zset   every key with score 0, which keeps them in the order of their bytes
 --          expiries  zset   keys that end, by when (milliseconds since the epoch)
 --          lives     hash   key -> life in milliseconds, of those that end
 --          bytes     string what keys and values have together
+--          reserved  hash   reservation -> entries:bytes:until when, kept free for a write
 --   ARGV   verb, now or "", and what the verb takes
 --
 -- What is over is removed first, whatever the verb, so that everything below is of what lives.
 
 local values, index, expiries, lives, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local kept, reserved = {values, index, expiries, lives, bytes}, KEYS[6]
 local call = redis.call
 local FIRST = 3  -- of ARGV, what the verb takes
 
@@ -44,14 +46,29 @@ local function keep()
         call('DEL', bytes)
     elseif call('ZCARD', expiries) == count then
         local last = tonumber(call('ZREVRANGE', expiries, 0, 0, 'WITHSCORES')[2])
-        for _, name in ipairs(KEYS) do
+        for _, name in ipairs(kept) do
             call('PEXPIREAT', name, integer(last))
         end
     else
-        for _, name in ipairs(KEYS) do
+        for _, name in ipairs(kept) do
             call('PERSIST', name)
         end
     end
+end
+
+-- What others than one reservation keep free.
+local function reserved_beside(reservation)
+    local entries, size = 0, 0
+    local all = call('HGETALL', reserved)
+    for i = 1, #all, 2 do
+        local more, more_bytes, ends = string.match(all[i + 1], '^(%d+):(%d+):(%d+)$')
+        if tonumber(ends) <= now then
+            call('HDEL', reserved, all[i])
+        elseif all[i] ~= reservation then
+            entries, size = entries + tonumber(more), size + tonumber(more_bytes)
+        end
+    end
+    return entries, size
 end
 
 local verbs = {}
@@ -74,14 +91,16 @@ function verbs.get()
     return found
 end
 
--- entries_max, bytes_max, store or only check, life, then keys and values in turn.
--- Returns nothing, or if that is too much: entries and bytes that are held, and that would be.
+-- entries_max, bytes_max, what to do, life, reservation, then keys and values in turn. `store`
+-- stores them with that life and uses the reservation up, `reserve` keeps room for them so long.
+-- Returns nothing, or if that is too much: entries and bytes that are held, would be, are reserved.
 function verbs.set()
     local entries_max, bytes_max = tonumber(ARGV[FIRST]), tonumber(ARGV[FIRST + 1])
-    local store, life = ARGV[FIRST + 2] == 'store', tonumber(ARGV[FIRST + 3])
+    local how, life, reservation = ARGV[FIRST + 2], tonumber(ARGV[FIRST + 3]), ARGV[FIRST + 4]
+    local others, others_bytes = reserved_beside(reservation)
     local held_entries, held_bytes = call('ZCARD', index), tonumber(call('GET', bytes) or 0)
     local entries, size = held_entries, held_bytes
-    for i = FIRST + 4, #ARGV, 2 do
+    for i = FIRST + 5, #ARGV, 2 do
         local key, value = ARGV[i], ARGV[i + 1]
         if call('HEXISTS', values, key) == 1 then
             size = size + #value - call('HSTRLEN', values, key)
@@ -89,13 +108,20 @@ function verbs.set()
             entries, size = entries + 1, size + #key + #value
         end
     end
-    if (entries > entries_max and entries > held_entries)
-        or (size > bytes_max and size > held_bytes) then
-        return {held_entries, held_bytes, entries, size}
-    elseif not store then
+    if (entries + others > entries_max and entries > held_entries)
+        or (size + others_bytes > bytes_max and size > held_bytes) then
+        return {held_entries, held_bytes, entries, size, others, others_bytes}
+    elseif how == 'reserve' then
+        local more, more_bytes = entries - held_entries, math.max(0, size - held_bytes)
+        local room = {integer(more), integer(more_bytes), integer(now + life)}
+        call('HSET', reserved, reservation, table.concat(room, ':'))
+        call('PEXPIREAT', reserved, integer(now + life))  -- all have the same life
+        return {}
+    elseif how ~= 'store' then
         return {}
     end
-    for i = FIRST + 4, #ARGV, 2 do
+    call('HDEL', reserved, reservation)
+    for i = FIRST + 5, #ARGV, 2 do
         local key, value = ARGV[i], ARGV[i + 1]
         call('HSET', values, key, value)
         call('ZADD', index, 0, key)
@@ -122,6 +148,11 @@ function verbs.delete()
         keep()
     end
     return count
+end
+
+-- reservation: keep no room for it any more
+function verbs.release()
+    return call('HDEL', reserved, ARGV[FIRST])
 end
 
 -- from and to as ZRANGEBYLEX takes them, how many, keys only or not: keys and values in turn

@@ -24,7 +24,7 @@ from engine.storage.store import Page
 TIMEOUT_S = 5.0
 CONNECTIONS = 64
 """So many connections are open at most; who asks then waits for one."""
-_PARTS = ("values", "index", "expiries", "lives", "bytes")
+_PARTS = ("values", "index", "expiries", "lives", "bytes", "reserved")
 
 
 class ValkeyStore:
@@ -59,6 +59,7 @@ class ValkeyStore:
         self._turns = asyncio.Semaphore(CONNECTIONS)
         script = resources.files("engine.storage").joinpath("valkey.lua").read_text("utf-8")
         self._script = self._client.register_script(script)
+        self.grants = ValkeyGrants(self._client, self._turns, namespace, clock)
 
     async def get(self, payer: str, key: str) -> str | None:
         """See `Store`."""
@@ -78,14 +79,30 @@ class ValkeyStore:
         await self.set_many(payer, {key: value}, ttl_ms=ttl_ms)
 
     async def set_many(
-        self, payer: str, entries: Mapping[str, str], *, ttl_ms: int | None = None
+        self,
+        payer: str,
+        entries: Mapping[str, str],
+        *,
+        ttl_ms: int | None = None,
+        reservation: str = "",
     ) -> None:
         """See `engine.storage.store`."""
-        await self._set("store", payer, entries, self.ttl_ms if ttl_ms is None else ttl_ms)
+        life_ms = self.ttl_ms if ttl_ms is None else ttl_ms
+        await self._set("store", payer, entries, life_ms, reservation)
 
     async def check_set(self, payer: str, entries: Mapping[str, str]) -> None:
         """See `engine.storage.store`."""
-        await self._set("check", payer, entries, 0)
+        await self._set("check", payer, entries, 0, "")
+
+    async def reserve(
+        self, payer: str, entries: Mapping[str, str], reservation: str, life_ms: int
+    ) -> None:
+        """See `engine.storage.store`."""
+        await self._set("reserve", payer, entries, life_ms, reservation)
+
+    async def release(self, payer: str, reservation: str) -> None:
+        """See `engine.storage.store`."""
+        await self._run("release", payer, reservation)
 
     async def delete(self, payer: str, key: str) -> bool:
         """See `Store`."""
@@ -131,12 +148,15 @@ class ValkeyStore:
         """See `engine.storage.store`."""
         await self._client.aclose()
 
-    async def _set(self, how: str, payer: str, entries: Mapping[str, str], ttl_ms: int) -> None:
+    async def _set(
+        self, how: str, payer: str, entries: Mapping[str, str], life_ms: int, reservation: str
+    ) -> None:
         pairs = [text for entry in entries.items() for text in entry]
-        held_and_becomes = await self._run("set", payer, *self.limits.quotas, how, ttl_ms, *pairs)
-        if held_and_becomes:
-            held, becomes = Usage(*held_and_becomes[:2]), Usage(*held_and_becomes[2:])
-            self.limits.check_quota(held, becomes)
+        asked = (*self.limits.quotas, how, life_ms, reservation, *pairs)
+        counted = await self._run("set", payer, *asked)
+        if counted:
+            held, becomes, reserved = (Usage(*counted[at : at + 2]) for at in (0, 2, 4))
+            self.limits.check_quota(held, becomes, reserved)
             raise AssertionError("the script and the limits disagree")
 
     async def _run(self, verb: str, payer: str, *arguments: Any) -> Any:
@@ -147,5 +167,37 @@ class ValkeyStore:
         try:
             async with self._turns:
                 return await self._script(names, [verb, now, *arguments])
+        except (valkey.exceptions.ValkeyError, OSError) as error:
+            raise Unavailable("the store cannot be reached now") from error
+
+
+class ValkeyGrants:
+    """See `Grants`. They are never dropped, so the server must keep what it acknowledged."""
+
+    shared = True
+
+    def __init__(
+        self, client: Any, turns: asyncio.Semaphore, namespace: str, clock: Clock | None
+    ) -> None:
+        self.opening = secrets.token_hex(8)
+        self._turns = turns
+        self._namespace = namespace
+        self._clock = clock
+        script = resources.files("engine.storage").joinpath("valkey_grants.lua").read_text("utf-8")
+        self._script = client.register_script(script)
+
+    async def read(self, payment: str) -> tuple[bytes | None, int]:
+        """See `Grants`."""
+        body, now = await self._run(payment, "read")
+        return body, int(now) if self._clock is None else self._clock()
+
+    async def replace(self, payment: str, old: bytes | None, new: bytes | None) -> bool:
+        """See `Grants`."""
+        return bool(await self._run(payment, "replace", old or b"", new or b""))
+
+    async def _run(self, payment: str, *arguments: Any) -> Any:
+        try:
+            async with self._turns:
+                return await self._script([f"{self._namespace}:grant:{payment}"], arguments)
         except (valkey.exceptions.ValkeyError, OSError) as error:
             raise Unavailable("the store cannot be reached now") from error

@@ -7,7 +7,7 @@ import pytest
 
 from api.facilitator.app import create_facilitator_app
 from api.facilitator.routes import THREADS_MAX
-from api.rest.app import create_app
+from api.server import server_app
 from bench.contenders import COMPARISONS, CONTENDERS
 from engine.audit.evidence import NOT_PROVEN
 from engine.payments.relay import RECEIPT_TIMEOUT_S
@@ -52,7 +52,7 @@ def test_every_route_is_documented_and_every_documented_route_exists(world: Worl
     documented = set(re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`]*)`", API))
     served = {
         (method.upper(), path.replace("/api/v1/sessions", "/api/v1/ai/sessions"))
-        for path, operations in create_app(world.engine).openapi()["paths"].items()
+        for path, operations in server_app(world.engine).openapi()["paths"].items()
         for method in operations
     }
     assert documented == served
@@ -76,7 +76,7 @@ def test_every_status_that_is_an_error_is_documented(world: World) -> None:
     assert documented == sorted(set(documented))
     answered = {
         status
-        for operations in create_app(world.engine).openapi()["paths"].values()
+        for operations in server_app(world.engine).openapi()["paths"].values()
         for operation in operations.values()
         for status in operation["responses"]
         if status >= "400"
@@ -87,7 +87,7 @@ def test_every_status_that_is_an_error_is_documented(world: World) -> None:
 
 def test_the_limits_are_documented_with_their_defaults(world: World) -> None:
     rows = re.findall(r"^\| `(max_\w+|require_\w+)`.* \| (\d+) \| ", API, re.MULTILINE)
-    schema = create_app(world.engine).openapi()["components"]["schemas"]
+    schema = server_app(world.engine).openapi()["components"]["schemas"]
     fields = schema["LimitsBody"]["properties"]
     assert rows == [(name, str(field["default"])) for name, field in fields.items()]
 

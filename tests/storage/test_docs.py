@@ -15,7 +15,7 @@ from engine.storage.session import Session, Storage
 from tests.storage.stores import new_payer
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "storage.md").read_text()
-[EXAMPLE, OWN] = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+[EXAMPLE, SELLING, OWN] = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 
 
 def test_the_example_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,12 @@ import pytest
 from engine.clock import ManualClock
 from engine.db.postgres import PostgresDatabase
 from engine.errors import CannotStart, Unavailable
-from engine.storage import sql
+from engine.storage import sql_database
 from engine.storage.limits import Limits, QuotaExceeded
 from engine.storage.postgres import PostgresPool
 from engine.storage.session import Storage
-from engine.storage.sql import Connection, SqlDatabase, SqlStore
+from engine.storage.sql import SqlStore
+from engine.storage.sql_database import Connection, SqlDatabase
 from engine.storage.sqlite import SqliteFile
 from tests.servers import POSTGRES_DURABLE, PostgresServer
 from tests.storage.stores import new_payer, open_storage
@@ -146,10 +147,10 @@ async def test_a_first_start_that_fails_anywhere_is_taken_up_again(
 ) -> None:
     if kind == "postgres":
         place = request.getfixturevalue("database_url")
-    [steps] = sql._MIGRATIONS
+    [steps] = sql_database.MIGRATIONS
     for n in range(len(steps) + 1):
         with monkeypatch.context() as patch:
-            patch.setattr(sql, "_MIGRATIONS", ((*steps[:n], "SELECT nothing", *steps[n:]),))
+            patch.setattr(sql_database, "MIGRATIONS", ((*steps[:n], "SELECT nothing", *steps[n:]),))
             with pytest.raises(CannotStart, match="cannot be used"):
                 open_storage(kind, place)
     storage = open_storage(kind, place)
@@ -172,7 +173,7 @@ async def test_a_newer_release_finds_what_an_older_one_stored(
     await older.close()
     step = ("ALTER TABLE payers ADD COLUMN name TEXT",)
     with monkeypatch.context() as patch:
-        patch.setattr(sql, "_MIGRATIONS", (*sql._MIGRATIONS, step))
+        patch.setattr(sql_database, "MIGRATIONS", (*sql_database.MIGRATIONS, step))
         for _ in range(2):
             newer = open_storage(kind, place)
             assert await newer.session(payer).get("a") == "1"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.errors import CannotStart, Unavailable
-from engine.storage.sql import Connection
+from engine.storage.sql_database import Connection
 from engine.storage.sqlite import APPLICATION_ID, SqliteFile
 from tests.storage.stores import new_payer, open_storage
 

@@ -1,0 +1,72 @@
+"""What comes in at the store: keys in paths, and bodies of bounded length."""
+
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Request
+from starlette.convertors import Convertor, register_url_convertor
+
+from api.rest.exact_json import loads
+from engine.errors import InvalidInput
+from engine.storage.limits import TooLarge
+
+BATCH_BYTES_MAX = 2**20
+"""The JSON of a batch."""
+KEY = "text"
+"""The convertor of a path's last part that may be any text, line ends and slashes too."""
+
+
+class _Text(Convertor[str]):
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor(KEY, _Text())
+
+
+def check_path(request: Request) -> None:
+    """Whether the path is UTF-8. Servers put U+FFFD where it is not, which is another text.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    try:
+        unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
+    except UnicodeDecodeError:
+        raise InvalidInput("key", "is not UTF-8, percent-encoded") from None
+
+
+async def read_body(request: Request, bytes_max: int, field: str) -> bytes:
+    """The body, as it was sent; the rest of a longer one is not read.
+
+    Raises:
+        TooLarge, InvalidInput: it is longer, or compressed.
+    """
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise InvalidInput("Content-Encoding", "takes no compressed body")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > bytes_max:
+            raise TooLarge(field, len(body), bytes_max, "bytes")
+    return bytes(body)
+
+
+async def read_object(request: Request, known: set[str]) -> tuple[bytes, dict[str, Any]]:
+    """A body that is a JSON object of some of the fields `known`, and its bytes.
+
+    Raises:
+        TooLarge, InvalidInput: it is none, or has others.
+    """
+    body = await read_body(request, BATCH_BYTES_MAX, "body")
+    found = loads(body)
+    if not isinstance(found, dict):
+        raise InvalidInput("body", "takes a JSON object")
+    for field in found.keys() - known:
+        raise InvalidInput(str(field)[:100], "is not known")
+    return body, found

@@ -1,0 +1,280 @@
+"""What payers store, over HTTP: every verb costs what `Prices` say.
+
+    app.include_router(store_routes(gate, storage))
+
+A value is the body, as it is. Whatever would be refused is refused before anything is settled: what
+is unacceptable of anybody at once, what depends on the payer (quota, cursor, a key that is not
+there) when a valid payment tells who that is.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from api.gate.gate import Gate, private
+from api.gate.requests import KEY, check_path, read_body, read_object
+from api.rest import errors
+from api.rest.answers import ErrorAnswer
+from engine.errors import InvalidInput, NotFound, TallystickError, Unauthenticated
+from engine.selling.currency import Price
+from engine.storage.limits import Limits, check_ttl
+from engine.storage.session import Session, Storage
+
+if TYPE_CHECKING:
+    from engine.selling.till import Sale
+
+PREFIX = "/v1/store"
+_PASSIVE = {
+    # Whatever somebody stored, a browser shall not run it as a page of this server.
+    "Content-Disposition": "attachment",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    402: {"model": ErrorAnswer, "description": "Pay as PAYMENT-REQUIRED says"},
+    **errors.documented(409, 413, 422, 503),
+}
+_TEXT_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+}
+_KEYS = {"keys": {"type": "array", "items": {"type": "string"}, "minItems": 1}}
+_ENTRIES = {
+    "entries": {"type": "object", "additionalProperties": {"type": "string"}},
+    "ttl_ms": {"type": ["integer", "null"], "minimum": 0},
+}
+_ONE = f"/{{key:{KEY}}}"
+_MAY_BE_ABSENT = errors.documented(404)
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI request body."""
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    schema["required"] = [next(iter(properties))]
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Of each verb, in micro-USD; of a batch, of each entry. A verb that is `FREE` knows no payer,
+    and so no store: it is answered 401."""
+
+    put: Price = 10_000
+    get: Price = 1_000
+    list: Price = 1_000
+    delete: Price = 10_000
+
+
+DEFAULT_PRICES = Prices()
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A request that is acceptable, and what is done for it. `ready` raises what speaks against it
+    for one payer, and keeps room."""
+
+    price: Price
+    body: bytes
+    work: Callable[["Sale"], Awaitable[Response]]
+    ready: Callable[[Session, str], Awaitable[None]] | None = None
+
+
+def store_routes(
+    gate: Gate, storage: Storage | Callable[[], Storage], prices: Prices = DEFAULT_PRICES
+) -> APIRouter:
+    """The routes below `/v1/store`, of the store that the gate's till has."""
+    router = APIRouter(prefix=PREFIX, tags=["store"], responses=_ANSWERS)
+
+    def limits() -> Limits:
+        found = storage if isinstance(storage, Storage) else storage()
+        return found.limits
+
+    async def sell(request: Request, taking: Awaitable[_Order]) -> Response:
+        try:
+            order = await taking
+            check_path(request)
+        except TallystickError as error:
+            return private(errors.answer(error))
+
+        async def work(sale: "Sale | None") -> Response:
+            if sale is None:
+                raise Unauthenticated("nobody paid, so there is no store", code="no_payer")
+            return await order.work(sale)
+
+        answer: Response = await gate.sell(
+            request, order.price, work, body=order.body, ready=order.ready
+        )
+        return answer
+
+    @router.get("", summary="List a page of what the payer stored")
+    async def list_page(
+        request: Request,
+        prefix: str = "",
+        cursor: str | None = None,
+        limit: Annotated[int, Query(description="0: as many as a page may have")] = 0,
+        keys_only: bool = False,
+    ) -> Response:
+        """`entries` in the order of their keys, and a `cursor` if there are more."""
+
+        async def take() -> _Order:
+            limits().check_prefix(prefix)
+            limits().page_entries(limit)
+            return _Order(prices.list, await read_body(request, 0, "body"), work, ready)
+
+        async def ready(session: Session, _reservation: str) -> None:
+            await session.check_list(prefix=prefix, cursor=cursor, limit=limit)
+
+        async def work(sale: "Sale") -> Response:
+            page = await sale.session.list(
+                prefix=prefix, cursor=cursor, limit=limit, keys_only=keys_only
+            )
+            return JSONResponse({"entries": page.entries, "cursor": page.cursor})
+
+        return await sell(request, take())
+
+    @router.get(
+        _ONE, summary="Get a value", response_class=PlainTextResponse, responses=_MAY_BE_ABSENT
+    )
+    async def get(request: Request, key: str) -> Response:
+        """The value as it was put. Nothing is charged for a key that is not there."""
+
+        async def work(sale: "Sale") -> Response:
+            value = await sale.session.get(key)
+            if value is None:  # it was over, or deleted, while it was paid for
+                raise _absent()
+            return PlainTextResponse(value, headers=_PASSIVE)
+
+        return await sell(request, _of_one(request, limits(), prices.get, key, work))
+
+    @router.put(_ONE, summary="Put a value", openapi_extra=_TEXT_BODY)
+    async def put(request: Request, key: str, ttl_ms: int | None = None) -> Response:
+        """The body is the value: text in UTF-8."""
+
+        async def take() -> _Order:
+            limits().check_key(key)
+            body = await read_body(request, limits().value_bytes_max, "value")
+            told = {"key": key, "stored": 1}
+            return _putting(prices.put, body, {key: _text(body)}, ttl_ms, limits(), told)
+
+        return await sell(request, take())
+
+    @router.delete(_ONE, summary="Delete a value", responses=_MAY_BE_ABSENT)
+    async def delete(request: Request, key: str) -> Response:
+        """Nothing is charged for a key that is not there."""
+
+        async def work(sale: "Sale") -> Response:
+            return JSONResponse({"key": key, "deleted": int(await sale.session.delete(key))})
+
+        return await sell(request, _of_one(request, limits(), prices.delete, key, work))
+
+    @router.post("/batch/get", summary="Get many values", openapi_extra=_object(_KEYS))
+    async def get_many(request: Request) -> Response:
+        """Each key with its value, or null. Costs the price of a get for each."""
+
+        async def take() -> _Order:
+            body, keys = await _read_keys(request, limits())
+
+            async def work(sale: "Sale") -> Response:
+                return JSONResponse({"entries": await sale.session.get_many(keys)})
+
+            return _Order(_times(prices.get, len(keys)), body, work)
+
+        return await sell(request, take())
+
+    @router.post("/batch/set", summary="Put many values", openapi_extra=_object(_ENTRIES))
+    async def set_many(request: Request) -> Response:
+        """All of them or none. Costs the price of a put for each."""
+
+        async def take() -> _Order:
+            body, found = await read_object(request, {"entries", "ttl_ms"})
+            entries, ttl_ms = found.get("entries"), found.get("ttl_ms")
+            if not isinstance(entries, dict) or not entries:
+                raise InvalidInput("entries", "takes an object of at least one")
+            price, told = _times(prices.put, len(entries)), {"stored": len(entries)}
+            return _putting(price, body, entries, ttl_ms, limits(), told)
+
+        return await sell(request, take())
+
+    @router.post("/batch/delete", summary="Delete many values", openapi_extra=_object(_KEYS))
+    async def delete_many(request: Request) -> Response:
+        """How many were there. Costs the price of a delete for each key."""
+
+        async def take() -> _Order:
+            body, keys = await _read_keys(request, limits())
+
+            async def work(sale: "Sale") -> Response:
+                return JSONResponse({"deleted": await sale.session.delete_many(keys)})
+
+            return _Order(_times(prices.delete, len(keys)), body, work)
+
+        return await sell(request, take())
+
+    return router
+
+
+async def _of_one(
+    request: Request,
+    limits: Limits,
+    price: Price,
+    key: str,
+    work: Callable[["Sale"], Awaitable[Response]],
+) -> _Order:
+    """Of a key that has to be there."""
+
+    async def ready(session: Session, _reservation: str) -> None:
+        if not await session.has(key):
+            raise _absent()
+
+    limits.check_key(key)
+    return _Order(price, await read_body(request, 0, "body"), work, ready)
+
+
+def _putting(
+    price: Price,
+    body: bytes,
+    entries: dict[str, Any],
+    ttl_ms: Any,
+    limits: Limits,
+    told: dict[str, Any],
+) -> _Order:
+    """Of entries, for which room is kept while they are paid for."""
+    limits.check_entries(entries)
+    check_ttl(ttl_ms)
+
+    async def ready(session: Session, reservation: str) -> None:
+        await session.reserve(entries, reservation, ttl_ms=ttl_ms)
+
+    async def work(sale: "Sale") -> Response:
+        await sale.session.set_many(entries, ttl_ms=ttl_ms, reservation=sale.reservation)
+        return JSONResponse(told)
+
+    return _Order(price, body, work, ready)
+
+
+async def _read_keys(request: Request, limits: Limits) -> tuple[bytes, list[str]]:
+    body, found = await read_object(request, {"keys"})
+    keys = found.get("keys")
+    if not isinstance(keys, list) or not keys:
+        raise InvalidInput("keys", "takes a list of at least one")
+    limits.check_keys(keys)
+    return body, list(dict.fromkeys(keys))
+
+
+def _times(price: Price, count: int) -> Price:
+    return None if price is None else price * count
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput("value", "is not UTF-8") from None
+
+
+def _absent() -> NotFound:
+    return NotFound("nothing of this key is there")

@@ -1,0 +1,1 @@
+"""Being paid by x402: one payment, one grant."""

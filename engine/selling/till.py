@@ -1,0 +1,375 @@
+"""Where payments are taken: each is settled before anything is handed out, and buys one thing once.
+
+    sale = await till.open(payment, price, request, ready)      # settled, or it raises
+    with till.storage.paid_by(sale.payer):
+        …                                                       # what was bought
+    await sale.hold()                                           # it is still for us alone
+    …                                                           # hand it out
+    await sale.used()                                           # that was done; or sale.left()
+
+It knows no HTTP: `payment` is x402's `PaymentPayload` as an object, and `request` whatever tells
+requests apart (see `digest_of`). docs/decisions/0028 says why it is as it is.
+"""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from x402.mechanisms.evm.constants import ERR_NONCE_ALREADY_USED, ERR_SETTLEMENT_PENDING
+from x402.schemas import (
+    PaymentPayload,
+    PaymentRequired,
+    PaymentRequirements,
+    ResourceInfo,
+    SettleResponse,
+)
+
+from engine.clock import Clock, system_clock
+from engine.errors import Unavailable
+from engine.selling.currency import Currency
+from engine.selling.facilitators import Settler
+from engine.selling.grant import Grant
+from engine.selling.presented import Presented, read_presented, requirements
+from engine.selling.refusals import PaymentInProgress, PaymentPending, PaymentRefused
+from engine.selling.witness import Sight, Witness
+from engine.storage.grants import Grants
+from engine.storage.payer import Payer
+from engine.storage.session import Session, Storage
+
+LEASE_MS = 120_000
+"""So long one request works on a payment: more than a facilitator and a chain are waited for."""
+SETTLEMENTS_MAX = 64
+"""So many payments are settled at once; who comes then is asked to come again."""
+
+Ready = Callable[[Session, str], Awaitable[None]]
+"""Raises what would keep a payer from what is asked for, before anything is settled. The text is
+the `reservation` under which room may be kept; it is let go if nothing was paid."""
+
+_DOUBTFUL = (ERR_SETTLEMENT_PENDING, ERR_NONCE_ALREADY_USED, "duplicate_settlement")
+"""Reasons that do not say whether the payment was made."""
+_ELSEWHERE = "this payment is being answered elsewhere: send it again, and no other"
+_log = structlog.get_logger(__name__)
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """What requests are told apart by: SHA-256 of its parts, each with its length."""
+    encoded = [part.encode() if isinstance(part, str) else part for part in parts]
+    framed = b"".join(len(part).to_bytes(8) + part for part in encoded)
+    return hashlib.sha256(b"tallystick/request/1\n" + framed).hexdigest()
+
+
+class Till:
+    """Takes payments in one currency, for what `storage` has and for anything else.
+
+    Without a `witness` of its chain the facilitator is believed, and what it leaves unknown stays
+    so. `grants` are the store's own if it has some.
+
+    Raises:
+        ValueError: the store has none, or the witness is of another chain.
+    """
+
+    def __init__(
+        self,
+        storage: Storage | Callable[[], Storage],
+        currency: Currency,
+        facilitator: Settler,
+        *,
+        witness: Witness | None = None,
+        grants: Grants | None = None,
+        lease_ms: int = LEASE_MS,
+        settlements_max: int = SETTLEMENTS_MAX,
+        clock: Clock = system_clock,
+    ) -> None:
+        self._storage = storage
+        self.currency = currency
+        self._facilitator = facilitator
+        self._witness = witness
+        self._own_grants = grants
+        self._lease_ms = lease_ms
+        self._settlements_max = settlements_max
+        self._clock = clock
+        self._settling = 0
+        self._claiming: set[str] = set()
+        self._numbers = itertools.count(1)
+        if witness is not None and witness.network != currency.network:
+            raise ValueError(f"the witness is of {witness.network}, not of {currency.network}")
+        self._check_grants()
+
+    @property
+    def storage(self) -> Storage:
+        """What payers stored."""
+        return self._storage if isinstance(self._storage, Storage) else self._storage()
+
+    def required(self, price: int, resource: str, error: str | None = None) -> PaymentRequired:
+        """What is told to somebody who has not paid: x402's `PaymentRequired`."""
+        return PaymentRequired(
+            error=error or "Payment required",
+            resource=ResourceInfo(url=resource),
+            accepts=[requirements(self.currency, price)],
+        )
+
+    async def open(
+        self, payment: Mapping[str, Any], price: int, request: str, ready: Ready | None = None
+    ) -> "Sale":
+        """Take a payment of `price` micro-USD for what `request` (see `digest_of`) stands for.
+
+        It returns when the payment is settled, and then it is for the caller alone until the sale
+        is `used` or `left`. `ready` is asked before, of who would pay; not again of a payment
+        that was claimed before, which may be paid already.
+
+        Raises:
+            PaymentRefused: nothing was paid by it.
+            PaymentUsed, PaymentForAnother: it bought something else, or this already.
+            Unavailable: nobody can tell now; the same payment, sent again, goes on from there.
+        """
+        grants = self._check_grants()
+        presented = read_presented(payment, self.currency)
+        holder = f"{grants.opening}/{next(self._numbers)}"
+        while True:
+            kept, now_ms = await grants.read(presented.id)
+            if kept is None:
+                try:
+                    grant = await self._claim(presented, price, request, ready)
+                except PaymentRefused:
+                    # Whoever else came with it may have had it settled meanwhile.
+                    if (await grants.read(presented.id))[0] is None:
+                        raise
+                    continue
+                gone = False
+            else:
+                grant = Grant.read(kept)
+                grant.check(request, presented.digest)
+                gone = not grants.shared and not grant.holder.startswith(f"{grants.opening}/")
+            held = grant.held(holder, now_ms, now_ms + self._lease_ms, gone=gone)
+            if await grants.replace(presented.id, kept, held.body):
+                break
+        sale = Sale(self.storage, grants, presented, held, self._lease_ms)
+        if held.state == "claimed":
+            await self._settle(sale)
+        return sale
+
+    async def _claim(
+        self, presented: Presented, price: int, request: str, ready: Ready | None
+    ) -> Grant:
+        """A claim of a payment that comes for the first time, and would be settled."""
+        wanted = requirements(self.currency, price)
+        presented.check_offer(wanted, self._clock())
+        if presented.id in self._claiming:
+            raise PaymentInProgress("this payment is being looked at: send it again, and no other")
+        if len(self._claiming) + self._settling >= self._settlements_max:
+            raise Unavailable("too many payments are being settled", code="busy")
+        self._claiming.add(presented.id)
+        try:
+            await self._verify(presented, wanted)
+            if ready is not None:
+                await ready(self.storage.session(presented.payer), presented.id)
+            since = None
+            if self._witness is not None:
+                since = await asyncio.to_thread(self._witness.since)
+        finally:
+            self._claiming.remove(presented.id)
+        settling = {
+            "payload": presented.payload.model_dump(mode="json", by_alias=True),
+            "requirements": wanted.model_dump(mode="json", by_alias=True),
+            "since": since,
+        }
+        return Grant("claimed", request, presented.digest, settling)
+
+    async def _verify(self, presented: Presented, wanted: PaymentRequirements) -> None:
+        try:
+            verified = await self._facilitator.verify(presented.payload, wanted)
+        except Exception as error:  # whatever went wrong, nothing was verified
+            raise Unavailable(
+                "the facilitator does not answer", code="facilitator_unavailable"
+            ) from error
+        if not verified.is_valid:
+            raise PaymentRefused(
+                verified.invalid_message or "the facilitator refuses it",
+                code=verified.invalid_reason or PaymentRefused.code,
+            )
+
+    async def _settle(self, sale: "Sale") -> None:
+        self._settling += 1
+        try:
+            outcome = await self._outcome(sale)
+        finally:
+            self._settling -= 1
+        if isinstance(outcome, _Paid):
+            await sale.settled(outcome.transaction)
+            return
+        if isinstance(outcome, _Unpaid):
+            await sale.drop()
+            raise PaymentRefused(outcome.reason, code=outcome.code)
+        await sale.left()
+        raise PaymentPending(
+            "it is not known yet whether this payment was made: send it again, and no other",
+            transaction=outcome.transaction,
+        )
+
+    async def _outcome(self, sale: "Sale") -> "_Paid | _Unpaid | _Unknown":
+        """What became of a claimed payment. That nothing is sent twice is the facilitator's."""
+        settling = sale.grant.settling
+        assert settling is not None
+        payload = PaymentPayload.model_validate(settling["payload"])
+        wanted = PaymentRequirements.model_validate(settling["requirements"])
+        try:
+            answer = await self._facilitator.settle(payload, wanted)
+        except Exception as error:  # noqa: BLE001 (whatever went wrong, it may have been sent)
+            _log.warning("settlement_unknown", payment=sale.reservation, reason=repr(error)[:200])
+            answer = None
+        if answer is not None and answer.success:
+            if await self._is_true(sale, answer):
+                return _Paid(answer.transaction)
+            _log.error("settlement_contradicted", payment=sale.reservation)
+            return _Unknown(None)
+        sent = answer.transaction or None if answer is not None else None
+        sight = await self._look(sale, settling["since"])
+        if sight is not None and sight.state == "paid":
+            assert sight.transaction is not None
+            return _Paid(sight.transaction)
+        if sight is not None and sight.state == "void":
+            return _Unpaid("payment_void", "the authorization ended, or was canceled, unpaid")
+        if answer is None or answer.error_reason in _DOUBTFUL or (sight is None and sent):
+            return _Unknown(sent)
+        if self._witness is not None and sight is None:
+            return _Unknown(sent)
+        reason = answer.error_reason or "settlement_failed"
+        return _Unpaid(reason, answer.error_message or "it could not be settled")
+
+    async def _is_true(self, sale: "Sale", answer: SettleResponse) -> bool:
+        """Whether a success is of this payment, as far as one can see."""
+        authorization = sale.presented.authorization
+        if (answer.payer or authorization.payer).lower() != authorization.payer:
+            return False
+        if answer.network != self.currency.network:
+            return False
+        if self._witness is None:
+            return True
+        asked = self.currency.token, authorization, answer.transaction
+        try:
+            return await asyncio.to_thread(self._witness.confirms, *asked)
+        except Unavailable as error:
+            _log.warning("settlement_unconfirmed", reason=error.message)
+            return False
+
+    async def _look(self, sale: "Sale", since: int | None) -> Sight | None:
+        if self._witness is None or since is None:
+            return None
+        asked = self.currency.token, sale.presented.authorization, since
+        try:
+            return await asyncio.to_thread(self._witness.look, *asked)
+        except Unavailable as error:
+            _log.warning("settlement_unseen", reason=error.message)
+            return None
+
+    def _check_grants(self) -> Grants:
+        grants = self._own_grants or self.storage.grants
+        if grants is None:
+            raise ValueError("this store keeps no grants: give the till some")
+        return grants
+
+
+class Sale:
+    """A payment that was taken, and is for who has this alone. Made by `Till.open`."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        grants: Grants,
+        presented: Presented,
+        grant: Grant,
+        lease_ms: int,
+    ) -> None:
+        self._grants = grants
+        self._lease_ms = lease_ms
+        self.presented = presented
+        self.grant = grant
+        self.session: Session = storage.session(presented.payer)
+        self.reservation = presented.id
+
+    @property
+    def payer(self) -> Payer:
+        """Who was debited: the signer of what was settled."""
+        return self.presented.payer
+
+    @property
+    def transaction(self) -> str:
+        """What paid it."""
+        assert self.grant.transaction is not None
+        return self.grant.transaction
+
+    @property
+    def settlement(self) -> SettleResponse:
+        """What is told to who paid: x402's `SettlementResponse`."""
+        return SettleResponse(
+            success=True,
+            payer=self.payer.address,
+            transaction=self.transaction,
+            network=self.payer.chain,
+            amount=str(self.presented.authorization.amount),
+        )
+
+    async def hold(self) -> None:
+        """Be sure, before anything is handed out, that nobody else has this.
+
+        Raises:
+            PaymentInProgress: it took too long, and somebody else does.
+        """
+        kept, now_ms = await self._grants.read(self.reservation)
+        if kept != self.grant.body:
+            raise PaymentInProgress(_ELSEWHERE)
+        if now_ms >= self.grant.held_until_ms:
+            until_ms = now_ms + self._lease_ms
+            await self._become(replace(self.grant, held_until_ms=until_ms))
+
+    async def used(self) -> None:
+        """What was bought was handed out: the payment buys nothing more.
+
+        Where that cannot be written down, the same payment is answered again once its time is up.
+        """
+        try:
+            await self._become(self.grant.used())
+        except Unavailable as error:
+            _log.error("grant_not_noted", payment=self.reservation, reason=error.message)
+
+    async def left(self) -> None:
+        """What was bought was not handed out: the same payment goes on from here."""
+        await self._become(self.grant.left())
+
+    async def settled(self, transaction: str) -> None:
+        """It is paid. For `Till`."""
+        await self._become(self.grant.settled(transaction))
+
+    async def drop(self) -> None:
+        """Nothing was paid, and nothing is left of it. For `Till`."""
+        await self._become(None)
+        await self.session.release(self.reservation)
+
+    async def _become(self, grant: Grant | None) -> None:
+        """Raises PaymentInProgress: it took too long, and somebody else has it now."""
+        body = None if grant is None else grant.body
+        if not await self._grants.replace(self.reservation, self.grant.body, body):
+            raise PaymentInProgress(_ELSEWHERE)
+        self.grant = self.grant if grant is None else grant
+
+
+@dataclass(frozen=True, slots=True)
+class _Paid:
+    transaction: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Unpaid:
+    """It is sure that nothing was paid."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    transaction: str | None

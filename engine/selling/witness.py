@@ -1,0 +1,96 @@
+"""What the chain shows of one authorization: where an answer of a facilitator is doubtful or lost.
+
+A facilitator that is silent, or says that a nonce was used, says nothing of who was paid. The
+token's events do, whoever sent the transaction: see `engine/payments/settlement.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from eth_utils.crypto import keccak
+
+from engine.chain import sender
+from engine.chain.contracts import AUTHORIZATION_USED
+from engine.chain.gateway import CallReverted, ChainGateway, ChainUnavailable, TransactionPending
+from engine.payments.authorization import Authorization
+from engine.payments.settlement import Settlement, read_settlement
+
+CONFIRMING_S = 10.0
+"""So long a transaction that a facilitator names is waited for."""
+REPLACED_MAX = 64
+"""So many blocks before the newest are looked at too: it may have been replaced."""
+_STATE = keccak(text="authorizationState(address,bytes32)")[:4]
+_CANCELED = keccak(text="AuthorizationCanceled(address,bytes32)")
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """`paid` names the transaction. `void`: it was used up otherwise, or ended unused, and will
+    never pay. `open`: it was not used, and can still be."""
+
+    state: Literal["paid", "void", "open"]
+    transaction: str | None = None
+
+
+class Witness:
+    """One chain. For threads of any kind.
+
+    Every method raises `ChainUnavailable` if nobody can see.
+    """
+
+    def __init__(self, gateway: ChainGateway) -> None:
+        self._gateway = gateway
+        self.network = f"eip155:{gateway.chain_id}"
+
+    def since(self) -> int:
+        """The block after which whatever is settled from now on is found."""
+        return max(0, self._gateway.head().number - REPLACED_MAX)
+
+    def confirms(self, token: str, authorization: Authorization, transaction: str) -> bool:
+        """Whether this transaction paid what was authorised."""
+        try:
+            tx_hash = bytes.fromhex(transaction.removeprefix("0x"))
+            receipt = sender.wait(
+                self._gateway, tx_hash, timeout_s=CONFIRMING_S, poll_s=CONFIRMING_S / 100
+            )
+        except ValueError:
+            return False
+        except TransactionPending as error:
+            raise ChainUnavailable(error.message) from error
+        if not receipt.succeeded:
+            return False
+        return isinstance(read_settlement(receipt, token, authorization), Settlement)
+
+    def look(self, token: str, authorization: Authorization, since: int) -> Sight:
+        """What became of an authorization since a block."""
+        head = self._gateway.head()
+        if not self._is_used(token, authorization, head.number):
+            over = head.timestamp_s >= authorization.valid_before_s
+            return Sight("void" if over else "open")
+        payer = bytes.fromhex(authorization.payer[2:]).rjust(32, b"\0")
+        uses = self._gateway.logs(
+            from_block=min(since, head.number),
+            to_block=head.number,
+            addresses=[token],
+            topics=[(AUTHORIZATION_USED, _CANCELED), payer, authorization.nonce],
+        )
+        for use in uses:
+            if use.topics[0] == _CANCELED:
+                return Sight("void")
+            receipt = self._gateway.receipt(use.tx_hash)
+            if receipt is None or not receipt.succeeded:
+                break
+            if isinstance(read_settlement(receipt, token, authorization), Settlement):
+                return Sight("paid", f"0x{use.tx_hash.hex()}")
+            return Sight("void")  # it was used, and paid something else
+        raise ChainUnavailable("an authorization was used, and nothing shows for what")
+
+    def _is_used(self, token: str, authorization: Authorization, block: int) -> bool:
+        payer = bytes.fromhex(authorization.payer[2:]).rjust(32, b"\0")
+        try:
+            answer = self._gateway.call(token, _STATE + payer + authorization.nonce, block=block)
+        except CallReverted as error:
+            raise ChainUnavailable(f"the token does not tell what was used: {error}") from error
+        if len(answer) != 32:
+            raise ChainUnavailable("the token does not tell what was used")
+        return answer[-1] != 0
