@@ -89,7 +89,9 @@ class ToSign(Arguments):
         dict[str, Any] | str,
         Field(description="x402's PaymentRequired (version 2), or the value of its header"),
     ]
-    resource: Annotated[str, Field(description="The URL as it was asked for")]
+    resource: Annotated[
+        str, Field(description="The URL that was asked for; of a paid MCP tool, its server's")
+    ]
     method: Annotated[str, Field(description="The method of that request")] = "GET"
     body_sha256: Annotated[
         str | None,

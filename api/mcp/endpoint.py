@@ -1,5 +1,7 @@
 """`/mcp`: streamable HTTP, one POST at a time, for whoever shows a key or a token.
 
+`/mcp/store` is the same for anybody, with tools that are paid for each time.
+
 Nothing is kept between requests, so there is no MCP session that could be stolen: each request is
 its caller's by the credentials that it carries, and its tools ask the REST API with those and
 nothing else. What is checked before any of it is read:
@@ -7,7 +9,7 @@ nothing else. What is checked before any of it is read:
  1  Host      names this server (a page that had its own name resolve to us is refused)
  2  Origin    is there and one of ours, or is not there: no browser sent it
  3  method    is POST; there is no stream to open (GET) and no session to end (DELETE)
- 4  bearer    is a key or a token that this server knows
+ 4  bearer    is a key or a token that this server knows (`/mcp` only)
 
 The specification (basic/transports, "Security Warning") wants 403 for the second; so is the first.
 """
@@ -37,9 +39,17 @@ _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::[0-9]{1,5})?")
 
 
 class McpEndpoint:
-    """An ASGI application. `names` are hosts under which it may be asked, beside loopback ones."""
+    """An ASGI application. `names` are hosts under which it may be asked, beside loopback ones.
 
-    def __init__(self, names: Collection[str] = ()) -> None:
+    Its tools are those of `principals`, who have to show who they are, and those for whoever pays,
+    if the server `sells`.
+    """
+
+    def __init__(
+        self, names: Collection[str] = (), *, principals: bool = True, sells: bool = False
+    ) -> None:
+        self._principals = principals
+        self._sells = sells
         self._names = LOOPBACK.union(_as_in_a_url(name) for name in names)
         self._loading = threading.Lock()
         self._transport: Transport | None = None
@@ -51,9 +61,8 @@ class McpEndpoint:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        credentials = {
-            name: request.headers[name] for name in CREDENTIALS if name in request.headers
-        }
+        shown = CREDENTIALS if self._principals else ()
+        credentials = {name: request.headers[name] for name in shown if name in request.headers}
         # Keys may be bound to addresses: what asks in a caller's name comes from theirs.
         client = scope.get("client") or ("127.0.0.1", 0)
         asking = httpx.ASGITransport(
@@ -76,7 +85,8 @@ class McpEndpoint:
             body = errors.error_body("method_not_allowed", "MCP takes POST here")
             return JSONResponse(body, 405, {"Allow": "POST"})
         try:
-            await party_of(request)
+            if self._principals:
+                await party_of(request)
         except TallystickError as error:
             return errors.answer(error)
         return None
@@ -98,7 +108,7 @@ class McpEndpoint:
             if self._transport is None:
                 from api.mcp.transport import Transport
 
-                self._transport = Transport()
+                self._transport = Transport(principals=self._principals, sells=self._sells)
             return self._transport
 
 

@@ -62,7 +62,7 @@ HTTP_TOOLS = (
         reads=False,
     ),
     verify_evidence(
-        "Give the content of an evidence file (about 48 KB at most), and hear whether it holds by "
+        "Give the content of an evidence file (some 800 KB at most), and hear whether it holds by "
         "the chain and the registry that this server reads. For one of any length, or if you do "
         "not trust this server, run `tallystick verify`.",
         EvidenceText,

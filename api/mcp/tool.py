@@ -43,7 +43,7 @@ class Tool:
     description: str
     arguments: type[Arguments]
     answer: Any
-    run: Callable[[Rest, Any], Awaitable[Mapping[str, Any]]]
+    run: Callable[[Rest, Any], Awaitable[Any]]
     reads: bool = True
     open_world: bool = False
 

@@ -8,12 +8,16 @@ from starlette.types import Receive, Scope, Send
 from api.mcp.http_tools import HTTP_TOOLS
 from api.mcp.rest import Rest
 from api.mcp.server import tool_server
+from api.mcp.store_tools import STORE_TOOLS
 
 _CHECKED_BEFORE = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
 
 class Transport:
-    """Answers MCP requests whose senders are known."""
+    """Answers MCP requests: those of `principals`, and of whoever pays if anything is sold."""
+
+    def __init__(self, *, principals: bool, sells: bool) -> None:
+        self._tools = (HTTP_TOOLS if principals else ()) + (STORE_TOOLS if sells else ())
 
     async def answer(
         self, http: httpx.AsyncClient, scope: Scope, receive: Receive, send: Send
@@ -24,7 +28,7 @@ class Transport:
         its tasks end with it and nothing of one caller is there when the next one comes.
         """
         manager = StreamableHTTPSessionManager(
-            tool_server(HTTP_TOOLS, Rest(http)),
+            tool_server(self._tools, Rest(http)),
             json_response=True,
             stateless=True,
             security_settings=_CHECKED_BEFORE,

@@ -7,6 +7,7 @@ from typing import Any
 
 from api.mcp.http_tools import HTTP_TOOLS
 from api.mcp.session_tools import SESSION_TOOLS
+from api.mcp.store_tools import STORE_TOOLS
 from api.mcp.tool import Tool
 from tallystick.async_client import AsyncClient
 from tallystick.mcp.fetching import pay_x402
@@ -32,8 +33,12 @@ def declared(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 
 
 def snapshot() -> dict[str, list[dict[str, Any]]]:
-    """Of both ways in."""
-    return {"http": declared(HTTP_TOOLS), "stdio": declared(stdio_tools())}
+    """Of all ways in."""
+    return {
+        "http": declared(HTTP_TOOLS),
+        "store": declared(STORE_TOOLS),
+        "stdio": declared(stdio_tools()),
+    }
 
 
 if __name__ == "__main__":

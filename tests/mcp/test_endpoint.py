@@ -123,7 +123,7 @@ def test_what_is_no_message_is_refused_and_is_no_defect(
 
 def test_more_than_fits_is_a_413(served: Served, agent: Agent) -> None:
     headers = ACCEPT | {"Authorization": f"Bearer {agent.token}"}
-    body = ASK | {"params": {"filler": "x" * 70_000}}
+    body = ASK | {"params": {"filler": "x" * 1_100_000}}
     heard = httpx.post(f"{served.url}/mcp", json=body, headers=headers, trust_env=False)
     assert heard.status_code == 413
 
@@ -141,7 +141,7 @@ def test_the_client_of_the_sdk_lists_and_calls(
                 assert [
                     tool.model_dump(mode="json", by_alias=True, exclude_none=True)
                     for tool in listed.tools
-                ] == snapshot()["http"]
+                ] == snapshot()["http"] + snapshot()["store"]
                 budget = await client.call_tool("check_budget", {})
                 assert budget.structured_content["session_id"] == agent.session.id
                 assert budget.structured_content["limits"]["max_per_week"] is None

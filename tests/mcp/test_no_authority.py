@@ -29,7 +29,7 @@ from tests.world import USD
 
 MOVING = ("remaining_today", "remaining_by_condition")
 PROBES_USD = (1, 10, 11, 20, 21)
-EXAMPLES, CALLS = 8, 12
+EXAMPLES, CALLS = 6, 12
 USED = """
 SELECT COALESCE(SUM(CASE state WHEN 'held' THEN amount WHEN 'captured' THEN captured END), 0)
 FROM decisions WHERE session_id = ?
