@@ -20,6 +20,8 @@ EXECUTE = SESSIONS + "/{session_id}/execute"
 X402 = SESSIONS + "/{session_id}/x402"
 SETTLEMENT = "/api/v1/ai/payments/{payment_id}/settlement"
 """Takes exactly one of its fields; `test_x402.py` tries it."""
+EVIDENCE = "/api/v1/evidence/verify"
+"""Takes any text: what is no evidence is not refused, it does not verify."""
 DENY = APPROVALS + "/{approval_id}/deny"
 
 # A good request for every route that takes a body; text is where text may be.
@@ -128,6 +130,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "max_amount": 1,
         "metadata": {"a": 1},
     },
+    EVIDENCE: {"evidence": "{}"},
     "/api/v1/agents": {"agent_id": "bot", "name": "Bot"},
     "/api/v1/workspaces": {"id": "acme", "name": "Acme"},
 }
