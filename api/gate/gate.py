@@ -197,10 +197,15 @@ async def _called(
 
 
 def _bound(request: Request, body: bytes) -> str:
-    """What a payment is for, whatever host the request named."""
+    """What a payment is for, whatever host the request named.
+
+    Once it is settled a payment can be read on the chain. Whoever sent an Idempotency-Key that
+    nobody can guess is the only one who can ask again.
+    """
     from engine.selling.till import digest_of
 
-    return digest_of(request.method, request.scope["path"], request.scope["query_string"], body)
+    asked = request.method, request.scope["path"], request.scope["query_string"], body
+    return digest_of(*asked, request.headers.get("Idempotency-Key", ""))
 
 
 def _url(request: Request) -> str:

@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from api.gate.answers import (
+    DeletedAnswer,
+    DeletedManyAnswer,
+    FoundAnswer,
+    PageAnswer,
+    PutAnswer,
+    StoredManyAnswer,
+)
 from api.gate.gate import Gate, private
 from api.gate.requests import KEY, check_path, read_body, read_object
 from api.rest import errors
@@ -37,11 +45,8 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     402: {"model": ErrorAnswer, "description": "Pay as PAYMENT-REQUIRED says"},
     **errors.documented(409, 413, 422, 503),
 }
-_TEXT_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"text/plain": {"schema": {"type": "string"}}},
-    }
+_TEXT: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
 _KEYS = {"keys": {"type": "array", "items": {"type": "string"}, "minItems": 1}}
 _ENTRIES = {
@@ -50,6 +55,9 @@ _ENTRIES = {
 }
 _ONE = f"/{{key:{KEY}}}"
 _MAY_BE_ABSENT = errors.documented(404)
+_VALUE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -89,12 +97,43 @@ def store_routes(
 ) -> APIRouter:
     """The routes below `/v1/store`, of the store that the gate's till has."""
     router = APIRouter(prefix=PREFIX, tags=["store"], responses=_ANSWERS)
+    counter = _Counter(gate, storage, prices)
 
-    def limits() -> Limits:
-        found = storage if isinstance(storage, Storage) else storage()
+    def add(method: str, path: str, function: Any, summary: str, **documented: Any) -> None:
+        router.add_api_route(path, function, methods=[method], summary=summary, **documented)
+
+    page, one = {"response_model": PageAnswer}, {"responses": _VALUE | _MAY_BE_ABSENT}
+    add("GET", "", counter.list_page, "List a page of what the payer stored", **page)
+    add("GET", _ONE, counter.get, "Get a value", response_class=Response, **one)
+    add("PUT", _ONE, counter.put, "Put a value", response_model=PutAnswer, openapi_extra=_TEXT)
+    gone: dict[str, Any] = {"response_model": DeletedAnswer, "responses": _MAY_BE_ABSENT}
+    add("DELETE", _ONE, counter.delete, "Delete a value", **gone)
+    for verb, function, model, body in (
+        ("get", counter.get_many, FoundAnswer, _object(_KEYS)),
+        ("set", counter.set_many, StoredManyAnswer, _object(_ENTRIES)),
+        ("delete", counter.delete_many, DeletedManyAnswer, _object(_KEYS)),
+    ):
+        many = {"response_model": model, "openapi_extra": body}
+        add("POST", f"/batch/{verb}", function, f"{verb.capitalize()} many values", **many)
+    return router
+
+
+class _Counter:
+    """The functions of the routes."""
+
+    def __init__(
+        self, gate: Gate, storage: Storage | Callable[[], Storage], prices: Prices
+    ) -> None:
+        self._gate = gate
+        self._storage = storage
+        self._prices = prices
+
+    @property
+    def _limits(self) -> Limits:
+        found = self._storage if isinstance(self._storage, Storage) else self._storage()
         return found.limits
 
-    async def sell(request: Request, taking: Awaitable[_Order]) -> Response:
+    async def _sell(self, request: Request, taking: Awaitable[_Order]) -> Any:
         try:
             order = await taking
             check_path(request)
@@ -106,25 +145,24 @@ def store_routes(
                 raise Unauthenticated("nobody paid, so there is no store", code="no_payer")
             return await order.work(sale)
 
-        answer: Response = await gate.sell(
-            request, order.price, work, body=order.body, ready=order.ready
-        )
-        return answer
+        return await self._gate.sell(request, order.price, work, body=order.body, ready=order.ready)
 
-    @router.get("", summary="List a page of what the payer stored")
+    # Each of these answers by a response of its own; its fields are `answers.py`'s.
+
     async def list_page(
+        self,
         request: Request,
         prefix: str = "",
         cursor: str | None = None,
         limit: Annotated[int, Query(description="0: as many as a page may have")] = 0,
         keys_only: bool = False,
-    ) -> Response:
+    ) -> Any:
         """`entries` in the order of their keys, and a `cursor` if there are more."""
 
         async def take() -> _Order:
-            limits().check_prefix(prefix)
-            limits().page_entries(limit)
-            return _Order(prices.list, await read_body(request, 0, "body"), work, ready)
+            self._limits.check_prefix(prefix)
+            self._limits.page_entries(limit)
+            return _Order(self._prices.list, await read_body(request, 0, "body"), work, ready)
 
         async def ready(session: Session, _reservation: str) -> None:
             await session.check_list(prefix=prefix, cursor=cursor, limit=limit)
@@ -133,14 +171,11 @@ def store_routes(
             page = await sale.session.list(
                 prefix=prefix, cursor=cursor, limit=limit, keys_only=keys_only
             )
-            return JSONResponse({"entries": page.entries, "cursor": page.cursor})
+            return JSONResponse(PageAnswer(entries=page.entries, cursor=page.cursor))
 
-        return await sell(request, take())
+        return await self._sell(request, take())
 
-    @router.get(
-        _ONE, summary="Get a value", response_class=PlainTextResponse, responses=_MAY_BE_ABSENT
-    )
-    async def get(request: Request, key: str) -> Response:
+    async def get(self, request: Request, key: str) -> Any:
         """The value as it was put. Nothing is charged for a key that is not there."""
 
         async def work(sale: "Sale") -> Response:
@@ -149,45 +184,42 @@ def store_routes(
                 raise _absent()
             return PlainTextResponse(value, headers=_PASSIVE)
 
-        return await sell(request, _of_one(request, limits(), prices.get, key, work))
+        return await self._sell(request, self._of_one(request, self._prices.get, key, work))
 
-    @router.put(_ONE, summary="Put a value", openapi_extra=_TEXT_BODY)
-    async def put(request: Request, key: str, ttl_ms: int | None = None) -> Response:
+    async def put(self, request: Request, key: str, ttl_ms: int | None = None) -> Any:
         """The body is the value: text in UTF-8."""
 
         async def take() -> _Order:
-            limits().check_key(key)
-            body = await read_body(request, limits().value_bytes_max, "value")
-            told = {"key": key, "stored": 1}
-            return _putting(prices.put, body, {key: _text(body)}, ttl_ms, limits(), told)
+            self._limits.check_key(key)
+            body = await read_body(request, self._limits.value_bytes_max, "value")
+            told = PutAnswer(key=key, stored=1)
+            return self._putting(self._prices.put, body, {key: _text(body)}, ttl_ms, told)
 
-        return await sell(request, take())
+        return await self._sell(request, take())
 
-    @router.delete(_ONE, summary="Delete a value", responses=_MAY_BE_ABSENT)
-    async def delete(request: Request, key: str) -> Response:
+    async def delete(self, request: Request, key: str) -> Any:
         """Nothing is charged for a key that is not there."""
 
         async def work(sale: "Sale") -> Response:
-            return JSONResponse({"key": key, "deleted": int(await sale.session.delete(key))})
+            deleted = await sale.session.delete(key)
+            return JSONResponse(DeletedAnswer(key=key, deleted=deleted))
 
-        return await sell(request, _of_one(request, limits(), prices.delete, key, work))
+        return await self._sell(request, self._of_one(request, self._prices.delete, key, work))
 
-    @router.post("/batch/get", summary="Get many values", openapi_extra=_object(_KEYS))
-    async def get_many(request: Request) -> Response:
+    async def get_many(self, request: Request) -> Any:
         """Each key with its value, or null. Costs the price of a get for each."""
 
         async def take() -> _Order:
-            body, keys = await _read_keys(request, limits())
+            body, keys = await self._read_keys(request)
 
             async def work(sale: "Sale") -> Response:
-                return JSONResponse({"entries": await sale.session.get_many(keys)})
+                return JSONResponse(FoundAnswer(entries=await sale.session.get_many(keys)))
 
-            return _Order(_times(prices.get, len(keys)), body, work)
+            return _Order(_times(self._prices.get, len(keys)), body, work)
 
-        return await sell(request, take())
+        return await self._sell(request, take())
 
-    @router.post("/batch/set", summary="Put many values", openapi_extra=_object(_ENTRIES))
-    async def set_many(request: Request) -> Response:
+    async def set_many(self, request: Request) -> Any:
         """All of them or none. Costs the price of a put for each."""
 
         async def take() -> _Order:
@@ -195,74 +227,72 @@ def store_routes(
             entries, ttl_ms = found.get("entries"), found.get("ttl_ms")
             if not isinstance(entries, dict) or not entries:
                 raise InvalidInput("entries", "takes an object of at least one")
-            price, told = _times(prices.put, len(entries)), {"stored": len(entries)}
-            return _putting(price, body, entries, ttl_ms, limits(), told)
+            price, told = (
+                _times(self._prices.put, len(entries)),
+                StoredManyAnswer(stored=len(entries)),
+            )
+            return self._putting(price, body, entries, ttl_ms, told)
 
-        return await sell(request, take())
+        return await self._sell(request, take())
 
-    @router.post("/batch/delete", summary="Delete many values", openapi_extra=_object(_KEYS))
-    async def delete_many(request: Request) -> Response:
+    async def delete_many(self, request: Request) -> Any:
         """How many were there. Costs the price of a delete for each key."""
 
         async def take() -> _Order:
-            body, keys = await _read_keys(request, limits())
+            body, keys = await self._read_keys(request)
 
             async def work(sale: "Sale") -> Response:
-                return JSONResponse({"deleted": await sale.session.delete_many(keys)})
+                deleted = await sale.session.delete_many(keys)
+                return JSONResponse(DeletedManyAnswer(deleted=deleted))
 
-            return _Order(_times(prices.delete, len(keys)), body, work)
+            return _Order(_times(self._prices.delete, len(keys)), body, work)
 
-        return await sell(request, take())
+        return await self._sell(request, take())
 
-    return router
+    async def _of_one(
+        self,
+        request: Request,
+        price: Price,
+        key: str,
+        work: Callable[["Sale"], Awaitable[Response]],
+    ) -> _Order:
+        """Of a key that has to be there."""
 
+        async def ready(session: Session, _reservation: str) -> None:
+            if not await session.has(key):
+                raise _absent()
 
-async def _of_one(
-    request: Request,
-    limits: Limits,
-    price: Price,
-    key: str,
-    work: Callable[["Sale"], Awaitable[Response]],
-) -> _Order:
-    """Of a key that has to be there."""
+        self._limits.check_key(key)
+        return _Order(price, await read_body(request, 0, "body"), work, ready)
 
-    async def ready(session: Session, _reservation: str) -> None:
-        if not await session.has(key):
-            raise _absent()
+    def _putting(
+        self,
+        price: Price,
+        body: bytes,
+        entries: dict[str, Any],
+        ttl_ms: Any,
+        told: PutAnswer | StoredManyAnswer,
+    ) -> _Order:
+        """Of entries, for which room is kept while they are paid for."""
+        self._limits.check_entries(entries)
+        check_ttl(ttl_ms)
 
-    limits.check_key(key)
-    return _Order(price, await read_body(request, 0, "body"), work, ready)
+        async def ready(session: Session, reservation: str) -> None:
+            await session.reserve(entries, reservation, ttl_ms=ttl_ms)
 
+        async def work(sale: "Sale") -> Response:
+            await sale.session.set_many(entries, ttl_ms=ttl_ms, reservation=sale.reservation)
+            return JSONResponse(told)
 
-def _putting(
-    price: Price,
-    body: bytes,
-    entries: dict[str, Any],
-    ttl_ms: Any,
-    limits: Limits,
-    told: dict[str, Any],
-) -> _Order:
-    """Of entries, for which room is kept while they are paid for."""
-    limits.check_entries(entries)
-    check_ttl(ttl_ms)
+        return _Order(price, body, work, ready)
 
-    async def ready(session: Session, reservation: str) -> None:
-        await session.reserve(entries, reservation, ttl_ms=ttl_ms)
-
-    async def work(sale: "Sale") -> Response:
-        await sale.session.set_many(entries, ttl_ms=ttl_ms, reservation=sale.reservation)
-        return JSONResponse(told)
-
-    return _Order(price, body, work, ready)
-
-
-async def _read_keys(request: Request, limits: Limits) -> tuple[bytes, list[str]]:
-    body, found = await read_object(request, {"keys"})
-    keys = found.get("keys")
-    if not isinstance(keys, list) or not keys:
-        raise InvalidInput("keys", "takes a list of at least one")
-    limits.check_keys(keys)
-    return body, list(dict.fromkeys(keys))
+    async def _read_keys(self, request: Request) -> tuple[bytes, list[str]]:
+        body, found = await read_object(request, {"keys"})
+        keys = found.get("keys")
+        if not isinstance(keys, list) or not keys:
+            raise InvalidInput("keys", "takes a list of at least one")
+        self._limits.check_keys(keys)
+        return body, list(dict.fromkeys(keys))
 
 
 def _times(price: Price, count: int) -> Price:

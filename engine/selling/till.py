@@ -314,7 +314,7 @@ class Sale:
         )
 
     async def hold(self) -> None:
-        """Be sure, before anything is handed out, that nobody else has this.
+        """Be sure, before anything is handed out, that nobody else has this, nor will for a minute.
 
         Raises:
             PaymentInProgress: it took too long, and somebody else does.
@@ -322,7 +322,7 @@ class Sale:
         kept, now_ms = await self._grants.read(self.reservation)
         if kept != self.grant.body:
             raise PaymentInProgress(_ELSEWHERE)
-        if now_ms >= self.grant.held_until_ms:
+        if now_ms + self._lease_ms // 2 > self.grant.held_until_ms:
             until_ms = now_ms + self._lease_ms
             await self._become(replace(self.grant, held_until_ms=until_ms))
 

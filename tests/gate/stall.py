@@ -1,6 +1,7 @@
 """A stall that sells what payers store, and a payer: a real chain, facilitator, store and app."""
 
 import base64
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,19 @@ from tests.payments.paying import Till as Facility
 PUT, GET = 10_000, 1_000
 """What they cost, in the smallest unit of the test USDC."""
 Wrap = Callable[[Any], Any]
+
+
+def _app(gate: Gate, storage: Callable[[], Storage], prices: Prices) -> FastAPI:
+    app = FastAPI()
+    app.include_router(store_routes(gate, storage, prices))
+    return app
+
+
+@functools.cache
+def _standing() -> tuple[Gate, FastAPI]:
+    """Made once, which takes FastAPI longer than most tests; the till is changed by who opens."""
+    gate: Any = Gate(lambda: None)  # type: ignore[arg-type, return-value]
+    return gate, _app(gate, lambda: gate._till.storage, Prices())
 
 
 def same(part: Any) -> Any:
@@ -65,9 +79,10 @@ class Stall:
                 **options,
             },
         )
-        self.gate = Gate(self.till)
-        self.app = FastAPI()
-        self.app.include_router(store_routes(self.gate, self.storage, prices or Prices()))
+        self.gate, self.app = _standing()
+        self.gate._till = self.till
+        if prices is not None:
+            self.app = _app(self.gate, lambda: self.storage, prices)
 
     async def close(self) -> None:
         """As at the end of a process."""

@@ -1,10 +1,13 @@
 """One payment buys one thing, once: whoever sends it how often, and whatever ends in between."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from eth_keys.constants import SECPK1_N as SECP256K1_N
 
+from engine.errors import Unavailable
 from engine.selling.refusals import PaymentInProgress, PaymentUsed
 from tests.gate.stall import GET, PUT, Stall, decoded, encoded, heard
 
@@ -32,26 +35,26 @@ async def test_two_hundred_at_once_get_one_answer_for_one_payment(stall: Stall) 
     assert stall.transfers() == 2
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "how"),
-    [
-        ("PUT", "/v1/store/b", {"content": b"1"}),
-        ("PUT", "/v1/store/a", {"content": b"2"}),
-        ("PUT", "/v1/store/a", {"content": b"1" * 1000}),
-        ("PUT", "/v1/store/a?ttl_ms=5", {"content": b"1"}),
-        ("DELETE", "/v1/store/a", {}),
-        ("POST", "/v1/store/batch/set", {"json": {"entries": {"a": "1"}}}),
-    ],
-)
-async def test_a_payment_is_for_the_request_with_which_it_came(
-    stall: Stall, method: str, path: str, how: Any
-) -> None:
+OTHERS: list[tuple[str, str, dict[str, Any]]] = [
+    ("PUT", "/v1/store/b", {"content": b"1"}),
+    ("PUT", "/v1/store/a", {"content": b"2"}),
+    ("PUT", "/v1/store/a", {"content": b"1" * 1000}),
+    ("PUT", "/v1/store/a?ttl_ms=5", {"content": b"1"}),
+    ("PUT", "/v1/store/a", {"content": b"1", "headers": {"Idempotency-Key": "mine"}}),
+    ("DELETE", "/v1/store/a", {}),
+    ("POST", "/v1/store/batch/set", {"json": {"entries": {"a": "1"}}}),
+]
+
+
+async def test_a_payment_is_for_the_request_with_which_it_came(stall: Stall) -> None:
     payment = stall.sign(units=PUT)
     first = await stall.ask("PUT", "/v1/store/a", payment, content=b"1")
     assert heard(first) == (200, None)
-    assert heard(await stall.ask(method, path, payment, **how)) == ANOTHER
+    for method, path, how in OTHERS:
+        assert heard(await stall.ask(method, path, payment, **how)) == ANOTHER, (method, path)
     assert heard(await stall.ask("PUT", "/v1/store/a", payment, content=b"1")) == USED
     assert (await stall.buy("GET", "/v1/store")).json()["entries"] == {"a": "1"}
+    assert stall.transfers() == 2
 
 
 async def test_another_host_and_another_spelling_of_a_path_are_the_same_request(
@@ -80,13 +83,24 @@ async def test_a_nonce_that_others_saw_on_the_chain_opens_nothing(stall: Stall) 
     stall.open()
     refused = await stall.ask("GET", "/v1/store/a", forged)
     assert heard(refused) == (402, "invalid_exact_evm_payload_signature")
-    touched = decoded(payment)
-    signature = touched["payload"]["signature"]
-    touched["payload"]["signature"] = signature[:-2] + ("1b" if signature[-2:] == "1c" else "1c")
-    assert (await stall.ask("GET", "/v1/store/a", encoded(touched))).status_code == 402
+    for changed in (other_half(payment), stall.header(replace(authorization, valid_after_s=1))):
+        refused = await stall.ask("GET", "/v1/store/a", changed)
+        assert heard(refused) == (402, "invalid_payload")
     assert (await stall.ask("GET", "/v1/store/a", payment)).text == "1"
     assert heard(await stall.ask("GET", "/v1/store/a", payment)) == USED
     assert stall.transfers() == 2
+
+
+async def test_a_payment_is_for_one_at_a_time_and_the_next_goes_on_from_there(
+    stall: Stall,
+) -> None:
+    payment = decoded(stall.sign(units=GET))
+    first = await stall.till.open(payment, GET, "a request")
+    with pytest.raises(PaymentInProgress):
+        await stall.till.open(payment, GET, "a request")
+    await first.left()
+    second = await stall.till.open(payment, GET, "a request")
+    assert (second.transaction, stall.transfers()) == (first.transaction, 1)
 
 
 async def test_whoever_takes_too_long_answers_nothing_that_another_answers(stall: Stall) -> None:
@@ -105,6 +119,16 @@ async def test_whoever_takes_too_long_answers_nothing_that_another_answers(stall
     assert stall.transfers() == 1
 
 
+def other_half(payment: str) -> str:
+    """The same payment with the other signature that recovers to its signer (SEC 1, 4.1.6)."""
+    told = decoded(payment)
+    signature = bytes.fromhex(told["payload"]["signature"][2:])
+    s = SECP256K1_N - int.from_bytes(signature[32:64])
+    other = signature[:32] + s.to_bytes(32) + bytes([27 + 28 - signature[64]])
+    told["payload"]["signature"] = f"0x{other.hex()}"
+    return encoded(told)
+
+
 class Silent:
     """A store that cannot be read."""
 
@@ -112,8 +136,6 @@ class Silent:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
-        from engine.errors import Unavailable
-
         if name == "get":
             raise Unavailable("the disk is away")
         return getattr(self._store, name)

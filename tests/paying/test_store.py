@@ -1,42 +1,33 @@
 """The store of a server, bought by an agent of its own, and by anybody with the SDK."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from eth_account import Account
 from x402 import x402Client
 from x402.http.clients import x402HttpxClient
-from x402.mechanisms.evm.asset_cache import reset_asset_contract_cache
 from x402.mechanisms.evm.exact import register_exact_evm_client
 
+from engine.errors import CannotStart
+from engine.selling.opening import read_selling
 from tallystick import Client, paid
 from tests.paying.shop import Agent, fund, usdc
 from tests.rest.served import Served
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """With the settings that a server has by itself."""
-    reset_asset_contract_cache()
-    with Served(tmp_path_factory.mktemp("sold") / "data") as opened:
-        yield opened
-
-
-def test_an_agent_buys_the_store_within_its_limits(served: Served) -> None:
-    agent = Agent(served)
+def test_an_agent_buys_the_store_within_its_limits(
+    served: Served, agent: Agent, client: Client
+) -> None:
     store = f"{served.url}/v1/store"
     had = agent.left()
-    with Client(served.url, session_token=agent.token) as client:
-        answer = client.fetch(f"{store}/notes/1", "PUT", content="remember", max_price="0.01")
-        assert answer.json() == {"key": "notes/1", "stored": 1}
-        bought = paid(answer)
-        assert bought is not None
-        assert (bought.amount_usd, bought.settlement) == (0.01, "submitted")
-        assert client.fetch(f"{store}/notes/1").text == "remember"
-        page = client.fetch(f"{store}?prefix=notes/")
-        assert page.json() == {"entries": {"notes/1": "remember"}, "cursor": None}
+    answer = client.fetch(f"{store}/notes/1", "PUT", content="remember", max_price="0.01")
+    assert answer.json() == {"key": "notes/1", "stored": 1}
+    bought = paid(answer)
+    assert bought is not None
+    assert (bought.amount_usd, bought.settlement) == (0.01, "submitted")
+    assert client.fetch(f"{store}/notes/1").text == "remember"
+    page = client.fetch(f"{store}?prefix=notes/")
+    assert page.json() == {"entries": {"notes/1": "remember"}, "cursor": None}
     assert agent.left() == had - 10_000 - 1_000 - 1_000
     newest = agent.payments()[0]
     assert newest["terms"]["resource"] == f"{store}?prefix=notes/"
@@ -62,12 +53,7 @@ def test_a_plain_wallet_buys_it_with_the_sdk(served: Served) -> None:
     asyncio.run(main())
 
 
-def test_a_server_that_is_not_told_whom_to_pay_sells_nothing(
-    served: Served, tmp_path: Path
-) -> None:
-    from engine.errors import CannotStart
-    from engine.selling.opening import read_selling
-
+def test_a_server_that_is_not_told_whom_to_pay_sells_nothing(served: Served) -> None:
     engine = served.world.engine
     elsewhere = engine.settings.model_copy(update={"chain": "http://127.0.0.1:1"})
     asked = engine.deployment, engine.networks
