@@ -1,5 +1,6 @@
 """`tallystick mcp`: a session's tools for an agent on this machine (Model Context Protocol)."""
 
+import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +36,9 @@ def mcp(
     as_session(url, session_token).close()  # whose complaints are those of every command
     assert session_token, "as_session refuses none"
     verifier = _verifier(rpc or [], registry)
+
+    # The thread that reads the input cannot be interrupted otherwise; there is nothing to clean up.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     import anyio
 
