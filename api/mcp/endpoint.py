@@ -19,7 +19,6 @@ import threading
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-import httpx
 from anyio import to_thread
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -63,18 +62,10 @@ class McpEndpoint:
             return
         shown = CREDENTIALS if self._principals else ()
         credentials = {name: request.headers[name] for name in shown if name in request.headers}
-        # Keys may be bound to addresses: what asks in a caller's name comes from theirs.
-        client = scope.get("client") or ("127.0.0.1", 0)
-        asking = httpx.ASGITransport(
-            request.app, raise_app_exceptions=False, client=(client[0], client[1])
-        )
         transport = self._transport
         if transport is None:
             transport = await to_thread.run_sync(self._load)
-        async with httpx.AsyncClient(
-            transport=asking, base_url="http://127.0.0.1", headers=credentials, trust_env=False
-        ) as http:
-            await transport.answer(http, scope, receive, send)
+        await transport.answer(request.app, credentials, scope, receive, send)
 
     async def _refusal(self, request: Request) -> JSONResponse | None:
         if not self._is_ours(request.headers.getlist("host")):
