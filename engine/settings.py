@@ -115,6 +115,12 @@ def _operator_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+", text):
+        raise ValueError("takes a host without scheme and port, such as pay.example.com")
+    return text.lower()
+
+
 FINALITY_BLOCKS = 64
 """So deep a payment is final where nothing else is said: as deep as the home chain is followed."""
 
@@ -222,6 +228,10 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that `serve` listens on")
     port: int = Field(default=8402, ge=0, le=65535, description="Port that `serve` listens on")
+    mcp_hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(
+        default=(),
+        description="Names by which `/mcp` may be asked beside `localhost`, as JSON",
+    )
     admin_key: Annotated[SecretStr, AfterValidator(_operator_key)] | None = Field(
         default=None,
         min_length=24,

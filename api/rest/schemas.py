@@ -262,6 +262,12 @@ class Deny(Body):
     reason: Annotated[str, printable(500)] | None = None
 
 
+class VerifyEvidence(Body):
+    """An evidence file."""
+
+    evidence: str = Field(description="The content of the file, unchanged")
+
+
 class RegisterAgent(Body):
     """A registry entry."""
 

@@ -28,6 +28,7 @@ from tallystick.cli import (
     facilitator,
     fetch,
     fsck,
+    mcp,
     payments,
     reconcile,
     server,
@@ -78,6 +79,7 @@ audit.add_to(app)
 reconcile.add_to(app)
 fsck.add_to(app)
 backup.add_to(app)
+mcp.add_to(app)
 
 
 def main() -> None:
