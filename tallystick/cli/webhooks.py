@@ -4,12 +4,10 @@ import json
 import signal
 from typing import Annotated, Any
 
-import httpx
 import typer
 
 from engine.errors import InvalidInput
 from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
-from tallystick.cli.listening import Listener
 from tallystick.cli.output import console, failed, minute, print_json, print_line, table
 from tallystick.cli.pages import PAGE_SIZE_MAX
 from tallystick.cli.server import leave
@@ -188,6 +186,10 @@ def listen(
 
     The server must be on this machine, too, and TALLYSTICK_WEBHOOK_NETWORKS allow it.
     """
+    import httpx
+
+    from tallystick.cli.listening import Listener
+
     signal.signal(signal.SIGTERM, leave)
     try:
         listener = Listener(port, forward_to, _show)
