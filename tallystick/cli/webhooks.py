@@ -83,7 +83,10 @@ def enable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -
 
 @app.command()
 def disable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Send nothing there until it is enabled; what happens meanwhile is sent then."""
+    """Send nothing there until it is enabled.
+
+    What happens meanwhile is sent then.
+    """
     with as_operator(url, api_key) as client:
         client.webhooks.change(webhook, active=False)
     console.print(f"{webhook} is disabled", markup=False, soft_wrap=True)
@@ -182,7 +185,9 @@ def listen(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Show what is delivered until Ctrl-C, by a webhook to this machine that is deleted then.
+    """Show what is delivered here until Ctrl-C.
+
+    By a webhook to this machine that is deleted then.
 
     The server must be on this machine, too, and TALLYSTICK_WEBHOOK_NETWORKS allow it.
     """
