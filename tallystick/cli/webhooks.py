@@ -55,7 +55,10 @@ def create(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have events sent to a URL. The secret is shown once."""
+    """Have events sent to a URL.
+
+    The secret is shown once.
+    """
     with as_operator(url, api_key) as client:
         made = client.webhooks.create(to, event or ["*"], description=description)
     if as_json:
