@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psycopg
+import sqlalchemy as sa
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
@@ -21,8 +23,12 @@ from engine.settings import Settings
 USD = 1_000_000
 WORKSPACE = "default"
 NO_LIMITS = Limits(None, None, None, None, None)
-_begun: dict[int | None, Path] = {}
-"""Data directories after a first start and no more, by where a clock that is moved stood."""
+NOT_AT_FIRST = {"anchor_interval_s", "hold_ttl_s", "poll_interval_ms", "reconcile_interval_s"}
+"""Settings that a first start does not look at."""
+
+_begun: dict[tuple[int | None, str | None, str], Path] = {}
+"""Data directories after a first start and no more, by where a clock that is moved stood, what
+encrypts the keys, and the server that has the database."""
 
 
 def settings_for(directory: Path, **changes: Any) -> Settings:
@@ -40,19 +46,54 @@ def settings_for(directory: Path, **changes: Any) -> Settings:
     )
 
 
-def begin(directory: Path, clock: Clock) -> None:
-    """Have a data directory as a first start leaves it: a copy, of another one's.
+def begin(
+    directory: Path, clock: Clock, database: str | None = None, kek: str | None = None
+) -> None:
+    """Have a data directory, and an empty database, as a first start leaves them: copies.
 
     Most tests begin with one, and to deploy the contracts each time would take most of their time.
+    A database that is not empty was begun by another process: it and the directory are left alone.
     """
     instant = clock.now_ms if isinstance(clock, ManualClock) else None
-    if instant not in _begun:
+    server = sa.make_url(database).set(database="postgres") if database else None
+    if database is not None and not _empty(database):
+        return
+    kind = (instant, kek, str(server))
+    if kind not in _begun:
         made = Path(tempfile.mkdtemp(prefix="tallystick-begun-"))
         atexit.register(shutil.rmtree, made, ignore_errors=True)
         at = system_clock if instant is None else ManualClock(instant)
-        open_engine(settings_for(made), clock=at).close()
-        _begun[instant] = made
-    shutil.copytree(_begun[instant], directory, dirs_exist_ok=True)
+        changes: dict[str, Any] = {}
+        if server:
+            _administer(server, f"CREATE DATABASE {_template(made)}")
+            changes = {"database": _plain(server.set(database=_template(made))), "kek": kek}
+        open_engine(settings_for(made, **changes), clock=at).close()
+        _begun[kind] = made
+    shutil.copytree(_begun[kind], directory, dirs_exist_ok=True)
+    if server:
+        name = sa.make_url(str(database)).database
+        _administer(server, f"DROP DATABASE {name}")
+        _administer(server, f"CREATE DATABASE {name} TEMPLATE {_template(_begun[kind])}")
+
+
+def _template(made: Path) -> str:
+    """The database that goes with a directory, by a name that needs no quotes."""
+    return "begun_" + made.name.encode().hex()
+
+
+def _plain(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def _empty(database: str) -> bool:
+    with psycopg.connect(database) as connection:
+        tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+        return connection.execute(tables).fetchone() == (0,)
+
+
+def _administer(server: sa.URL, statement: str) -> None:
+    with psycopg.connect(_plain(server), autocommit=True) as connection:
+        connection.execute(statement.encode())
 
 
 class World:
@@ -66,8 +107,9 @@ class World:
     ) -> None:
         self.settings = settings_for(directory, **changes)
         self.clock = clock
-        if not (own or changes or (directory.exists() and any(directory.iterdir()))):
-            begin(directory, clock)
+        begun = own or (directory.exists() and any(directory.iterdir()))
+        if not begun and changes.keys() <= {"database", "kek", *NOT_AT_FIRST}:
+            begin(directory, clock, changes.get("database"), changes.get("kek"))
         self.owner: LocalAccount = Account.create()
         self.engine: Engine = self._open()
         self.operator_key = self.engine.access.ensure_admin(None)

@@ -1,5 +1,6 @@
 """The documents tell the truth about this commit."""
 
+import json
 import re
 from pathlib import Path
 
@@ -120,6 +121,17 @@ def test_every_contender_of_the_benchmark_is_described_as_it_describes_itself() 
     assert rows == [(kind.name, kind.unit, kind.says) for kind in CONTENDERS]
     ratios = re.findall(r"^- (.* ÷ .*)$", PERFORMANCE, re.MULTILINE)
     assert ratios == [comparison.name for comparison in COMPARISONS]
+
+
+def test_what_is_said_to_be_reached_was_reached_in_the_published_run() -> None:
+    goals = re.findall(r"^\| (\S+ ÷ \S+) \| ([\d.]+) \| (yes|no) \|$", PERFORMANCE, re.MULTILINE)
+    assert len(goals) > 5
+    published = json.loads((ROOT / "bench" / "results.json").read_text())
+    ratios = {ratio["name"]: ratio["median"] for ratio in published["ratios"]}
+    reached = [
+        (name, goal, "yes" if ratios[name] >= float(goal) else "no") for name, goal, _ in goals
+    ]
+    assert goals == reached
 
 
 def test_decisions_are_numbered_without_gaps() -> None:

@@ -18,13 +18,13 @@ from tests.durability.pools import Pool, SharedRecords, read_log
 from tests.ledger.oracle import Broken
 from tests.world import USD, WORKSPACE, World
 
-KILLS = 10
+KILLS = 5
 
 
 def test_what_any_process_acknowledged_survives_every_kill(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    size = Size(secrets.randbelow(10**9), processes=4, decisions=1_000, kills=KILLS)
+    size = Size(secrets.randbelow(10**9), processes=4, decisions=500, kills=KILLS)
     try:
         figures = hammer(tmp_path, size, server_kills=1)
     except BaseException:

@@ -16,8 +16,8 @@ from engine.policy.limits import Limits
 from tests.ledger.hammer import Hammer
 from tests.world import USD, WORKSPACE, World
 
-KILLS = 2
-CHECKS = 8
+KILLS = 1
+CHECKS = 6
 
 
 def test_beside_traffic_and_a_chain_that_goes_on(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.simulation.simulate import live, main, plan, simulate
 from tests.simulation.workload import TEMPERS
 
 SEED = 7
-DECISIONS = 5_000
+DECISIONS = 3_000
 HERE = Path(__file__).parent
 AUDITORS = ("auditor", "approving", "books", "watch", "log", "pools", "terms")
 
