@@ -9,12 +9,14 @@ they may, and the sign-ins that could still be sent again. So whatever process i
 is good once. docs/decisions/0032 says why it is as it is.
 """
 
+import asyncio
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 from engine.clock import Clock, system_clock
 from engine.errors import InvalidInput
@@ -97,6 +99,7 @@ class Visits:
         self.origin = origin
         self._lease_ms = lease_s * 1000
         self._clock = clock
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def offer(self, target: str, chain: str) -> dict[str, Any]:
         """The `extensions` of a 402; `target` is path and query, as they were asked for."""
@@ -105,11 +108,7 @@ class Visits:
 
     async def begin(self, grants: Grants, payer: Payer) -> None:
         """They paid: from now on they may read."""
-        while True:
-            kept, now_ms = await grants.read(_id(payer))
-            lease = Lease.read(kept).begun(now_ms, self._lease_ms)
-            if await grants.replace(_id(payer), kept, lease.body):
-                return
+        await self._change(grants, payer, lambda lease, now_ms: lease.begun(now_ms, self._lease_ms))
 
     async def enter(
         self, grants: Grants, told: Mapping[str, Any], target: str, chain: str
@@ -120,12 +119,23 @@ class Visits:
             SignInRefused: nobody did, for this; or it is not theirs to read any more.
         """
         sign_in = read_sign_in(told, Wanted(self.origin, self.origin + target, chain))
-        # Each turn that is lost is somebody else's that was won, and there are not many.
-        while True:
-            kept, now_ms = await grants.read(_id(sign_in.payer))
-            lease = Lease.read(kept).entered(sign_in, now_ms)
-            if await grants.replace(_id(sign_in.payer), kept, lease.body):
-                return sign_in.payer
+        await self._change(
+            grants, sign_in.payer, lambda lease, now_ms: lease.entered(sign_in, now_ms)
+        )
+        return sign_in.payer
+
+    async def _change(
+        self, grants: Grants, payer: Payer, change: Callable[[Lease, int], Lease]
+    ) -> None:
+        """One after the other here, so that only another process can have changed it meanwhile."""
+        name = _id(payer)
+        turn = self._turns.setdefault(name, asyncio.Lock())
+        async with turn:
+            while True:
+                kept, now_ms = await grants.read(name)
+                lease = change(Lease.read(kept), now_ms)
+                if await grants.replace(name, kept, lease.body):
+                    return
 
 
 def _id(payer: Payer) -> str:
