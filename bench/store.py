@@ -219,8 +219,8 @@ class FreeRead(StoreSqlite):
     says = (
         "Ours: reads that are free by sign-in-with-x, without HTTP, on the same SqlStore: the "
         "message composed and its signature recovered, its nonce spent durably, then the get. "
-        f"{CONNECTIONS} payers that wait, new ones after {SIGN_INS_MAX} reads each; the messages are "
-        "signed while the clock stands still."
+        f"{CONNECTIONS} payers that wait, new ones after {SIGN_INS_MAX} reads each; the messages "
+        "are signed while the clock stands still."
     )
     unit = "reads/s"
 
