@@ -353,30 +353,6 @@ class DeploymentAnswer(TypedDict):
     log: LogIdentity
 
 
-class CheckAnswer(TypedDict):
-    """One check of an evidence file."""
-
-    number: int
-    name: str
-    verdict: str
-    reason: str
-
-
-class VerificationAnswer(TypedDict):
-    """Whether evidence holds by the chain and the registry that this server uses.
-
-    `exit_code` is that of `tallystick verify`; the reasons are of the first check that decides.
-    """
-
-    verdict: Literal["verified", "tampered", "pending", "unavailable", "unbindable"]
-    exit_code: int
-    reason: str
-    checks: list[CheckAnswer]
-    chain: str
-    registry: str
-    not_proven: list[str]
-
-
 class AnchorFields(TypedDict):
     """A checkpoint on its way to the chain or on it."""
 

@@ -17,9 +17,9 @@ from api.rest.answers import (
     SettlementAnswer,
     SignedPayment,
     SmartPaymentAnswer,
-    VerificationAnswer,
 )
 from api.rest.errors import error_body
+from api.rest.verification_answers import VerificationAnswer
 from engine.audit.approvals import REQUIRED_CODE
 from engine.audit.evidence import NOT_PROVEN
 from engine.audit.replay import LIVE_STATES

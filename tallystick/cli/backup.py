@@ -19,7 +19,9 @@ def backup(
     target: Annotated[Path, typer.Argument(help="A new or empty directory.")],
     data_dir: Annotated[Path | None, typer.Option(help="Overrides TALLYSTICK_DATA_DIR.")] = None,
 ) -> None:
-    """Copy the data directory, beside a running server unless its chain is the embedded one.
+    """Copy the data directory, beside a running server.
+
+    An embedded chain is its server's alone: stop that first.
 
     The keys are copied, too: keep the copy as safe as the original. A database that
     TALLYSTICK_DATABASE names is copied by PostgreSQL's own pg_dump.

@@ -29,7 +29,7 @@ def mcp(
     url: Url = DEFAULT_URL,
     session_token: SessionToken = None,
 ) -> None:
-    """Serve a session's tools to an agent, on standard input and output.
+    """Serve a session's tools to an agent (MCP on stdio).
 
     An MCP client starts this; it ends when its input does.
     """

@@ -4,12 +4,10 @@ import json
 import signal
 from typing import Annotated, Any
 
-import httpx
 import typer
 
 from engine.errors import InvalidInput
 from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
-from tallystick.cli.listening import Listener
 from tallystick.cli.output import console, failed, minute, print_json, print_line, table
 from tallystick.cli.pages import PAGE_SIZE_MAX
 from tallystick.cli.server import leave
@@ -57,7 +55,10 @@ def create(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have events sent to a URL. The secret is shown once."""
+    """Have events sent to a URL.
+
+    The secret is shown once.
+    """
     with as_operator(url, api_key) as client:
         made = client.webhooks.create(to, event or ["*"], description=description)
     if as_json:
@@ -85,7 +86,10 @@ def enable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -
 
 @app.command()
 def disable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Send nothing there until it is enabled; what happens meanwhile is sent then."""
+    """Send nothing there until it is enabled.
+
+    What happens meanwhile is sent then.
+    """
     with as_operator(url, api_key) as client:
         client.webhooks.change(webhook, active=False)
     console.print(f"{webhook} is disabled", markup=False, soft_wrap=True)
@@ -184,10 +188,16 @@ def listen(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Show what is delivered until Ctrl-C, by a webhook to this machine that is deleted then.
+    """Show what is delivered here until Ctrl-C.
+
+    By a webhook to this machine that is deleted then.
 
     The server must be on this machine, too, and TALLYSTICK_WEBHOOK_NETWORKS allow it.
     """
+    import httpx
+
+    from tallystick.cli.listening import Listener
+
     signal.signal(signal.SIGTERM, leave)
     try:
         listener = Listener(port, forward_to, _show)

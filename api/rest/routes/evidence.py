@@ -3,11 +3,11 @@
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 
-from api.rest.answers import VerificationAnswer
 from api.rest.auth import EngineOf, PaymentPartyOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.schemas import VerifyEvidence
+from api.rest.verification_answers import VerificationAnswer
 from api.rest.views import verification_json
 from engine.audit.verify import Report, verify
 from engine.evidence.chain_view import GatewayView
