@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from engine.deployment import Deployment
 from engine.errors import CannotStart, InvalidInput, Unavailable
 from engine.payments.networks import Networks
-from engine.selling.visits import Visits
 from engine.settings import Settings, Token
 from engine.storage.session import Storage
 
 if TYPE_CHECKING:
     from engine.selling.facilitators import Settler
     from engine.selling.till import Till
+    from engine.selling.visits import Visits
 
 SYMBOL = "USDC"
 
@@ -29,7 +29,7 @@ class Selling:
     pay_to: str
     facilitator: str | None
     networks: Networks
-    visits: Visits | None = None
+    visits: "Visits | None" = None
 
     def open_till(self, storage: Callable[[], Storage]) -> "Till":
         """Slow: call it on a thread.
@@ -91,9 +91,11 @@ def read_selling(settings: Settings, deployment: Deployment, networks: Networks)
     return Selling(token, pay_to, facilitator, networks, _visits(settings))
 
 
-def _visits(settings: Settings) -> Visits | None:
+def _visits(settings: Settings) -> "Visits | None":
     if settings.sign_in_origin is None:
         return None
+    from engine.selling.visits import Visits
+
     try:
         return Visits(settings.sign_in_origin, settings.sign_in_lease_s)
     except InvalidInput as error:
