@@ -304,6 +304,14 @@ class Settings(BaseSettings):
     price_get: DollarPrice = Field(default="0.001", description="Dollars to get one")
     price_list: DollarPrice = Field(default="0.001", description="Dollars to list a page")
     price_delete: DollarPrice = Field(default="0.01", description="Dollars to delete one")
+    sign_in_origin: str | None = Field(
+        default=None,
+        description="Where clients reach the server (`https://host`): who paid reads again there "
+        "by signing in",
+    )
+    sign_in_lease_s: int = Field(
+        default=3600, ge=1, le=31_536_000, description="For so long after a payment"
+    )
     webhook_networks: Annotated[str, AfterValidator(_ip_networks)] | None = Field(
         default=None,
         description="IP networks that webhooks may be sent to though they are not public, with "
