@@ -115,6 +115,12 @@ def _operator_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"https://[a-z0-9.-]+(:[0-9]{1,5})?|http://localhost(:[0-9]{1,5})?", text):
+        raise ValueError("takes an origin such as https://studio.example.com, without a path")
+    return text
+
+
 FINALITY_BLOCKS = 64
 """So deep a payment is final where nothing else is said: as deep as the home chain is followed."""
 
@@ -294,6 +300,11 @@ class Settings(BaseSettings):
     price_get: DollarPrice = Field(default="0.001", description="Dollars to get one")
     price_list: DollarPrice = Field(default="0.001", description="Dollars to list a page")
     price_delete: DollarPrice = Field(default="0.01", description="Dollars to delete one")
+    studio_origin: Annotated[str, AfterValidator(_origin)] | None = Field(
+        default=None,
+        description="Where browsers open the Studio, such as https://studio.example.com; without "
+        "it only at http://localhost",
+    )
     webhook_networks: Annotated[str, AfterValidator(_ip_networks)] | None = Field(
         default=None,
         description="IP networks that webhooks may be sent to though they are not public, with "
