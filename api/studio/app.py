@@ -32,7 +32,7 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "publickey-credentials-get=(self), publickey-credentials-create=(self)",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # without a referrer, forms would be sent from origin `null`
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "cache-control": "no-store",

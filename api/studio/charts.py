@@ -9,15 +9,17 @@ DAY_MS = 24 * 3_600_000
 
 
 def chart_of(
-    window: str, days: int, spent: list[tuple[int, int]], limit: int, now_ms: int
+    window: str, days: int, spent: list[tuple[int, int]], limit: int, since_ms: int, now_ms: int
 ) -> dict[str, Any]:
-    """The sum over the window of `days` at each instant of twice the window's length until now.
+    """The sum over the window of `days` at each instant since `since_ms`, but for no more than twice
+    the window's length until now.
 
     `spent` are times (milliseconds) and amounts (micro-USD), in any order. The line is a step line:
     a payment counts from its own instant until it leaves the window.
     """
     length = days * DAY_MS
-    begin = now_ms - 2 * length
+    begin = max(since_ms, now_ms - 2 * length)
+    span = max(1, now_ms - begin)
     changes = sorted(
         [(at, amount) for at, amount in spent] + [(at + length, -amount) for at, amount in spent]
     )
@@ -36,7 +38,7 @@ def chart_of(
     points: list[str] = []
     before = 0.0
     for at, amount in steps:
-        x = round((at - begin) / (2 * length) * WIDTH, 1)
+        x = round((at - begin) / span * WIDTH, 1)
         y = round(HEIGHT - amount / top * (HEIGHT - 8), 1)
         if points:
             points.append(f"{x},{before}")

@@ -67,7 +67,7 @@ def one(asked: Asked) -> PageView:
         "registry": engine.deployment.registry,
         "life": _life(records, shown["created_at"]),
         "charts": [
-            chart_of(window, days, spent, limit, engine.clock())
+            chart_of(window, days, spent, limit, view.created_ms, engine.clock())
             for (name, window), days in zip(WINDOWS, (1, 7, 30), strict=True)
             if (limit := getattr(limits, name)) is not None
         ],

@@ -160,7 +160,7 @@ def _health(
 ) -> list[str]:
     if not active or view.state not in LIVE_STATES:
         return []
-    near = [f"{each['share']:.0%} of {each['window']}" for each in use if each["near"]]
+    near = [f"{each['share']:.0%} used in {each['window']}" for each in use if each["near"]]
     soon = view.expires_ms - engine.clock() <= NEAR_EXPIRY_MS
     return [*near, *(["expires within the hour"] if soon else [])]
 
