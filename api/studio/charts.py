@@ -11,8 +11,8 @@ DAY_MS = 24 * 3_600_000
 def chart_of(
     window: str, days: int, spent: list[tuple[int, int]], limit: int, since_ms: int, now_ms: int
 ) -> dict[str, Any]:
-    """The sum over the window of `days` at each instant since `since_ms`, but for no more than twice
-    the window's length until now.
+    """The sum over the window of `days` at each instant since `since_ms`, or for twice the window's
+    length until now if that is shorter.
 
     `spent` are times (milliseconds) and amounts (micro-USD), in any order. The line is a step line:
     a payment counts from its own instant until it leaves the window.

@@ -39,10 +39,14 @@ class Browser:
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
+        self._opened = contextlib.ExitStack()
+        self._opened.callback(self._end)
         found = profile / "DevToolsActivePort"
         self.until(lambda: found.exists() and len(found.read_text().split()) == 2)
         port, path = found.read_text().split()
-        self._socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=2**26)
+        self._socket = self._opened.enter_context(
+            connect(f"ws://127.0.0.1:{port}{path}", max_size=2**26)
+        )
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
@@ -63,7 +67,9 @@ class Browser:
         self._session = None
         with contextlib.suppress(Exception):
             self.call("Browser.close")
-        self._socket.close()
+        self._opened.close()
+
+    def _end(self) -> None:
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

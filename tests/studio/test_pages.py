@@ -134,10 +134,10 @@ def test_a_sign_in_is_new_each_time_and_ends(studio: Opened) -> None:
     visitor.cookie = second
     assert visitor.get("/studio/").status_code == 303
     visitor.sign_in(studio.passkeys["auditor"])
-    for _ in range(SIGNED_IN_MAX_MS // (IDLE_MS // 2) - 1):
-        studio.clock.now_ms += IDLE_MS // 2
+    for _ in range(SIGNED_IN_MAX_MS // IDLE_MS):
+        studio.clock.now_ms += IDLE_MS - 1
         assert visitor.get("/studio/").status_code == 200
-    studio.clock.now_ms += IDLE_MS // 2
+    studio.clock.now_ms += SIGNED_IN_MAX_MS // IDLE_MS
     assert visitor.get("/studio/").status_code == 303
     visitor.sign_in(studio.passkeys["auditor"])
     studio.clock.now_ms += IDLE_MS
@@ -181,6 +181,7 @@ def test_sessions_are_filtered_sorted_and_counted(studio: Opened) -> None:
     on_base = world.session(
         LIMITS, label="base", agent_id="counted", chains=("eip155:8453",), duration_ms=7_200_000
     )
+    studio.clock.now_ms += 1
     anywhere = world.session(LIMITS, label="any", agent_id="counted", duration_ms=86_400_000)
     shop = world.session(type="app", label="shop", agent_id="counted")
     for _ in range(2):
