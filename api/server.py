@@ -22,6 +22,8 @@ from api.gate.unpaid import BeginsUnpaid
 from api.mcp.endpoint import McpEndpoint
 from api.rest.app import create_app
 from api.rest.lean_payments import LeanPayments
+from api.studio.app import PREFIX as STUDIO_PREFIX
+from api.studio.app import studio_app
 from engine.engine import Engine
 from engine.errors import CannotStart
 from engine.selling.currency import read_price
@@ -67,7 +69,8 @@ class AppServer:
                 f"TALLYSTICK_PORT: cannot listen on {host}:{port}: {error}"
             ) from error
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://{shown}:{self.port}"
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -121,7 +124,8 @@ class Server(AppServer):
 
 
 def server_app(engine: Engine) -> FastAPI:
-    """Everything that a server has: REST, the store if it is sold, the facilitator if it has one.
+    """Everything that a server has: REST, the Studio, the store if it is sold, the facilitator if
+    it has one.
 
     Raises:
         CannotStart: see `Server`.
@@ -140,6 +144,7 @@ def server_app(engine: Engine) -> FastAPI:
         routers.append(store_routes(gate, lambda: engine.store, prices))
     app = create_app(engine, routers, LARGER_BODIES)
     app.add_middleware(BeginsUnpaid)
+    app.mount(STUDIO_PREFIX, studio_app(engine))
     facilitator = engine.networks.facilitator()
     if facilitator is not None:
         app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))

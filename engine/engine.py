@@ -102,6 +102,7 @@ class Engine:
         self.approvals = Approvals(database, self.writer, self.ledger)
         self.payments, self.settlements = Payments(database), Settlements(database)
         self.paying = Paying(self.writer, self.ledger)
+        self.derive = vault.derive
         signer, tokens = Signer(database, vault), deployment.tokens
         book = database, self.writer, self.paying, signer, self.clock
         networks = self.networks = Networks(settings, deployment, gateway, *book)

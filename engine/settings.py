@@ -121,6 +121,12 @@ def _host(text: str) -> str:
     return text.lower()
 
 
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"https://[a-z0-9.-]+(:[0-9]{1,5})?|http://localhost(:[0-9]{1,5})?", text):
+        raise ValueError("takes an origin such as https://studio.example.com, without a path")
+    return text
+
+
 FINALITY_BLOCKS = 64
 """So deep a payment is final where nothing else is said: as deep as the home chain is followed."""
 
@@ -311,6 +317,11 @@ class Settings(BaseSettings):
     )
     sign_in_lease_s: int = Field(
         default=3600, ge=1, le=31_536_000, description="For so long after a payment"
+    )
+    studio_origin: Annotated[str, AfterValidator(_origin)] | None = Field(
+        default=None,
+        description="Where browsers open the Studio, such as https://studio.example.com; without "
+        "it only at http://localhost",
     )
     webhook_networks: Annotated[str, AfterValidator(_ip_networks)] | None = Field(
         default=None,

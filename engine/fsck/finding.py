@@ -23,6 +23,7 @@ _SECRETS = frozenset(
         ("api_keys", "secret_hash"),
         ("session_keys", "sealed"),
         ("sessions", "secret_hash"),
+        ("sign_ins", "secret_hash"),
     )
 )
 """Columns whose values are never shown."""

@@ -8,6 +8,7 @@ from engine.audit.canonical import encode
 from engine.audit.record import Record
 from engine.audit.rest import rest_hash
 from engine.db.keys import Agent, AgentKey, AgentKeyUse, ApiKey
+from engine.db.passkeys import Passkey, SignIn, SpentChallenge
 from engine.db.tables import BudgetRow, Workspace, table
 from engine.fsck.budgets import Founding, Foundings
 from engine.fsck.events import Event, compare_event
@@ -21,6 +22,7 @@ _agents = table(Agent)
 _agent_keys = table(AgentKey)
 _budgets = table(BudgetRow)
 _keys = table(ApiKey)
+_passkeys = table(Passkey)
 _uses = table(AgentKeyUse)
 _workspaces = table(Workspace)
 
@@ -52,6 +54,7 @@ class WorkspaceFold:
         self._agents: _Rows = {}
         self._agent_keys: _Rows = {}
         self._budgets: _Rows = {}
+        self._passkeys: _Rows = {}
         self._rest: dict[str, str] = {}
         self._webhooks = WebhookRows(connection, findings, self._id)
 
@@ -83,6 +86,8 @@ class WorkspaceFold:
                 "name": record.body["name"],
                 "created_ms": record.time_ms,
             }
+        elif record.kind == "passkey.added":
+            self._passkey(record)
         elif what == "budget":
             self._budget(entry, happened)
         elif what == "webhook":
@@ -98,6 +103,8 @@ class WorkspaceFold:
         self._compare("budgets", _budgets, _budgets.c.workspace_id, self._budgets)
         for row in self._compare("api_keys", _keys, _keys.c.workspace_id, self._keys):
             self._compare_secret("api_keys", row, _SECRET)
+        for row in self._compare("passkeys", _passkeys, _passkeys.c.workspace_id, self._passkeys):
+            self._compare_secret("passkeys", row, ("public_key",))
         owner = _agent_keys.c.workspace_id
         for row in self._compare("agent_keys", _agent_keys, owner, self._agent_keys):
             self._compare_secret("agent_keys", row, _SECRET_OF_AGENTS)
@@ -122,6 +129,19 @@ class WorkspaceFold:
             self._keys[body["key"]]["revoked_ms"] = revoked_ms
         else:
             raise ValueError("no such kind of record")
+
+    def _passkey(self, record: Record) -> None:
+        body = record.body
+        self._rest[body["passkey"]] = body["rest_hash"]
+        self._passkeys[body["passkey"]] = {
+            "workspace_id": self._id,
+            "id": body["passkey"],
+            "key_id": body["key"],
+            "public_key": UNSAID,
+            "backup_eligible": body["backup_eligible"],
+            "sign_count": UNSAID,
+            "created_ms": record.time_ms,
+        }
 
     def _agent_key(self, record: Record, happened: str) -> None:
         told = dict(record.body)
@@ -186,7 +206,14 @@ class WorkspaceFold:
 
 
 def check_uses(connection: sa.Connection, findings: Findings) -> None:
-    """What was counted is counted for a key that there is."""
-    known = sa.exists().where(_agent_keys.c.id == _uses.c.key_id)
-    for row in connection.execute(sa.select(_uses.c.key_id, _uses.c.number).where(~known)).all():
-        findings.unexpected("agent_key_uses", "/".join(map(str, row)), "there is no such key")
+    """What was counted is counted for a key that there is, and who is signed in is somebody."""
+    for rows, keys in (
+        (_uses, _agent_keys),
+        (table(SignIn), _keys),
+        (table(SpentChallenge), _keys),
+    ):
+        known = sa.exists().where(keys.c.id == rows.c.key_id)
+        strange = sa.select(*rows.primary_key.columns).where(~known)
+        for row in connection.execute(strange).all():
+            where = "/".join(part.hex() if isinstance(part, bytes) else str(part) for part in row)
+            findings.unexpected(rows.name, where, "there is no such key")

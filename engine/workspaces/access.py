@@ -19,6 +19,8 @@ DEFAULT_WORKSPACE = "default"
 OPERATOR_KEY_PREFIX = "zfi_test_"
 LIVE_OPERATOR_KEY_PREFIX = "zfi_live_"
 """What a key is for; it may do the same."""
+SETUP_TOKEN_PREFIX = "zfi_setup_"  # noqa: S105 (the public prefix of a secret)
+"""A person's, who sets up a passkey with it; it opens nothing else (`engine.workspaces.people`)."""
 SESSION_TOKEN_PREFIX = "zai_session_"  # noqa: S105 (the public prefix of a secret)
 SHOWN_PREFIX_CHARACTERS = 12
 
@@ -61,6 +63,8 @@ class Access:
         Raises:
             Unauthenticated: nobody's, or revoked.
         """
+        if secret.startswith(SETUP_TOKEN_PREFIX):
+            raise Unauthenticated("this token sets up a passkey in the Studio, and is no API key")
         wanted = secret_hash(secret)
         with self._database.reading() as connection:
             row = connection.execute(sa.select(_keys).where(_keys.c.secret_hash == wanted)).first()
@@ -135,7 +139,11 @@ class Access:
         if key is not None and key.revoked_ms is None:
             return None
         stream = workspace_stream(DEFAULT_WORKSPACE)
-        admins = _keys.c.role == "admin", _keys.c.revoked_ms.is_(None)
+        admins = (
+            _keys.c.role == "admin",
+            _keys.c.revoked_ms.is_(None),
+            sa.not_(_keys.c.prefix.startswith(SETUP_TOKEN_PREFIX)),  # people sign in by passkey
+        )
         for replaced in batch.read(sa.select(_keys.c.id).where(*admins)).scalars().all():
             batch.record(stream, "key.revoked", {"key": replaced, "role": "admin"})
         batch.update(sa.update(_keys).where(*admins).values(revoked_ms=batch.now_ms))

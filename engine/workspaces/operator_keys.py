@@ -20,6 +20,7 @@ from engine.ledger.writer import Batch, Writer
 from engine.workspaces.access import (
     LIVE_OPERATOR_KEY_PREFIX,
     OPERATOR_KEY_PREFIX,
+    SETUP_TOKEN_PREFIX,
     Operator,
     write_operator_key,
 )
@@ -131,6 +132,8 @@ class OperatorKeys:
     def _rotate(self, batch: Batch, caller: Operator, key: OperatorKey) -> tuple[OperatorKey, str]:
         if key.revoked_ms is not None:
             raise Conflict("the key is revoked", code="key_revoked")
+        if key.prefix.startswith(SETUP_TOKEN_PREFIX):
+            raise Conflict("it is a person's, who signs in by passkey", code="no_api_key")
         secret = _new_secret(batch, live=key.live)
         _end(batch, caller, key)
         where, role = key.workspace_id, key.role

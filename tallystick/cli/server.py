@@ -40,6 +40,7 @@ def serve(
     from api.server import FACILITATOR_PREFIX, Server
     from engine.engine import open_engine
     from engine.settings import load_settings
+    from engine.workspaces.people import People
 
     signal.signal(signal.SIGTERM, leave)
     os.umask(0o077)  # the data is the operator's alone, also in a directory that others may enter
@@ -57,7 +58,15 @@ def serve(
         first_key = engine.access.ensure_admin(secret)
         if first_key is not None:
             console.print(f"[bold]admin key[/] (shown once): {first_key}", soft_wrap=True)
+        setup_token = People(engine.database, engine.writer).first()
         console.print(f"[bold]REST[/]      {server.url}  (OpenAPI at {server.url}/docs)")
+        studio = settings.studio_origin or f"http://localhost:{server.port}"
+        console.print(f"[bold]Studio[/]    {studio}/studio")
+        if setup_token is not None:
+            console.print(
+                f"[bold]  set up[/]  {studio}/studio/set-up#{setup_token} (once, within 24 hours)",
+                soft_wrap=True,
+            )
         console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(rpc)}")
         if engine.networks.facilitator() is not None:
             console.print(f"[bold]x402[/]      {server.url}{FACILITATOR_PREFIX}")

@@ -9,6 +9,7 @@ from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from engine.webhooks.delivery import disable
 from engine.workspaces.agent_keys import NewAgentKey
+from engine.workspaces.people import Credential, People
 from tests.evidence.story import pass_time
 from tests.fsck.chain_story import (
     anchored_elsewhere,
@@ -41,6 +42,7 @@ def tell(world: World, clock: ManualClock) -> None:
     engine.agents.register(WORKSPACE, "shopper", "Shopper")
     engine.agents.register(WORKSPACE, "bot", None)
     _keys(world)
+    _people(world)
     shop = world.session(agent_id="shopper", agent_name="ignored", type="app", label="groceries")
     world.pay(shop, 7, key="before any budget")
     world.pay(shop, 3, hold=True)
@@ -125,6 +127,21 @@ def _keys(world: World) -> None:
     keys.agents.revoke(WORKSPACE, key.id, by=admin.key_id)
     made, _ = keys.operators.create(admin, "Ada", live=True)
     keys.operators.rotate(admin, made.id)
+
+
+def _people(world: World) -> None:
+    """Two who have passkeys; one is signed in."""
+    people = People(world.engine.database, world.engine.writer)
+    people.first()
+    ada = people.set_up(str(people.first()), Credential("YWRh", "", b"a key", True, 0))
+    bob = people.set_up(
+        people.invite(ada, "auditor", "Bob"), Credential("Ym9i", "", b"k", False, 1)
+    )
+    for n, each in enumerate((ada, bob)):
+        used = people.credential(("YWRh", "Ym9i")[n])
+        assert used is not None
+        assert used.key_id == each.key_id
+        people.sign_in(used, 2, f"challenge {n}", 2**50 + n)
 
 
 def _signed(world: World) -> None:

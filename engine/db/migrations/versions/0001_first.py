@@ -286,6 +286,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "passkeys",
+        sa.Column("workspace_id", sa.Text(), nullable=False),
+        sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("public_key", sa.LargeBinary(), nullable=False),
+        sa.Column("backup_eligible", sa.Boolean(), nullable=False),
+        sa.Column("sign_count", sa.BigInteger(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "records",
         sa.Column(
             "id",
@@ -410,6 +421,21 @@ def upgrade() -> None:
         sa.Column("wanted_size", sa.BigInteger(), nullable=False),
         sa.Column("budgets_version", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "sign_ins",
+        sa.Column("key_id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("secret_hash", sa.LargeBinary(), autoincrement=False, nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("seen_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key_id", "secret_hash"),
+    )
+    op.create_table(
+        "spent_challenges",
+        sa.Column("key_id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("challenge", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key_id", "challenge"),
     )
     op.create_table(
         "stream_heads",

@@ -1,0 +1,187 @@
+"""The Studio as an application: its routes, the headers of every answer, its errors.
+
+Nothing is decided here: pages show what the engine tells, and forms call what REST calls.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.rest.errors import STATUS, error_body
+from api.studio.asked import Asked, PageView, Studio
+from api.studio.pages import approvals, log, people, reconciliation, session, sessions, sign_in
+from api.studio.templating import Static
+from engine.engine import Engine
+from engine.errors import NotFound, TallystickError, Unauthenticated
+from engine.workspaces.people import Act
+
+PREFIX = "/studio"
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "publickey-credentials-get=(self), publickey-credentials-create=(self)",
+    "referrer-policy": "same-origin",  # without a referrer, forms would be sent from origin `null`
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cache-control": "no-store",
+}
+"""Of every answer; a static file, which is named by its hash, may be kept."""
+
+Show = Callable[[Asked], PageView]
+Do = Callable[[Asked], Response]
+_log = structlog.get_logger(__name__)
+
+
+def studio_app(engine: Engine) -> ASGIApp:
+    """The application below `PREFIX`."""
+    static = Static()
+    studio = Studio(engine, static)
+    routes = [Route("/static/{hash}/{name}", static.serve)]
+    for path, act, show in PAGES:
+        html = partial(_page, studio, act, show)
+        routes.append(Route(path, _endpoint(html)))
+        twin = partial(_twin, studio, act, show)
+        routes.append(Route("/index.json" if path == "/" else f"{path}.json", _endpoint(twin)))
+    # Twins first: an id takes no dot, and a path with one must not be taken for an id.
+    routes.sort(key=lambda route: not route.path.endswith(".json"))
+    for path, act, do in FORMS:
+        routes.append(Route(path, _endpoint(partial(_form, studio, act, do)), methods=["POST"]))
+    for path, act, do in FILES:
+        routes.append(Route(path, _endpoint(partial(_file, studio, act, do))))
+
+    async def not_found(request: Request, _error: Exception) -> Response:
+        return _refused(studio, Asked(studio, request, b""), NotFound("there is no such page"))
+
+    async def broken(request: Request, error: Exception) -> Response:
+        _log.error("studio_failed", path=request.url.path, error=repr(error))
+        return JSONResponse(error_body("internal_error", "something went wrong"), 500)
+
+    app = Starlette(routes=routes, exception_handlers={HTTPException: not_found, Exception: broken})
+    app.router.redirect_slashes = False
+    return _Headers(app)
+
+
+PAGES: tuple[tuple[str, Act | None, Show], ...] = (
+    ("/", "look", sessions.inventory),
+    ("/sessions/{session_id}", "look", session.one),
+    ("/sessions/{session_id}/payments/{payment_id}", "look", session.explained),
+    ("/sessions/{session_id}/try", "try", session.tried),
+    ("/revoke", "tighten", sessions.preview),
+    ("/approvals", "look", approvals.inbox),
+    ("/approvals/{approval_id}", "look", approvals.one),
+    ("/reconciliation", "examine", reconciliation.state),
+    ("/log", "examine", log.state),
+    ("/people", "invite", people.everybody),
+    ("/sign-in", None, sign_in.sign_in),
+    ("/set-up", None, sign_in.set_up),
+)
+"""Path, what the role must allow (None: anybody), and what makes the page."""
+
+FORMS: tuple[tuple[str, Act | None, Do], ...] = (
+    ("/sign-in", None, sign_in.signed_in),
+    ("/set-up/begin", None, sign_in.begun),
+    ("/set-up", None, sign_in.done),
+    ("/sign-out", "look", sign_in.signed_out),
+    ("/revoke", "tighten", sessions.revoke),
+    ("/sessions/{session_id}/pause", "tighten", session.pause),
+    ("/sessions/{session_id}/revoke", "tighten", session.revoke),
+    ("/sessions/{session_id}/resume", "loosen", session.resume),
+    ("/approvals/{approval_id}/grant", "approve", approvals.grant),
+    ("/approvals/{approval_id}/deny", "approve", approvals.deny),
+    ("/people", "invite", people.invite),
+)
+FILES: tuple[tuple[str, Act, Do], ...] = (
+    ("/sessions/{session_id}/evidence", "examine", session.evidence),
+)
+
+
+def _endpoint(
+    answer: Callable[[Request, bytes], Response],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        body = await request.body()
+        return await to_thread.run_sync(answer, request, body)
+
+    return endpoint
+
+
+def _page(studio: Studio, act: Act | None, show: Show, request: Request, _body: bytes) -> Response:
+    asked = Asked(studio, request, b"")
+    try:
+        asked.admit(act)
+        return asked.page(show(asked))
+    except TallystickError as error:
+        return _refused(studio, asked, error)
+
+
+def _twin(studio: Studio, act: Act | None, show: Show, request: Request, _body: bytes) -> Response:
+    asked = Asked(studio, request, b"")
+    try:
+        asked.admit(act)
+        return JSONResponse(show(asked).data)
+    except TallystickError as error:
+        return JSONResponse(error_body(error.code, error.message), _status(error))
+
+
+def _form(studio: Studio, act: Act | None, do: Do, request: Request, body: bytes) -> Response:
+    asked = Asked(studio, request, body)
+    try:
+        asked.check_origin()
+        asked.admit(act)
+        if act is not None:
+            asked.check_form()
+        return do(asked)
+    except TallystickError as error:
+        return _refused(studio, asked, error)
+
+
+def _file(studio: Studio, act: Act, do: Do, request: Request, _body: bytes) -> Response:
+    asked = Asked(studio, request, b"")
+    try:
+        asked.admit(act)
+        return do(asked)
+    except TallystickError as error:
+        return _refused(studio, asked, error)
+
+
+def _refused(_studio: Studio, asked: Asked, error: TallystickError) -> Response:
+    unknown = isinstance(error, Unauthenticated) and asked.person is None
+    if unknown and asked.request.method == "GET":
+        return RedirectResponse(f"{PREFIX}/sign-in", 303)
+    data = {"code": error.code, "message": error.message}
+    return asked.page(PageView("error.html", "Not done", data), _status(error))
+
+
+def _status(error: TallystickError) -> int:
+    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+
+
+class _Headers:
+    """Puts `HEADERS` on every answer that has not its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

@@ -1,0 +1,41 @@
+"""Who may do what, and inviting somebody."""
+
+from starlette.responses import Response
+
+from api.rest.views import time_text
+from api.studio.asked import Asked, PageView
+from engine.workspaces.access import SETUP_TOKEN_PREFIX
+from engine.workspaces.people import MAY, ROLES
+
+
+def everybody(asked: Asked) -> PageView:
+    """The people of the workspace, and the roles."""
+    keys = asked.engine.keys.operators.list(asked.who.workspace_id)
+    role, name = asked.query.get("role", ""), asked.query.get("name", "").strip()
+    data = {
+        "people": [
+            {
+                "id": key.id,
+                "name": key.name,
+                "role": key.role,
+                "created_at": time_text(key.created_ms),
+                "is_active": key.revoked_ms is None,
+            }
+            for key in keys
+            if key.prefix.startswith(SETUP_TOKEN_PREFIX)
+        ],
+        "roles": {role: sorted(MAY[role]) for role in ROLES},
+        "link": None,
+        "invited": {"role": role, "name": name} if role in ROLES and name else None,
+    }
+    return PageView("people.html", "People", data)
+
+
+def invite(asked: Asked) -> Response:
+    """Make a person, by passkey; the link in the answer is not shown again."""
+    role, name = asked.form.get("role", ""), asked.form.get("name", "")
+    asked.check_proof({"act": "invite", "role": role, "name": name})
+    token = asked.studio.people.invite(asked.who, role, name)
+    view = everybody(asked)
+    view.data["link"] = f"{asked.place.origin}/studio/set-up#{token}"
+    return asked.page(view)

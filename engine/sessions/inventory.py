@@ -1,0 +1,226 @@
+"""All sessions of a workspace as people look through them: filtered, sorted, with their use; and
+revoked together.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from engine.audit.record import Record, decode_record
+from engine.audit.replay import LIVE_STATES
+from engine.db.database import Database
+from engine.db.tables import BATCH_RECORDS_MAX, ChainEvent, Decision, LogBatch, Session, table
+from engine.db.tables import Record as RecordRow
+from engine.errors import Conflict, InvalidInput
+from engine.ledger.writer import Batch, Writer
+from engine.sessions.lifecycle import Sessions, Wanted
+from engine.sessions.session import SessionView, session_from_row
+
+REVOKED_TOGETHER_MAX = 500
+Order = Literal["created", "last_used", "expiry"]
+
+_batches = table(LogBatch)
+_decisions = table(Decision)
+_events = table(ChainEvent)
+_records = table(RecordRow)
+_sessions = table(Session)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which sessions. One without chains of its own may spend on any `chain`; `search` is part of
+    an id, a label, an agent's id or name, whatever its case."""
+
+    wanted: Wanted
+    chain: str | None = None
+    search: str | None = None
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """For the rows of sessions."""
+        found = self.wanted.conditions()
+        if self.chain is not None:
+            grant = _sessions.c.grant_json
+            listed = grant.contains(f'"{self.chain}"', autoescape=True)
+            found.append(sa.or_(grant.contains('"chains":[]', autoescape=True), listed))
+        if self.search is not None:
+            columns = (_sessions.c[name] for name in ("id", "label", "agent_id", "agent_name"))
+            found.append(
+                sa.or_(*(column.icontains(self.search, autoescape=True) for column in columns))
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A session, how many payments were asked of it, and when the last was (milliseconds)."""
+
+    view: SessionView
+    requests: int
+    last_used_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A record of a session; `leaf` is its place in the log's tree, None until it has one."""
+
+    record: Record
+    leaf: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnChain:
+    """An event of the contracts about a session."""
+
+    name: str
+    block_number: int
+    tx_hash: bytes
+
+
+class Inventory:
+    """Reads what is committed, and revokes."""
+
+    def __init__(self, database: Database, writer: Writer, sessions: Sessions) -> None:
+        self._database = database
+        self._writer = writer
+        self._lifecycle = sessions
+
+    def page(
+        self, workspace_id: str, sought: Filter, order: Order, *, offset: int, limit: int
+    ) -> tuple[list[Used], int]:
+        """Sessions from `offset` on and how many there are: the newest first, the last used first,
+        or what is over soonest first."""
+        where = [_sessions.c.workspace_id == workspace_id, *sought.conditions()]
+        last, asked = _last_used(), _requests()
+        sorts: dict[str, list[sa.ColumnElement[Any]]] = {
+            "created": [_sessions.c.created_ms.desc()],
+            "last_used": [sa.func.coalesce(last, 0).desc()],
+            "expiry": [_sessions.c.expires_ms],
+        }
+        query = (
+            sa.select(_sessions, last.label("last_used_ms"), asked.label("requests"))
+            .where(*where)
+            .order_by(*sorts[order], _sessions.c.id.desc())
+            .offset(offset)
+            .limit(limit)
+        )
+        count = sa.select(sa.func.count()).select_from(_sessions).where(*where)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+            return [_used(row) for row in rows], connection.execute(count).scalar_one()
+
+    def one(self, workspace_id: str, session_id: str) -> Used:
+        """One session with its use.
+
+        Raises:
+            NotFound: absent, or of another workspace.
+        """
+        view = self._lifecycle.get(workspace_id, session_id)
+        query = sa.select(_last_used(), _requests()).where(_sessions.c.id == session_id)
+        with self._database.reading() as connection:
+            last, asked = connection.execute(query).one()
+        return Used(view, asked, last)
+
+    def records(self, session_id: str, limit: int) -> list[Told]:
+        """The newest records of a session, the newest first."""
+        within = _records.c.id % BATCH_RECORDS_MAX
+        query = (
+            sa.select(_records.c.body, (_batches.c.first_leaf + within).label("leaf"))
+            .join(_batches, _batches.c.id == _records.c.id - within)
+            .where(_records.c.stream == session_id)
+            .order_by(_records.c.seq.desc())
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [Told(decode_record(row.body), row.leaf) for row in rows]
+
+    def on_chain(self, view: SessionView) -> list[OnChain]:
+        """What the contracts told of a session, the first first."""
+        query = (
+            sa.select(_events.c.name, _events.c.block_number, _events.c.tx_hash)
+            .where(_events.c.subject == view.token_id)
+            .order_by(_events.c.block_number, _events.c.log_index)
+        )
+        with self._database.reading() as connection:
+            return [OnChain(*row) for row in connection.execute(query)]
+
+    def to_revoke(self, workspace_id: str, sought: Filter) -> list[SessionView]:
+        """The sessions that `revoke` would end.
+
+        Raises:
+            InvalidInput: they are too many to be ended together.
+        """
+        with self._database.reading() as connection:
+            rows = connection.execute(_live(workspace_id, sought)).mappings().all()
+        return _few([session_from_row(row) for row in rows])
+
+    def revoke(self, workspace_id: str, sought: Filter, seen: str, *, by: str) -> int:
+        """Revoke all live sessions that are sought, in one transaction, if they are still those
+        that were `seen` (`digest`); returns how many.
+
+        Raises:
+            Conflict: they are others by now; nothing is revoked.
+            InvalidInput: they are too many.
+        """
+
+        def command(batch: Batch) -> int:
+            rows = batch.read(_live(workspace_id, sought)).mappings().all()
+            views = _few([session_from_row(row) for row in rows])
+            if digest(views) != seen:
+                raise Conflict(
+                    "the sessions that match have changed since they were shown; look again",
+                    code="selection_changed",
+                )
+            batch.hold(view.id for view in views)
+            for view in views:  # one may have ended with another that is above it
+                now = self._lifecycle.read(batch, view.id, workspace_id)
+                self._lifecycle.revoked(batch, now, {"by": by})
+            return len(views)
+
+        return self._writer.call(command, *(v.id for v in self.to_revoke(workspace_id, sought)))
+
+
+def digest(views: Sequence[SessionView]) -> str:
+    """SHA-256 over the ids of some sessions, in hexadecimal, in whatever order."""
+    return hashlib.sha256("\n".join(sorted(view.id for view in views)).encode()).hexdigest()
+
+
+def _few(views: list[SessionView]) -> list[SessionView]:
+    if len(views) > REVOKED_TOGETHER_MAX:
+        raise InvalidInput("filter", f"matches more than {REVOKED_TOGETHER_MAX} live sessions")
+    return views
+
+
+def _live(workspace_id: str, sought: Filter) -> sa.Select[Any]:
+    where = _sessions.c.workspace_id == workspace_id, _sessions.c.state.in_(LIVE_STATES)
+    query = sa.select(_sessions).where(*where, *sought.conditions()).order_by(_sessions.c.id)
+    return query.limit(REVOKED_TOGETHER_MAX + 1)
+
+
+def _decided() -> sa.Select[Any]:
+    both = _records.join(_decisions, _decisions.c.id == _records.c.id)
+    return (
+        sa.select(_decisions.c.decided_ms)
+        .select_from(both)
+        .where(_records.c.stream == _sessions.c.id)
+    )
+
+
+def _last_used() -> sa.ScalarSelect[Any]:
+    return (
+        _decided().order_by(_records.c.seq.desc()).limit(1).correlate(_sessions).scalar_subquery()
+    )
+
+
+def _requests() -> sa.ScalarSelect[Any]:
+    counted = _decided().with_only_columns(sa.func.count())
+    return counted.correlate(_sessions).scalar_subquery()
+
+
+def _used(row: Any) -> Used:
+    fields = dict(row)
+    last, asked = fields.pop("last_used_ms"), fields.pop("requests")
+    return Used(session_from_row(fields), asked, last)
