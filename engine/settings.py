@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from string import hexdigits
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,121 +19,29 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from engine.errors import CannotStart
-from engine.policy.identifiers import IdentifierError, normalise_asset
-from engine.policy.money import AmountError, parse_usd
-
-ENDPOINTS_MAX = 8
-"""So many endpoints of one chain are asked."""
-
-
-def _address(text: str) -> str:
-    try:
-        normalise_asset(f"eip155:1/erc20:{text}")
-    except IdentifierError:
-        raise ValueError("takes an address: 0x and 40 hex digits") from None
-    return text.lower()
-
-
-def _asset(text: str) -> str:
-    try:
-        return normalise_asset(text)
-    except IdentifierError:
-        raise ValueError("takes a CAIP-19 id, such as eip155:8453/erc20:0x…") from None
-
-
-def _chain(text: str) -> str:
-    if text == "embedded":
-        return text
-    urls = text.split()
-    if not urls or not all(re.fullmatch(r"https?://.+", url) for url in urls):
-        raise ValueError(
-            "takes `embedded` or a URL that begins with http:// or https://, or several with "
-            "spaces between"
-        )
-    if len(set(urls)) < len(urls):
-        raise ValueError("takes endpoints that differ: the same URL is there twice")
-    if len(urls) > ENDPOINTS_MAX:
-        raise ValueError(f"takes at most {ENDPOINTS_MAX} endpoints")
-    return " ".join(urls)
-
-
-def _database(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ValueError("takes a URL that begins with postgresql://")
-    return url
-
-
-def _store(reference: SecretStr) -> SecretStr:
-    scheme, found, _ = reference.get_secret_value().partition("://")
-    if not reference.get_secret_value() or (found and scheme not in _STORE_SCHEMES):
-        raise ValueError(
-            "takes `memory`, `sql`, `package.module:name`, or a URL that begins with valkey://"
-        )
-    return reference
-
-
-_STORE_SCHEMES = ("valkey", "valkeys", "redis", "rediss", "unix")
-
-
-def _symbol(text: str) -> str:
-    if not re.fullmatch(r"[A-Z0-9.]{1,12}", text):
-        raise ValueError("takes 1 to 12 capital letters, digits and dots")
-    return text
-
-
-def _private_key(secret: SecretStr) -> SecretStr:
-    digits = secret.get_secret_value().removeprefix("0x")
-    if len(digits) != 64 or not set(digits) <= set(hexdigits):
-        raise ValueError("takes a private key of 64 hex digits")
-    if not 0 < int(digits, 16) < _SECP256K1_ORDER:
-        raise ValueError("takes a private key in the range of the curve (SEC 2, secp256k1)")
-    return secret
-
-
-def _price(text: str) -> str:
-    if text != "free":
-        try:
-            parse_usd(text.removeprefix("$"))
-        except AmountError as error:
-            raise ValueError(f"takes dollars such as 0.01, or `free`: {error}") from None
-    return text
-
-
-def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[!-~]+", text):
-        raise ValueError("takes a URL that begins with http:// or https://")
-    return text
-
-
-def _operator_key(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    if not all("!" <= character <= "~" for character in text):
-        raise ValueError("takes printable ASCII characters without spaces")
-    if text.startswith("zai_session_"):
-        raise ValueError("takes a key that does not begin like a session token (zai_session_)")
-    return secret
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+", text):
-        raise ValueError("takes a host without scheme and port, such as pay.example.com")
-    return text.lower()
-
-
-def _origin(text: str) -> str:
-    if not re.fullmatch(r"https://[a-z0-9.-]+(:[0-9]{1,5})?|http://localhost(:[0-9]{1,5})?", text):
-        raise ValueError("takes an origin such as https://studio.example.com, without a path")
-    return text
-
+from engine.setting_values import (
+    ENDPOINTS_MAX,
+    check_address,
+    check_asset,
+    check_chain,
+    check_database,
+    check_host,
+    check_operator_key,
+    check_origin,
+    check_price,
+    check_private_key,
+    check_store,
+    check_symbol,
+    check_url,
+)
 
 FINALITY_BLOCKS = 64
 """So deep a payment is final where nothing else is said: as deep as the home chain is followed."""
 
-_SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
-Address = Annotated[str, AfterValidator(_address)]
-DollarPrice = Annotated[str, AfterValidator(_price)]
-PrivateKey = Annotated[SecretStr, AfterValidator(_private_key)]
+Address = Annotated[str, AfterValidator(check_address)]
+DollarPrice = Annotated[str, AfterValidator(check_price)]
+PrivateKey = Annotated[SecretStr, AfterValidator(check_private_key)]
 
 
 class Token(BaseModel):
@@ -142,8 +49,10 @@ class Token(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    symbol: Annotated[str, AfterValidator(_symbol)] = Field(description="What requests call it")
-    asset: Annotated[str, AfterValidator(_asset)] = Field(
+    symbol: Annotated[str, AfterValidator(check_symbol)] = Field(
+        description="What requests call it"
+    )
+    asset: Annotated[str, AfterValidator(check_asset)] = Field(
         description="CAIP-19 id, such as eip155:8453/erc20:0x…"
     )
     decimals: int = Field(ge=0, le=36)
@@ -223,22 +132,22 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default=Path("tallystick-data"), description="The one directory that holds all state"
     )
-    database: Annotated[SecretStr, AfterValidator(_database)] | None = Field(
+    database: Annotated[SecretStr, AfterValidator(check_database)] | None = Field(
         default=None,
         description="`postgresql://…` for one database and many servers; default: a file of SQLite",
     )
-    store: Annotated[SecretStr, AfterValidator(_store)] | None = Field(
+    store: Annotated[SecretStr, AfterValidator(check_store)] | None = Field(
         default=None,
         description="Where payers store: `memory`, `valkey://…` or `package.module:name`; "
         "default: `sql`, beside the ledger or in its PostgreSQL",
     )
     host: str = Field(default="127.0.0.1", description="Address that `serve` listens on")
     port: int = Field(default=8402, ge=0, le=65535, description="Port that `serve` listens on")
-    mcp_hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(
+    mcp_hosts: tuple[Annotated[str, AfterValidator(check_host)], ...] = Field(
         default=(),
         description="Names by which `/mcp` may be asked beside `localhost`, as JSON",
     )
-    admin_key: Annotated[SecretStr, AfterValidator(_operator_key)] | None = Field(
+    admin_key: Annotated[SecretStr, AfterValidator(check_operator_key)] | None = Field(
         default=None,
         min_length=24,
         description="Operator key of the default workspace; without it the first start prints one",
@@ -248,7 +157,7 @@ class Settings(BaseSettings):
         min_length=16,
         description="Secret that encrypts stored keys; default: a file in the data directory",
     )
-    chain: Annotated[str, AfterValidator(_chain)] = Field(
+    chain: Annotated[str, AfterValidator(check_chain)] = Field(
         default="embedded",
         description="`embedded` (eth-tester in process) or the URL of a JSON-RPC endpoint; "
         "several with spaces between must say the same",
@@ -297,12 +206,12 @@ class Settings(BaseSettings):
         description="Account that the store is paid to; without it nothing is sold (the operator's "
         "on `embedded`)",
     )
-    paid_in: Annotated[str, AfterValidator(_asset)] | None = Field(
+    paid_in: Annotated[str, AfterValidator(check_asset)] | None = Field(
         default=None,
         description="CAIP-19 id of the token that the store is paid in; default: USDC of the main "
         "chain",
     )
-    facilitator: Annotated[str, AfterValidator(_url)] | None = Field(
+    facilitator: Annotated[str, AfterValidator(check_url)] | None = Field(
         default=None,
         description="URL of the x402 facilitator that settles what is sold (its own on `embedded`)",
     )
@@ -318,7 +227,7 @@ class Settings(BaseSettings):
     sign_in_lease_s: int = Field(
         default=3600, ge=1, le=31_536_000, description="For so long after a payment"
     )
-    studio_origin: Annotated[str, AfterValidator(_origin)] | None = Field(
+    studio_origin: Annotated[str, AfterValidator(check_origin)] | None = Field(
         default=None,
         description="Where browsers open the Studio, such as https://studio.example.com; without "
         "it only at http://localhost",

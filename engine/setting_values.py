@@ -1,0 +1,128 @@
+"""What single settings take: each function returns the value, or says in words what it would take.
+
+Every one raises ValueError, which pydantic makes an error of the setting's name.
+"""
+
+import re
+from string import hexdigits
+
+from pydantic import SecretStr
+
+from engine.policy.identifiers import IdentifierError, normalise_asset
+from engine.policy.money import AmountError, parse_usd
+
+_SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+ENDPOINTS_MAX = 8
+"""So many endpoints of one chain are asked."""
+
+
+def check_address(text: str) -> str:
+    """An address, in lower case."""
+    try:
+        normalise_asset(f"eip155:1/erc20:{text}")
+    except IdentifierError:
+        raise ValueError("takes an address: 0x and 40 hex digits") from None
+    return text.lower()
+
+
+def check_asset(text: str) -> str:
+    """A CAIP-19 id, in its one form."""
+    try:
+        return normalise_asset(text)
+    except IdentifierError:
+        raise ValueError("takes a CAIP-19 id, such as eip155:8453/erc20:0x…") from None
+
+
+def check_chain(text: str) -> str:
+    """`embedded`, or the URLs of endpoints."""
+    if text == "embedded":
+        return text
+    urls = text.split()
+    if not urls or not all(re.fullmatch(r"https?://.+", url) for url in urls):
+        raise ValueError(
+            "takes `embedded` or a URL that begins with http:// or https://, or several with "
+            "spaces between"
+        )
+    if len(set(urls)) < len(urls):
+        raise ValueError("takes endpoints that differ: the same URL is there twice")
+    if len(urls) > ENDPOINTS_MAX:
+        raise ValueError(f"takes at most {ENDPOINTS_MAX} endpoints")
+    return " ".join(urls)
+
+
+def check_database(url: SecretStr) -> SecretStr:
+    """The URL of a PostgreSQL database."""
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("takes a URL that begins with postgresql://")
+    return url
+
+
+def check_store(reference: SecretStr) -> SecretStr:
+    """Where payers store."""
+    scheme, found, _ = reference.get_secret_value().partition("://")
+    if not reference.get_secret_value() or (found and scheme not in _STORE_SCHEMES):
+        raise ValueError(
+            "takes `memory`, `sql`, `package.module:name`, or a URL that begins with valkey://"
+        )
+    return reference
+
+
+_STORE_SCHEMES = ("valkey", "valkeys", "redis", "rediss", "unix")
+
+
+def check_symbol(text: str) -> str:
+    """The symbol of a token."""
+    if not re.fullmatch(r"[A-Z0-9.]{1,12}", text):
+        raise ValueError("takes 1 to 12 capital letters, digits and dots")
+    return text
+
+
+def check_private_key(secret: SecretStr) -> SecretStr:
+    """A private key of secp256k1 (SEC 2)."""
+    digits = secret.get_secret_value().removeprefix("0x")
+    if len(digits) != 64 or not set(digits) <= set(hexdigits):
+        raise ValueError("takes a private key of 64 hex digits")
+    if not 0 < int(digits, 16) < _SECP256K1_ORDER:
+        raise ValueError("takes a private key in the range of the curve (SEC 2, secp256k1)")
+    return secret
+
+
+def check_price(text: str) -> str:
+    """Dollars, or `free`."""
+    if text != "free":
+        try:
+            parse_usd(text.removeprefix("$"))
+        except AmountError as error:
+            raise ValueError(f"takes dollars such as 0.01, or `free`: {error}") from None
+    return text
+
+
+def check_url(text: str) -> str:
+    """A URL of HTTP."""
+    if not re.fullmatch(r"https?://[!-~]+", text):
+        raise ValueError("takes a URL that begins with http:// or https://")
+    return text
+
+
+def check_operator_key(secret: SecretStr) -> SecretStr:
+    """A key that an operator chose."""
+    text = secret.get_secret_value()
+    if not all("!" <= character <= "~" for character in text):
+        raise ValueError("takes printable ASCII characters without spaces")
+    if text.startswith("zai_session_"):
+        raise ValueError("takes a key that does not begin like a session token (zai_session_)")
+    return secret
+
+
+def check_host(text: str) -> str:
+    """A host without scheme and port."""
+    if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+", text):
+        raise ValueError("takes a host without scheme and port, such as pay.example.com")
+    return text.lower()
+
+
+def check_origin(text: str) -> str:
+    """An origin that browsers trust (W3C, Secure Contexts)."""
+    if not re.fullmatch(r"https://[a-z0-9.-]+(:[0-9]{1,5})?|http://localhost(:[0-9]{1,5})?", text):
+        raise ValueError("takes an origin such as https://studio.example.com, without a path")
+    return text
