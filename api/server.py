@@ -12,12 +12,14 @@ from typing import Literal, Self
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from api.facilitator.on_demand import FacilitatorOnDemand
 from api.gate.gate import Gate
 from api.gate.requests import BATCH_BYTES_MAX
 from api.gate.store import PREFIX, Prices, store_routes
 from api.gate.unpaid import BeginsUnpaid
+from api.mcp.endpoint import McpEndpoint
 from api.rest.app import create_app
 from api.rest.lean_payments import LeanPayments
 from api.studio.app import PREFIX as STUDIO_PREFIX
@@ -32,6 +34,10 @@ GC_ALLOCATIONS = 20_000
 several times in one batch of requests, to find nothing."""
 
 FACILITATOR_PREFIX = "/facilitator"
+MCP_PATH = "/mcp"
+MCP_STORE_PATH = "/mcp/store"
+LARGER_BODIES = dict.fromkeys((PREFIX, MCP_PATH, "/api/v1/evidence"), BATCH_BYTES_MAX)
+"""Below which paths a body may be longer than elsewhere."""
 
 
 class AppServer:
@@ -136,12 +142,18 @@ def server_app(engine: Engine) -> FastAPI:
         )
         gate = Gate(partial(selling.open_till, lambda: engine.store))
         routers.append(store_routes(gate, lambda: engine.store, prices))
-    app = create_app(engine, routers, {PREFIX: BATCH_BYTES_MAX})
+    app = create_app(engine, routers, LARGER_BODIES)
     app.add_middleware(BeginsUnpaid)
     app.mount(STUDIO_PREFIX, studio_app(engine))
     facilitator = engine.networks.facilitator()
     if facilitator is not None:
         app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))
+    names = (engine.settings.host, *engine.settings.mcp_hosts)
+    sells = selling is not None
+    app.router.routes.append(Route(MCP_PATH, McpEndpoint(names, sells=sells)))
+    if sells:
+        anybody = McpEndpoint(names, principals=False, sells=True)
+        app.router.routes.append(Route(MCP_STORE_PATH, anybody))
     return app
 
 

@@ -18,6 +18,14 @@ from bench.ours import (
 from bench.postgres import PgPlpgsql, PgPlpgsqlPrior, PgStatements
 from bench.served import HttpSqlite, HttpSqliteFastapi, ReadyAfterKill
 from bench.sqlite_raw import SqliteRaw
+from bench.store import (
+    FreeRead,
+    PlainDict,
+    PlainValkey,
+    StoreMemory,
+    StoreSqlite,
+    StoreValkey,
+)
 from bench.valkey_lua import ValkeyLua
 
 CONTENDERS: tuple[type[Contender], ...] = (
@@ -45,6 +53,12 @@ CONTENDERS: tuple[type[Contender], ...] = (
     InclusionProof,
     Verify,
     ReadyAfterKill,
+    StoreMemory,
+    PlainDict,
+    StoreSqlite,
+    StoreValkey,
+    PlainValkey,
+    FreeRead,
 )
 
 
@@ -81,6 +95,10 @@ COMPARISONS = (
     Comparison(HttpFloor, FastapiNoop),
     Comparison(OneSessionPrior, OneSession),
     Comparison(ManySessions, FewSessions),
+    Comparison(StoreMemory, PlainDict),
+    Comparison(StoreSqlite, PlainValkey),
+    Comparison(StoreValkey, PlainValkey),
+    Comparison(FreeRead, StoreSqlite),
     Comparison(EngineSqliteCallers, PgPlpgsql, "p99_ms"),
     Comparison(EnginePostgresCallers, PgPlpgsql, "p99_ms"),
     Comparison(HttpSqlite, FastapiNoop, "p99_ms"),

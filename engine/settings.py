@@ -121,6 +121,12 @@ def _origin(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+", text):
+        raise ValueError("takes a host without scheme and port, such as pay.example.com")
+    return text.lower()
+
+
 FINALITY_BLOCKS = 64
 """So deep a payment is final where nothing else is said: as deep as the home chain is followed."""
 
@@ -228,6 +234,10 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that `serve` listens on")
     port: int = Field(default=8402, ge=0, le=65535, description="Port that `serve` listens on")
+    mcp_hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(
+        default=(),
+        description="Names by which `/mcp` may be asked beside `localhost`, as JSON",
+    )
     admin_key: Annotated[SecretStr, AfterValidator(_operator_key)] | None = Field(
         default=None,
         min_length=24,
@@ -304,6 +314,14 @@ class Settings(BaseSettings):
         default=None,
         description="Where browsers open the Studio, such as https://studio.example.com; without "
         "it only at http://localhost",
+    )
+    sign_in_origin: str | None = Field(
+        default=None,
+        description="Where clients reach the server (`https://host`): who paid reads again there "
+        "by signing in",
+    )
+    sign_in_lease_s: int = Field(
+        default=3600, ge=1, le=31_536_000, description="For so long after a payment"
     )
     webhook_networks: Annotated[str, AfterValidator(_ip_networks)] | None = Field(
         default=None,

@@ -63,10 +63,10 @@ def begin(
         made = Path(tempfile.mkdtemp(prefix="tallystick-begun-"))
         atexit.register(shutil.rmtree, made, ignore_errors=True)
         at = system_clock if instant is None else ManualClock(instant)
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"kek": kek}
         if server:
             _administer(server, f"CREATE DATABASE {_template(made)}")
-            changes = {"database": _plain(server.set(database=_template(made))), "kek": kek}
+            changes["database"] = _plain(server.set(database=_template(made)))
         open_engine(settings_for(made, **changes), clock=at).close()
         _begun[kind] = made
     shutil.copytree(_begun[kind], directory, dirs_exist_ok=True)

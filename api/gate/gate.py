@@ -28,12 +28,12 @@ from api.rest import errors
 from engine.errors import TallystickError
 from engine.selling.currency import Price, read_price
 from engine.selling.refusals import PaymentRefused
-from engine.storage.session import unpaid
+from engine.storage.session import Session, unpaid
 
 if TYPE_CHECKING:
     from engine.selling.till import Ready, Sale, Till
 
-PRIVATE = {"Cache-Control": "private, no-store", "Vary": "PAYMENT-SIGNATURE"}
+PRIVATE = {"Cache-Control": "private, no-store", "Vary": "PAYMENT-SIGNATURE, SIGN-IN-WITH-X"}
 UNPAID_CODE = "payment_required"
 
 _FROM_FASTAPI = [
@@ -47,6 +47,8 @@ _FROM_FASTAPI = [
 """What FastAPI hands to the function of a route that asks for it."""
 Work = Callable[["Sale | None"], Awaitable[Any]]
 """What is sold; without a sale where it is free."""
+Visit = Callable[[Session], Awaitable[Any]]
+"""What somebody who paid before may have by signing in."""
 
 
 class Gate:
@@ -105,18 +107,20 @@ class Gate:
         body: bytes,
         ready: "Ready | None" = None,
         into: tuple[Response, BackgroundTasks] | None = None,
+        visit: Visit | None = None,
     ) -> Any:
         """Do the `work` once it is paid for, with the payer as the current one.
 
         A payment is for this method, path, query and `body`. `ready` is as in `Till.open`. What
         `work` returns is returned; if that is no response, the headers go `into` the one that
-        FastAPI will make of it.
+        FastAPI will make of it. `visit` is done for who signs in and does not pay, where the till
+        knows visits; the method is not in what they sign, so let it only read.
         """
         try:
             if price is None:
                 with unpaid():
                     return private(await work(None), into)
-            return await self._sell(request, price, work, body, ready, into)
+            return await self._sell(request, price, work, body, ready, into, visit)
         except TallystickError as error:
             return private(errors.answer(error))
         except HTTPException as error:
@@ -131,15 +135,25 @@ class Gate:
         body: bytes,
         ready: "Ready | None",
         into: tuple[Response, BackgroundTasks] | None,
+        visit: Visit | None,
     ) -> Any:
         till = await self._opened()
+        target = None if visit is None else _target(request)
+        required = partial(self._required, till, request, price, target)
         try:
             payment = header.read_payment(request.headers)
             if payment is None:
-                return self._required(till, request, price, UNPAID_CODE, "Payment required")
+                payer = None
+                if target is not None:
+                    told = header.read_sign_in(request.headers)
+                    payer = None if told is None else await till.enter(told, target)
+                if visit is None or payer is None:
+                    return required(UNPAID_CODE, "Payment required")
+                with till.storage.paid_by(payer):
+                    return private(await visit(till.storage.session(payer)), into)
             sale = await till.open(payment, price, _bound(request, body), ready)
         except PaymentRefused as refusal:
-            return self._required(till, request, price, refusal.code, refusal.message)
+            return required(refusal.code, refusal.message)
         try:
             with till.storage.paid_by(sale.payer):
                 result = await self._done(sale, work)
@@ -177,10 +191,16 @@ class Gate:
             return self._till
 
     def _required(
-        self, till: "Till", request: Request, price: int, code: str, message: str
+        self,
+        till: "Till",
+        request: Request,
+        price: int,
+        visit: str | None,
+        code: str,
+        message: str,
     ) -> Response:
         error = None if code == UNPAID_CODE else code
-        required = till.required(price, _url(request), error)
+        required = till.required(price, _url(request), error, visit=visit)
         return JSONResponse(
             errors.error_body(code, message),
             402,
@@ -210,11 +230,16 @@ def _bound(request: Request, body: bytes) -> str:
 
 def _url(request: Request) -> str:
     """As it was asked for, in ASCII."""
+    return f"{request.scope['scheme']}://{request.url.netloc}{_target(request)}"
+
+
+def _target(request: Request) -> str:
+    """Path and query, as they were asked for."""
     scope = request.scope
     path = scope.get("raw_path") or scope["path"].encode()
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
-    told = path.partition(b"?")[0] + query
-    return f"{scope['scheme']}://{request.url.netloc}{told.decode('ascii', 'replace')}"
+    told: bytes = path.partition(b"?")[0] + query
+    return told.decode("ascii", "replace")
 
 
 def private(result: Any, into: tuple[Response, BackgroundTasks] | None = None) -> Any:

@@ -1,6 +1,6 @@
-"""x402's headers: a payment comes in PAYMENT-SIGNATURE; everything is JSON in base 64.
+"""x402's headers: a payment comes in PAYMENT-SIGNATURE, a sign-in in SIGN-IN-WITH-X.
 
-The SDK writes them. What comes in is read here: with distrust, and once.
+Everything is JSON in base 64. The SDK writes it; what comes in is read here, with distrust, once.
 """
 
 import base64
@@ -12,12 +12,13 @@ from starlette.datastructures import Headers
 
 from api.rest.exact_json import loads
 from engine.errors import InvalidInput
-from engine.selling.refusals import PaymentRefused
+from engine.selling.refusals import PaymentRefused, SignInRefused
 
 if TYPE_CHECKING:
     from x402.schemas import PaymentRequired, SettleResponse
 
 PAYMENT_SIGNATURE = "PAYMENT-SIGNATURE"
+SIGN_IN = "SIGN-IN-WITH-X"
 PAYMENT_REQUIRED = "PAYMENT-REQUIRED"
 PAYMENT_RESPONSE = "PAYMENT-RESPONSE"
 FIRST_VERSION = "X-PAYMENT"
@@ -37,21 +38,34 @@ def read_payment(headers: Headers) -> Mapping[str, Any] | None:
             f"{FIRST_VERSION} is of x402's first version: send {PAYMENT_SIGNATURE} alone",
             code="invalid_x402_version",
         )
+    return _read(PAYMENT_SIGNATURE, sent, PaymentRefused)
+
+
+def read_sign_in(headers: Headers) -> Mapping[str, Any] | None:
+    """What somebody signed in with; None if nobody did.
+
+    Raises:
+        SignInRefused: it cannot be read, or there are several.
+    """
+    return _read(SIGN_IN, headers.getlist(SIGN_IN), SignInRefused)
+
+
+def _read(name: str, sent: list[str], refused: type[PaymentRefused]) -> Mapping[str, Any] | None:
     if not sent:
         return None
     if len(sent) > 1:
-        raise PaymentRefused(f"{PAYMENT_SIGNATURE} was sent {len(sent)} times")
+        raise refused(f"{name} was sent {len(sent)} times")
     if len(sent[0]) > LENGTH_MAX:
-        raise PaymentRefused(f"{PAYMENT_SIGNATURE} is longer than {LENGTH_MAX} characters")
+        raise refused(f"{name} is longer than {LENGTH_MAX} characters")
     try:
         decoded = base64.b64decode(sent[0], validate=True)
         loads(decoded)  # refuses duplicate keys, depth, and text that is none
-        payment = json.loads(decoded)
+        told = json.loads(decoded)
     except (ValueError, InvalidInput):
-        raise PaymentRefused(f"{PAYMENT_SIGNATURE} is not JSON in base 64") from None
-    if not isinstance(payment, dict):
-        raise PaymentRefused(f"{PAYMENT_SIGNATURE} is no object")
-    return payment
+        raise refused(f"{name} is not JSON in base 64") from None
+    if not isinstance(told, dict):
+        raise refused(f"{name} is no object")
+    return told
 
 
 def encoded_required(required: "PaymentRequired") -> str:

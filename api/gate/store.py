@@ -84,12 +84,13 @@ DEFAULT_PRICES = Prices()
 @dataclass(frozen=True, slots=True)
 class _Order:
     """A request that is acceptable, and what is done for it. `ready` raises what speaks against it
-    for one payer, and keeps room."""
+    for one payer, and keeps room; `visit` is the same for who signs in."""
 
     price: Price
     body: bytes
     work: Callable[["Sale"], Awaitable[Response]]
     ready: Callable[[Session, str], Awaitable[None]] | None = None
+    visit: Callable[[Session], Awaitable[Response]] | None = None
 
 
 def store_routes(
@@ -145,7 +146,9 @@ class _Counter:
                 raise Unauthenticated("nobody paid, so there is no store", code="no_payer")
             return await order.work(sale)
 
-        return await self._gate.sell(request, order.price, work, body=order.body, ready=order.ready)
+        return await self._gate.sell(
+            request, order.price, work, body=order.body, ready=order.ready, visit=order.visit
+        )
 
     # Each of these answers by a response of its own; its fields are `answers.py`'s.
 
@@ -162,13 +165,14 @@ class _Counter:
         async def take() -> _Order:
             self._limits.check_prefix(prefix)
             self._limits.page_entries(limit)
-            return _Order(self._prices.list, await read_body(request, 0, "body"), work, ready)
+            body = await read_body(request, 0, "body")
+            return _Order(self._prices.list, body, _sold(read), ready, read)
 
         async def ready(session: Session, _reservation: str) -> None:
             await session.check_list(prefix=prefix, cursor=cursor, limit=limit)
 
-        async def work(sale: "Sale") -> Response:
-            page = await sale.session.list(
+        async def read(session: Session) -> Response:
+            page = await session.list(
                 prefix=prefix, cursor=cursor, limit=limit, keys_only=keys_only
             )
             return JSONResponse(PageAnswer(entries=page.entries, cursor=page.cursor))
@@ -178,13 +182,14 @@ class _Counter:
     async def get(self, request: Request, key: str) -> Any:
         """The value as it was put. Nothing is charged for a key that is not there."""
 
-        async def work(sale: "Sale") -> Response:
-            value = await sale.session.get(key)
+        async def read(session: Session) -> Response:
+            value = await session.get(key)
             if value is None:  # it was over, or deleted, while it was paid for
                 raise _absent()
             return PlainTextResponse(value, headers=_PASSIVE)
 
-        return await self._sell(request, self._of_one(request, self._prices.get, key, work))
+        taking = self._of_one(request, self._prices.get, key, _sold(read), visit=read)
+        return await self._sell(request, taking)
 
     async def put(self, request: Request, key: str, ttl_ms: int | None = None) -> Any:
         """The body is the value: text in UTF-8."""
@@ -255,6 +260,7 @@ class _Counter:
         price: Price,
         key: str,
         work: Callable[["Sale"], Awaitable[Response]],
+        visit: Callable[[Session], Awaitable[Response]] | None = None,
     ) -> _Order:
         """Of a key that has to be there."""
 
@@ -263,7 +269,7 @@ class _Counter:
                 raise _absent()
 
         self._limits.check_key(key)
-        return _Order(price, await read_body(request, 0, "body"), work, ready)
+        return _Order(price, await read_body(request, 0, "body"), work, ready, visit)
 
     def _putting(
         self,
@@ -293,6 +299,12 @@ class _Counter:
             raise InvalidInput("keys", "takes a list of at least one")
         self._limits.check_keys(keys)
         return body, list(dict.fromkeys(keys))
+
+
+def _sold(
+    read: Callable[[Session], Awaitable[Response]],
+) -> Callable[["Sale"], Awaitable[Response]]:
+    return lambda sale: read(sale.session)
 
 
 def _times(price: Price, count: int) -> Price:

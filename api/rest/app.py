@@ -20,6 +20,7 @@ from api.rest.routes import (
     audit,
     budgets,
     chain,
+    evidence,
     explanations,
     keys,
     log,
@@ -84,6 +85,7 @@ def create_app(
     app.include_router(webhooks.router)
     app.include_router(audit.router)
     app.include_router(log.router)
+    app.include_router(evidence.router)
     app.include_router(reconciliation.router)
     app.include_router(metrics.router)
     app.include_router(chain.router)

@@ -22,6 +22,8 @@ from engine.sessions.session import SessionView
 from engine.workspaces.access import SESSION_TOKEN_PREFIX, Operator, SessionHolder
 from engine.workspaces.agent_access import AgentCaller, Allowance, is_agent_key
 
+OWN = "self"
+"""What the holder of a token may call its session."""
 TOKENS_MAX = 65_536
 """So many sessions' tokens are remembered; any other is looked up again."""
 
@@ -111,13 +113,6 @@ async def operator(request: Request, engine: EngineOf, secret: Bearer) -> Operat
     return engine.access.operator(secret)
 
 
-async def reader(request: Request, engine: EngineOf, secret: Bearer) -> Operator | AgentCaller:
-    """An operator's key, or an agent's, which sees what is its agent's."""
-    if is_agent_key(secret):
-        return await admitted(request, secret)
-    return await operator(request, engine, secret)
-
-
 async def admin(caller: Annotated[Operator, Depends(operator)]) -> Operator:
     """The admin's key; every other operator hears that it is not valid here."""
     if not caller.admin:
@@ -172,6 +167,19 @@ async def payment_reader(
     if secret is None:
         raise Unauthenticated("an API key or a session token is required")
     return engine.access.operator(secret)
+
+
+async def party_of(request: Request) -> Operator | SessionHolder:
+    """The same for a request that no route of ours answers; raises `Unauthenticated`.
+
+    An agent's key beside a token is for the routes that are asked in its place to look at.
+    """
+    secret, token = await _bearer(request), await _session_header(request)
+    if token or _is_session_token(secret):
+        return (await get_tokens(request)).holder(token or secret)
+    if secret is None or is_agent_key(secret):
+        raise Unauthenticated("an operator's key or a session token is required")
+    return (await get_engine(request)).access.operator(secret)
 
 
 class Smart(NamedTuple):
@@ -266,14 +274,17 @@ def seen_session(engine: Engine, caller: Operator | AgentCaller, session_id: str
     return view
 
 
-def check_session(
-    engine: Engine, caller: Operator | SessionHolder | AgentCaller, session_id: str
-) -> None:
-    """Raise `NotFound` if a caller may not see a session, whose token costs no look-up."""
+def session_of(engine: Engine, caller: Operator | SessionHolder | AgentCaller, named: str) -> str:
+    """The id of the session that is named, if the caller may see it; a token costs no look-up.
+
+    Raises:
+        NotFound: there is none.
+    """
     if not isinstance(caller, SessionHolder):
-        seen_session(engine, caller, session_id)
-    elif caller.session_id != session_id:
+        return seen_session(engine, caller, named).id
+    if named not in (OWN, caller.session_id):
         raise _no_such_session()
+    return caller.session_id
 
 
 def _row(request: Request) -> Row:
@@ -294,7 +305,6 @@ def _no_such_session() -> NotFound:
 
 
 OperatorOf = Annotated[Operator, Depends(operator)]
-ReaderOf = Annotated[Operator | AgentCaller, Depends(reader)]
 AdminOf = Annotated[Operator, Depends(admin)]
 SessionHolderOf = Annotated[SessionHolder, Depends(session_holder)]
 SmartOf = Annotated[Smart, Depends(smart_credentials)]

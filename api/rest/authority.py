@@ -54,8 +54,8 @@ AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("GET", "/api/v1/deployment"): _ANYBODY,
     ("GET", "/metrics"): _ADMIN,  # anybody, if a setting says so
     ("POST", _SESSIONS): _OPERATOR,
-    ("GET", _SESSIONS): Row("operator", READ, alone=True),
-    ("GET", _SESSIONS + "/{session_id}"): Row("operator", READ, alone=True),
+    ("GET", _SESSIONS): _LOOK,
+    ("GET", _SESSIONS + "/{session_id}"): _LOOK,
     ("POST", _SESSIONS + "/{session_id}/children"): Row("party"),
     ("POST", _SESSIONS + "/{session_id}/consent"): _OPERATOR,
     ("POST", _SESSIONS + "/{session_id}/restrict"): _OPERATOR,
@@ -107,6 +107,7 @@ AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("GET", "/api/v1/webhooks/{webhook_id}/logs"): _OPERATOR,
     ("POST", "/api/v1/webhooks/{webhook_id}/replay"): _OPERATOR,
     ("POST", "/api/v1/log/anchor"): _OPERATOR,
+    ("POST", "/api/v1/evidence/verify"): Row("party"),
     ("POST", "/api/v1/reconciliation"): _OPERATOR,
     ("GET", "/api/v1/reconciliation"): _OPERATOR,
     ("POST", "/api/v1/chain/resume"): _ADMIN,

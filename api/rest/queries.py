@@ -30,7 +30,7 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^{_INSTANT.pattern}$"}),
 ]
 """A date (its first moment in UTC), or a date and time; the value is milliseconds since 1970."""
-Kind = Annotated[str, Field(pattern=r"^[a-z_.]{1,40}$")]
+Kind = Annotated[str, Field(max_length=40, pattern=r"^[a-z_]+(\.[a-z_]+)+$")]
 
 
 SessionStatus = Literal[

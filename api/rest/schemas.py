@@ -52,8 +52,7 @@ Approvers = Annotated[int, Field(ge=1, le=REQUIRED_MAX)]
 class Body(BaseModel):
     """What all request bodies share."""
 
-    # What checks a body is built when the first of its kind comes: a start has no time for it.
-    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -261,6 +260,12 @@ class Deny(Body):
     """Why an approval is denied."""
 
     reason: Annotated[str, printable(500)] | None = None
+
+
+class VerifyEvidence(Body):
+    """An evidence file."""
+
+    evidence: str = Field(description="The content of the file, unchanged")
 
 
 class RegisterAgent(Body):

@@ -19,8 +19,11 @@ from api.rest.answers import (
     SmartPaymentAnswer,
 )
 from api.rest.errors import error_body
+from api.rest.verification_answers import VerificationAnswer
 from engine.audit.approvals import REQUIRED_CODE
+from engine.audit.evidence import NOT_PROVEN
 from engine.audit.replay import LIVE_STATES
+from engine.audit.report import Report, summary
 from engine.engine import Engine
 from engine.ledger.approval import WAITING_MAX, Approval
 from engine.ledger.payment import Payment, State
@@ -316,6 +319,20 @@ def approval_json(approval: Approval) -> ApprovalAnswer:
         "created_at": time_text(approval.requested_ms),
         "expires_at": time_text(approval.expires_ms),
         "ended_at": None if approval.ended_ms is None else time_text(approval.ended_ms),
+    }
+
+
+def verification_json(report: Report, *, chain: str, registry: str) -> VerificationAnswer:
+    """What verification found; what it does not prove is said each time."""
+    said: Any = summary(report)
+    return {
+        "verdict": said["verdict"],
+        "exit_code": said["exit_code"],
+        "reason": said["reason"],
+        "checks": said["checks"],
+        "chain": chain,
+        "registry": registry,
+        "not_proven": list(NOT_PROVEN),
     }
 
 

@@ -14,8 +14,8 @@ from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 
-_STEP = 2 * HASH_BYTES + len('"",')
-"""From one hash to the next in the JSON of a proof."""
+_NODES_MAX = 4_096
+"""How many hashes of proofs are remembered; neighbours in a log share all but a few."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -45,64 +45,43 @@ class Entries:
         return len(self._items)
 
     def __iter__(self) -> Iterator[Entry]:
-        proofs, proven = Proofs(), self._proven
+        nodes, proven = Nodes(), self._proven
         for item in self._items:
             data = bytes(item)
             read = _read_proven(data) if proven else None
-            proof = None if read is None else proofs.read_quickly(bytes(read.proof))
-            if read is None or proof is None:
-                yield _entry(data, proven=proven)
+            if read is None:
+                yield _entry(data, nodes, proven=proven)
             else:
-                yield Entry(read.index, read.record.encode(), proof)
+                yield Entry(read.index, read.record.encode(), nodes.proof(read.proof))
 
 
-def read_proof(items: Any) -> tuple[bytes, ...]:
-    """A proof that is decoded already; raises `TypeError` or `ValueError` if it is none."""
-    if type(items) is not list:
-        raise TypeError("expected a list")
-    return tuple(read_hex(item, HASH_BYTES) for item in items)
-
-
-class Proofs:
-    """Reads proofs from their JSON. Neighbours in a log share the ends of theirs: read once."""
+class Nodes:
+    """Hashes by their hexadecimal form, so that what proofs share is read once."""
 
     def __init__(self) -> None:
-        self._last_text = b""
-        self._last: tuple[bytes, ...] = ()
+        self._known = _Known()
+        self._node = self._known.__getitem__
 
-    def read_quickly(self, text: bytes) -> tuple[bytes, ...] | None:
-        """A proof from its canonical JSON. None says nothing of it: it is to be decoded first."""
-        count, rest = divmod(len(text) - 1, _STEP)
-        if rest or not count:
-            return None
-        new = 1
-        while new < count and not self._last_text.endswith(text[new * _STEP :]):
-            new += 1
-        behind_each = b"," * new if new < count else b"," * (new - 1) + b"]"
-        if text[:1] != b"[" or text[_STEP : new * _STEP + 1 : _STEP] != behind_each:
-            return None
-        try:
-            hashes = [_hash(text[at : at + _STEP - 1]) for at in range(1, new * _STEP, _STEP)]
-        except ValueError:
-            return None
-        self._last_text = text
-        self._last = (*hashes, *self._last[len(self._last) - (count - new) :])
-        return self._last
+    def proof(self, items: Any) -> tuple[bytes, ...]:
+        """A proof; raises `TypeError` or `ValueError` if it is none."""
+        if type(items) is not list:
+            raise TypeError("expected a list")
+        if len(self._known) > _NODES_MAX:
+            self._known.clear()
+        return tuple(map(self._node, items))
 
 
-def _hash(text: bytes) -> bytes:
-    """A hash from its JSON, quotes and all."""
-    node = bytes.fromhex(text[1:-1].decode())
-    if len(node) != HASH_BYTES or b'"%b"' % node.hex().encode() != text:
-        raise ValueError("not a hash in lower-case hexadecimal")
-    return node
+class _Known(dict[Any, bytes]):
+    def __missing__(self, text: Any) -> bytes:
+        node = self[text] = read_hex(text, HASH_BYTES)
+        return node
 
 
 class _Proven(msgspec.Struct, forbid_unknown_fields=True):
     """What nearly all entries are: whole, under the checkpoint."""
 
     index: canonical.Integer
-    proof: msgspec.Raw
+    proof: list[str]
     record: str
 
 
@@ -120,7 +99,7 @@ def fields(value: Any, names: Collection[str]) -> dict[str, Any]:
     return value
 
 
-def _entry(data: bytes, *, proven: bool) -> Entry:
+def _entry(data: bytes, nodes: Nodes, *, proven: bool) -> Entry:
     item = canonical.decode_object(data)
     opened = ("openings",) if "openings" in item else ()
     fields(item, ("index", "record", *opened, *(("proof",) if proven else ())))
@@ -128,7 +107,7 @@ def _entry(data: bytes, *, proven: bool) -> Entry:
         raise ValueError("an index is not an integer")
     if not isinstance(item["record"], str):
         raise TypeError("expected text")
-    proof = read_proof(item["proof"]) if proven else ()
+    proof = nodes.proof(item["proof"]) if proven else ()
     openings = _openings(item["openings"]) if opened else None
     return Entry(item["index"], item["record"].encode(), proof, openings)
 

@@ -19,7 +19,7 @@ from engine.audit.chain import Anchoring
 from engine.audit.consent import SIGNATURE_BYTES_MAX
 from engine.audit.delegation import Ancestor
 from engine.audit.disclosure import WITHHOLDABLE
-from engine.audit.entries import Entries, Entry, fields, read_proof
+from engine.audit.entries import Entries, Entry, Nodes, fields
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
 from engine.grant import Grant
@@ -244,7 +244,7 @@ def _read(file: bytes, document: dict[str, Any]) -> Evidence:
         registration=_coordinates(document["registration"]),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
         anchored=tuple(_anchoring(item) for item in _list(document["anchors"])),
-        consistency=tuple(map(read_proof, _list(document["consistency"]))),
+        consistency=tuple(map(Nodes().proof, _list(document["consistency"]))),
         records=Entries(_list(document["records"]), proven=True),
         tail=Entries(_list(document["tail"]), proven=False),
         withheld=frozenset(withheld),

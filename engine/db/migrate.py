@@ -1,5 +1,7 @@
 """The schema: which version of it a database has, and how it gets the newest."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
 
 import sqlalchemy as sa
@@ -18,8 +20,14 @@ def stored_version(connection: sa.Connection) -> list[str]:
     return list(rows.scalars())
 
 
-def migrate(connection: sa.Connection, what: str) -> None:
-    """Bring the schema up to date; `what` is what messages call the database.
+def migrate(
+    connection: sa.Connection,
+    what: str,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> str:
+    """Bring the schema up to date and return its version; messages call the database `what`.
+
+    Who may have it open in the version before is kept out by `alone` until that is done.
 
     Raises:
         CannotStart: it is of another release.
@@ -27,7 +35,7 @@ def migrate(connection: sa.Connection, what: str) -> None:
     version = stored_version(connection)
     connection.rollback()  # each migration is a transaction of its own
     if version == [NEWEST]:
-        return
+        return NEWEST
     # Importing Alembic takes longer than the rest of this, and nearly no start needs it.
     from alembic import command
     from alembic.config import Config
@@ -37,7 +45,9 @@ def migrate(connection: sa.Connection, what: str) -> None:
     config.set_main_option("script_location", str(resources.files("engine.db") / "migrations"))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        with alone() if version else nullcontext():
+            command.upgrade(config, "head")
+            connection.commit()
     except CommandError as error:
         raise CannotStart(f"{what} is of another release: {error}") from error
-    connection.commit()
+    return NEWEST

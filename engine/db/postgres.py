@@ -43,7 +43,8 @@ _HOLD = """
 """
 _NUMBER = """
     SELECT nextval('log_batch_ids'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-           budgets_version, time_ms, read_ms, fault, doubt, doubt_code
+           budgets_version, time_ms, read_ms, (SELECT max(version_num) FROM alembic_version),
+           fault, doubt, doubt_code
     FROM shared
 """
 _ADVANCE = """
@@ -140,7 +141,16 @@ class PostgresDatabase:
         with self._writing.connect().execution_options(
             isolation_level="READ COMMITTED"
         ) as connection:
-            migrate(connection, "TALLYSTICK_DATABASE")
+            self._version = migrate(connection, "TALLYSTICK_DATABASE", self._alone)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let those of the release before finish their batches, and have them begin no other."""
+        with self._connect() as connection:
+            connection.execute("SET lock_timeout = 0")
+            connection.execute("SET statement_timeout = 0")
+            connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, _BUDGETS))
+            yield
 
     def begin(self, streams: Sequence[str]) -> Turn:
         """Hold these streams; the clock is read and the batch numbered once that is so."""
@@ -158,8 +168,10 @@ class PostgresDatabase:
         for stream, seq, prev, time_ms in held.fetchall():
             heads[stream] = Head(seq, prev)
             last_ms = max(last_ms, time_ms)
-        batch, now_ms, budgets_version, chain_ms, read_ms, fault, *doubt = numbered.fetchall()[0]
-        message, code = doubt
+        number = numbered.fetchall()[0]
+        batch, now_ms, budgets_version, chain_ms, read_ms, version, fault, message, code = number
+        if version != self._version:
+            fault = "TALLYSTICK_DATABASE was opened by a newer release: start that one here, too"
         why = None if message is None else Unavailable(message, code=code)
         reading = ChainReading(chain_ms, read_ms, why, fault)
         return Turn(batch, heads, last_ms, now_ms, budgets_version, reading)

@@ -10,6 +10,7 @@ more until the process is started again.
 """
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -243,6 +244,7 @@ class Writer:
         self._learn: list[Callable[[Turn, int], None]] = []
         self._prepare: list[Callable[[Batch, Collection[str]], None]] = []
         self._accepting = threading.Lock()
+        self._process = os.getpid()
         self._stopped = False
         self._now_ms = 0
         self._clock_behind = False
@@ -281,6 +283,10 @@ class Writer:
         again, with everything that was to be committed with it.
         """
         future: Future[Answer] = Future()
+        if os.getpid() != self._process:
+            # The thread is not here, and the connection is somebody else's.
+            future.set_exception(Unavailable("the engine was opened before this process was made"))
+            return future
         with self._accepting:
             if self._stopped:
                 future.set_exception(Unavailable("the engine is stopping"))

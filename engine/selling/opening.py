@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.deployment import Deployment
-from engine.errors import CannotStart, Unavailable
+from engine.errors import CannotStart, InvalidInput, Unavailable
 from engine.payments.networks import Networks
 from engine.settings import Settings, Token
 from engine.storage.session import Storage
@@ -16,6 +16,7 @@ from engine.storage.session import Storage
 if TYPE_CHECKING:
     from engine.selling.facilitators import Settler
     from engine.selling.till import Till
+    from engine.selling.visits import Visits
 
 SYMBOL = "USDC"
 
@@ -28,6 +29,7 @@ class Selling:
     pay_to: str
     facilitator: str | None
     networks: Networks
+    visits: "Visits | None" = None
 
     def open_till(self, storage: Callable[[], Storage]) -> "Till":
         """Slow: call it on a thread.
@@ -52,7 +54,9 @@ class Selling:
             version=domain.version,
             decimals=self.token.decimals,
         )
-        return Till(storage, currency, self._settler(), witness=Witness(gateway))
+        return Till(
+            storage, currency, self._settler(), witness=Witness(gateway), visits=self.visits
+        )
 
     def _settler(self) -> "Settler":
         from engine.selling.facilitators import OnThreads, facilitator_at
@@ -84,7 +88,18 @@ def read_selling(settings: Settings, deployment: Deployment, networks: Networks)
     facilitator = settings.facilitator
     if facilitator is None and not (embedded and token.chain == deployment.chain):
         raise CannotStart(f"TALLYSTICK_FACILITATOR: is missing; it settles on {token.chain}")
-    return Selling(token, pay_to, facilitator, networks)
+    return Selling(token, pay_to, facilitator, networks, _visits(settings))
+
+
+def _visits(settings: Settings) -> "Visits | None":
+    if settings.sign_in_origin is None:
+        return None
+    from engine.selling.visits import Visits
+
+    try:
+        return Visits(settings.sign_in_origin, settings.sign_in_lease_s)
+    except InvalidInput as error:
+        raise CannotStart(f"TALLYSTICK_SIGN_IN_ORIGIN: {error.message}") from None
 
 
 def _token(settings: Settings, deployment: Deployment) -> Token:

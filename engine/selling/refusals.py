@@ -2,6 +2,7 @@
 
 TallystickError
 ├── PaymentRefused              nothing was paid by it, and nothing will be: pay anew
+│   └── SignInRefused           somebody who signed in, and did not pay, is to pay
 ├── Conflict
 │   ├── PaymentUsed             it was paid, and what it bought was handed out
 │   └── PaymentForAnother       it was first presented for another request
@@ -17,6 +18,12 @@ class PaymentRefused(TallystickError):
     """Nothing was paid. `code` is x402's reason, or the SDK's, where they have one."""
 
     code = "invalid_payload"
+
+
+class SignInRefused(PaymentRefused):
+    """A sign-in opens nothing. `code` is x402's reason where it has one."""
+
+    code = "invalid_siwx"
 
 
 class PaymentUsed(Conflict):

@@ -35,6 +35,7 @@ from engine.selling.facilitators import Settler
 from engine.selling.grant import Grant
 from engine.selling.presented import Presented, read_presented, requirements
 from engine.selling.refusals import PaymentInProgress, PaymentPending, PaymentRefused
+from engine.selling.visits import Visits
 from engine.selling.witness import Sight, Witness
 from engine.storage.grants import Grants
 from engine.storage.payer import Payer
@@ -66,7 +67,8 @@ class Till:
     """Takes payments in one currency, for what `storage` has and for anything else.
 
     Without a `witness` of its chain the facilitator is believed, and what it leaves unknown stays
-    so. `grants` are the store's own if it has some.
+    so. `grants` are the store's own if it has some. With `visits` who paid may read again by
+    signing in.
 
     Raises:
         ValueError: the store has none, or the witness is of another chain.
@@ -80,6 +82,7 @@ class Till:
         *,
         witness: Witness | None = None,
         grants: Grants | None = None,
+        visits: Visits | None = None,
         lease_ms: int = LEASE_MS,
         settlements_max: int = SETTLEMENTS_MAX,
         clock: Clock = system_clock,
@@ -89,6 +92,7 @@ class Till:
         self._facilitator = facilitator
         self._witness = witness
         self._own_grants = grants
+        self._visits = visits
         self._lease_ms = lease_ms
         self._settlements_max = settlements_max
         self._clock = clock
@@ -104,13 +108,31 @@ class Till:
         """What payers stored."""
         return self._storage if isinstance(self._storage, Storage) else self._storage()
 
-    def required(self, price: int, resource: str, error: str | None = None) -> PaymentRequired:
-        """What is told to somebody who has not paid: x402's `PaymentRequired`."""
+    def required(
+        self, price: int, resource: str, error: str | None = None, *, visit: str | None = None
+    ) -> PaymentRequired:
+        """What is told to somebody who has not paid: x402's `PaymentRequired`.
+
+        `visit` is path and query of what may be read by signing in.
+        """
+        visits = None if visit is None else self._visits
         return PaymentRequired(
             error=error or "Payment required",
             resource=ResourceInfo(url=resource),
             accepts=[requirements(self.currency, price)],
+            extensions=visits and visits.offer(str(visit), self.currency.network),
         )
+
+    async def enter(self, told: Mapping[str, Any], visit: str) -> Payer | None:
+        """Who signed in to read `visit` (path and query); None if that is not to be had here.
+
+        Raises:
+            SignInRefused: see `Visits.enter`.
+        """
+        if self._visits is None:
+            return None
+        grants = self._check_grants()
+        return await self._visits.enter(grants, told, visit, self.currency.network)
 
     async def open(
         self, payment: Mapping[str, Any], price: int, request: str, ready: Ready | None = None
@@ -199,6 +221,8 @@ class Till:
         finally:
             self._settling -= 1
         if isinstance(outcome, _Paid):
+            if self._visits is not None:  # before it counts as settled: a crash skips nothing
+                await self._visits.begin(self._check_grants(), sale.payer)
             await sale.settled(outcome.transaction)
             return
         if isinstance(outcome, _Unpaid):

@@ -75,14 +75,19 @@ def descendants(read: Read, session_id: str) -> list[SessionView]:
 
 def descendant_rows(read: Read, session_id: str) -> Sequence[Mapping[Any, Any]]:
     """The rows of the sessions beneath a session, the oldest first; damaged ones, too."""
-    tree = sa.select(_sessions.c.id).where(_sessions.c.parent_id == session_id).cte(recursive=True)
-    tree = tree.union(sa.select(_sessions.c.id).where(_sessions.c.parent_id == tree.c.id))
     query = (
         sa.select(_sessions)
-        .where(_sessions.c.id.in_(sa.select(tree.c.id)), _sessions.c.id != session_id)
+        .where(_sessions.c.id.in_(family(session_id)), _sessions.c.id != session_id)
         .order_by(_sessions.c.created_ms, _sessions.c.id)
     )
     return read(query).mappings().all()
+
+
+def family(session_id: str) -> sa.Select[tuple[str]]:
+    """The ids of a session and of all beneath it, as a query."""
+    tree = sa.select(_sessions.c.id).where(_sessions.c.id == session_id).cte(recursive=True)
+    tree = tree.union(sa.select(_sessions.c.id).where(_sessions.c.parent_id == tree.c.id))
+    return sa.select(tree.c.id)
 
 
 def has_children(read: Read, session_id: str) -> bool:

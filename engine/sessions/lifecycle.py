@@ -28,7 +28,13 @@ from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import workspace_is_closed
 from engine.sessions.consent import check_consent
 from engine.sessions.creation import Identity, draw_identity, make_grant, write_session
-from engine.sessions.delegation import ancestors, as_child, check_narrower, has_children
+from engine.sessions.delegation import (
+    ancestors,
+    as_child,
+    check_narrower,
+    family,
+    has_children,
+)
 from engine.sessions.pausing import Pausing, paused_above
 from engine.sessions.sentences import in_order
 from engine.sessions.session import NewSession, SessionView, session_from_row
@@ -45,7 +51,7 @@ _sessions = table(Session)
 class Wanted:
     """Which sessions of a workspace to list. `state` is as it is at `now_ms`: what is over by the
     clock is `expired`, whether or not that is recorded yet. An agent that asks sees its own
-    (`of_agent`), whichever `agent_id` is wanted."""
+    (`of_agent`), whichever `agent_id` is wanted; `top` is for a session and all beneath it."""
 
     now_ms: int
     state: str | None = None
@@ -53,12 +59,15 @@ class Wanted:
     agent_id: str | None = None
     label: str | None = None
     of_agent: str | None = None
+    top: str | None = None
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """For the rows of sessions."""
         agents = ("agent_id", self.agent_id), ("agent_id", self.of_agent)
         named = (("type", self.type), ("label", self.label), *agents)
         found = [_sessions.c[name] == value for name, value in named if value is not None]
+        if self.top is not None:
+            found.append(_sessions.c.id.in_(family(self.top)))
         live = _sessions.c.state.in_(LIVE_STATES)
         over = sa.and_(live, _sessions.c.expires_ms <= self.now_ms)
         if self.state == "expired":

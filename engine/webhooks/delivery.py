@@ -37,7 +37,7 @@ from engine.webhooks.endpoint import (
     record_endpoint,
 )
 from engine.webhooks.endpoints import Webhooks
-from engine.webhooks.lane import Due, Lane
+from engine.webhooks.lane import Due, Lane, moment
 from engine.webhooks.schedule import next_attempt_ms, retry_after_ms
 from engine.webhooks.signing import headers
 
@@ -51,6 +51,8 @@ RECOVERED_FAILURES = 10
 """After so many failures in a row a success means that the receiver is back: nothing waits on."""
 UNSTORED_PLACES_MAX = 10_000
 """So far a place moves over events that nobody wants before it is written down."""
+SETTLED_MAX = 8
+"""So many attempts are written down in one transaction, which payments wait for."""
 POLL_S = 0.5
 """How often it is looked for what is due."""
 
@@ -63,12 +65,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """One attempt that is over."""
+    """One attempt that was made at `at_ms` and is over since `over_ms`."""
 
     endpoint: Endpoint
     lane: Lane
     due: Due
     at_ms: int
+    over_ms: int
     outcome: Outcome
 
 
@@ -118,18 +121,29 @@ class Delivery:
             rows = connection.execute(query).mappings().all()
             active = [endpoint_from_row(row) for row in rows]
             self._forget_others(active)
+            if not active:
+                return
+            now = moment(connection.execute, now_ms)
             self._turn += 1  # so that no endpoint is always the last
-            first = self._turn % max(1, len(active))
+            first = self._turn % len(active)
             for endpoint in active[first:] + active[:first]:
                 lane = self._lanes.get(endpoint.id)
                 if lane is None:
                     place = endpoint.next_place
                     lane = self._lanes[endpoint.id] = Lane(place, place, endpoint.events)
                 room = FLYING_MAX - self._flying
-                for due in lane.next(connection.execute, endpoint, now_ms, room):
+                for due in lane.next(connection.execute, endpoint, now, room):
                     self._send(endpoint, lane, due, now_ms)
-        if any(lane.done_to - lane.stored > UNSTORED_PLACES_MAX for lane in self._lanes.values()):
+        if self._far_ahead():
             self._settle([])
+
+    def _far_ahead(self) -> dict[str, Lane]:
+        """Endpoints whose place moved far over events that they do not want."""
+        return {
+            name: lane
+            for name, lane in self._lanes.items()
+            if lane.done_to - lane.stored > UNSTORED_PLACES_MAX
+        }
 
     def _forget_others(self, active: Sequence[Endpoint]) -> None:
         known = {endpoint.id for endpoint in active}
@@ -139,6 +153,9 @@ class Delivery:
     def _send(self, endpoint: Endpoint, lane: Lane, due: Due, now_ms: int) -> None:
         lane.flying[due.event.record_id] = due.place
         self._flying += 1
+
+        def over(outcome: Outcome) -> None:
+            self._sent.put(_Sent(endpoint, lane, due, now_ms, self._clock(), outcome))
 
         def attempt() -> None:
             outcome = Outcome(None, "it could not be sent", 0)
@@ -151,9 +168,12 @@ class Delivery:
                 # Its name alone: a traceback may show local variables, secrets too.
                 _log.error("webhook_not_sent", webhook=endpoint.id, error=type(error).__name__)
             finally:
-                self._sent.put(_Sent(endpoint, lane, due, now_ms, outcome))
+                over(outcome)
 
-        threading.Thread(target=attempt, name=f"webhook {endpoint.id}", daemon=True).start()
+        try:
+            threading.Thread(target=attempt, name=f"webhook {endpoint.id}", daemon=True).start()
+        except RuntimeError:
+            over(Outcome(None, "there is no thread for it", 0))
 
     def _attempt(self, endpoint: Endpoint, due: Due, now_ms: int) -> Outcome:
         body = due.event.body()
@@ -172,7 +192,7 @@ class Delivery:
         found = []
         with contextlib.suppress(queue.Empty):
             found.append(self._sent.get(timeout=patience_s))
-            while True:
+            while len(found) < SETTLED_MAX:
                 found.append(self._sent.get_nowait())
         return found
 
@@ -182,7 +202,7 @@ class Delivery:
         for each in sent:
             del each.lane.flying[each.due.event.record_id]
         lanes = {each.endpoint.id: each.lane for each in sent}
-        lanes |= {name: lane for name, lane in self._lanes.items() if lane.done_to > lane.stored}
+        lanes |= self._far_ahead()
         owners = self._owners(sent, lanes)
 
         def command(batch: Batch) -> dict[str, int]:
@@ -212,13 +232,13 @@ class Delivery:
         if sent.outcome.success:
             batch.update(sa.delete(deliveries).where(*ours))
             if endpoint.failures >= RECOVERED_FAILURES:
-                later = deliveries.c.next_ms > sent.at_ms
+                later = deliveries.c.next_ms > sent.over_ms
                 batch.update(
                     sa.update(deliveries)
                     .where(*of(deliveries, endpoint), later)
-                    .values(next_ms=sent.at_ms)
+                    .values(next_ms=sent.over_ms)
                 )
-            values = {"failures": 0, "hold_until_ms": 0, "succeeded_ms": sent.at_ms}
+            values = {"failures": 0, "hold_until_ms": 0, "succeeded_ms": sent.over_ms}
             next_ms = None
         else:
             next_ms, hold_until_ms = self._failed(batch, endpoint, sent)
@@ -240,10 +260,10 @@ class Delivery:
 
     def _failed(self, batch: Batch, endpoint: Endpoint, sent: _Sent) -> tuple[int | None, int]:
         """Have it tried again; returns when, and until when nothing new is to be sent."""
-        due, now_ms, status = sent.due, sent.at_ms, sent.outcome.status_code
+        due, now_ms, status = sent.due, sent.over_ms, sent.outcome.status_code
         pause_ms = retry_after_ms(sent.outcome.retry_after, now_ms)
         hold_until_ms = now_ms + pause_ms if status in _PAUSING and pause_ms else 0
-        first_ms = now_ms if due.first_ms is None else due.first_ms
+        first_ms = sent.at_ms if due.first_ms is None else due.first_ms
         made = due.attempts + 1
         chance = int.from_bytes(self._random_bytes(4)) / 2**32
         next_ms = next_attempt_ms(made, now_ms, chance, pause_ms)

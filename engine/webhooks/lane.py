@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from engine.db.database import Read
 from engine.webhooks.endpoint import Endpoint, deliveries, of
-from engine.webhooks.outbox import Event, event_of, events_from
+from engine.webhooks.outbox import Event, event_of, events_from, size
 
 WIDTH = 8
 """So many deliveries are on their way to one endpoint at once; one alone while it fails."""
@@ -21,6 +21,22 @@ class Due:
     place: int | None
     attempts: int = 0
     first_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What holds for all endpoints at `now_ms`: the end of the log, and for whom something that
+    waited is due."""
+
+    now_ms: int
+    end: int
+    due: frozenset[str]
+
+
+def moment(read: Read, now_ms: int) -> Moment:
+    """Read it, so that an endpoint for which there is nothing costs nothing more."""
+    due = sa.select(deliveries.c.endpoint_id).where(deliveries.c.next_ms <= now_ms).distinct()
+    return Moment(now_ms, size(read), frozenset(read(due).scalars()))
 
 
 @dataclass(slots=True)
@@ -43,7 +59,7 @@ class Lane:
         places = [place for place in self.flying.values() if place is not None]
         return min([*places, self.read_to])
 
-    def next(self, read: Read, endpoint: Endpoint, now_ms: int, room: int) -> Iterator[Due]:
+    def next(self, read: Read, endpoint: Endpoint, now: Moment, room: int) -> Iterator[Due]:
         """What is to be sent now, at most `room`: what waited, then what is new."""
         if (endpoint.next_place, endpoint.events) != (self.stored, self.wanted):
             # An operator has changed it: all that is not stored is looked at again.
@@ -53,6 +69,20 @@ class Lane:
         room = min(room, width - len(self.flying))
         if room <= 0:
             return
+        if endpoint.id in now.due:
+            for again in self._again(read, endpoint, now.now_ms, room):
+                room -= 1
+                yield again
+        if room <= 0 or endpoint.hold_until_ms > now.now_ms or self.read_to >= now.end:
+            return
+        events, self.read_to = events_from(
+            read, endpoint.workspace_id, self.wanted, self.read_to, room
+        )
+        for event in events:
+            if event.record_id not in self.flying:
+                yield Due(event, event.place)
+
+    def _again(self, read: Read, endpoint: Endpoint, now_ms: int, room: int) -> Iterator[Due]:
         query = (
             sa.select(deliveries)
             .where(*of(deliveries, endpoint), deliveries.c.next_ms <= now_ms)
@@ -64,14 +94,6 @@ class Lane:
             if event is not None and room > 0:
                 room -= 1
                 yield Due(event, None, row.attempts, row.first_ms)
-        if room <= 0 or endpoint.hold_until_ms > now_ms:
-            return
-        events, self.read_to = events_from(
-            read, endpoint.workspace_id, self.wanted, self.read_to, room
-        )
-        for event in events:
-            if event.record_id not in self.flying:
-                yield Due(event, event.place)
 
     def again_from(self, place: int) -> None:
         """What is at this place could neither be delivered nor kept: it is read once more."""

@@ -129,7 +129,8 @@ class AgentAccess:
 
     def _remember(self, key_id: str, left_ms: int) -> None:
         if len(self._refused_until) >= REFUSED_MAX:
-            self._refused_until.pop(next(iter(self._refused_until)), None)
+            oldest = list(self._refused_until)[0]  # noqa: RUF015 (other threads change it)
+            self._refused_until.pop(oldest, None)
         self._refused_until[key_id] = self._stopwatch() + left_ms
 
 

@@ -21,12 +21,14 @@ from typer.exceptions import TyperException
 from tallystick.cli import (
     approvals,
     audit,
+    backup,
     budgets,
     chain,
     explanations,
     facilitator,
     fetch,
     fsck,
+    mcp,
     payments,
     reconcile,
     server,
@@ -76,6 +78,8 @@ app.add_typer(webhooks.app, name="webhooks", help="Have events sent to URLs.")
 audit.add_to(app)
 reconcile.add_to(app)
 fsck.add_to(app)
+backup.add_to(app)
+mcp.add_to(app)
 
 
 def main() -> None:

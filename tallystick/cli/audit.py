@@ -106,16 +106,16 @@ def verify(
     from engine.audit.verify import examine
     from engine.errors import InvalidInput
 
-    ours = _address("--registry", registry)
-    theirs = None if anchors is None else _address("--anchors", anchors)
+    ours = read_address("--registry", registry)
+    theirs = None if anchors is None else read_address("--anchors", anchors)
     try:
         content = file.read_bytes()
     except OSError as error:
         raise InvalidInput("FILE", f"{file}: {error.strerror}") from error
     with contextlib.ExitStack() as opened:
-        chain = _chain("--rpc", rpc, opened)
+        chain = view_of("--rpc", rpc, opened)
         others = {
-            name: _chain("--network", urls, opened)
+            name: view_of("--network", urls, opened)
             for name, urls in _networks(network or []).items()
         }
         found = examine(
@@ -133,7 +133,7 @@ def verify(
     raise typer.Exit(report.verdict.value)
 
 
-def _address(option: str, value: str) -> str:
+def read_address(option: str, value: str) -> str:
     from engine.errors import InvalidInput
     from engine.policy.identifiers import IdentifierError, normalise_asset
 
@@ -159,7 +159,7 @@ def _networks(options: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _chain(option: str, urls: list[str], opened: "ExitStack") -> "ChainView":
+def view_of(option: str, urls: list[str], opened: "ExitStack") -> "ChainView":
     """The view of one endpoint, or what several agree on; they are closed with `opened`."""
     from engine.chain.gateway import ChainError
     from engine.chain.json_rpc import JsonRpcChain

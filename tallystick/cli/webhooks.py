@@ -1,12 +1,16 @@
 """`tallystick webhooks …`"""
 
+import json
+import signal
 from typing import Annotated, Any
 
 import typer
 
+from engine.errors import InvalidInput
 from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
 from tallystick.cli.output import console, failed, minute, print_json, print_line, table
 from tallystick.cli.pages import PAGE_SIZE_MAX
+from tallystick.cli.server import leave
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -51,7 +55,10 @@ def create(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have events sent to a URL. The secret is shown once."""
+    """Have events sent to a URL.
+
+    The secret is shown once.
+    """
     with as_operator(url, api_key) as client:
         made = client.webhooks.create(to, event or ["*"], description=description)
     if as_json:
@@ -79,7 +86,10 @@ def enable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -
 
 @app.command()
 def disable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Send nothing there until it is enabled; what happens meanwhile is sent then."""
+    """Send nothing there until it is enabled.
+
+    What happens meanwhile is sent then.
+    """
     with as_operator(url, api_key) as client:
         client.webhooks.change(webhook, active=False)
     console.print(f"{webhook} is disabled", markup=False, soft_wrap=True)
@@ -164,6 +174,59 @@ def replay(
     with as_operator(url, api_key) as client:
         client.webhooks.replay(webhook, since)
     console.print(f"{webhook} is sent everything since {since}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def listen(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Loopback port; 0: any.")] = 3000,
+    forward_to: Annotated[
+        str | None, typer.Option(help="Where each delivery goes on to, as it came.")
+    ] = None,
+    event: Annotated[
+        list[str] | None, typer.Option(help="Only this event; more than once for several.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Show what is delivered here until Ctrl-C.
+
+    By a webhook to this machine that is deleted then.
+
+    The server must be on this machine, too, and TALLYSTICK_WEBHOOK_NETWORKS allow it.
+    """
+    import httpx
+
+    from tallystick.cli.listening import Listener
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        listener = Listener(port, forward_to, _show)
+    except OSError as error:
+        raise InvalidInput("--port", f"cannot listen on {port}: {error.strerror}") from error
+    except (ValueError, httpx.InvalidURL) as error:
+        raise InvalidInput("--forward-to", str(error)) from error
+    made: dict[str, Any] | None = None
+    with as_operator(url, api_key) as client:
+        try:
+            made = client.webhooks.create(listener.url, event or ["*"], description="listen")
+            print_line(f"secret  {made['secret']}")
+            print_line(f"listening on {listener.url}")
+            listener.serve()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            listener.close()
+            if made is not None:
+                client.webhooks.delete(made["id"])
+
+
+def _show(body: bytes, status: int) -> None:
+    try:
+        told = json.loads(body)
+        line = f"{told['timestamp']}  {told['event']}  {told['id']}  {status}"
+    except (KeyError, TypeError, ValueError):
+        line = f"no event of ours  {status}"
+    print_line(line)
 
 
 def _state(webhook: dict[str, Any]) -> str:

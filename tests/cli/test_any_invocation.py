@@ -24,12 +24,12 @@ def commands(group: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 
 ALL = commands(typer.main.get_command(app))
 # These would go on until they are stopped.
-RUNNING = {("serve",), ("chain",)}
+RUNNING = {("serve",), ("chain",), ("mcp",), ("webhooks", "listen")}
 
 
 def test_no_command_is_left_out() -> None:
     names = ["serve", "chain", "deploy", "pay", "capture", "void", "anchor", "evidence", "verify"]
-    names += ["explain", "backtest", "fetch", "fsck", "facilitator"]
+    names += ["explain", "backtest", "fetch", "fsck", "facilitator", "mcp"]
     assert {("sessions", name) for name in ("create", "list", "get", "restrict", "revoke")} <= set(
         ALL
     )

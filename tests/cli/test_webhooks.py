@@ -2,9 +2,19 @@
 
 import json
 import re
+import threading
+from contextlib import closing
+from ipaddress import ip_network
 
+from standardwebhooks.webhooks import Webhook
+
+from engine.clock import system_clock
+from engine.webhooks.egress import Egress
+from engine.webhooks.signing import SECRET_BYTES, headers, secret_text
+from tallystick.cli.listening import Listener
 from tests.cli.conftest import Shell
 from tests.cli.processes import one_line
+from tests.webhooks.receiver import Receiver
 
 URL = "https://localhost/hooks"  # which is refused when it is connected to
 
@@ -44,3 +54,26 @@ def test_what_is_refused_is_named(shell: Shell) -> None:
     assert line.startswith("invalid_parameter: events.0: ")
     line = one_line(shell("webhooks", "replay", "wh_x", "--since", "soon"), 1)
     assert line.startswith("invalid_parameter: since: ")
+
+
+def test_what_is_listened_to_goes_on_as_it_came() -> None:
+    shown: list[tuple[bytes, int]] = []
+    secret = bytes(range(SECRET_BYTES))
+    body = '{"id":"evt_1", "event":"payment.created","text":"ü"}'.encode()
+    with (
+        Receiver() as behind,
+        closing(Listener(0, behind.url + "/x?y=1", lambda *told: shown.append(told))) as listener,
+    ):
+        thread = threading.Thread(target=listener.serve)
+        thread.start()
+        behind.answer = lambda _: 418
+        signed = headers("evt_1", body, [secret], at_s=system_clock() // 1000)
+        outcome = Egress((ip_network("127.0.0.0/8"),)).post(listener.url, body, signed)
+    thread.join()
+    assert outcome.status_code == 418
+    [received] = behind.received
+    assert (received.path, received.body) == ("/hooks/x?y=1", body)
+    Webhook(secret_text(secret)).verify(received.body, received.headers)
+    assert received.headers["x-zendfi-signature"] == signed["X-ZendFi-Signature"]
+    assert received.headers["host"] == f"127.0.0.1:{behind.port}"
+    assert shown == [(body, 418)]

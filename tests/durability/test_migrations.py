@@ -2,17 +2,21 @@
 
 import shutil
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.clock import ManualClock
+from engine.db.postgres import PostgresDatabase
+from engine.errors import Unavailable
+from tests.anvil_world import PATIENCE_S, wait_until
 from tests.durability.killed_migration import MIGRATIONS, die, release
 from tests.durability.processes import forked
 from tests.ledger.asking import START_MS
 from tests.ledger.oracle import Records, query, read_records
-from tests.world import World
+from tests.world import WORKSPACE, World
 
 PLACES_MAX = 400
 KEK = "the same for every server"
@@ -66,6 +70,14 @@ def stored(store: Path | str) -> dict[str, tuple[list[Any], list[str]]]:
     }
 
 
+def next_release(tmp_path: Path) -> Path:
+    """Its migrations, as `release` takes them."""
+    releases = tmp_path / "next"
+    shutil.copytree(MIGRATIONS, releases / "migrations")
+    (releases / "migrations" / "versions" / "0002_next.py").write_text(NEXT)
+    return releases
+
+
 def killed_everywhere(store: Path | str, releases: Path | None = None) -> tuple[int, list[Any]]:
     """Be killed at the first statement, the second … until it is done; what was found between."""
     between: list[Any] = []
@@ -103,9 +115,7 @@ def test_a_start_of_the_next_release(tmp_path: Path, store: Path | str) -> None:
     world.engine.tick(anchor=True)
     world.engine.close()
     before, records = stored(store), read_records(store)
-    releases = tmp_path / "next"
-    shutil.copytree(MIGRATIONS, releases / "migrations")
-    (releases / "migrations" / "versions" / "0002_next.py").write_text(NEXT)
+    releases = next_release(tmp_path)
     places, between = killed_everywhere(store, releases)
     assert places > 8
     after = stored(store)
@@ -121,3 +131,50 @@ def test_a_start_of_the_next_release(tmp_path: Path, store: Path | str) -> None:
         again = world.pay(view, dollars, hold=first.state == "held", key=f"{dollars}")
         assert (again.id, again.replayed) == (first.id, True)
     world.engine.close()
+
+
+def test_a_process_of_the_release_before_stops_when_the_next_one_opens_the_database(
+    tmp_path: Path, database_url: str
+) -> None:
+    before = World(tmp_path / "before", database=database_url, kek=KEK)
+    view = before.session()
+    paid = before.pay(view, 1, key="k")
+    with release(next_release(tmp_path)):
+        PostgresDatabase(database_url).close()
+    for key in ("k", "other"):
+        with pytest.raises(Unavailable, match="newer release"):
+            before.pay(view, 1, key=key)
+    with pytest.raises(Unavailable, match="newer release"):
+        before.engine.revoke_session(WORKSPACE, view.id, by="test")
+    assert before.engine.ready()["faults"]
+    assert query(database_url, "SELECT number FROM decisions") == [(paid.number,)]
+    before.engine.close()
+
+
+def test_the_next_release_waits_for_a_batch_of_the_one_before(
+    tmp_path: Path, database_url: str
+) -> None:
+    before = World(tmp_path / "before", database=database_url, kek=KEK)
+    view = before.session()
+    deciding, go_on = threading.Event(), threading.Event()
+
+    def slow(_batch: object) -> None:
+        deciding.set()
+        assert go_on.wait(PATIENCE_S)
+
+    def open_next() -> None:
+        with release(next_release(tmp_path)):
+            PostgresDatabase(database_url).close()
+
+    asked = before.engine.writer.submit(slow, view.id)
+    assert deciding.wait(PATIENCE_S)
+    opening = threading.Thread(target=open_next)
+    opening.start()
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    wait_until(lambda: bool(query(database_url, waiting)))
+    assert query(database_url, "SELECT version_num FROM alembic_version") == [("0001",)]
+    go_on.set()
+    asked.result(PATIENCE_S)
+    opening.join()
+    assert query(database_url, "SELECT version_num FROM alembic_version") == [("0002",)]
+    before.engine.close()

@@ -253,7 +253,7 @@ def test_a_key_encryption_key_that_is_wrong_or_open_is_refused(
 
 
 def test_a_passphrase_opens_only_what_it_sealed(tmp_path: Path) -> None:
-    World(tmp_path, kek="correct horse battery staple").engine.close()
+    World(tmp_path, own=True, kek="correct horse battery staple").engine.close()
     assert not (tmp_path / "kek").exists()
     for changes in ({"kek": "correct horse battery stable"}, {}):
         assert "cannot be decrypted" in refused(tmp_path, **changes)
@@ -380,7 +380,7 @@ def test_a_damaged_identity_is_refused(copy: Path, key: str, value: str) -> None
 def test_two_installations_with_one_passphrase_share_no_key(tmp_path: Path) -> None:
     salts = []
     for name in ("one", "other"):
-        World(tmp_path / name, kek="correct horse battery staple").engine.close()
+        World(tmp_path / name, own=True, kek="correct horse battery staple").engine.close()
         salts.append((tmp_path / name / "kek.salt").read_text())
     assert salts[0] != salts[1]
     (tmp_path / "one" / "kek.salt").write_text(salts[1])

@@ -108,7 +108,7 @@ def test_a_workspace_whose_log_is_gone_is_missed_by_the_chain(told: Told, tmp_pa
     shutil.copy(told.file, ledger)
     owned = (
         *("sessions", "session_keys", "chain_transactions", "api_keys", "agents", "decisions"),
-        *("outbox", "records"),
+        *("agent_keys", "acts", "outbox", "records"),
     )
     batch = "SELECT id - id % 1048576 FROM records"
     change(

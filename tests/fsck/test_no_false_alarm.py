@@ -1,6 +1,6 @@
-"""Nothing is found where nothing is wrong: beside a running server, and after one was killed."""
+"""Nothing is found where nothing is wrong: beside a running server (after one was killed: see
+`tests/ledger/test_killed.py`)."""
 
-import secrets
 import threading
 from pathlib import Path
 
@@ -13,10 +13,8 @@ from engine.fsck.check import Chain, check
 from engine.fsck.snapshot import CannotRead
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
-from tests.ledger.hammer import Hammer
 from tests.world import USD, WORKSPACE, World
 
-KILLS = 1
 CHECKS = 6
 
 
@@ -79,28 +77,6 @@ def test_beside_traffic_and_a_chain_that_goes_on(tmp_path: Path) -> None:
     assert seen == sorted(seen)
     assert seen[0] < seen[-1]
     assert len(seen) == CHECKS
-
-
-def test_after_a_server_was_killed_at_any_moment(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seed = secrets.randbelow(10**9)
-    hammer = Hammer(tmp_path / "data", seed=seed, kills=KILLS, verify_every=KILLS)
-    try:
-        hammer.run()
-        hammer.server.kill()
-        ledger = tmp_path / "data" / "ledger.sqlite3"
-        before = ledger.read_bytes()
-        report = check(ledger, patience_s=0)
-        assert report.findings == ()
-        assert report.records > KILLS
-        assert ledger.read_bytes() == before
-    except BaseException:
-        with capsys.disabled():
-            print(f"\nseed {seed}")  # noqa: T201
-        raise
-    finally:
-        hammer.server.kill()
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:

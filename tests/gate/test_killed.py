@@ -1,6 +1,7 @@
 """Wherever it is killed: paid and handed out once, or not paid and nothing is left."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -57,16 +58,23 @@ class Mortal:
 
 
 class Heard:
-    """An application, and whether its last answer was sent to its end."""
+    """An application, and whether its last answer was sent to its end; `note` hears its status."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, note: Callable[[int], None] = lambda _status: None) -> None:
         self._app = app
+        self._note = note
         self.all = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        status = 0
+
         async def sent(message: Any) -> None:
+            nonlocal status
             await send(message)
+            status = message.get("status", status)
             self.all = message["type"] == "http.response.body" and not message.get("more_body")
+            if self.all:
+                self._note(status)
 
         await self._app(scope, receive, sent)
 

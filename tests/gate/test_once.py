@@ -9,6 +9,7 @@ from eth_keys.constants import SECPK1_N as SECP256K1_N
 
 from engine.errors import Unavailable
 from engine.selling.refusals import PaymentInProgress, PaymentUsed
+from engine.selling.till import Till
 from tests.gate.stall import GET, PUT, Stall, decoded, encoded, heard
 
 pytestmark = pytest.mark.anyio
@@ -101,6 +102,28 @@ async def test_a_payment_is_for_one_at_a_time_and_the_next_goes_on_from_there(
     await first.left()
     second = await stall.till.open(payment, GET, "a request")
     assert (second.transaction, stall.transfers()) == (first.transaction, 1)
+
+
+async def test_who_verifies_too_late_hears_what_became_of_it(stall: Stall) -> None:
+    payment, first = decoded(stall.sign(units=GET)), stall.till
+
+    class Late:
+        """Of another process: verifies after the first has answered."""
+
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        async def verify(self, *asked: Any) -> Any:
+            sale = await first.open(payment, GET, "a request")
+            await sale.used()
+            found = await self._inner.verify(*asked)
+            assert not found.is_valid
+            return found
+
+    settler: Any = Late(first._facilitator)
+    second = Till(stall.storage, stall.currency, settler)
+    with pytest.raises(PaymentUsed):
+        await second.open(payment, GET, "a request")
 
 
 async def test_whoever_takes_too_long_answers_nothing_that_another_answers(stall: Stall) -> None:

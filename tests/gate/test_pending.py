@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from x402.schemas import SettleResponse
 
-from tests.gate.stall import GET, PUT, Stall, heard
+from tests.gate.stall import GET, PUT, Stall, decoded, heard
 from tests.payments.paying import parsed
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +110,19 @@ async def test_what_the_chain_shows_is_paid_whatever_is_said(stall: Stall, lie: 
     stall.open(wrap=Liar(lie))
     answer = await stall.buy("PUT", "/v1/store/a", content=b"1")
     assert heard(answer) == (200, None)
+    assert stall.transfers() == 1
+
+
+async def test_a_transaction_that_paid_something_else_is_no_payment(stall: Stall) -> None:
+    other = await stall.buy("PUT", "/v1/store/a", content=b"1")
+    paid = decoded(other.headers["PAYMENT-RESPONSE"])["transaction"]
+
+    async def names_another(settle: Settle, payload: Any, requirements: Any) -> Any:
+        return says(payload, True, transaction=paid)
+
+    await stall.close()
+    stall.open(wrap=Liar(names_another))
+    assert heard(await stall.buy("PUT", "/v1/store/b", content=b"2")) == PENDING
     assert stall.transfers() == 1
 
 

@@ -108,6 +108,26 @@ async def test_what_fails_after_it_was_paid_is_still_to_be_had(stall: Stall, app
     assert stall.transfers() == 1
 
 
+async def test_what_took_too_long_is_not_answered_if_another_was(stall: Stall) -> None:
+    await stall.close()
+    stall.open(lease_ms=0)
+    stall.app = FastAPI()
+    found: list[Any] = []
+
+    @stall.app.get("/slow")
+    @stall.gate.sells("0.001")
+    async def slow() -> str:
+        found.append(None)
+        if len(found) == 1:
+            found.append(heard(await stall.ask("GET", "/slow", payment)))
+        return "done"
+
+    payment = stall.sign(units=1_000)
+    assert heard(await stall.ask("GET", "/slow", payment)) == (503, "payment_in_progress")
+    assert found == [None, None, (200, None)], "which the other was"
+    assert stall.transfers() == 1
+
+
 async def test_the_documentation_knows_what_the_function_takes(app: FastAPI) -> None:
     operation = app.openapi()["paths"]["/echo/{name}"]["post"]
     assert [each["name"] for each in operation["parameters"]] == ["name", "loud"]

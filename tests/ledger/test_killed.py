@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.fsck.check import check
 from tests.durability.hammer import Size
 from tests.ledger.hammer import SqliteHammer
 
@@ -18,7 +19,12 @@ def test_what_was_acknowledged_survives_every_kill(
 ) -> None:
     size = Size(secrets.randbelow(10**9), PROCESSES, DECISIONS, KILLS)
     try:
-        figures = SqliteHammer(tmp_path, size).run()
+        hammer = SqliteHammer(tmp_path, size)
+        figures = hammer.run()
+        before = hammer.store.read_bytes()
+        report = check(hammer.store, patience_s=0)
+        assert (report.findings, hammer.store.read_bytes()) == ((), before)
+        assert report.records >= DECISIONS
     except BaseException:
         options = f"--seed {size.seed} --processes {PROCESSES} --decisions {DECISIONS}"
         with capsys.disabled():

@@ -61,6 +61,12 @@ def test_a_server_that_is_not_told_whom_to_pay_sells_nothing(served: Served) -> 
     to = {"pay_to": "0x" + "9a" * 20}
     with pytest.raises(CannotStart, match="TALLYSTICK_FACILITATOR"):
         read_selling(elsewhere.model_copy(update=to), *asked)
+    signing_in = {"sign_in_origin": "https://store.test/here"}
+    with pytest.raises(CannotStart, match="TALLYSTICK_SIGN_IN_ORIGIN"):
+        read_selling(engine.settings.model_copy(update=signing_in), *asked)
+    here = read_selling(engine.settings, *asked)
+    assert here is not None
+    assert here.visits is None, "unless it is wanted"
     token = "eip155:1/erc20:0x" + "12" * 20
     with pytest.raises(CannotStart, match="TALLYSTICK_PAID_IN"):
         read_selling(elsewhere.model_copy(update={**to, "paid_in": token}), *asked)

@@ -16,6 +16,7 @@ CALLERS = {
     "engine/evidence/export.py": {"deployment.log_key.sign"},  # the same
     "engine/evidence/anchorer.py": {"sender.sign", "sign"},  # the operator's transactions
     "engine/sessions/on_chain.py": {"sender.sign"},
+    "engine/chain/account.py": {"Signer.sign_transaction"},  # a key that is not a session's
     "engine/chain/sender.py": {"account.sign_transaction", "sign"},
     "tallystick/cli/sessions.py": {"account.sign_typed_data", "sign"},  # the owner's consent
     "engine/payments/authorization.py": {"Account.sign_typed_data"},
@@ -27,6 +28,7 @@ OPENERS = {
     "engine/deployment.py": {"vault.open"},  # the operator's and the log's key
     "engine/fsck/keys.py": {"vault.open"},  # whether they open
     "engine/payments/signer.py": {"self.vault.open"},
+    "engine/webhooks/endpoint.py": {"vault.open"},  # the secrets that sign deliveries
 }
 
 

@@ -20,6 +20,9 @@ EXECUTE = SESSIONS + "/{session_id}/execute"
 X402 = SESSIONS + "/{session_id}/x402"
 SETTLEMENT = "/api/v1/ai/payments/{payment_id}/settlement"
 """Takes exactly one of its fields; `test_x402.py` tries it."""
+ACCEPT = SETTLEMENT + "/accept"
+EVIDENCE = "/api/v1/evidence/verify"
+"""Takes any text: what is no evidence is not refused, it does not verify."""
 DENY = APPROVALS + "/{approval_id}/deny"
 
 WEBHOOKS = "/api/v1/webhooks"
@@ -139,6 +142,8 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     TRY_WEBHOOK: {"event": "approval.requested"},
     REPLAY: {"since": "2026-01-31T09:00:00Z"},
+    EVIDENCE: {"evidence": "{}"},
+    ACCEPT: {"reason": "a fee"},
     "/api/v1/agents": {"agent_id": "bot", "name": "Bot"},
     "/api/v1/workspaces": {"id": "acme", "name": "Acme"},
     "/api/v1/agent-keys": {

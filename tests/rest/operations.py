@@ -59,6 +59,7 @@ ROUTES = {
     ("POST", "/api/v1/api-keys/{key_id}/revoke"): Route(200, None, OF_ANOTHER),
     ("GET", "/api/v1/audit"): Route(),
     ("POST", "/api/v1/log/anchor"): Route(),
+    ("POST", "/api/v1/evidence/verify"): Route(200, {"evidence": "{}"}),
     ("POST", "/api/v1/chain/resume"): Route(409),
     ("POST", "/api/v1/reconciliation"): Route(),
     ("GET", "/api/v1/reconciliation"): Route(),

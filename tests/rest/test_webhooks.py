@@ -148,10 +148,10 @@ def test_everything_since_a_time_is_sent_again(sending: Served, receiver: Receiv
     sending.session()
     sending.world.engine.tick()
     path = f"{WEBHOOKS}/{webhook['id']}/replay"
-    for since in ("2026-01-31", "yesterday", "2026-13-01T00:00:00Z", "2026-01-31T09:00:00+01:00"):
+    for since in ("2026-01-31", "yesterday", "2026-13-01T00:00:00Z", "2026-01-31T09:00:00"):
         refused(sending.post(path, {"since": since}), 422, "invalid_parameter", "since")
     count = len(receiver.received)
-    assert sending.post(path, {"since": "2000-01-01T00:00:00Z"}).json() == {"success": True}
+    assert sending.post(path, {"since": "2000-01-01T01:00:00+01:00"}).json() == {"success": True}
     sending.world.engine.tick()
     again = receiver.ids()[count:]
     assert receiver.ids()[0] in again

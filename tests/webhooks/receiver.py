@@ -41,7 +41,10 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                length = int(self.headers["Content-Length"])
+                body = self.rfile.read(length)
+                if len(body) < length:
+                    return  # who sent it was killed
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 request = Received(self.path, headers, body)
                 outer.received.append(request)

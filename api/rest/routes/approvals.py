@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api.rest.answers import ApprovalAnswer, ApprovalsPage
-from api.rest.auth import EngineOf, OperatorOf, PaymentReaderOf, check_session
+from api.rest.auth import EngineOf, OperatorOf, PaymentReaderOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.queries import ApprovalsQuery
@@ -48,7 +48,7 @@ def get_approval(approval_id: str, engine: EngineOf, party: PaymentReaderOf) -> 
     """Whoever asked for it learns here what became of it, and the id of the payment."""
     session_id, _ = parse_approval_id(approval_id)
     try:
-        check_session(engine, party, session_id)
+        session_of(engine, party, session_id)
     except NotFound:
         raise NotFound("no such approval", code="approval_not_found") from None
     return approval_json(engine.approvals.get(party.workspace_id, approval_id, engine.clock()))

@@ -6,7 +6,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 
 from api.rest.asked import drafted, payee, payment_request
-from api.rest.auth import EngineOf, OperatorOf, PaymentReaderOf, check_session
+from api.rest.auth import EngineOf, OperatorOf, PaymentReaderOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.explained import backtest_json, explained_json, simulated_json
@@ -34,9 +34,10 @@ _BACKTESTING = CapacityLimiter(1)
 async def simulate(
     session_id: str, body: CreatePayment, engine: EngineOf, party: PaymentReaderOf
 ) -> SimulatedPayment:
-    """The body is that of a payment. Nothing is held or logged, and no idempotency key is used."""
+    """The body is that of a payment. Nothing is held or logged, and no idempotency key is used. A
+    session's token may call its session `self`."""
     request = payment_request(engine, body, payee(body))
-    await to_thread.run_sync(check_session, engine, party, session_id)
+    session_id = await to_thread.run_sync(session_of, engine, party, session_id)
     found = await asyncio.wrap_future(engine.ledger.simulate(session_id, request))
     return simulated_json(session_id, found)
 

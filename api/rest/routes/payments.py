@@ -15,9 +15,9 @@ from api.rest.auth import (
     PaymentReaderOf,
     SessionHolderOf,
     SmartOf,
-    check_session,
     get_engine,
     get_tokens,
+    session_of,
     smart_payer,
 )
 from api.rest.commits import CommitsOf, get_commits
@@ -111,7 +111,7 @@ def list_payments(
     """An operator sees the workspace's, an agent its sessions', a session token its own."""
     session_id = wanted.session_id
     if session_id is not None:
-        check_session(engine, party, session_id)  # a mistyped id is not an empty list
+        session_of(engine, party, session_id)  # a mistyped id is not an empty list
     elif isinstance(party, SessionHolder):
         session_id = party.session_id
     payments, total = engine.payments.page(
@@ -244,7 +244,7 @@ def check_party(
     session_id, _ = parse_payment_id(payment_id)
     if not isinstance(party, Operator):
         try:
-            check_session(engine, party, session_id)
+            session_of(engine, party, session_id)
         except NotFound:
             raise NotFound("no such payment", code="payment_not_found") from None
 

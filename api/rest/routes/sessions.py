@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from api.rest.answers import CreatedSession, Revoked, SessionAnswer
 from api.rest.asked import asset
-from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, ReaderOf, seen_session
+from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, PaymentReaderOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.queries import SessionsQuery
@@ -70,15 +70,18 @@ async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> C
 @router.get("", summary="List sessions, the newest first")
 def list_sessions(
     engine: EngineOf,
-    caller: ReaderOf,
+    caller: PaymentReaderOf,
     asked: Annotated[SessionsQuery, Query()],
     response: Response,
 ) -> list[SessionAnswer]:
     """Sessions in every state, those that ended too, unless a `status` is named. `X-Total-Count`
-    says how many there are. An agent's key sees those of its agent."""
+    says how many there are. An agent's key sees those of its agent, the holder of a token that
+    session and all beneath it."""
     wanted = Wanted(engine.clock(), asked.status, asked.type, asked.agent_id, asked.label)
     if isinstance(caller, AgentCaller):
         wanted = replace(wanted, of_agent=caller.agent_id)
+    elif isinstance(caller, SessionHolder):
+        wanted = replace(wanted, top=caller.session_id)
     views, total = engine.sessions.page(
         caller.workspace_id, wanted=wanted, offset=asked.offset, limit=asked.limit
     )
@@ -90,9 +93,11 @@ def list_sessions(
 
 
 @router.get("/{session_id}", summary="One session", responses=documented(404))
-def get(session_id: str, engine: EngineOf, caller: ReaderOf) -> SessionAnswer:
-    """With what is left of its limits at this moment."""
-    return _shown(engine, seen_session(engine, caller, session_id))
+def get(session_id: str, engine: EngineOf, caller: PaymentReaderOf) -> SessionAnswer:
+    """With what is left of its limits at this moment. The holder of a token sees that session
+    alone, and may call it `self`."""
+    found = session_of(engine, caller, session_id)
+    return _shown(engine, engine.sessions.get(caller.workspace_id, found))
 
 
 @router.post(

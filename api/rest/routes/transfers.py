@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.rest.answers import PaymentAnswer
 from api.rest.asked import DEFAULT_SYMBOL
-from api.rest.auth import EngineOf, PaymentPartyOf, check_session
+from api.rest.auth import EngineOf, PaymentPartyOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.idempotency import WITH_KEY, IdempotencyKey
@@ -49,7 +49,7 @@ def execute(
 ) -> Response:
     """On the server's own chain. The payment is held until the chain has it for good; `settlement`
     of the payment says how far that is."""
-    check_session(engine, party, session_id)
+    session_id = session_of(engine, party, session_id)
     symbol = (body.token or DEFAULT_SYMBOL).upper()
     token = engine.token(symbol, body.chain)
     if token is None:

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from api.rest.answers import PaymentAnswer, SettlementAnswer, SignedPayment
-from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, check_session
+from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey
@@ -20,9 +20,7 @@ from api.rest.views import (
 )
 from engine.errors import Conflict
 from engine.payments.gate import Signed
-from engine.workspaces.access import SessionHolder
 
-_OWN = "self"
 _CALLER_NAMES = {"metadata_json": "metadata", "merchant": "resource"}
 
 of_sessions = APIRouter(
@@ -56,12 +54,9 @@ def pay(
     """The cheapest offer that the policy allows is held and signed (x402 version 2, scheme `exact`,
     EIP-3009). The same request has the same answer until it is known what became of the payment;
     with a key always. Who pays with a session's token may call that session `self`."""
-    if isinstance(party, SessionHolder) and session_id == _OWN:
-        session_id = party.session_id
-    check_session(engine, party, session_id)
     try:
         found = engine.gate.pay(
-            session_id,
+            session_of(engine, party, session_id),
             body.payment_required,
             body.resource,
             body.method,

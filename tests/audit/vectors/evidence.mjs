@@ -119,7 +119,8 @@ function refusedBy({ file: text, chain }) {
     return "format";
   }
   const { signature, ...content } = file;
-  const sealed = Buffer.from(`tallystick/evidence/2\n${canonical(content)}`);
+  const digest = sha256(Buffer.from(canonical(content)));
+  const sealed = Buffer.concat([Buffer.from("tallystick/evidence/2\n"), digest]);
   if (!verify(null, sealed, key.key, Buffer.from(signature, "hex"))) return "seal";
   const named = [String(chain.chain_id), chain.registry, chain.anchors];
   const told = [file.chain.chain_id, file.chain.registry, file.chain.anchors];

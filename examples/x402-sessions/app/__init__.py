@@ -1,0 +1,1 @@
+"""An agent that keeps what its callers pay it to keep."""

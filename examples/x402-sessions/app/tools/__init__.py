@@ -1,0 +1,1 @@
+"""One tool a file: what it does, and what it costs."""

@@ -1,0 +1,168 @@
+"""What payers store, bought inside MCP: by anybody who has a wallet, and by a session's agent."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import mcp_types as types
+import pytest
+from eth_account import Account
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from x402 import PaymentRequired, x402Client
+from x402.mcp.utils import extract_payment_required_from_result
+from x402.mechanisms.evm.exact import register_exact_evm_client
+
+from api.mcp.store_tools import PAYMENT, PAYMENT_RESPONSE
+from tests.mcp.make_snapshot import snapshot
+from tests.paying.shop import Agent, fund, usdc
+from tests.rest.served import Served
+
+Pay = Callable[[PaymentRequired], Awaitable[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def wallet(served: Served) -> Any:
+    """Somebody with a hundred dollars and no session."""
+    account = Account.create()
+    gateway = served.world.engine.gateway
+    fund(gateway, gateway.faucet, usdc(served), account.address.lower())  # type: ignore[attr-defined]
+    return account
+
+
+def paying(account: Any) -> Pay:
+    """As x402's SDK pays."""
+    client = x402Client()
+    register_exact_evm_client(client, account)
+    client.set_spend_controls(False)
+
+    async def pay(required: PaymentRequired) -> dict[str, Any]:
+        payload = await client.create_payment_payload(required)
+        return payload.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    return pay
+
+
+class Buyer:
+    """Calls a tool, and once more with a payment."""
+
+    def __init__(self, client: Client, pay: Pay) -> None:
+        self.client = client
+        self.pay = pay
+        self.meta: dict[str, Any] = {}
+        """What came with the newest paid call."""
+
+    async def buys(self, name: str, units: int, **arguments: Any) -> Any:
+        """The answer, after checking what was asked for and what was settled."""
+        unpaid = await self.client.call_tool(name, arguments)
+        assert unpaid.is_error
+        [content] = unpaid.content
+        assert isinstance(content, types.TextContent)
+        assert json.loads(content.text) == unpaid.structured_content
+        required = extract_payment_required_from_result(as_x402_has_it(unpaid))
+        assert isinstance(required, PaymentRequired)
+        assert required.resource is not None
+        assert required.resource.url == f"mcp://tool/{name}"
+        assert [offer.amount for offer in required.accepts] == [str(units)]
+        self.meta = {PAYMENT: await self.pay(required)}
+        answer, settled = await self.again(name, **arguments)
+        assert settled["success"] is True
+        return answer
+
+    async def again(self, name: str, **arguments: Any) -> tuple[Any, Any]:
+        """The answer to a call with the same payment, and what was settled."""
+        found = await self.client.call_tool(name, arguments, meta=self.meta)
+        return found.structured_content, (found.meta or {}).get(PAYMENT_RESPONSE)
+
+
+def as_x402_has_it(result: types.CallToolResult) -> Any:
+    """The SDK for x402 knows a result of mcp's first version."""
+    from x402.mcp.types import MCPToolResult
+
+    return MCPToolResult(
+        content=[each.model_dump() for each in result.content],
+        is_error=result.is_error,
+        structured_content=result.structured_content,
+    )
+
+
+def in_mcp(url: str, token: str | None, pay: Pay, use: Callable[[Buyer], Awaitable[None]]) -> None:
+    """Connect with the SDK's own client."""
+
+    async def connected() -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, trust_env=False, timeout=60) as http,
+            Client(streamable_http_client(url, http_client=http)) as client,
+        ):
+            await use(Buyer(client, pay))
+
+    asyncio.run(connected())
+
+
+def test_whoever_pays_puts_gets_lists_and_deletes(served: Served, wallet: Any) -> None:
+    signer = wallet.address[:10] + "..."
+    key = "../a key/\u2603"
+
+    async def use(buyer: Buyer) -> None:
+        put = await buyer.buys("put-content", 10_000, key=key, value="remember")
+        assert put == {"success": True, "key": key, "signer": signer}
+        replayed, _ = await buyer.again("put-content", key=key, value="remember")
+        assert replayed["code"] == "payment_used"
+        other, _ = await buyer.again("put-content", key=key, value="another")
+        assert other["code"] == "payment_for_another_request"
+        got = await buyer.buys("get-content", 1_000, key=key)
+        assert got == {"success": True, "key": key, "value": "remember"}
+        everything = await buyer.buys("get-content", 1_000)
+        assert everything == {"success": True, "content": {key: "remember"}, "count": 1}
+        for deleted in (True, False):
+            gone = await buyer.buys("put-content", 10_000, key=key, value=None)
+            assert gone == {"success": True, "key": key, "deleted": deleted, "signer": signer}
+        absent = await buyer.buys("get-content", 1_000, key="k")
+        assert absent == {"success": False, "error": 'No content found for key "k"'}
+
+    in_mcp(f"{served.url}/mcp/store", None, paying(wallet), use)
+
+
+def test_a_session_s_agent_buys_with_its_own_tool(served: Served, agent: Agent) -> None:
+    async def use(buyer: Buyer) -> None:
+        client = buyer.client
+
+        async def pay(required: PaymentRequired) -> dict[str, Any]:
+            asked = {
+                "payment_required": required.model_dump(mode="json", by_alias=True),
+                "resource": f"{served.url}/mcp",
+            }
+            signed = await client.call_tool("pay_x402", asked)
+            assert not signed.is_error, signed.structured_content
+            header = signed.structured_content["payment_signature"]
+            payload: dict[str, Any] = json.loads(base64.b64decode(header))
+            return payload
+
+        buyer.pay = pay
+        put = await buyer.buys("put-content", 10_000, key="k", value="v")
+        assert put["signer"].lower() == agent.address[:10] + "..."
+
+    in_mcp(f"{served.url}/mcp", agent.token, no_wallet, use)
+
+
+async def no_wallet(_required: PaymentRequired) -> dict[str, Any]:
+    raise AssertionError("the agent pays")
+
+
+def test_anybody_is_offered_what_is_paid_for_and_nothing_else(served: Served) -> None:
+    async def use(buyer: Buyer) -> None:
+        listed = await buyer.client.list_tools()
+        assert [
+            tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in listed.tools
+        ] == snapshot()["store"]
+        for payment in ({}, "", [], {"x402Version": 1}, "\u2603", {"x402Version": 2}):
+            buyer.meta = {PAYMENT: payment}
+            heard, settled = await buyer.again("put-content", key="k", value="v")
+            assert heard["accepts"], heard
+            assert settled is None
+
+    in_mcp(f"{served.url}/mcp/store", None, no_wallet, use)
