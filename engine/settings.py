@@ -115,12 +115,6 @@ def _operator_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _origin(text: str) -> str:
-    if not re.fullmatch(r"https://[a-z0-9.-]+(:[0-9]{1,5})?|http://localhost(:[0-9]{1,5})?", text):
-        raise ValueError("takes an origin such as https://studio.example.com, without a path")
-    return text
-
-
 def _host(text: str) -> str:
     if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+", text):
         raise ValueError("takes a host without scheme and port, such as pay.example.com")
@@ -310,7 +304,7 @@ class Settings(BaseSettings):
     price_get: DollarPrice = Field(default="0.001", description="Dollars to get one")
     price_list: DollarPrice = Field(default="0.001", description="Dollars to list a page")
     price_delete: DollarPrice = Field(default="0.01", description="Dollars to delete one")
-    studio_origin: Annotated[str, AfterValidator(_origin)] | None = Field(
+    studio_origin: str | None = Field(
         default=None,
         description="Where browsers open the Studio, such as https://studio.example.com; without "
         "it only at http://localhost",
