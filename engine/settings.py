@@ -306,8 +306,7 @@ class Settings(BaseSettings):
     price_delete: DollarPrice = Field(default="0.01", description="Dollars to delete one")
     studio_origin: str | None = Field(
         default=None,
-        description="Where browsers open the Studio, such as https://studio.example.com; without "
-        "it only at http://localhost",
+        description="Where browsers open the Studio (`https://host`); default: http://localhost",
     )
     sign_in_origin: str | None = Field(
         default=None,
