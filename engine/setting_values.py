@@ -119,10 +119,3 @@ def check_host(text: str) -> str:
     if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+", text):
         raise ValueError("takes a host without scheme and port, such as pay.example.com")
     return text.lower()
-
-
-def check_origin(text: str) -> str:
-    """An origin that browsers trust (W3C, Secure Contexts)."""
-    if not re.fullmatch(r"https://[a-z0-9.-]+(:[0-9]{1,5})?|http://localhost(:[0-9]{1,5})?", text):
-        raise ValueError("takes an origin such as https://studio.example.com, without a path")
-    return text

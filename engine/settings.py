@@ -27,7 +27,6 @@ from engine.setting_values import (
     check_database,
     check_host,
     check_operator_key,
-    check_origin,
     check_price,
     check_private_key,
     check_store,
@@ -227,10 +226,9 @@ class Settings(BaseSettings):
     sign_in_lease_s: int = Field(
         default=3600, ge=1, le=31_536_000, description="For so long after a payment"
     )
-    studio_origin: Annotated[str, AfterValidator(check_origin)] | None = Field(
+    studio_origin: str | None = Field(
         default=None,
-        description="Where browsers open the Studio, such as https://studio.example.com; without "
-        "it only at http://localhost",
+        description="Where browsers open the Studio (`https://host`); default: http://localhost",
     )
     webhook_networks: Annotated[str, AfterValidator(_ip_networks)] | None = Field(
         default=None,

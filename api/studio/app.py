@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.rest.errors import STATUS, error_body
 from api.studio.asked import Asked, PageView, Studio
 from api.studio.pages import approvals, log, people, reconciliation, session, sessions, sign_in
+from api.studio.place import check_origin
 from api.studio.templating import Static
 from engine.engine import Engine
 from engine.errors import NotFound, TallystickError, Unauthenticated
@@ -45,7 +46,12 @@ _log = structlog.get_logger(__name__)
 
 
 def studio_app(engine: Engine) -> ASGIApp:
-    """The application below `PREFIX`."""
+    """The application below `PREFIX`.
+
+    Raises:
+        CannotStart: it is to be open where no browser can be.
+    """
+    check_origin(engine.settings.studio_origin)
     static = Static()
     studio = Studio(engine, static)
     routes = [Route("/static/{hash}/{name}", static.serve)]

@@ -3,9 +3,27 @@
 import re
 from dataclasses import dataclass
 
-from engine.errors import Forbidden
+from engine.errors import CannotStart, Forbidden
 
 _LOCAL = re.compile(r"localhost(:[0-9]{1,5})?")
+
+
+_ORIGIN = re.compile(
+    r"https://[a-z0-9.-]+(:[0-9]{1,5})?|http://localhost(:[0-9]{1,5})?",
+)
+
+
+def check_origin(configured: str | None) -> None:
+    """Refuse what is no origin that a browser would take passkeys for.
+
+    Raises:
+        CannotStart: it is none.
+    """
+    if configured is not None and not _ORIGIN.fullmatch(configured):
+        raise CannotStart(
+            "TALLYSTICK_STUDIO_ORIGIN: takes an origin such as https://studio.example.com, "
+            "without a path"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from html import unescape
 import pytest
 
 from api.studio.app import FILES, FORMS, HEADERS, PAGES
+from api.studio.place import check_origin
+from engine.errors import CannotStart
 from engine.policy.limits import Limits
 from engine.workspaces.people import IDLE_MS, MAY, SIGNED_IN_MAX_MS
 from tests.ledger.approving import asked_for
@@ -111,6 +113,12 @@ def test_the_studio_answers_to_its_own_name_only(studio: Opened) -> None:
     for host in ("evil.test", "127.0.0.1:8402", "localhost.evil.test", "localhost:x"):
         answer = studio.visitor().get("/studio/sign-in", headers={"Host": host})
         assert (answer.status_code, "wrong_origin" in answer.text) == (403, True), host
+
+
+@pytest.mark.parametrize("wrong", ["studio.test", "http://studio.test", "https://a.test/x"])
+def test_an_origin_that_is_none_is_refused_at_the_start(wrong: str) -> None:
+    with pytest.raises(CannotStart, match="TALLYSTICK_STUDIO_ORIGIN"):
+        check_origin(wrong)
 
 
 def test_a_sign_in_is_new_each_time_and_ends(studio: Opened) -> None:
