@@ -129,7 +129,7 @@ class Serving(Running):
             "port": "0",
             "rpc_port": "0",
             "anchor_interval_s": "0",
-            "poll_interval_ms": "20",
+            "poll_interval_ms": "100",
         }
         super().__init__("serve", *arguments, until="registry", **(settings | variables))
         self.directory = directory
