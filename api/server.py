@@ -19,6 +19,7 @@ from api.gate.gate import Gate
 from api.gate.requests import BATCH_BYTES_MAX
 from api.gate.store import PREFIX, Prices, store_routes
 from api.gate.unpaid import BeginsUnpaid
+from api.listening import Streams
 from api.mcp.endpoint import McpEndpoint
 from api.rest.app import create_app
 from api.rest.lean_payments import LeanPayments
@@ -71,7 +72,7 @@ class AppServer:
         shown = f"[{host}]" if ":" in host else host
         self.port = self._socket.getsockname()[1]
         self.url = f"http://{shown}:{self.port}"
-        self._server = uvicorn.Server(
+        self._server = _Uvicorn(
             uvicorn.Config(
                 app,
                 http=http,
@@ -110,6 +111,17 @@ class AppServer:
         self._socket.close()
 
 
+class _Uvicorn(uvicorn.Server):
+    """Ends the streams of its application first: it waits for all answers to end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop serving."""
+        streams: Streams | None = getattr(self.config.app.state, "streams", None)  # type: ignore[union-attr]
+        if streams is not None:
+            streams.stop()
+        await super().shutdown(sockets)
+
+
 class Server(AppServer):
     """One engine behind one listening socket."""
 
@@ -144,7 +156,7 @@ def server_app(engine: Engine) -> FastAPI:
         routers.append(store_routes(gate, lambda: engine.store, prices))
     app = create_app(engine, routers, LARGER_BODIES)
     app.add_middleware(BeginsUnpaid)
-    app.mount(STUDIO_PREFIX, studio_app(engine))
+    app.mount(STUDIO_PREFIX, studio_app(engine, app.state.streams))
     facilitator = engine.networks.facilitator()
     if facilitator is not None:
         app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))

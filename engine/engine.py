@@ -6,7 +6,7 @@ It chooses the database, as `deployment.py` does the chain and `storage/keeper.p
 import contextlib
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -23,14 +23,17 @@ from engine.deployment import Deployment, establish, open_database, open_gateway
 from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.evidence.anchorer import AnchorView
 from engine.evidence.export import Exporter
+from engine.evidence.published import PublishedLog
 from engine.grant import Domain
 from engine.identifiers import Identifiers
 from engine.lead import Lead
 from engine.ledger.acts import Acts
+from engine.ledger.analytics import Analytics
 from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.decision_counts import DecisionCounts
 from engine.ledger.explanations import Explanations
+from engine.ledger.intents import Intents
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log
 from engine.ledger.paying import Paying
@@ -53,6 +56,7 @@ from engine.storage.session import Storage
 from engine.webhooks.delivery import Delivery
 from engine.webhooks.egress import Egress
 from engine.webhooks.endpoints import Webhooks
+from engine.webhooks.feed import Feed
 from engine.workspaces.access import Access
 from engine.workspaces.agents import Agents
 from engine.workspaces.budgets import Budgets
@@ -61,14 +65,14 @@ from engine.workspaces.keys import Keys
 if TYPE_CHECKING:
     from engine.chain.embedded_rpc import EmbeddedRpc
 
-CHAIN_SILENCE_MAX_MS = 300_000
-"""After this long without reading the chain, sessions that live on it are not decided any more."""
-
 _log = structlog.get_logger(__name__)
 
 
 class Engine:
     """An open data directory. Use `open_engine`; `close` it in the end."""
+
+    _background: threading.Thread | None = None
+    _repeating: Sequence[threading.Thread] = ()
 
     def __init__(
         self,
@@ -88,29 +92,29 @@ class Engine:
         self.database, self.gateway, self.deployment = database, gateway, deployment
         self._lock, self._log = lock, log
         self._wake, self._stopping = threading.Event(), threading.Event()
-        self._background: threading.Thread | None = None
-        self._repeating: list[threading.Thread] = []
         scribe = Scribe(deployment.origin, identifiers, vault.derive(SEAL_KEY))
-        self.writer = Writer(database, scribe, clock)
-        self.chain_watch = ChainWatch(stopwatch, silence_max_ms=CHAIN_SILENCE_MAX_MS)
+        self.writer, self.chain_watch = Writer(database, scribe, clock), ChainWatch(stopwatch)
         self.ledger = Ledger(
             self.writer,
             self.chain_watch,
             hold_ttl_ms=settings.hold_ttl_s * 1000,
             approval_ttl_ms=settings.approval_ttl_s * 1000,
         )
-        self.approvals = Approvals(database, self.writer, self.ledger)
+        deciding, tokens = (database, self.writer, self.ledger), deployment.tokens
+        self.approvals, self.intents = Approvals(*deciding), Intents(*deciding, tokens)
         self.payments, self.settlements = Payments(database), Settlements(database)
-        self.paying = Paying(self.writer, self.ledger)
-        self.derive = vault.derive
-        signer, tokens = Signer(database, vault), deployment.tokens
+        self.paying, self.derive = Paying(self.writer, self.ledger), vault.derive
+        signer = Signer(database, vault)
         book = database, self.writer, self.paying, signer, self.clock
         networks = self.networks = Networks(settings, deployment, gateway, *book)
         self.gate = Gate(self.paying, self.settlements, signer, tokens, networks.gateways)
         self.explanations, self.decision_counts = Explanations(database), DecisionCounts(database)
-        self.access, self.acts = Access(database, self.writer), Acts(database)
-        self.keys = Keys(database, self.writer, stopwatch)
-        self.agents, self.budgets = Agents(database, self.writer), Budgets(database, self.writer)
+        self.analytics, self.acts = Analytics(database, self.clock), Acts(database)
+        self.access, self.agents = Access(database, self.writer), Agents(database, self.writer)
+        self.budgets, self.keys = (
+            Budgets(database, self.writer),
+            Keys(database, self.writer, stopwatch),
+        )
         self.sessions = Sessions(
             database,
             self.writer,
@@ -127,13 +131,12 @@ class Engine:
             deployment,
             self.sessions,
             self.ledger,
-            self.approvals,
+            (self.approvals, self.intents),
             log,
             self.chain_watch,
             confirmations=settings.confirmations,
             transfers=networks.transfers,
         )
-        self._exporter = Exporter(database, log, deployment)
         self.reconciler = Reconciler(
             gateway,
             database,
@@ -146,10 +149,11 @@ class Engine:
             go_on=self._go_on,
             watches=networks.watches,
         )
-        self.keeper = Keeper(settings)
+        self.keeper, self.published_log = Keeper(settings), PublishedLog(database, log)
+        self._exporter = Exporter(database, log, deployment)
         egress = Egress(settings.webhook_ip_networks)
         self.webhooks = Webhooks(database, self.writer, vault, identifiers, self.clock, egress)
-        self.delivery = Delivery(self.webhooks)
+        self.delivery, self.feed = Delivery(self.webhooks), Feed(database, stopwatch)
 
     def open(self) -> None:
         """Take commands and read the chain once.
@@ -173,18 +177,17 @@ class Engine:
         self.keeper.storage()
         self._background = threading.Thread(target=self._run, name="engine", daemon=True)
         self._background.start()
-        for name, work, interval_s in (
-            ("reconcile", self._reconcile, self.settings.reconcile_interval_s),
-            ("sweep", self._sweep, SWEEP_INTERVAL_S),
-        ):
-            if interval_s:
-                thread = repeating(name, work, interval_s=interval_s, stopping=self._stopping)
-                self._repeating.append(thread)
-        poll_s = self.settings.poll_interval_ms / 1000
-        self._repeating += self.networks.start(
-            lambda: self.lead.leads, interval_s=poll_s, stopping=self._stopping
+        stopping, poll_s = self._stopping, self.settings.poll_interval_ms / 1000
+        threads = [repeating("sweep", self._sweep, interval_s=SWEEP_INTERVAL_S, stopping=stopping)]
+        if every_s := self.settings.reconcile_interval_s:
+            threads += [
+                repeating("reconcile", self._reconcile, interval_s=every_s, stopping=stopping)
+            ]
+        threads += self.networks.start(
+            lambda: self.lead.leads, interval_s=poll_s, stopping=stopping
         )
-        self._repeating += self.delivery.start(lambda: self.lead.leads, stopping=self._stopping)
+        threads += self.delivery.start(lambda: self.lead.leads, stopping=stopping)
+        self._repeating = threads
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""

@@ -6,6 +6,7 @@ The others learn from a row of the database what it read and whether that is in 
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from engine.evidence.anchorer import Anchorer, AnchorView
 from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.discrepancies import ENDPOINTS_DISAGREE, note, resolve
+from engine.ledger.intents import Intents
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, committed, sequence
 from engine.ledger.stream import workspace_stream
@@ -69,7 +71,7 @@ class Lead:
         deployment: Deployment,
         sessions: Sessions,
         ledger: Ledger,
-        approvals: Approvals,
+        expiring: Sequence[Approvals | Intents],
         log: Log,
         chain_watch: ChainWatch,
         *,
@@ -82,7 +84,7 @@ class Lead:
         self._log_id = deployment.log_id
         self._sessions = sessions
         self._ledger = ledger
-        self._approvals = approvals
+        self._expiring = expiring
         self._log = log
         self._chain_watch = chain_watch
         self._transfers = transfers
@@ -274,7 +276,7 @@ class Lead:
             self._writer.call(self._tell)
         while (
             self._ledger.expire_holds()
-            or self._approvals.expire_due()
+            or any(each.expire_due() for each in self._expiring)
             or self._sessions.expire_due(self._chain_watch.time_ms)
         ):
             pass

@@ -175,7 +175,10 @@ class Settings(BaseSettings):
         default=None, description="Private key of `tallystick facilitator`, which pays the gas"
     )
     confirmations: int = Field(
-        default=0, ge=0, le=1024, description="Blocks on top before a registration counts"
+        default=0,
+        ge=0,
+        le=1024,
+        description="Blocks on top before a registration counts, or the facilitator tells success",
     )
     poll_interval_ms: int = Field(default=1000, ge=10, description="How often the chain is read")
     anchor_interval_s: int = Field(
@@ -254,6 +257,7 @@ CLIENT_VARIABLES = frozenset(
         "TALLYSTICK_URL",
         "TALLYSTICK_API_KEY",
         "TALLYSTICK_SESSION_TOKEN",
+        "TALLYSTICK_CLIENT_SECRET",
         "TALLYSTICK_OWNER_KEY_FILE",
     )
 )

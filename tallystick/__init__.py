@@ -18,10 +18,14 @@ if TYPE_CHECKING:
         PaymentError,
         PaymentNotAccepted,
         PaymentOutcomeUnknown,
+        SessionNotActive,
     )
     from tallystick.paying.adapter import PayingAdapter
     from tallystick.paying.order import Paid
     from tallystick.paying.transports import AsyncPayingTransport, PayingTransport, paid
+    from tallystick.receiving import WebhookNotVerified, verify_webhook
+    from tallystick.session_manager import SessionManager
+    from tallystick.wallet import Wallet
 
 __all__ = [
     "AnswerNotReadable",
@@ -37,7 +41,12 @@ __all__ = [
     "PaymentError",
     "PaymentNotAccepted",
     "PaymentOutcomeUnknown",
+    "SessionManager",
+    "SessionNotActive",
+    "Wallet",
+    "WebhookNotVerified",
     "paid",
+    "verify_webhook",
 ]
 
 _HOMES = {
@@ -47,7 +56,11 @@ _HOMES = {
     "Paid": "paying.order",
     "PayingAdapter": "paying.adapter",
     "PayingTransport": "paying.transports",
+    "SessionManager": "session_manager",
+    "Wallet": "wallet",
+    "WebhookNotVerified": "receiving",
     "paid": "paying.transports",
+    "verify_webhook": "receiving",
 }
 """Where a name is that is not among the errors."""
 

@@ -10,41 +10,55 @@
 Amounts are decimal strings (or whole numbers) in dollars, never floats.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import httpx
 
-from tallystick.defaults import DEFAULT_URL
+from tallystick import calls
+from tallystick.calls import Answer, Call, query_of
+from tallystick.defaults import DEFAULT_URL, PAGE_MAX, SESSIONS_PAGE_MAX
 from tallystick.errors import ApiError
 from tallystick.exchange import (
     ORDERS,
     TIMEOUT_S,
     authorization,
-    budget_path,
     checked,
     heard,
     new_key,
     part,
-    paying_headers,
     read_json,
+    session_token_of,
 )
+from tallystick.fields import FilterFields, RevocationFields, SessionFields
+from tallystick.oversight import Oversight
+from tallystick.pages import each_of_pages, each_of_parts
 from tallystick.paying import MAX_TIME_S
 from tallystick.paying.deadline import DeadlineTransport
 from tallystick.paying.fetching import BYTES_MAX, Wanted, fetched
 from tallystick.paying.order import Order, Receipt, Signed, read_signed, refused, report_of
-from tallystick.webhooks import Webhooks
+from tallystick.retrying import RETRIES, pause_s
 
-REPLAY_TIMEOUT_S = 600.0
-"""What replays a session's log, or reads a chain, takes longer the more there is of it."""
+if TYPE_CHECKING:  # the server's own types, which a client does without
+    from tallystick.answers import (
+        CreatedSession,
+        ManyRevoked,
+        PaymentAnswer,
+        PaymentsPage,
+        SessionAnswer,
+        SimulatedPayment,
+    )
 
 
-class Client:
+class Client(Oversight):
     """Speaks to one server. Every method may raise `ApiError`.
 
     With a `session_token` and no `api_key` it pays, and sees and ends that session's payments.
+
+    What a server did not do, or does once however often it is asked, is asked again up to `retries`
+    times, after half a second, a second … (`tallystick.retrying`). Several threads may share one.
     """
 
     def __init__(
@@ -54,8 +68,11 @@ class Client:
         api_key: str | None = None,
         session_token: str | None = None,
         transport: httpx.BaseTransport | None = None,
+        retries: int = RETRIES,
     ) -> None:
         secret = api_key or session_token
+        self.url = url
+        self._retries = retries
         self._session_token = session_token
         self._http = httpx.Client(
             base_url=url, headers=authorization(secret), transport=transport, trust_env=False
@@ -81,73 +98,69 @@ class Client:
         if self._web is not None:
             self._web.close()
 
-    def deployment(self) -> dict[str, Any]:
-        """The chain, the contracts and the log of the server."""
-        return self._object("GET", "/api/v1/deployment")
+    def create_session(self, **fields: Unpack[SessionFields]) -> "CreatedSession":
+        """Create a session; the answer holds its `session_token`, once.
 
-    def register_agent(self, agent_id: str, name: str | None = None) -> dict[str, Any]:
-        """Register an agent; registering it again changes nothing."""
-        return self._object("POST", "/api/v1/agents", {"agent_id": agent_id, "name": name})
-
-    def set_budget(self, agent_id: str | None = None, **limits: Any) -> dict[str, Any]:
-        """Limit what an agent, or the workspace, spends in all sessions; replaces all its limits.
-
-        `limits` are those of `PUT /api/v1/budgets/workspace`.
+        Raises:
+            ApiError: `invalid_parameter`, naming the field; with `no_answer` it may exist.
         """
-        return self._object("PUT", budget_path(agent_id), limits)
+        return self.ask(calls.create_session(fields))
 
-    def budgets(self) -> list[dict[str, Any]]:
-        """The budgets of the workspace and of its agents."""
-        found: list[dict[str, Any]] = read_json(self._call("GET", "/api/v1/budgets"), list)
-        return found
-
-    def budget(self, agent_id: str | None = None) -> dict[str, Any]:
-        """The budget of an agent or, without one, of the workspace."""
-        return self._object("GET", budget_path(agent_id))
-
-    def clear_budget(self, agent_id: str | None = None) -> None:
-        """Lift a budget."""
-        self._call("DELETE", budget_path(agent_id))
-
-    def create_session(self, **fields: Any) -> dict[str, Any]:
-        """Create a session; `fields` are those of `POST /api/v1/ai/sessions`."""
-        return self._object("POST", "/api/v1/ai/sessions", fields)
-
-    def create_child(self, session_id: str, **fields: Any) -> dict[str, Any]:
+    def create_child(self, session_id: str, **fields: Unpack[SessionFields]) -> "CreatedSession":
         """Create a session beneath another one; a holder of that one's token may, too."""
-        return self._object("POST", f"/api/v1/ai/sessions/{part(session_id)}/children", fields)
+        return self.ask(calls.create_child(session_id, fields))
 
     def consent(
         self, session_id: str, owner_signature: str, *, consent: str = "eip712"
-    ) -> dict[str, Any]:
+    ) -> "SessionAnswer":
         """Hand in the owner's signature over the session's `typed_data`, and say of which kind."""
-        return self._object(
-            "POST",
-            f"/api/v1/ai/sessions/{part(session_id)}/consent",
-            {"consent": consent, "owner_signature": owner_signature},
-        )
+        signed = {"consent": consent, "owner_signature": owner_signature}
+        return self.ask(calls.change_session(session_id, "consent", signed))
 
-    def sessions(self, *, page: int = 1) -> list[dict[str, Any]]:
+    def sessions(
+        self, *, page: int = 1, limit: int = SESSIONS_PAGE_MAX, **filters: Unpack[FilterFields]
+    ) -> "list[SessionAnswer]":
         """A page of at most a thousand sessions of the workspace, the newest first."""
-        answer = self._call("GET", f"/api/v1/ai/sessions?page={page}")
-        found: list[dict[str, Any]] = read_json(answer, list)
-        return found
+        return self.ask(calls.sessions(page, limit, filters))
 
-    def session(self, session_id: str) -> dict[str, Any]:
-        """One session with what is left of its limits."""
-        return self._object("GET", f"/api/v1/ai/sessions/{part(session_id)}")
-
-    def restrict_session(self, session_id: str, restrictions: Sequence[str]) -> dict[str, Any]:
-        """Narrow a session by conditions, in place of earlier ones; none at all lifts them."""
-        return self._object(
-            "POST",
-            f"/api/v1/ai/sessions/{part(session_id)}/restrict",
-            {"restrictions": list(restrictions)},
+    def each_session(self, **filters: Unpack[FilterFields]) -> "Iterator[SessionAnswer]":
+        """All sessions that match, page by page, the newest first; each once."""
+        return each_of_parts(
+            lambda page: self.sessions(page=page, **filters), limit=SESSIONS_PAGE_MAX
         )
+
+    def session(self, session_id: str) -> "SessionAnswer":
+        """One session with what is left of its limits."""
+        return self.ask(calls.session(session_id))
+
+    def restrict_session(self, session_id: str, restrictions: Sequence[str]) -> "SessionAnswer":
+        """Narrow a session by conditions, in place of earlier ones; none at all lifts them."""
+        narrowed = {"restrictions": list(restrictions)}
+        return self.ask(calls.change_session(session_id, "restrict", narrowed))
+
+    def pause_session(self, session_id: str) -> "SessionAnswer":
+        """Stop an active session and what is beneath it; again changes nothing."""
+        return self.ask(calls.change_session(session_id, "pause"))
+
+    def resume_session(self, session_id: str) -> "SessionAnswer":
+        """Let a paused session go on, and what was paused with it."""
+        return self.ask(calls.change_session(session_id, "resume"))
 
     def revoke_session(self, session_id: str) -> None:
-        """End a session for good."""
-        self._call("POST", f"/api/v1/ai/sessions/{part(session_id)}/revoke")
+        """End a session, and all beneath it, for good; again changes nothing."""
+        self.ask(calls.revoke_session(session_id))
+
+    def preview_revocation(self, **filters: Unpack[RevocationFields]) -> "ManyRevoked":
+        """Which live sessions match; their `selection` is what `revoke_sessions` ends."""
+        return self.ask(calls.preview_revocation(filters))
+
+    def revoke_sessions(self, selection: str, **filters: Unpack[RevocationFields]) -> "ManyRevoked":
+        """End exactly the sessions that a preview of the same filters has shown: all or none.
+
+        Raises:
+            ApiError: `selection_changed`: others match by now, and nothing was done.
+        """
+        return self.ask(calls.revoke_many(filters, selection))
 
     def pay(
         self,
@@ -155,33 +168,31 @@ class Client:
         *,
         merchant: str | None = None,
         token: str = "USDC",  # noqa: S107 (a currency)
+        chain: str | None = None,
         hold: bool = False,
         description: str | None = None,
         idempotency_key: str | None = None,
         session_token: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> "PaymentAnswer":
         """Pay within the session's limits; with `hold` the amount waits to be captured.
+
+        `amount` is dollars, `chain` CAIP-2 and the server's own unless named.
 
         Without an `idempotency_key` one is made. If the answer is lost it is on the `ApiError`: to
         ask again with it pays once, to ask again without it can pay twice.
         """
-        body: dict[str, Any] = {
-            "amount": amount,
-            "merchant_id": merchant,
-            "token": token,
-            "description": description,
-            "capture_method": "manual" if hold else "automatic",
-        }
-        key = new_key() if idempotency_key is None else idempotency_key
-        headers = {
-            "Idempotency-Key": key,
-            "X-Session-Token": session_token or self._session_token or "",
-        }
-        try:
-            return self._object("POST", "/api/v1/payments", body, headers)
-        except ApiError as error:
-            error.idempotency_key = key
-            raise
+        return self.ask(
+            calls.pay(
+                amount,
+                merchant=merchant,
+                token=token,
+                chain=chain,
+                hold=hold,
+                description=description,
+                idempotency_key=idempotency_key,
+                session_token=session_token or self._session_token,
+            )
+        )
 
     def execute(
         self,
@@ -192,16 +203,13 @@ class Client:
         token: str = "USDC",  # noqa: S107 (a currency)
         memo: str | None = None,
         idempotency_key: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> "PaymentAnswer":
         """Have the server send an amount of a token from a session; keys as in `pay`."""
-        body = {"to": to, "amount": amount, "token": token, "memo": memo}
-        key = new_key() if idempotency_key is None else idempotency_key
-        path = f"/api/v1/ai/sessions/{part(session_id)}/execute"
-        try:
-            return self._object("POST", path, body, {"Idempotency-Key": key})
-        except ApiError as error:
-            error.idempotency_key = key
-            raise
+        return self.ask(
+            calls.execute(
+                session_id, to, amount, token=token, memo=memo, idempotency_key=idempotency_key
+            )
+        )
 
     def fetch(
         self,
@@ -241,8 +249,11 @@ class Client:
     def buy(self, order: Order) -> Signed:
         """Have what a 402 asks for signed, as `PayingTransport` does."""
         try:
-            headers = paying_headers(self._session_token, order.key)
-            answer = self._object("POST", ORDERS, order.to_json(), headers)
+            token = session_token_of(self._session_token)
+            ordered: Call[dict[str, Any]] = Call(
+                "POST", ORDERS, order.to_json(), key=order.key, session_token=token
+            )
+            answer = self._once(ordered)
         except ApiError as error:
             raise refused(order, error) from error
         return read_signed(order, answer)
@@ -254,108 +265,39 @@ class Client:
         """
         path = f"/api/v1/ai/payments/{part(signed.id)}/settlement"
         try:
-            headers = paying_headers(self._session_token)
-            told = self._object("POST", path, report_of(receipt), headers)
+            token = session_token_of(self._session_token)
+            told: Call[dict[str, Any]] = Call("POST", path, report_of(receipt), session_token=token)
+            return str(self._once(told).get("state"))
         except ApiError:
             return None
-        return str(told.get("state"))
 
-    def accept_settlement(self, payment_id: str, reason: str) -> dict[str, Any]:
-        """Count a payment that the chain contradicts as spent, once it can say nothing else."""
-        path = f"/api/v1/ai/payments/{part(payment_id)}/settlement/accept"
-        return self._object("POST", path, {"reason": reason}, timeout_s=REPLAY_TIMEOUT_S)
-
-    def capture(self, payment_id: str, amount: str | int | None = None) -> dict[str, Any]:
+    def capture(self, payment_id: str, amount: str | int | None = None) -> "PaymentAnswer":
         """Spend a hold, or part of it."""
-        return self._object(
-            "POST", f"/api/v1/payments/{part(payment_id)}/capture", {"amount": amount}
-        )
+        return self.ask(calls.capture(payment_id, amount))
 
-    def void(self, payment_id: str) -> dict[str, Any]:
+    def void(self, payment_id: str) -> "PaymentAnswer":
         """Give a hold back."""
-        return self._object("POST", f"/api/v1/payments/{part(payment_id)}/void")
+        return self.ask(calls.void(payment_id))
 
     def payments(
         self, *, session_id: str | None = None, page: int = 1, limit: int = 20
-    ) -> dict[str, Any]:
+    ) -> "PaymentsPage":
         """A page of at most 100 payments, the newest first; a session token sees its own."""
-        of = "" if session_id is None else f"&session_id={part(session_id)}"
-        return self._object("GET", f"/api/v1/payments?page={page}&limit={limit}{of}")
+        return self.ask(calls.payments(session_id, page, limit))
 
-    def payment(self, payment_id: str) -> dict[str, Any]:
+    def each_payment(self, *, session_id: str | None = None) -> "Iterator[PaymentAnswer]":
+        """All payments, page by page, the newest first; each once."""
+        return each_of_pages(
+            lambda page: self.payments(session_id=session_id, page=page, limit=PAGE_MAX)
+        )
+
+    def payment(self, payment_id: str) -> "PaymentAnswer":
         """One payment: the decision as it was made, and the state of its hold."""
-        return self._object("GET", f"/api/v1/payments/{part(payment_id)}")
+        return self.ask(calls.payment(payment_id))
 
-    def explanation(self, payment_id: str) -> dict[str, Any]:
-        """Why a payment was decided as it was: every rule, and whether it comes out the same."""
-        return self._object(
-            "GET",
-            f"/api/v1/payments/{part(payment_id)}/explanation",
-            timeout_s=REPLAY_TIMEOUT_S,
-        )
-
-    def simulate(self, session_id: str, **payment: Any) -> dict[str, Any]:
+    def simulate(self, session_id: str, **payment: Any) -> "SimulatedPayment":
         """What would be decided now; `payment` has the fields of `POST /api/v1/payments`."""
-        return self._object("POST", f"/api/v1/ai/sessions/{part(session_id)}/simulate", payment)
-
-    def backtest(self, session_id: str, draft: Mapping[str, Any]) -> dict[str, Any]:
-        """What a draft of the policy would have decided on the session's log."""
-        return self._object(
-            "POST",
-            f"/api/v1/ai/sessions/{part(session_id)}/backtest",
-            draft,
-            timeout_s=REPLAY_TIMEOUT_S,
-        )
-
-    def approvals(
-        self,
-        *,
-        session_id: str | None = None,
-        state: str | None = None,
-        page: int = 1,
-        limit: int = 20,
-    ) -> dict[str, Any]:
-        """A page of at most 100 approvals, the newest first."""
-        of = "" if session_id is None else f"&session_id={part(session_id)}"
-        of += "" if state is None else f"&state={part(state)}"
-        return self._object("GET", f"/api/v1/approvals?page={page}&limit={limit}{of}")
-
-    def approval(self, approval_id: str) -> dict[str, Any]:
-        """What a denied payment waits for (`approval_id` of the `ApiError`'s body); once granted
-        it names the payment."""
-        return self._object("GET", f"/api/v1/approvals/{part(approval_id)}")
-
-    def grant_approval(self, approval_id: str) -> dict[str, Any]:
-        """Grant an approval; look at its `state`: the payment is made, refused, or waits for more
-        grants."""
-        return self._object("POST", f"/api/v1/approvals/{part(approval_id)}/grant")
-
-    def deny_approval(self, approval_id: str, reason: str | None = None) -> dict[str, Any]:
-        """Deny an approval."""
-        path = f"/api/v1/approvals/{part(approval_id)}/deny"
-        return self._object("POST", path, {"reason": reason})
-
-    @property
-    def webhooks(self) -> Webhooks:
-        """Where events are sent."""
-        return Webhooks(self._call)
-
-    def anchor(self) -> dict[str, Any]:
-        """Sign a checkpoint of the log and anchor it now."""
-        return self._object("POST", "/api/v1/log/anchor")
-
-    def resume_chain(self) -> dict[str, Any]:
-        """Have all of the chain read again, after a reorganisation that was too deep."""
-        return self._object("POST", "/api/v1/chain/resume")
-
-    def reconcile(self, *, from_block: int | None = None) -> dict[str, Any]:
-        """Compare ledger and chain now, the whole chain or from a block on; see `open`."""
-        since = "" if from_block is None else f"?from_block={from_block}"
-        return self._object("POST", f"/api/v1/reconciliation{since}", timeout_s=REPLAY_TIMEOUT_S)
-
-    def reconciliation(self) -> dict[str, Any]:
-        """The open discrepancies, the last reconciliation, and how far one has come."""
-        return self._object("GET", "/api/v1/reconciliation")
+        return self.ask(calls.simulate(session_id, payment))
 
     def evidence(self, session_id: str, *, withhold: Sequence[str] = ()) -> bytes:
         """The evidence file of a session, byte for byte.
@@ -363,31 +305,34 @@ class Client:
         `withhold` names what it does not show: `label`, `merchant`, `user_wallet`.
         """
         path = f"/api/v1/sessions/{part(session_id)}/evidence"
-        query = urlencode({"withhold": list(withhold)}, doseq=True)
-        return self._call("GET", f"{path}?{query}" if query else path).content
+        file: Call[Any] = Call("GET", path + query_of(withhold=withhold or None))
+        return self._heard(file).content
 
-    def _object(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float = TIMEOUT_S,
-    ) -> dict[str, Any]:
-        answer = self._call(method, path, body, headers, timeout_s)
-        found: dict[str, Any] = read_json(answer, dict)
-        return found
+    def ask(self, call: Call[Answer]) -> Answer:
+        """Ask, and ask again where that is safe (`tallystick.retrying`); raises `ApiError`."""
+        tried = 0
+        while True:
+            try:
+                return self._once(call)
+            except ApiError as error:
+                tried += 1
+                wait_s = pause_s(call, error, tried, self._retries)
+                if wait_s is None:
+                    error.idempotency_key = call.key
+                    raise
+            time.sleep(wait_s)
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float = TIMEOUT_S,
-    ) -> httpx.Response:
+    def _once(self, call: Call[Answer]) -> Answer:
+        answer: Answer = read_json(self._heard(call), call.kind)
+        return answer
+
+    def _heard(self, call: Call[Any]) -> httpx.Response:
         with heard(self._http.base_url):
             response = self._http.request(
-                method, path, json=body, headers=headers, timeout=timeout_s
+                call.method,
+                call.path,
+                json=call.body,
+                headers=call.headers(),
+                timeout=call.timeout_s,
             )
         return checked(response)

@@ -2,6 +2,7 @@
 
 ApiError             the Tallystick server refused, or did not answer
 └── PaymentDenied    its policy does not allow this payment
+SessionNotActive     no session is there to pay with
 PaymentError         of a resource that asks for a payment (x402)
 ├── NotPayable              nothing was asked for, nothing is paid
 ├── PaymentNotAccepted      paid, and told to pay again; there is no second signature
@@ -19,6 +20,7 @@ class ApiError(Exception):
     `code` is stable, `message` is for people, `body` is the whole answer. Without an answer `code`
     is `unreachable` or `not_sendable` (nothing was done) or `no_answer` (perhaps it was). Of a
     payment, `idempotency_key` is the one that was sent: asked again with it, it is made once.
+    `retry_after_s` is how many seconds the server wants to be left alone, if it said so.
     """
 
     def __init__(self, status: int, code: str, message: str, body: Mapping[str, Any]) -> None:
@@ -28,6 +30,7 @@ class ApiError(Exception):
         self.message = message
         self.body = body
         self.idempotency_key: str | None = None
+        self.retry_after_s: float | None = None
 
     @property
     def is_unknown(self) -> bool:
@@ -66,6 +69,10 @@ class PaymentDenied(ApiError):
 
 
 _WINDOWS = ("today", "this_week", "this_month")
+
+
+class SessionNotActive(Exception):
+    """No session is held, its token is not, or a new one was not active in time."""
 
 
 class PaymentError(Exception):

@@ -28,15 +28,15 @@ def authorization(secret: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"} if secret else {}
 
 
-def paying_headers(session_token: str | None, key: str | None = None) -> dict[str, str]:
-    """The headers with which a session pays.
+def session_token_of(session_token: str | None) -> str:
+    """The token with which a session pays.
 
     Raises:
-        ApiError: there is no token.
+        ApiError: there is none.
     """
     if not session_token:
         raise ApiError(0, "invalid_session_token", "a session's token is needed to pay", {})
-    return {"X-Session-Token": session_token} | ({"Idempotency-Key": key} if key else {})
+    return session_token
 
 
 def new_key() -> str:
@@ -78,13 +78,15 @@ def checked(response: httpx.Response) -> httpx.Response:
     """
     if response.is_success:
         return response
+    status = response.status_code
     try:
         answer = response.json()
-        raise ApiError(response.status_code, answer["code"], answer["message"], answer)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ApiError(
-            response.status_code, "http_error", f"status {response.status_code}", {}
-        ) from error
+        refusal = ApiError(status, answer["code"], answer["message"], answer)
+    except (ValueError, KeyError, TypeError):
+        refusal = ApiError(status, "http_error", f"status {status}", {})
+    after = response.headers.get("Retry-After", "")
+    refusal.retry_after_s = float(after) if after.isascii() and after.isdigit() else None
+    raise refusal
 
 
 def read_json(response: httpx.Response, kind: type) -> Any:

@@ -4,10 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tallystick.exchange import part, read_json
+from tallystick.calls import Call, query_of
+from tallystick.exchange import part
 
 if TYPE_CHECKING:
-    import httpx
+    from tallystick.answers import (
+        AttemptsPage,
+        CreatedWebhook,
+        RotatedWebhook,
+        TriedWebhook,
+        WebhookAnswer,
+    )
 
 _ROOT = "/api/v1/webhooks"
 
@@ -16,47 +23,52 @@ _ROOT = "/api/v1/webhooks"
 class Webhooks:
     """The webhooks of a workspace. Every method may raise `ApiError`."""
 
-    call: "Callable[..., httpx.Response]"
+    ask: Callable[[Call[Any]], Any]
 
     def create(
         self, url: str, events: Sequence[str] = ("*",), *, description: str | None = None
-    ) -> dict[str, Any]:
+    ) -> "CreatedWebhook":
         """Have events sent to a URL; the answer holds the `secret` that signs them, once."""
         body = {"url": url, "events": list(events), "description": description}
-        return self._object("POST", _ROOT, body)
+        made: CreatedWebhook = self.ask(Call("POST", _ROOT, body, once=True))
+        return made
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> "list[WebhookAnswer]":
         """All webhooks of the workspace."""
-        found: list[dict[str, Any]] = read_json(self.call("GET", _ROOT), list)
+        found: list[WebhookAnswer] = self.ask(Call("GET", _ROOT, kind=list))
         return found
 
-    def change(self, webhook_id: str, **fields: Any) -> dict[str, Any]:
+    def change(self, webhook_id: str, **fields: Any) -> "WebhookAnswer":
         """Change `url`, `events`, `description` or `active`."""
-        return self._object("PATCH", _path(webhook_id), fields)
+        changed: WebhookAnswer = self.ask(Call("PATCH", _path(webhook_id), fields))
+        return changed
 
     def delete(self, webhook_id: str) -> None:
         """Have nothing sent there any more."""
-        self.call("DELETE", _path(webhook_id))
+        self.ask(Call("DELETE", _path(webhook_id), once=True))
 
-    def rotate_secret(self, webhook_id: str) -> dict[str, Any]:
+    def rotate_secret(self, webhook_id: str) -> "RotatedWebhook":
         """Get another `secret`; the one before it signs too until `previous_valid_until`."""
-        return self._object("POST", _path(webhook_id) + "/rotate-secret")
+        rotated: RotatedWebhook = self.ask(
+            Call("POST", _path(webhook_id) + "/rotate-secret", once=True)
+        )
+        return rotated
 
-    def test(self, webhook_id: str, event: str) -> dict[str, Any]:
+    def test(self, webhook_id: str, event: str) -> "TriedWebhook":
         """Have a made-up event sent now; look at `success`."""
-        return self._object("POST", _path(webhook_id) + "/test", {"event": event})
+        path = _path(webhook_id) + "/test"
+        tried: TriedWebhook = self.ask(Call("POST", path, {"event": event}, once=True))
+        return tried
 
-    def logs(self, webhook_id: str, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
+    def logs(self, webhook_id: str, *, page: int = 1, limit: int = 20) -> "AttemptsPage":
         """A page of at most 100 attempts, the newest first."""
-        return self._object("GET", f"{_path(webhook_id)}/logs?page={page}&limit={limit}")
+        path = f"{_path(webhook_id)}/logs" + query_of(page=page, limit=limit)
+        found: AttemptsPage = self.ask(Call("GET", path))
+        return found
 
     def replay(self, webhook_id: str, since: str) -> None:
         """Have everything delivered once more that happened since then (ISO 8601, in UTC)."""
-        self._object("POST", _path(webhook_id) + "/replay", {"since": since})
-
-    def _object(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        found: dict[str, Any] = read_json(self.call(method, path, body), dict)
-        return found
+        self.ask(Call("POST", _path(webhook_id) + "/replay", {"since": since}, once=True))
 
 
 def _path(webhook_id: str) -> str:

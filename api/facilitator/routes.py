@@ -1,4 +1,4 @@
-"""`/verify`, `/settle` and `/supported`, as x402 facilitators have them.
+"""`/verify`, `/settle` and `/supported`, as x402 facilitators have them, and `/settlement`.
 
 What x402 answers is answered with 200 and a reason, in the SDK's models. A body that is no such
 request is refused as everywhere here (422, 415, 413); 503 is for a chain or claims that cannot be
@@ -7,10 +7,10 @@ read, and then nothing was sent.
 
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import StrictInt, model_validator
 from x402.schemas import (
@@ -24,8 +24,10 @@ from x402.schemas.base import BaseX402Model
 
 from api.rest.errors import documented
 from api.rest.exact_json import Unreadable, loads
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, NotFound
+from engine.payments.claims import Key
 from engine.payments.facilitator import Facilitator
+from engine.payments.follow_up import State
 
 THREADS_MAX = 16
 """So many requests wait for a chain at once; others wait for them."""
@@ -63,8 +65,21 @@ class FacilitatorRequest(BaseX402Model):
         return value
 
 
+class SettlementAnswer(BaseX402Model):
+    """How far the chain is. `blocks_on_top` is left out where it is in no block, or long final."""
+
+    state: State
+    transaction: str
+    blocks_on_top: int | None = None
+
+
+Network = Annotated[str, Query(pattern="^eip155:[1-9][0-9]{0,31}$", description="CAIP-2 id")]
+Address = Annotated[str, Query(pattern="^0x[0-9a-fA-F]{40}$")]
+Nonce = Annotated[str, Query(pattern="^0x[0-9a-fA-F]{64}$")]
+
+
 def facilitator_routes(facilitator: Facilitator) -> APIRouter:
-    """The three routes. Chains are asked on threads, so that nobody else waits for them."""
+    """The four routes. Chains are asked on threads, so that nobody else waits for them."""
     router = APIRouter(route_class=_JsonRoute, tags=["facilitator"])
     threads = CapacityLimiter(THREADS_MAX)
 
@@ -106,6 +121,24 @@ def facilitator_routes(facilitator: Facilitator) -> APIRouter:
         transaction that was broadcast.
         """
         return await aside(facilitator.settle, body)
+
+    @router.get(
+        "/settlement",
+        summary="What became of a payment that was sent",
+        response_model_exclude_none=True,
+        responses=documented(404, 422, 503),
+    )
+    async def settlement(
+        network: Network, asset: Address, payer: Address, nonce: Nonce
+    ) -> SettlementAnswer:
+        """Of one authorization, by the chain as it is now. Nothing is sent."""
+        key = Key(network, asset.lower(), payer.lower(), bytes.fromhex(nonce[2:]))
+        known = await to_thread.run_sync(facilitator.look_up, key, limiter=threads)
+        if known is None:
+            raise NotFound("nothing was sent for such an authorization")
+        return SettlementAnswer(
+            state=known.state, transaction=f"0x{known.tx_hash.hex()}", blocks_on_top=known.depth
+        )
 
     return router
 

@@ -7,7 +7,7 @@ is unacceptable of anybody at once, what depends on the payer (quota, cursor, a 
 there) when a valid payment tells who that is.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,49 +22,37 @@ from api.gate.answers import (
     PutAnswer,
     StoredManyAnswer,
 )
+from api.gate.conditions import Condition, etag, read_condition, refuse_condition
+from api.gate.documented import (
+    ANSWERS,
+    CONDITIONAL,
+    ENTRIES,
+    KEYS,
+    MAY_BE_ABSENT,
+    TEXT,
+    VALUE,
+    an_object,
+)
 from api.gate.gate import Gate, private
 from api.gate.requests import KEY, check_path, read_body, read_object
 from api.rest import errors
-from api.rest.answers import ErrorAnswer
 from engine.errors import InvalidInput, NotFound, TallystickError, Unauthenticated
 from engine.selling.currency import Price
-from engine.storage.limits import Limits, check_ttl
+from engine.storage.limits import Changed, Limits, check_ttl
 from engine.storage.session import Session, Storage
 
 if TYPE_CHECKING:
     from engine.selling.till import Sale
 
 PREFIX = "/v1/store"
+_ONE = f"/{{key:{KEY}}}"
+_NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 _PASSIVE = {
     # Whatever somebody stored, a browser shall not run it as a page of this server.
     "Content-Disposition": "attachment",
     "Content-Security-Policy": "sandbox; default-src 'none'",
-    "X-Content-Type-Options": "nosniff",
+    **_NOSNIFF,
 }
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    402: {"model": ErrorAnswer, "description": "Pay as PAYMENT-REQUIRED says"},
-    **errors.documented(409, 413, 422, 503),
-}
-_TEXT: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}
-}
-_KEYS = {"keys": {"type": "array", "items": {"type": "string"}, "minItems": 1}}
-_ENTRIES = {
-    "entries": {"type": "object", "additionalProperties": {"type": "string"}},
-    "ttl_ms": {"type": ["integer", "null"], "minimum": 0},
-}
-_ONE = f"/{{key:{KEY}}}"
-_MAY_BE_ABSENT = errors.documented(404)
-_VALUE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
-}
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    """An OpenAPI request body."""
-    schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    schema["required"] = [next(iter(properties))]
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +85,24 @@ def store_routes(
     gate: Gate, storage: Storage | Callable[[], Storage], prices: Prices = DEFAULT_PRICES
 ) -> APIRouter:
     """The routes below `/v1/store`, of the store that the gate's till has."""
-    router = APIRouter(prefix=PREFIX, tags=["store"], responses=_ANSWERS)
+    router = APIRouter(prefix=PREFIX, tags=["store"], responses=ANSWERS)
     counter = _Counter(gate, storage, prices)
 
     def add(method: str, path: str, function: Any, summary: str, **documented: Any) -> None:
         router.add_api_route(path, function, methods=[method], summary=summary, **documented)
 
-    page, one = {"response_model": PageAnswer}, {"responses": _VALUE | _MAY_BE_ABSENT}
+    page, one = {"response_model": PageAnswer}, {"responses": VALUE | MAY_BE_ABSENT}
     add("GET", "", counter.list_page, "List a page of what the payer stored", **page)
     add("GET", _ONE, counter.get, "Get a value", response_class=Response, **one)
-    add("PUT", _ONE, counter.put, "Put a value", response_model=PutAnswer, openapi_extra=_TEXT)
-    gone: dict[str, Any] = {"response_model": DeletedAnswer, "responses": _MAY_BE_ABSENT}
+    put: dict[str, Any] = {"response_model": PutAnswer, "responses": errors.documented(412)}
+    add("PUT", _ONE, counter.put, "Put a value", openapi_extra=TEXT | CONDITIONAL, **put)
+    gone: dict[str, Any] = {"response_model": DeletedAnswer, "openapi_extra": CONDITIONAL}
+    gone["responses"] = errors.documented(404, 412)
     add("DELETE", _ONE, counter.delete, "Delete a value", **gone)
     for verb, function, model, body in (
-        ("get", counter.get_many, FoundAnswer, _object(_KEYS)),
-        ("set", counter.set_many, StoredManyAnswer, _object(_ENTRIES)),
-        ("delete", counter.delete_many, DeletedManyAnswer, _object(_KEYS)),
+        ("get", counter.get_many, FoundAnswer, an_object(KEYS)),
+        ("set", counter.set_many, StoredManyAnswer, an_object(ENTRIES)),
+        ("delete", counter.delete_many, DeletedManyAnswer, an_object(KEYS)),
     ):
         many = {"response_model": model, "openapi_extra": body}
         add("POST", f"/batch/{verb}", function, f"{verb.capitalize()} many values", **many)
@@ -175,7 +165,7 @@ class _Counter:
             page = await session.list(
                 prefix=prefix, cursor=cursor, limit=limit, keys_only=keys_only
             )
-            return JSONResponse(PageAnswer(entries=page.entries, cursor=page.cursor))
+            return _told(PageAnswer(entries=page.entries, cursor=page.cursor))
 
         return await self._sell(request, take())
 
@@ -186,7 +176,7 @@ class _Counter:
             value = await session.get(key)
             if value is None:  # it was over, or deleted, while it was paid for
                 raise _absent()
-            return PlainTextResponse(value, headers=_PASSIVE)
+            return PlainTextResponse(value, headers={**_PASSIVE, "ETag": etag(value)})
 
         taking = self._of_one(request, self._prices.get, key, _sold(read), visit=read)
         return await self._sell(request, taking)
@@ -196,9 +186,16 @@ class _Counter:
 
         async def take() -> _Order:
             self._limits.check_key(key)
+            condition = read_condition(request.headers)
             body = await read_body(request, self._limits.value_bytes_max, "value")
-            told = PutAnswer(key=key, stored=1)
-            return self._putting(self._prices.put, body, {key: _text(body)}, ttl_ms, told)
+            value, told = _text(body), PutAnswer(key=key, stored=1)
+            headers = {"ETag": etag(value)}
+            if condition is not None:
+                answer = _told(told, headers)
+                return self._replacing(
+                    self._prices.put, body, key, value, condition, answer, ttl_ms
+                )
+            return self._putting(self._prices.put, body, {key: value}, ttl_ms, told, headers)
 
         return await self._sell(request, take())
 
@@ -207,9 +204,18 @@ class _Counter:
 
         async def work(sale: "Sale") -> Response:
             deleted = await sale.session.delete(key)
-            return JSONResponse(DeletedAnswer(key=key, deleted=deleted))
+            return _told(DeletedAnswer(key=key, deleted=deleted))
 
-        return await self._sell(request, self._of_one(request, self._prices.delete, key, work))
+        async def take() -> _Order:
+            condition = read_condition(request.headers)
+            if condition is None:
+                return await self._of_one(request, self._prices.delete, key, work)
+            self._limits.check_key(key)
+            body = await read_body(request, 0, "body")
+            answer = _told(DeletedAnswer(key=key, deleted=True))
+            return self._replacing(self._prices.delete, body, key, None, condition, answer)
+
+        return await self._sell(request, take())
 
     async def get_many(self, request: Request) -> Any:
         """Each key with its value, or null. Costs the price of a get for each."""
@@ -218,7 +224,7 @@ class _Counter:
             body, keys = await self._read_keys(request)
 
             async def work(sale: "Sale") -> Response:
-                return JSONResponse(FoundAnswer(entries=await sale.session.get_many(keys)))
+                return _told(FoundAnswer(entries=await sale.session.get_many(keys)))
 
             return _Order(_times(self._prices.get, len(keys)), body, work)
 
@@ -228,6 +234,7 @@ class _Counter:
         """All of them or none. Costs the price of a put for each."""
 
         async def take() -> _Order:
+            refuse_condition(request.headers)
             body, found = await read_object(request, {"entries", "ttl_ms"})
             entries, ttl_ms = found.get("entries"), found.get("ttl_ms")
             if not isinstance(entries, dict) or not entries:
@@ -248,7 +255,7 @@ class _Counter:
 
             async def work(sale: "Sale") -> Response:
                 deleted = await sale.session.delete_many(keys)
-                return JSONResponse(DeletedManyAnswer(deleted=deleted))
+                return _told(DeletedManyAnswer(deleted=deleted))
 
             return _Order(_times(self._prices.delete, len(keys)), body, work)
 
@@ -278,6 +285,7 @@ class _Counter:
         entries: dict[str, Any],
         ttl_ms: Any,
         told: PutAnswer | StoredManyAnswer,
+        headers: dict[str, str] | None = None,
     ) -> _Order:
         """Of entries, for which room is kept while they are paid for."""
         self._limits.check_entries(entries)
@@ -288,17 +296,67 @@ class _Counter:
 
         async def work(sale: "Sale") -> Response:
             await sale.session.set_many(entries, ttl_ms=ttl_ms, reservation=sale.reservation)
-            return JSONResponse(told)
+            return _told(told, headers)
+
+        return _Order(price, body, work, ready)
+
+    def _replacing(
+        self,
+        price: Price,
+        body: bytes,
+        key: str,
+        value: str | None,
+        condition: Condition,
+        answer: Response,
+        ttl_ms: int | None = None,
+    ) -> _Order:
+        """Of one entry on a condition; a value of None deletes it.
+
+        Who pays for that has the key alone among those who do, so no other of them comes between.
+        A write without a condition can. The payment is then still good: for the same on another
+        condition, or on none.
+        """
+        entries = {} if value is None else {key: value}
+        self._limits.check_entries(entries)
+        check_ttl(ttl_ms)
+
+        async def ready(session: Session, reservation: str) -> None:
+            await session.reserve(entries, reservation, ttl_ms=ttl_ms, alone=key)
+            try:
+                condition.check(there := await session.peek(key))
+                if there is None and value is None:
+                    raise _absent()
+            except TallystickError:
+                await session.release(reservation)
+                raise
+
+        async def work(sale: "Sale") -> Response:
+            session, reservation = sale.session, sale.reservation
+            there = await session.peek(key)
+            try:
+                if there != value:  # else it was done before a crash
+                    condition.check(there)
+                if there is not None or value is not None:
+                    await session.replace(key, there, value, ttl_ms=ttl_ms, reservation=reservation)
+            except Changed:
+                await session.release(reservation)
+                raise
+            return answer
 
         return _Order(price, body, work, ready)
 
     async def _read_keys(self, request: Request) -> tuple[bytes, list[str]]:
+        refuse_condition(request.headers)
         body, found = await read_object(request, {"keys"})
         keys = found.get("keys")
         if not isinstance(keys, list) or not keys:
             raise InvalidInput("keys", "takes a list of at least one")
         self._limits.check_keys(keys)
         return body, list(dict.fromkeys(keys))
+
+
+def _told(answer: Any, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(answer, headers={**_NOSNIFF, **(headers or {})})
 
 
 def _sold(

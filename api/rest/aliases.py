@@ -12,6 +12,10 @@ ALIASES = (
     ("/ai", "/api/v1/ai"),
     ("/agent-keys", "/api/v1/agent-keys"),
     ("/api/v1/ai/agent-keys", "/api/v1/agent-keys"),
+    ("/analytics", "/api/v1/analytics"),
+    ("/api/v1/ai/analytics", "/api/v1/analytics"),
+    ("/payment-intents", "/api/v1/payment-intents"),
+    ("/api/v1/ai/intents", "/api/v1/payment-intents"),
     ("/api/v1/merchants/me/api-keys", "/api/v1/api-keys"),
 )
 """The beginning of a path, and what it stands for; one after the other."""

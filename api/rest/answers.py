@@ -66,6 +66,7 @@ class SessionAnswer(TypedDict):
     approvals_required: int
     status: str
     is_active: bool
+    resumes_at: str | None
     created_at: str
     expires_at: str
     ended_at: str | None
@@ -351,6 +352,12 @@ class DeploymentAnswer(TypedDict):
     registry: str
     anchors: str
     log: LogIdentity
+
+
+class ConsistencyAnswer(TypedDict):
+    """The hashes of a consistency proof, in the order of RFC 6962."""
+
+    proof: list[str]
 
 
 class AnchorFields(TypedDict):

@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
+from api.listening import Streams
 from api.rest import errors
 from api.rest.aliases import Aliases
 from api.rest.auth import SessionTokens
@@ -16,17 +17,21 @@ from api.rest.commits import Commits
 from api.rest.health_answers import Health, Readiness
 from api.rest.rate_limits import RateLimitHeaders
 from api.rest.routes import (
+    analytics,
     approvals,
     audit,
     budgets,
     chain,
+    events,
     evidence,
     explanations,
+    intents,
     keys,
     log,
     metrics,
     payments,
     reconciliation,
+    session_keys,
     sessions,
     transfers,
     webhooks,
@@ -34,6 +39,28 @@ from api.rest.routes import (
     x402,
 )
 from engine.engine import Engine
+
+OF_SESSIONS = (sessions.router, explanations.of_sessions, x402.of_sessions, transfers.router)
+OTHERS = (
+    explanations.of_payments,
+    x402.of_payments,
+    intents.router,
+    session_keys.router,
+    approvals.router,
+    workspaces.router,
+    keys.of_agents,
+    keys.of_operators,
+    budgets.router,
+    webhooks.router,
+    events.router,
+    analytics.router,
+    audit.router,
+    log.router,
+    evidence.router,
+    reconciliation.router,
+    metrics.router,
+    chain.router,
+)
 
 
 def create_app(
@@ -63,6 +90,7 @@ def create_app(
     app.state.engine = engine
     app.state.tokens = SessionTokens(engine)
     app.state.commits = Commits()
+    app.state.streams = Streams()
     errors.install(app)
     app.add_middleware(BodyLimit, larger=larger_bodies)
     app.add_middleware(RateLimitHeaders)
@@ -71,25 +99,9 @@ def create_app(
     app.include_router(payments.router)
     # Clients of the agent-session API use the first root; the second is the shorter one.
     for prefix in ("/api/v1/ai/sessions", "/api/v1/sessions"):
-        app.include_router(sessions.router, prefix=prefix)
-        app.include_router(explanations.of_sessions, prefix=prefix)
-        app.include_router(x402.of_sessions, prefix=prefix)
-        app.include_router(transfers.router, prefix=prefix)
-    app.include_router(explanations.of_payments)
-    app.include_router(x402.of_payments)
-    app.include_router(approvals.router)
-    app.include_router(workspaces.router)
-    app.include_router(keys.of_agents)
-    app.include_router(keys.of_operators)
-    app.include_router(budgets.router)
-    app.include_router(webhooks.router)
-    app.include_router(audit.router)
-    app.include_router(log.router)
-    app.include_router(evidence.router)
-    app.include_router(reconciliation.router)
-    app.include_router(metrics.router)
-    app.include_router(chain.router)
-    for router in routers:
+        for router in OF_SESSIONS:
+            app.include_router(router, prefix=prefix)
+    for router in (*OTHERS, *routers):
         app.include_router(router)
 
     @app.get("/", include_in_schema=False)

@@ -1,17 +1,19 @@
-"""What a body asks the policy for."""
+"""What a body asks for: of the policy, or as a session."""
 
 from dataclasses import replace
 from typing import Any
 
-from api.rest.schemas import CreatePayment, DraftPolicy, PaymentBody
+from api.rest.schemas import CreatePayment, DraftPolicy, PaymentBody, SessionBody
 from engine.audit.backtest import Draft
 from engine.engine import Engine
 from engine.errors import InvalidInput
 from engine.policy.conditions import parse_conditions
 from engine.policy.decision import PaymentRequest, Policy
 from engine.policy.identifiers import IdentifierError, normalise_asset
+from engine.policy.limits import Limits
 from engine.sessions.creation import DEFAULT_PERMISSIONS
 from engine.sessions.sentences import in_order
+from engine.sessions.session import NewSession
 
 DEFAULT_SYMBOL = "USDC"
 
@@ -56,6 +58,51 @@ def asset(engine: Engine, name: str) -> str:
         raise InvalidInput(
             "allowed_tokens", f"{name!r} is no configured symbol, and {error}"
         ) from error
+
+
+def new_session(
+    engine: Engine,
+    body: SessionBody,
+    wallet: str,
+    *,
+    mint_pkp: bool,
+    approvals_required: int | None,
+    by: str,
+    parent_id: str | None = None,
+) -> NewSession:
+    """The session that a body asks for; `wallet` is its owner's, by whoever names it.
+
+    Raises:
+        InvalidInput: a token is none.
+    """
+    limits = body.limits
+    return NewSession(
+        type=body.type,
+        label=body.label,
+        agent_id=body.agent_id,
+        agent_name=body.agent_name,
+        user_wallet=wallet,
+        owner=wallet.lower() if wallet[:2] in ("0x", "0X") else None,
+        limits=Limits(
+            per_transaction=limits.max_per_transaction,
+            per_day=limits.max_per_day,
+            per_week=limits.max_per_week,
+            per_month=limits.max_per_month,
+            approval_above=limits.require_approval_above,
+        ),
+        permissions=tuple(dict.fromkeys(body.permissions or ())),
+        merchants=tuple(dict.fromkeys(body.allowed_merchants or ())),
+        tokens=tuple(dict.fromkeys(asset(engine, name) for name in body.allowed_tokens or ())),
+        chains=tuple(dict.fromkeys(body.allowed_chains or ())),
+        duration_ms=body.duration_hours,
+        mint_pkp=mint_pkp,
+        await_consent=body.await_consent,
+        metadata_json=body.metadata or "{}",
+        conditions=tuple(body.conditions),
+        parent_id=parent_id,
+        approvals_required=approvals_required,
+        by=by,
+    )
 
 
 def drafted(engine: Engine, body: DraftPolicy) -> Draft:

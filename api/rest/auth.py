@@ -113,6 +113,15 @@ async def operator(request: Request, engine: EngineOf, secret: Bearer) -> Operat
     return engine.access.operator(secret)
 
 
+async def operator_or_agent(
+    request: Request, engine: EngineOf, secret: Bearer
+) -> Operator | AgentCaller:
+    """An operator key, or an agent's that sees its agent's part."""
+    if is_agent_key(secret):
+        return await admitted(request, secret)
+    return await operator(request, engine, secret)
+
+
 async def admin(caller: Annotated[Operator, Depends(operator)]) -> Operator:
     """The admin's key; every other operator hears that it is not valid here."""
     if not caller.admin:
@@ -305,6 +314,7 @@ def _no_such_session() -> NotFound:
 
 
 OperatorOf = Annotated[Operator, Depends(operator)]
+OperatorOrAgentOf = Annotated[Operator | AgentCaller, Depends(operator_or_agent)]
 AdminOf = Annotated[Operator, Depends(admin)]
 SessionHolderOf = Annotated[SessionHolder, Depends(session_holder)]
 SmartOf = Annotated[Smart, Depends(smart_credentials)]

@@ -37,10 +37,14 @@ class Row(NamedTuple):
     alone: bool = False
 
 
+ANALYSE: Scopes = frozenset(("full", "read_only", "read_analytics"))
+
+
 _OPERATOR, _ADMIN, _ANYBODY = Row("operator"), Row("admin"), Row("anybody")
 _PAYER = Row("payer")
 _LOOK, _SPEND = Row("party", READ, alone=True), Row("party", PAY)
 _SESSIONS = "/api/v1/ai/sessions"
+_INTENTS = "/api/v1/payment-intents"
 _SAME = {"/api/v1/sessions": _SESSIONS}
 """The other root of some routes, which has their rows."""
 
@@ -52,6 +56,8 @@ AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("GET", "/healthz"): _ANYBODY,
     ("GET", "/readyz"): _ANYBODY,
     ("GET", "/api/v1/deployment"): _ANYBODY,
+    ("GET", "/api/v1/log/checkpoint"): _ANYBODY,
+    ("GET", "/api/v1/log/consistency"): _ANYBODY,
     ("GET", "/metrics"): _ADMIN,  # anybody, if a setting says so
     ("POST", _SESSIONS): _OPERATOR,
     ("GET", _SESSIONS): _LOOK,
@@ -62,6 +68,7 @@ AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("POST", _SESSIONS + "/{session_id}/pause"): _OPERATOR,
     ("POST", _SESSIONS + "/{session_id}/resume"): _OPERATOR,
     ("POST", _SESSIONS + "/{session_id}/revoke"): _OPERATOR,
+    ("POST", _SESSIONS + "/revoke-many"): _OPERATOR,
     ("GET", _SESSIONS + "/{session_id}/evidence"): _OPERATOR,
     ("POST", _SESSIONS + "/{session_id}/simulate"): _LOOK,
     ("POST", _SESSIONS + "/{session_id}/backtest"): _OPERATOR,
@@ -72,10 +79,21 @@ AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("POST", "/api/v1/ai/smart-payment"): Row("session", PAY),
     ("POST", "/api/v1/payments"): Row("session", PAY),
     ("GET", "/api/v1/payments"): _LOOK,
+    ("GET", "/api/v1/payments/export"): _LOOK,
     ("GET", "/api/v1/payments/{payment_id}"): _LOOK,
     ("GET", "/api/v1/payments/{payment_id}/explanation"): _LOOK,
     ("POST", "/api/v1/payments/{payment_id}/capture"): _SPEND,
     ("POST", "/api/v1/payments/{payment_id}/void"): _SPEND,
+    ("POST", _INTENTS): _SPEND,
+    ("GET", _INTENTS): _LOOK,
+    ("GET", _INTENTS + "/{intent_id}"): _LOOK,
+    ("GET", _INTENTS + "/{intent_id}/events"): _LOOK,
+    ("POST", _INTENTS + "/{intent_id}/confirm"): Row("session", PAY),
+    ("POST", _INTENTS + "/{intent_id}/capture"): _SPEND,
+    ("POST", _INTENTS + "/{intent_id}/cancel"): _SPEND,
+    ("POST", "/api/v1/ai/session-keys/status"): _LOOK,
+    ("POST", "/api/v1/ai/session-keys/revoke"): _OPERATOR,
+    ("POST", "/api/v1/ai/session-keys/{session_id}/check-payment"): _LOOK,
     ("GET", "/api/v1/approvals"): _OPERATOR,
     ("GET", "/api/v1/approvals/{approval_id}"): _LOOK,
     ("POST", "/api/v1/approvals/{approval_id}/grant"): _OPERATOR,
@@ -90,7 +108,9 @@ AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("GET", "/api/v1/api-keys"): _OPERATOR,
     ("POST", "/api/v1/api-keys/{key_id}/rotate"): _OPERATOR,
     ("POST", "/api/v1/api-keys/{key_id}/revoke"): _OPERATOR,
+    ("GET", "/api/v1/analytics/agents"): Row("operator", ANALYSE, alone=True),
     ("GET", "/api/v1/audit"): _OPERATOR,
+    ("GET", "/api/v1/audit/export"): _OPERATOR,
     ("GET", "/api/v1/budgets"): _OPERATOR,
     ("PUT", "/api/v1/budgets/workspace"): _OPERATOR,
     ("GET", "/api/v1/budgets/workspace"): _OPERATOR,
@@ -98,6 +118,7 @@ AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("PUT", "/api/v1/agents/{agent_id}/budget"): _OPERATOR,
     ("GET", "/api/v1/agents/{agent_id}/budget"): _OPERATOR,
     ("DELETE", "/api/v1/agents/{agent_id}/budget"): _OPERATOR,
+    ("GET", "/api/v1/events"): _OPERATOR,
     ("POST", "/api/v1/webhooks"): _OPERATOR,
     ("GET", "/api/v1/webhooks"): _OPERATOR,
     ("PATCH", "/api/v1/webhooks/{webhook_id}"): _OPERATOR,

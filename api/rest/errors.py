@@ -11,6 +11,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from api.rest.answers import ErrorAnswer
+from api.rest.not_offered import CODE, SEE, not_offered
+from api.rest.not_offered import STATUS as NOT_OFFERED_STATUS
 from engine.errors import (
     Conflict,
     Forbidden,
@@ -21,11 +23,12 @@ from engine.errors import (
     Unauthenticated,
     Unavailable,
 )
-from engine.storage.limits import TooLarge
+from engine.storage.limits import Changed, TooLarge
 
 _log = structlog.get_logger(__name__)
 
 STATUS: Mapping[type[TallystickError], int] = {
+    Changed: 412,  # which is a Conflict too
     TooLarge: 413,  # which is an InvalidInput too
     InvalidInput: 422,
     NotFound: 404,
@@ -50,10 +53,11 @@ _MEANING = {
     403: "The key is valid, and does not open this",
     404: "Nothing of that id is visible to this caller",
     409: "It contradicts the present state, or an idempotency key",
+    412: "What is there is not what If-Match or If-None-Match say",
     413: "The body, or a field of it, is too large",
     415: "The body is not application/json",
     422: "A field is unacceptable; `details.field` names it",
-    429: "Too many requests with this agent key; `retry_after` says for how many seconds",
+    429: "Too many requests with this key; `retry_after` says for how many seconds",
     503: "No safe decision is possible now; ask again with the same key",
 }
 
@@ -109,7 +113,9 @@ def install(app: FastAPI) -> None:
         return JSONResponse(error_body(code, f"{field}: {message}", field=field), 422)
 
     @app.exception_handler(HTTPException)
-    async def http(_request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 404 and (why := not_offered(request.url.path)) is not None:
+            return JSONResponse(error_body(CODE, why, see=SEE), NOT_OFFERED_STATUS)
         code = _HTTP_CODES.get(error.status_code, "http_error")
         return JSONResponse(error_body(code, str(error.detail)), error.status_code, error.headers)
 

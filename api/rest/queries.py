@@ -7,8 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from api.rest.answers import Pagination
+from api.rest.exports import Format
 from api.rest.fields import printable
+from api.rest.webhook_bodies import Wanted
+from engine.ledger.analytics import DAYS_MAX
 from engine.ledger.approval import State
+from engine.webhooks.catalogue import EVERY
 
 _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -92,10 +96,49 @@ class AgentKeysQuery(Page):
     agent_id: Annotated[str, printable(128)] | None = None
 
 
-class ActsQuery(Page):
+class Acts(BaseModel):
     """Which acts: of one actor, of some kinds, from `start_date` on and before `end_date`."""
+
+    model_config = ConfigDict(extra="forbid")
 
     actor: Annotated[str, printable(128)] | None = None
     action: Annotated[list[Kind], Field(default_factory=list, max_length=20)]
     start_date: Instant | None = None
     end_date: Instant | None = None
+
+
+class ActsQuery(Acts, Page):
+    """Which acts, and which part of the list."""
+
+
+class ActsExport(Acts):
+    """Which acts, and as what."""
+
+    format: Format = "json"
+
+
+class PaymentsExport(BaseModel):
+    """Which payments, of one session or all that the caller may see, and as what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    session_id: str | None = None
+    format: Format = "json"
+
+
+class AnalyticsQuery(BaseModel):
+    """Which days, and whose payments: of one agent, or of all that the caller may see."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    days: Annotated[int, Field(ge=1, le=DAYS_MAX)] = 30
+    agent_id: Annotated[str, printable(128)] | None = None
+
+
+class EventsQuery(BaseModel):
+    """Which events: of some names, or all; those since a time, or from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    events: Annotated[list[Wanted], Field(default_factory=lambda: [EVERY], min_length=1)]
+    since: Instant | None = None

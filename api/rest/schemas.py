@@ -243,6 +243,11 @@ class ReportSettlement(Body):
             return None
         return bytes.fromhex(named[2:])
 
+    @property
+    def success(self) -> bool:
+        """Whether it says that the payment is settled."""
+        return (self.payment_response or {}).get("success") is True
+
 
 class AcceptSettlement(Body):
     """Why what the chain shows against a payment is accepted; it goes into the log."""

@@ -54,6 +54,9 @@ def session_json(engine: Engine, view: SessionView, left: Left) -> SessionAnswer
     limits, remaining = view.grant.limits, left.remaining
     over = view.state in LIVE_STATES and engine.clock() >= view.expires_ms
     ended_ms = view.expires_ms if over else view.ended_ms
+    active = view.state == "active" and not over
+    # By itself: until the window frees what was denied last. What fits is allowed all the same.
+    frees_ms = left.frees_ms if active else None
     body: SessionAnswer = {
         "id": view.id,
         "parent_id": view.parent_id,
@@ -77,8 +80,9 @@ def session_json(engine: Engine, view: SessionView, left: Left) -> SessionAnswer
         "restrictions": list(view.restrictions),
         "policy_version": view.policy_version,
         "approvals_required": view.approvals_required,
-        "status": "expired" if over else view.state,
-        "is_active": view.state == "active" and not over,
+        "status": "expired" if over else "paused" if frees_ms is not None else view.state,
+        "is_active": active and frees_ms is None,
+        "resumes_at": None if frees_ms is None else time_text(frees_ms),
         "created_at": time_text(view.created_ms),
         "expires_at": time_text(view.expires_ms),
         "ended_at": None if ended_ms is None else time_text(ended_ms),

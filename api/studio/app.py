@@ -16,13 +16,26 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.listening import EventStream, Streams
 from api.rest.errors import STATUS, error_body
 from api.studio.asked import Asked, PageView, Studio
-from api.studio.pages import approvals, log, people, reconciliation, session, sessions, sign_in
+from api.studio.pages import (
+    agents,
+    approvals,
+    log,
+    opening,
+    people,
+    reconciliation,
+    session,
+    sessions,
+    sign_in,
+    webhooks,
+)
 from api.studio.place import check_origin
 from api.studio.templating import Static
 from engine.engine import Engine
-from engine.errors import NotFound, TallystickError, Unauthenticated
+from engine.errors import NotFound, RateLimited, TallystickError, Unauthenticated
+from engine.webhooks.catalogue import EVERY
 from engine.workspaces.people import Act
 
 PREFIX = "/studio"
@@ -39,14 +52,16 @@ HEADERS = {
     "cache-control": "no-store",
 }
 """Of every answer; a static file, which is named by its hash, may be kept."""
+PLACE_DIGITS_MAX = 15
+"""What is longer is no place in a log."""
 
 Show = Callable[[Asked], PageView]
 Do = Callable[[Asked], Response]
 _log = structlog.get_logger(__name__)
 
 
-def studio_app(engine: Engine) -> ASGIApp:
-    """The application below `PREFIX`.
+def studio_app(engine: Engine, streams: Streams) -> ASGIApp:
+    """The application below `PREFIX`; `streams` are those that the server ends when it stops.
 
     Raises:
         CannotStart: it is to be open where no browser can be.
@@ -54,7 +69,10 @@ def studio_app(engine: Engine) -> ASGIApp:
     check_origin(engine.settings.studio_origin)
     static = Static()
     studio = Studio(engine, static)
-    routes = [Route("/static/{hash}/{name}", static.serve)]
+    routes = [
+        Route("/static/{hash}/{name}", static.serve),
+        Route("/live", partial(_live, studio, streams)),
+    ]
     for path, act, show in PAGES:
         html = partial(_page, studio, act, show)
         routes.append(Route(path, _endpoint(html)))
@@ -74,14 +92,22 @@ def studio_app(engine: Engine) -> ASGIApp:
         _log.error("studio_failed", path=request.url.path, error=repr(error))
         return JSONResponse(error_body("internal_error", "something went wrong"), 500)
 
-    app = Starlette(routes=routes, exception_handlers={HTTPException: not_found, Exception: broken})
+    async def too_many(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RateLimited)
+        headers = {"retry-after": str(error.retry_after)}
+        return JSONResponse(error_body(error.code, error.message), 429, headers)
+
+    handlers = {HTTPException: not_found, RateLimited: too_many, Exception: broken}
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return _Headers(app)
 
 
 PAGES: tuple[tuple[str, Act | None, Show], ...] = (
     ("/", "look", sessions.inventory),
+    ("/sessions/new", "loosen", opening.new),
     ("/sessions/{session_id}", "look", session.one),
+    ("/sessions/{session_id}/consent", "loosen", opening.consent),
     ("/sessions/{session_id}/payments/{payment_id}", "look", session.explained),
     ("/sessions/{session_id}/try", "try", session.tried),
     ("/revoke", "tighten", sessions.preview),
@@ -89,6 +115,11 @@ PAGES: tuple[tuple[str, Act | None, Show], ...] = (
     ("/approvals/{approval_id}", "look", approvals.one),
     ("/reconciliation", "examine", reconciliation.state),
     ("/log", "examine", log.state),
+    ("/agents", "examine", agents.everything),
+    ("/agents/new-key", "loosen", agents.new_key),
+    ("/webhooks", "connect", webhooks.everything),
+    ("/webhooks/new", "connect", webhooks.new),
+    ("/webhooks/{webhook_id}", "connect", webhooks.one),
     ("/people", "invite", people.everybody),
     ("/sign-in", None, sign_in.sign_in),
     ("/set-up", None, sign_in.set_up),
@@ -101,15 +132,30 @@ FORMS: tuple[tuple[str, Act | None, Do], ...] = (
     ("/set-up", None, sign_in.done),
     ("/sign-out", "look", sign_in.signed_out),
     ("/revoke", "tighten", sessions.revoke),
+    ("/sessions/new", "loosen", opening.opened),
+    ("/sessions/{session_id}/consent", "loosen", opening.consented),
+    ("/sessions/{session_id}/configuration", "loosen", opening.download),
     ("/sessions/{session_id}/pause", "tighten", session.pause),
     ("/sessions/{session_id}/revoke", "tighten", session.revoke),
     ("/sessions/{session_id}/resume", "loosen", session.resume),
     ("/approvals/{approval_id}/grant", "approve", approvals.grant),
     ("/approvals/{approval_id}/deny", "approve", approvals.deny),
+    ("/agents", "loosen", agents.register),
+    ("/agents/new-key", "loosen", agents.make_key),
+    ("/agents/keys/{key_id}/revoke", "tighten", agents.revoke_key),
+    ("/operators/{key_id}/revoke", "invite", agents.revoke_operator),
+    ("/webhooks/new", "connect", webhooks.create),
+    ("/webhooks/{webhook_id}/test", "connect", webhooks.test),
+    ("/webhooks/{webhook_id}/replay", "connect", webhooks.replay),
+    ("/webhooks/{webhook_id}/switch", "connect", webhooks.switch),
+    ("/webhooks/{webhook_id}/rotate", "connect", webhooks.rotate),
+    ("/webhooks/{webhook_id}/delete", "connect", webhooks.delete),
     ("/people", "invite", people.invite),
+    ("/people/{key_id}/revoke", "invite", people.revoke),
 )
 FILES: tuple[tuple[str, Act, Do], ...] = (
     ("/sessions/{session_id}/evidence", "examine", session.evidence),
+    ("/sessions/{session_id}/configuration", "look", opening.download),
 )
 
 
@@ -162,12 +208,44 @@ def _file(studio: Studio, act: Act, do: Do, request: Request, _body: bytes) -> R
         return _refused(studio, asked, error)
 
 
+async def _live(studio: Studio, streams: Streams, request: Request) -> Response:
+    """Tells a page that something happened, for as long as somebody is signed in."""
+    asked = Asked(studio, request, b"")
+    feed, secret = studio.engine.feed, asked.secret
+
+    def place() -> int:
+        asked.admit("look", seen=False)
+        last = request.headers.get("last-event-id", "")
+        known = last.isascii() and last.isdigit() and len(last) <= PLACE_DIGITS_MAX
+        return feed.begin(int(last) if known else None)
+
+    def allowed() -> None:
+        studio.people.signed_in(secret, asked.now_ms, seen=False)
+
+    try:
+        begin = await to_thread.run_sync(place)
+    except TallystickError as error:
+        return JSONResponse(error_body(error.code, error.message), _status(error))
+    return EventStream(
+        streams,
+        feed,
+        caller=asked.who.key_id,
+        workspace_id=asked.who.workspace_id,
+        place=begin,
+        wanted=(EVERY,),
+        allowed=allowed,
+    )
+
+
 def _refused(_studio: Studio, asked: Asked, error: TallystickError) -> Response:
     unknown = isinstance(error, Unauthenticated) and asked.person is None
     if unknown and asked.request.method == "GET":
         return RedirectResponse(f"{PREFIX}/sign-in", 303)
     data = {"code": error.code, "message": error.message}
-    return asked.page(PageView("error.html", "Not done", data), _status(error))
+    page = asked.page(PageView("error.html", "Not done", data), _status(error))
+    if isinstance(error, RateLimited):
+        page.headers["retry-after"] = str(error.retry_after)
+    return page
 
 
 def _status(error: TallystickError) -> int:

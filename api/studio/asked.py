@@ -2,8 +2,9 @@
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,6 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from api.studio import passkeys
 from api.studio.challenges import Challenges
+from api.studio.failures import Failures
 from api.studio.place import Place, place_of
 from api.studio.templating import Static, environment
 from engine.engine import Engine
@@ -33,16 +35,19 @@ class Studio:
         self.inventory = Inventory(engine.database, engine.writer, engine.sessions)
         self.challenges = Challenges(engine.derive("studio challenges"))
         self.form_key = engine.derive("studio forms")
+        self.failures = Failures()
         self.templates = environment(static)
 
 
 @dataclass(frozen=True, slots=True)
 class PageView:
-    """A page: its template, its title, and the data that the JSON twin has, too."""
+    """A page: its template, its title, and the data that the JSON twin has, too. What is `private`
+    is on the page alone: secrets that are shown once."""
 
     template: str
     title: str
     data: dict[str, Any]
+    private: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +120,8 @@ class Asked:
             raise InvalidInput("form", "has a field twice")
         return fields
 
-    def admit(self, act: Act | None) -> None:
-        """Find out who asks.
+    def admit(self, act: Act | None, *, seen: bool = True) -> None:
+        """Find out who asks; without `seen` that is no sign that somebody sits there.
 
         Raises:
             Forbidden: the role does not allow it, or it is not the Studio's own address.
@@ -126,12 +131,31 @@ class Asked:
         if act is None and place.cookie not in self.request.cookies:
             return
         try:
-            self.person = self.studio.people.signed_in(self.secret, self.now_ms)
+            seen = seen and "tallystick-live" not in self.request.headers  # it renews itself
+            self.person = self.studio.people.signed_in(self.secret, self.now_ms, seen=seen)
         except Unauthenticated:
             if act is not None:
                 raise
         if act is not None and not self.who.may(act):
             raise Forbidden(f"as {self.who.role} you may not do this", code="role")
+
+    @contextmanager
+    def guessing(self, credential_id: str | None = None) -> Iterator[None]:
+        """Within this somebody may only guess: attempts that fail are counted, by the address
+        they come from and the passkey that they name, if somebody has it.
+
+        Raises:
+            RateLimited: too many failed.
+        """
+        client = self.request.client
+        known = credential_id and self.studio.people.credential(credential_id)
+        source = f"{client.host if client else ''} {known.id if known else ''}"
+        self.studio.failures.check(source, self.now_ms)
+        try:
+            yield
+        except Unauthenticated:
+            self.studio.failures.note(source, self.now_ms)
+            raise
 
     def check_origin(self) -> None:
         """A form must come from a page of ours.
@@ -160,7 +184,8 @@ class Asked:
     def proof(self, act: Mapping[str, str]) -> Proof:
         """Have the passkey of whoever asks consent to this act, and to nothing else."""
         challenge = self.studio.challenges.make(act, self.who.key_id, self.now_ms)
-        options = passkeys.request_options(self.place, challenge, [])
+        mine = [each.id for each in self.studio.people.passkeys(self.who.key_id)]
+        options = passkeys.request_options(self.place, challenge.raw, mine)
         return Proof(options, self.studio.challenges.fields(challenge))
 
     def check_proof(self, act: Mapping[str, str]) -> None:
@@ -171,11 +196,16 @@ class Asked:
         """
         studio = self.studio
         challenge = studio.challenges.recognised(act, self.who.key_id, self.form, self.now_ms)
-        answer = passkeys.answered(
-            self.place, challenge, self.form.get("answer", ""), studio.people
-        )
+        given = self.form.get("answer", "")
+        answer = passkeys.answered(self.place, challenge.raw, self.who.key_id, given, studio.people)
         studio.people.prove(
-            answer.credential, answer.sign_count, challenge.raw.hex(), challenge.expires_ms
+            self.who,
+            answer.credential,
+            answer.sign_count,
+            challenge.raw.hex(),
+            challenge.expires_ms,
+            asked=challenge.told,
+            assertion=answer.assertion,
         )
 
     def page(self, view: PageView, status: int = 200) -> Response:
@@ -183,7 +213,7 @@ class Asked:
         template = self.studio.templates.get_template(view.template)
         shown = template.render(
             **view.data,
-            data=view.data,
+            **view.private,
             title=view.title,
             person=self.person,
             csrf="" if self.person is None else self.csrf,

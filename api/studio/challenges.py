@@ -10,6 +10,7 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engine.audit.canonical import encode
 from engine.errors import Unauthenticated
@@ -28,15 +29,19 @@ class Challenge:
     expires_ms: int
 
     @property
-    def raw(self) -> bytes:
-        """What the passkey signs."""
-        told = {
+    def told(self) -> dict[str, Any]:
+        """Everything that the answer consents to."""
+        return {
             "act": dict(self.act),
             "key_id": self.key_id,
             "nonce": self.nonce,
             "expires_ms": self.expires_ms,
         }
-        return hashlib.sha256(_DOMAIN + encode(told)).digest()
+
+    @property
+    def raw(self) -> bytes:
+        """What the passkey signs."""
+        return hashlib.sha256(_DOMAIN + encode(self.told)).digest()
 
 
 class Challenges:

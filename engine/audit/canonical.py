@@ -25,7 +25,6 @@ __all__ = [
     "Natural",
     "Plain",
     "decode",
-    "decode_apart",
     "decode_object",
     "encode",
     "encode_own",
@@ -122,36 +121,6 @@ def decode(data: bytes) -> Json:
     if canonical != data:
         raise CanonicalError("not in canonical form")
     return value
-
-
-def decode_apart(data: bytes, form: type[msgspec.Struct], *, end: bytes = b"") -> dict[str, Any]:
-    """`decode_object` of what stands before `end`, but the items of long lists are left as they
-    stand: those of the members that are lists of `msgspec.Raw` in `form`.
-
-    The other members are `msgspec.Raw` there; they are decoded. Of an item `bytes` are still to be
-    decoded: so a large document is never held as objects. `encode_own` writes the object as it was.
-    A document that has not just these members, with ASCII keys, is read whole.
-
-    Raises:
-        CanonicalError: as `decode_object`, but for what is wrong within such an item; or `data`
-            does not end with `end`.
-    """
-    if not data.endswith(end):
-        raise CanonicalError(f"does not end with {end!r}")
-    try:
-        members = msgspec.json.decode(data, type=form)
-        written = _SORTING.encode(members)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return decode_object(data.removesuffix(end))
-    # Members are copied as they are; so it is the document again only if nothing stands between
-    # them, none is there twice, and they are in order.
-    if len(written) + len(end) != len(data) or not data.startswith(written):
-        return decode_object(data.removesuffix(end))
-    found = {name: getattr(members, name) for name in sorted(members.__struct_fields__)}
-    return {
-        name: member if type(member) is list else decode(bytes(member))
-        for name, member in found.items()
-    }
 
 
 def decode_object(data: bytes) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from typing import Literal, Protocol
 from engine.grant import Grant
 from engine.policy.limits import Limits
 
+CLOCKS_DIFFER_MS = 15 * 60_000
+"""How far the clocks of an honest operator and of a chain may be apart."""
+
 
 class ChainSilent(Exception):
     """Raised by a `ChainView` that cannot answer now, or whose endpoint contradicts itself."""
@@ -136,4 +139,8 @@ class ChainView(Protocol):
 
     def spends(self, address: str) -> Sequence[Spend]:
         """Every token transfer, payment authorization and transaction of an address, ever."""
+        ...
+
+    def decimals(self, token: str) -> int:
+        """The decimals of a token (ERC-20), 0 to 255."""
         ...

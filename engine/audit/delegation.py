@@ -7,6 +7,7 @@ line spent together is in their own files.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from engine.audit.chain import ChainView, Registration
 from engine.audit.consent import check_consent
@@ -18,15 +19,31 @@ DEPTH_MAX = 4
 """Sessions in a line, the first included."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ancestor:
-    """A session of the line. Where it is not on the chain, nothing has its token id."""
+    """A session of the line. Where it is not on the chain, nothing has its token id.
+
+    That is made of the public key (65 bytes) here: of another one the chain knows nothing, neither
+    that the session was revoked nor what its limits are.
+    """
 
     grant: Grant
-    token_id: bytes
+    public_key: bytes
     consent: str
     """The kind of `owner_signature`, where there is one: see `engine.audit.consent`."""
     owner_signature: bytes | None
+
+    @cached_property
+    def token_id(self) -> bytes:
+        """The identity of its key on the chain: 32 bytes."""
+        return token_id_of(self.public_key)
+
+
+def token_id_of(public_key: bytes) -> bytes:
+    """The token id of an uncompressed public key of 65 bytes: keccak256 of its two coordinates."""
+    from eth_utils.crypto import keccak
+
+    return keccak(public_key[1:])
 
 
 def check_line(grant: Grant, line: Sequence[Ancestor], chain: ChainView, domain: Domain) -> str:
@@ -62,7 +79,7 @@ def unsigned(grant: Grant) -> str:
 def _registration(ancestor: Ancestor, chain: ChainView, registry: str) -> Registration | None:
     """Where the chain has it, if it has."""
     if "0x" + ancestor.token_id[-20:].hex() != ancestor.grant.session_key:
-        raise tampered("the token id of a session above is not that of its key")
+        raise tampered("the public key of a session above is not that of its grant")
     found = chain.registration(registry, ancestor.token_id)
     if found is None:
         return None

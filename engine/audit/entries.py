@@ -1,18 +1,22 @@
 """The records of an evidence file, read from its bytes one after the other.
 
-A file can be a gigabyte, and what is made of it here some times that: so nothing of one record is
-kept when the next is read.
+A file can be larger than memory: so nothing of one record is kept when the next is read.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from engine.audit import canonical
 from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
 from engine.audit.merkle import HASH_BYTES
+from engine.audit.pieces import Items
 from engine.audit.record import read_hex
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _NODES_MAX = 4_096
 """How many hashes of proofs are remembered; neighbours in a log share all but a few."""
@@ -36,8 +40,8 @@ class Entries:
     Iterating raises `KeyError`, `TypeError` or `ValueError` at the first that is none.
     """
 
-    def __init__(self, items: Sequence[Any], *, proven: bool) -> None:
-        """`items` are still JSON (`canonical.decode_apart`); `proven` ones have a proof each."""
+    def __init__(self, items: Items, *, proven: bool) -> None:
+        """`proven` ones have a proof each."""
         self._items = items
         self._proven = proven
 
@@ -45,9 +49,12 @@ class Entries:
         return len(self._items)
 
     def __iter__(self) -> Iterator[Entry]:
+        return self.read(sha256())
+
+    def read(self, digest: "_Hash") -> Iterator[Entry]:
+        """The same; the bytes that are read go into the digest."""
         nodes, proven = Nodes(), self._proven
-        for item in self._items:
-            data = bytes(item)
+        for data in self._items.read(digest):
             read = _read_proven(data) if proven else None
             if read is None:
                 yield _entry(data, nodes, proven=proven)

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-import msgspec
-
 from engine.audit import canonical
 from engine.audit.chain import Anchoring
 from engine.audit.consent import SIGNATURE_BYTES_MAX
@@ -21,13 +19,14 @@ from engine.audit.delegation import Ancestor
 from engine.audit.disclosure import WITHHOLDABLE
 from engine.audit.entries import Entries, Entry, Nodes, fields
 from engine.audit.merkle import HASH_BYTES
+from engine.audit.pieces import AROUND_BYTES_MAX, Pieces, Source, cuts, find
 from engine.audit.record import read_hex
 from engine.grant import Grant
 from engine.policy.identifiers import normalise_asset, normalise_chain, normalise_merchant
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
 
 FORMAT = "tallystick.evidence/2"
-SIZE_BYTES_MAX = 1 << 30
+SIZE_BYTES_MAX = 4 << 30
 
 NOT_PROVEN = (
     "Completeness covers spends by the session's own key only.",
@@ -41,6 +40,7 @@ NOT_PROVEN = (
     "An RPC endpoint can leave out events, or invent them: ask a second one.",
     "A wallet that is a contract (ERC-1271) consented in the block of the registration, not since.",
     "Where consent is none, nobody but the operator vouches for the parameters.",
+    "That a token is worth one dollar, and who approved a payment, is the operator's word.",
     "What several sessions spent together, delegated or under a budget, is the operator's word.",
     "Where merchants are withheld, what the rules on merchants denied is the operator's word.",
     "The discrepancies are those that the operator's server found and kept.",
@@ -50,27 +50,14 @@ NOT_PROVEN = (
 _FAMILY = b"tallystick.evidence/"
 _SEAL_DOMAIN = b"tallystick/evidence/2\n"
 _DECIMAL = re.compile("0|[1-9][0-9]{0,77}")
+_LANDMARKS = (
+    canonical.encode(NOT_PROVEN[-1]) + b'],"records":[',
+    b'],"registration":',
+    b',"tail":[',
+    b'],"withheld":',
+)
+"""Where the two long lists of a file begin and end: its keys are in order."""
 _SEVERITIES = ("critical", "warning", "info")
-
-
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """The file. The lists that can be long are not read before their items are asked for."""
-
-    format: msgspec.Raw
-    made_ms: msgspec.Raw
-    chain: msgspec.Raw
-    log: msgspec.Raw
-    session: msgspec.Raw
-    registration: msgspec.Raw
-    checkpoint: msgspec.Raw
-    anchors: msgspec.Raw
-    consistency: msgspec.Raw
-    records: list[msgspec.Raw]
-    tail: list[msgspec.Raw]
-    withheld: msgspec.Raw
-    discrepancies: msgspec.Raw
-    not_proven: msgspec.Raw
-    signature: msgspec.Raw
 
 
 class EvidenceError(ValueError):
@@ -90,7 +77,7 @@ class Coordinates:
 class Evidence:
     """The parsed file, of which the records stay as they are until they are asked for."""
 
-    file: bytes = field(repr=False)
+    pieces: Pieces = field(repr=False)
     signature: bytes
     made_ms: int
     chain_id: int
@@ -123,27 +110,41 @@ class Evidence:
     withheld: frozenset[str]
     """The groups that no record of the file shows."""
     discrepancies: Sequence[Mapping[str, Any]]
+    _digests: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The SHA-256 of what `entries` read, once it has."""
 
     def entries(self) -> Iterator[Entry]:
         """The records and those of the tail, read one by one.
 
         Raises:
-            EvidenceError: the next is not one that a file can have.
+            EvidenceError: the next is not one that a file can have, or these are others than they
+                were before.
         """
+        # Where the signature stands, and nowhere else: the keys of the file are in order.
+        middle = self.pieces.middle.replace(
+            b'"signature":"%b",' % self.signature.hex().encode(), b""
+        )
+        digest = hashlib.sha256(self.pieces.head)
         try:
-            yield from self.records
-            yield from self.tail
+            yield from self.records.read(digest)
+            digest.update(middle)
+            yield from self.tail.read(digest)
         except (KeyError, TypeError, ValueError) as error:
             raise _malformed(error) from error
+        digest.update(self.pieces.end)
+        if self._digests and self._digests != [digest.digest()]:
+            raise EvidenceError("the file was changed while it was read")
+        self._digests[:] = [digest.digest()]
 
     def sealed(self) -> bytes:
-        """What the log's key signed, by the bytes of the file: all but the signature."""
-        member = b'"signature":"%b",' % self.signature.hex().encode()
-        begin = self.file.index(member)
-        whole = memoryview(self.file)
-        digest = hashlib.sha256(whole[:begin])
-        digest.update(whole[begin + len(member) : -1])
-        return _SEAL_DOMAIN + digest.digest()
+        """What the log's key signed, by the bytes of the file: all but the signature.
+
+        They are those that `entries` read, so what was changed since then is not believed.
+        """
+        if not self._digests:
+            for _ in self.entries():
+                pass
+        return _SEAL_DOMAIN + self._digests[0]
 
 
 def log_salt(verifier_key: str) -> bytes:
@@ -164,7 +165,7 @@ def render_evidence(content: Mapping[str, Any], signature: bytes) -> bytes:
     return canonical.encode_own({**content, "signature": signature.hex()}) + b"\n"
 
 
-def parse_evidence(file: bytes) -> Evidence:
+def parse_evidence(file: Source) -> Evidence:
     """Read a file; only its form is checked, that of every record included.
 
     Raises:
@@ -176,7 +177,7 @@ def parse_evidence(file: bytes) -> Evidence:
     return evidence
 
 
-def open_evidence(file: bytes) -> Evidence:
+def open_evidence(file: Source) -> Evidence:
     """Read a file but for its records, which `Evidence.entries` reads and may refuse.
 
     Raises:
@@ -184,28 +185,47 @@ def open_evidence(file: bytes) -> Evidence:
     """
     if len(file) > SIZE_BYTES_MAX:
         raise EvidenceError(f"larger than {SIZE_BYTES_MAX} bytes")
-    if _FAMILY not in file:
+    if find(file, _FAMILY) < 0:
         raise EvidenceError("this is not an evidence file")
-    if not file.endswith(b"\n"):
+    if file[len(file) - 1 : len(file)] != b"\n":
         raise EvidenceError("does not end with a newline: cut off, or changed by an editor")
+    places = cuts(file, _LANDMARKS)
     try:
-        document = canonical.decode_apart(file, _Document, end=b"\n")
+        if places is None:
+            raise _without_lists(file)
+        pieces = Pieces(file, places)
+        _check_format(pieces.document)
+        return _read(pieces)
     except canonical.CanonicalError as error:
         raise EvidenceError(f"not canonical JSON: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise error if isinstance(error, EvidenceError) else _malformed(error) from error
+
+
+def _check_format(document: Mapping[str, Any]) -> None:
     if document.get("format") != FORMAT:
         raise EvidenceError(f"not of format {FORMAT}")
-    try:
-        return _read(file, document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _malformed(error) from error
+
+
+def _without_lists(file: Source) -> EvidenceError:
+    """What is wrong with a file that has not even its lists where they belong."""
+    if len(file) > AROUND_BYTES_MAX:
+        return EvidenceError("there are no records in it")
+    document = canonical.decode_object(file[: len(file) - 1])
+    _check_format(document)
+    return EvidenceError("a field is missing or malformed, or it does not say what it must")
 
 
 def _malformed(error: Exception) -> EvidenceError:
     return EvidenceError(f"a field is missing or malformed: {error!r}")
 
 
-def _read(file: bytes, document: dict[str, Any]) -> Evidence:
-    fields(document, _Document.__struct_fields__)
+def _read(pieces: Pieces) -> Evidence:
+    document = _fields(
+        pieces.document,
+        "format made_ms chain log session registration checkpoint anchors consistency records tail "
+        "withheld discrepancies not_proven signature",
+    )
     chain = _fields(document["chain"], "chain_id registry anchors")
     log = _fields(document["log"], "id origin verifier_key")
     session = _fields(
@@ -221,7 +241,7 @@ def _read(file: bytes, document: dict[str, Any]) -> Evidence:
     if not _DECIMAL.fullmatch(chain["chain_id"]):
         raise ValueError("the chain id is not a decimal number")
     return Evidence(
-        file=file,
+        pieces=pieces,
         signature=read_hex(document["signature"], 64),
         made_ms=_count(document["made_ms"]),
         chain_id=int(chain["chain_id"]),
@@ -239,14 +259,14 @@ def _read(file: bytes, document: dict[str, Any]) -> Evidence:
         consent=_text(session["consent"]),
         ancestors=tuple(_ancestor(item) for item in _list(session["ancestors"])),
         owner_signature=_signature(session["owner_signature"], session["consent"]),
-        public_key=read_hex(session["public_key"], 65),
+        public_key=_public_key(session["public_key"]),
         token_id=read_hex(session["token_id"], 32),
         registration=_coordinates(document["registration"]),
         checkpoint=None if document["checkpoint"] is None else _text(document["checkpoint"]),
         anchored=tuple(_anchoring(item) for item in _list(document["anchors"])),
         consistency=tuple(map(Nodes().proof, _list(document["consistency"]))),
-        records=Entries(_list(document["records"]), proven=True),
-        tail=Entries(_list(document["tail"]), proven=False),
+        records=Entries(pieces.records, proven=True),
+        tail=Entries(pieces.tail, proven=False),
         withheld=frozenset(withheld),
         discrepancies=tuple(
             _discrepancy(item, told=not withheld) for item in _list(document["discrepancies"])
@@ -287,10 +307,18 @@ def _discrepancy(item: Any, *, told: bool) -> Mapping[str, Any]:
 
 
 def _ancestor(item: Any) -> Ancestor:
-    _fields(item, "grant token_id consent owner_signature")
-    token_id, consent = read_hex(item["token_id"], 32), _text(item["consent"])
+    _fields(item, "grant public_key consent owner_signature")
+    public_key, consent = _public_key(item["public_key"]), _text(item["consent"])
     signature = _signature(item["owner_signature"], consent)
-    return Ancestor(_grant(item["grant"]), token_id, consent, signature)
+    return Ancestor(_grant(item["grant"]), public_key, consent, signature)
+
+
+def _public_key(value: Any) -> bytes:
+    """Of secp256k1, uncompressed: 0x04 and the two coordinates."""
+    key = read_hex(value, 65)
+    if key[0] != 4:
+        raise ValueError("a public key does not begin with 04")
+    return key
 
 
 def _signature(value: Any, consent: Any) -> bytes | None:

@@ -13,7 +13,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.audit.chain import Anchoring, ChainView, Lowering, Registration, Revocation
+from engine.audit.chain import (
+    CLOCKS_DIFFER_MS,
+    Anchoring,
+    ChainView,
+    Lowering,
+    Registration,
+    Revocation,
+)
 from engine.audit.evidence import Evidence
 from engine.audit.examination import Found, records_of
 from engine.audit.record import Record
@@ -23,8 +30,6 @@ from engine.audit.usage import Usage, decide_again, read_asked
 from engine.grant import Grant
 from engine.policy.decision import Policy
 
-CLOCKS_DIFFER_MS = 15 * 60_000
-"""How far the clocks of an honest operator and of the chain may be apart."""
 REVOCATION_SEEN_MS = 10 * 60_000
 """An engine that has not read the chain for five minutes decides no more; blocks may be late."""
 SEEN_MS = REVOCATION_SEEN_MS + CLOCKS_DIFFER_MS

@@ -12,6 +12,7 @@ from engine.audit.merkle import EMPTY_ROOT, HASH_BYTES, SIZE_MAX, is_hash, node_
 __all__ = [
     "PROOF_HASHES_MAX",
     "Inclusions",
+    "OtherBeginningError",
     "ProofError",
     "verify_consistency",
     "verify_inclusion",
@@ -23,6 +24,15 @@ PROOF_HASHES_MAX = SIZE_MAX.bit_length() + 1
 
 class ProofError(ValueError):
     """A Merkle proof does not show what it was given to show; the text says why."""
+
+
+class OtherBeginningError(ProofError):
+    """A consistency proof shows that the new tree begins otherwise than with the old one.
+
+    It leads to the new root, so every node of it is that tree's, and with them those that make the
+    root at the old size. Of an old size that is a power of 2 no proof shows that: the old root is
+    what its proofs begin with.
+    """
 
 
 def verify_inclusion(
@@ -142,6 +152,7 @@ def verify_consistency(
     The caller must have both pairs from checkpoints or anchors.
 
     Raises:
+        OtherBeginningError: the proof shows that the new tree has another beginning.
         ProofError: the proof, or the shape of any argument, is wrong.
     """
     # 1. The arguments are what they claim to be; the sizes with nothing to climb end here.
@@ -188,10 +199,10 @@ def verify_consistency(
     # 7. The whole tree was climbed, to both expected roots.
     if sn != 0:
         raise ProofError("the proof is too short")
-    if fr != old_root:
-        raise ProofError("the proof leads to another old root")
     if sr != new_root:
         raise ProofError("the proof leads to another new root")
+    if fr != old_root:
+        raise OtherBeginningError("the proof leads to another old root")
 
 
 def _skip_missing_siblings(fn: int, sn: int) -> tuple[int, int]:

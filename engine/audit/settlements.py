@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from engine.audit.chain import Spend
 from engine.audit.report import Verdict
-from engine.audit.signed import SignedPayment, Told
+from engine.audit.signed import SignedPayment
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +177,8 @@ class Bindings:
             self._differing.add(payment.payment)
             self.strays.append((kind, told, payment.payment))
 
-    def incidents(
-        self, named: Collection[str], unbound: Iterable[Told], span: Span
-    ) -> list[Incident]:
+    def incidents(self, named: Collection[str], span: Span) -> list[Incident]:
         """The strays, each with what it makes of the file, and the account's own transactions."""
-        told = {(each.tx_hash, each.contract, each.to, each.amount) for each in unbound}
         found = []
         accounted = set()
         for kind, spend, payment in self.strays:
@@ -194,7 +191,6 @@ class Bindings:
             if (
                 not (of_named or spend.sent_by_key)
                 or _block(spend) < span.first
-                or (spend.tx_hash, spend.contract, spend.to, spend.amount) in told
                 or (spend.tx_hash, spend.contract) in self._accepted
             ):
                 verdict = Verdict.UNBINDABLE

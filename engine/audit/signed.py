@@ -48,6 +48,10 @@ class SignedPayment:
     contract: str
     to: str
     amount: int
+    counted_micro_usd: int
+    """What it counts as, against the limits."""
+    decided_ms: int
+    """By the operator's clock."""
     valid_before_s: int
     nonce: bytes
     ended: str | None
@@ -64,8 +68,6 @@ class SignedPayments:
     """What the records of a file tell of payments on chains."""
 
     payments: Sequence[SignedPayment] = ()
-    unbound: Sequence[Told] = ()
-    """Settlements of payments that the engine did not sign: known by their transaction alone."""
     faults: Sequence[str] = ()
 
 
@@ -77,6 +79,7 @@ class _Terms(msgspec.Struct):
 
 
 class _Request(msgspec.Struct):
+    amount_micro_usd: int
     terms: _Terms | None = None
 
 
@@ -88,6 +91,15 @@ class _Decided(msgspec.Struct):
     payment: str
     request: _Request
     decision: _Decision
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A decision, and what it is known by: the hash and the time of its record."""
+
+    decided: _Decided
+    hash: bytes
+    time_ms: int
 
 
 class _Signed(msgspec.Struct):
@@ -134,7 +146,7 @@ class SignedReader:
     """Reads what records tell of signed payments, fed in their order."""
 
     def __init__(self) -> None:
-        self._decided: dict[str, tuple[bytes, _Decided]] = {}
+        self._made: dict[str, _Made] = {}
         self._signed: list[_Signed] = []
         self._ended: dict[str, _End] = {}
         self._faults: list[str] = []
@@ -145,8 +157,8 @@ class SignedReader:
         try:
             if record.kind == "payment.decided":
                 if "terms" in body["request"]:
-                    decision = msgspec.convert(body, type=_Decided)
-                    self._decided[decision.payment] = record.hash, decision
+                    decided = msgspec.convert(body, type=_Decided)
+                    self._made[decided.payment] = _Made(decided, record.hash, record.time_ms)
             elif record.kind == "payment.signed":
                 self._signed.append(msgspec.convert(body, type=_Signed))
             elif "settlement" not in body and type(body["payment"]) is str:
@@ -161,16 +173,13 @@ class SignedReader:
     def payments(self, key: str) -> SignedPayments:
         """All that were signed by the session's `key`, an address in lower case."""
         faults = list(self._faults)
-        payments = list(_bound(self._signed, self._decided, self._ended, key, faults))
-        known = {each.payment for each in self._signed}
-        ended = self._ended.items()
-        unbound = [end.told for name, end in ended if end.told is not None and name not in known]
-        return SignedPayments(payments, unbound, faults)
+        payments = list(_bound(self._signed, self._made, self._ended, key, faults))
+        return SignedPayments(payments, faults)
 
 
 def _bound(
     signed: Sequence[_Signed],
-    decided: Mapping[str, tuple[bytes, _Decided]],
+    made: Mapping[str, _Made],
     ended: Mapping[str, _End],
     key: str,
     faults: list[str],
@@ -181,24 +190,23 @@ def _bound(
     """
     seen: set[str] = set()
     for each in signed:
-        if each.payment in seen or each.payment not in decided:
+        if each.payment in seen or each.payment not in made:
             faults.append(f"{each.payment}: it was signed twice, or never decided")
             continue
         seen.add(each.payment)
         try:
-            yield _payment(each, *decided[each.payment], ended.get(each.payment), key)
+            yield _payment(each, made[each.payment], ended.get(each.payment), key)
         except ValueError as error:
             faults.append(f"{each.payment}: {error}")
 
 
-def _payment(
-    signed: _Signed, leaf: bytes, decided: _Decided, end: _End | None, key: str
-) -> SignedPayment:
+def _payment(signed: _Signed, made: _Made, end: _End | None, key: str) -> SignedPayment:
+    decided = made.decided
     terms = _Terms(signed.network, signed.asset, signed.amount, signed.to)
     if not decided.decision.allowed or (signed.payer, terms) != (key, decided.request.terms):
         raise ValueError("it was signed otherwise than it was decided")
     nonce = _bytes(signed.nonce)
-    if payment_nonce(leaf, _bytes(signed.salt)) != nonce:
+    if payment_nonce(made.hash, _bytes(signed.salt)) != nonce:
         raise ValueError("its nonce is not that of its record")
     return SignedPayment(
         payment=signed.payment,
@@ -206,6 +214,8 @@ def _payment(
         contract=_contract(signed.network, signed.asset),
         to=signed.to,
         amount=_amount(signed.amount),
+        counted_micro_usd=decided.request.amount_micro_usd,
+        decided_ms=made.time_ms,
         valid_before_s=signed.valid_before_s,
         nonce=nonce,
         ended=None if end is None else end.state,

@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from engine.audit.chain import ChainSilent, ChainView
+from engine.audit.chain import CLOCKS_DIFFER_MS, ChainSilent, ChainView
 from engine.audit.report import BY_SEVERITY, Finding, Verdict
 from engine.audit.settlements import Bindings, Incident, Settlement, Span
 from engine.audit.signed import SignedPayment, SignedPayments
+from engine.policy.money import micro_usd_of
 
 NAMED_MAX = 3
 """So many payments of one kind are named in the reason; the statement has all of them."""
@@ -51,6 +52,8 @@ class Spends:
     asked: dict[str, int] = field(default_factory=dict)
     incidents: list[Incident] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
+    _unlike: dict[str, str] = field(default_factory=dict)
+    """How the settlement of a payment differs from what was decided, where it does."""
 
     def check(
         self,
@@ -80,7 +83,7 @@ class Spends:
             by_network.setdefault(payment.network, []).append(payment)
         for network, payments in by_network.items():
             try:
-                self._look(network, key, payments, signed, networks, horizon, named)
+                self._look(network, key, payments, networks, horizon, named)
             except ChainSilent as silence:
                 notes.append((Verdict.UNAVAILABLE, str(silence)))
         self.incidents.sort(key=lambda incident: BY_SEVERITY.index(incident.verdict))
@@ -97,7 +100,6 @@ class Spends:
         network: str,
         key: str,
         payments: Sequence[SignedPayment],
-        signed: SignedPayments,
         networks: Mapping[str, ChainView],
         horizon: Horizon,
         named: Collection[str],
@@ -112,10 +114,17 @@ class Spends:
         bindings = Bindings(network, view.spends(key), payments)
         blocks = sorted({stray.block_number or 0 for _, stray, _ in bindings.strays})
         span = horizon.span(network, blocks, networks[horizon.network], view)
-        told = [each for each in signed.unbound if each.network == network]
-        self.incidents += bindings.incidents(named, told, span)
+        self.incidents += bindings.incidents(named, span)
         time_s = view.block_time_s(view.block_number) if payments else 0
-        self.settlements += [bindings.settlement(payment, time_s) for payment in payments]
+        found = [bindings.settlement(payment, time_s) for payment in payments]
+        self.settlements += found
+        time_of, decimals_of = cache(view.block_time_s), cache(view.decimals)
+        for each in found:
+            if each.state == "settled":
+                settled_s = time_of(each.block_number or 0)
+                unlike = _unlike(each.payment, settled_s, decimals_of(each.payment.contract))
+                if unlike is not None:
+                    self._unlike[each.payment.payment] = unlike
 
     def _notes_of_incidents(self, named: Collection[str]) -> list[tuple[Verdict, str]]:
         """One note of all incidents that weigh alike, the worst first."""
@@ -144,9 +153,9 @@ class Spends:
         notes = []
         by_state: dict[str, list[str]] = {}
         for each in self.settlements:
-            by_state.setdefault(_contradiction(each, self.asked) or each.state, []).append(
-                each.payment.payment
-            )
+            payment = each.payment.payment
+            state = self._unlike.get(payment) or _contradiction(each, self.asked) or each.state
+            by_state.setdefault(state, []).append(payment)
         for (verdict, state), said in _SAID.items():
             if payments := by_state.get(state):
                 names = ", ".join(payments[:NAMED_MAX]) + ", …" * (len(payments) > NAMED_MAX)
@@ -174,6 +183,8 @@ _SAID = {
     (Verdict.TAMPERED, "missing"): "captured in the records and not on the chain",
     (Verdict.TAMPERED, "freed"): "given back in the records and settled on the chain",
     (Verdict.TAMPERED, "told_otherwise"): "settled with another amount or payee than told",
+    (Verdict.TAMPERED, "untimely"): "settled when its records do not allow it",
+    (Verdict.TAMPERED, "undercounted"): "counted as less than its tokens are",
     (Verdict.PENDING, "ahead"): "captured in a later block than the endpoint has",
     (Verdict.PENDING, "moved"): "settled elsewhere than the file says: ask for a new one",
     (Verdict.PENDING, "open"): "signed and not settled yet",
@@ -196,6 +207,22 @@ def _contradiction(found: Settlement, asked: Mapping[str, int]) -> str | None:
         return "told_otherwise"
     place = found.block_number, found.tx_hash
     return None if place == (told.block_number, told.tx_hash) else "moved"
+
+
+def _unlike(payment: SignedPayment, settled_s: int, decimals: int) -> str | None:
+    """What is wrong with a payment that settled at this time, in a token of so many decimals.
+
+    The token took what was signed before its time was over (EIP-3009), and nothing was signed
+    before it was decided: so no payment is dated into another window than it was made in.
+    """
+    dated_s = (payment.decided_ms - CLOCKS_DIFFER_MS) // 1000
+    if not dated_s <= settled_s < payment.valid_before_s:
+        return "untimely"
+    try:
+        least = micro_usd_of(payment.amount, decimals)
+    except ValueError:
+        return "undercounted"
+    return "undercounted" if payment.counted_micro_usd < least else None
 
 
 def _is_strange(incident: Incident, named: Collection[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -182,13 +183,14 @@ def _request(asked: Mapping[str, Any]) -> PaymentRequest:
         raise ValueError("the amount is not one that can be paid")
     if type(asked["token_priced"]) is not bool:
         raise ValueError("token_priced is not true or false")
-    terms = read_terms(asked)
+    terms, merchant = read_terms(asked), asked.get("merchant")
     return PaymentRequest(
         amount=amount,
-        merchant=asked.get("merchant"),
-        token=asked["token"],
-        chain=asked["chain"],
-        permission=asked["permission"],
+        # One text each, since most payments have the same, and a million can be counted.
+        merchant=merchant and intern(merchant),
+        token=intern(asked["token"]),
+        chain=intern(asked["chain"]),
+        permission=intern(asked["permission"]),
         token_priced=asked["token_priced"],
         pay_to=None if terms is None else terms["pay_to"],
     )

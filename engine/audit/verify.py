@@ -36,13 +36,20 @@ from functools import cached_property
 from cryptography.exceptions import InvalidSignature
 
 from engine.audit.anchored import check_anchors, check_places, moved
-from engine.audit.chain import Anchoring, ChainSilent, ChainView, Registration
+from engine.audit.chain import (
+    CLOCKS_DIFFER_MS,
+    Anchoring,
+    ChainSilent,
+    ChainView,
+    Registration,
+)
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note, public_key_of
 from engine.audit.consent import check_consent
-from engine.audit.delegation import check_line, unsigned
+from engine.audit.delegation import check_line, token_id_of, unsigned
 from engine.audit.evidence import Evidence, EvidenceError, log_salt, open_evidence
 from engine.audit.examination import Auditor, Examination, Found
-from engine.audit.life import CLOCKS_DIFFER_MS, Life
+from engine.audit.life import Life
+from engine.audit.pieces import Source
 from engine.audit.proofs import Inclusions
 from engine.audit.replay import Replay
 from engine.audit.report import Check, Finding, Report, Verdict, make_check, summary, tampered
@@ -80,7 +87,7 @@ def _nothing_collected() -> Iterator[None]:
 
 
 def verify(
-    file: bytes,
+    file: Source,
     chain: ChainView,
     *,
     registry: str,
@@ -102,7 +109,7 @@ def verify(
 
 @_nothing_collected()
 def examine(
-    file: bytes,
+    file: Source,
     chain: ChainView,
     *,
     registry: str,
@@ -200,13 +207,8 @@ class _Run:
 
     # 4
     def registered(self) -> str:
-        from eth_utils.crypto import keccak
-
         evidence = self.evidence
-        if (
-            evidence.public_key[:1] != b"\x04"
-            or keccak(evidence.public_key[1:]) != evidence.token_id
-        ):
+        if token_id_of(evidence.public_key) != evidence.token_id:
             raise tampered("the token id is not the hash of the public key")
         if "0x" + evidence.token_id[-20:].hex() != evidence.grant.session_key:
             raise tampered("the grant is for another session key")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.chain.account import Account
+from engine.chain.depth import receipt_below
 from engine.chain.gateway import (
     ChainGateway,
     ChainUnavailable,
@@ -42,11 +43,13 @@ def sign(
     data: bytes,
     value: int = 0,
     nonce: int | None = None,
+    gas_max: int = MAX_GAS,
 ) -> SignedTransaction:
     """Build and sign a type-2 transaction (EIP-1559); nothing is sent.
 
     `to` None creates a contract; `value` is in wei; `nonce` None takes the next pending one, which
-    is only safe when nobody else sends from the same account at the same time.
+    is only safe when nobody else sends from the same account at the same time. It may use
+    `gas_max`.
 
     Raises:
         CallReverted: the transaction would revert now.
@@ -57,13 +60,13 @@ def sign(
     if nonce is None:
         nonce = gateway.transaction_count(sender, pending=True)
     gas = gateway.estimate_gas(sender=sender, to=to, data=data, value=value)
-    if gas > MAX_GAS:
-        raise TransactionRejected(f"needs {gas} gas, more than {MAX_GAS}")
+    if gas > gas_max:
+        raise TransactionRejected(f"needs {gas} gas, more than {gas_max}")
     fields: dict[str, Any] = {
         "chainId": gateway.chain_id,
         "nonce": nonce,
         # The state may differ a little when the transaction is mined; unused gas is not paid.
-        "gas": min(gas + gas // 4, MAX_GAS) if data else gas,
+        "gas": min(gas + gas // 4, gas_max) if data else gas,
         "to": bytes.fromhex(to.removeprefix("0x")) if to is not None else b"",
         "value": value,
         "data": data,
@@ -139,20 +142,26 @@ def send(
 
 
 def wait(
-    gateway: ChainGateway, tx_hash: bytes, *, timeout_s: float = 60.0, poll_s: float = 0.25
+    gateway: ChainGateway,
+    tx_hash: bytes,
+    *,
+    timeout_s: float = 60.0,
+    poll_s: float = 0.25,
+    confirmations: int = 0,
 ) -> Receipt:
     """Return the receipt of `tx_hash`, mined well or reverted (look at `succeeded`).
 
     An endpoint that is away meanwhile is asked again until the time is up.
 
     Raises:
-        TransactionPending: no receipt within `timeout_s`. Unknown is not failed.
+        TransactionPending: no receipt with `confirmations` blocks on top within `timeout_s`.
+            Unknown is not failed.
     """
     deadline = time.monotonic() + timeout_s
     while True:
         failure: ChainUnavailable | None = None
         try:
-            if (receipt := gateway.receipt(tx_hash)) is not None:
+            if (receipt := receipt_below(gateway, tx_hash, confirmations)) is not None:
                 return receipt
         except ChainUnavailable as error:
             failure = error

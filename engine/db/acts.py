@@ -9,7 +9,7 @@ from engine.db.columns import text as _text
 
 
 class Act(Row, table=True):
-    """A record that is of no payment: of which kind, when, and whose act. Its id is the record's.
+    """A record of no payment or intent: of which kind, when, and whose act. Its id is the record's.
 
     `actor` is a key, a session, `chain`, `ancestor` or `system` (`engine.ledger.acts`).
     """

@@ -1,6 +1,6 @@
 """What the engine asks of a database, whichever it is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +12,9 @@ from engine.errors import Unavailable
 
 Read = Callable[[sa.Select[Any]], sa.CursorResult[Any]]
 """What reads rows: `execute` of a connection, or `read` of the writer's batch."""
+
+ROWS_TOGETHER = 500
+"""So many rows of a long list are read at once."""
 
 BUDGETS = "budgets"
 """Whoever names this among the streams changes budgets, and does so while nobody else decides."""
@@ -94,3 +97,28 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
+
+
+def all_rows(
+    database: Database, query: sa.Select[Any], place: sa.ColumnElement[int]
+) -> Iterator[Any]:
+    """The rows of a query that are committed by now, in the order of `place`, which no two share.
+
+    However many they are, `ROWS_TOGETHER` are in memory, and no transaction is open between.
+    """
+    newest = query.with_only_columns(sa.func.max(place))
+    with database.reading() as connection:
+        last = connection.execute(newest).scalar_one()
+    query, above = query.add_columns(place.label("at")).order_by(place).limit(ROWS_TOGETHER), None
+    while last is not None:
+        some = (
+            query.where(place <= last)
+            if above is None
+            else query.where(place <= last, place > above)
+        )
+        with database.reading() as connection:
+            rows = connection.execute(some).all()
+        yield from rows
+        if len(rows) < ROWS_TOGETHER:
+            return
+        above = rows[-1].at

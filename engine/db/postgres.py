@@ -212,12 +212,19 @@ class PostgresDatabase:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Be the only process that sets the installation up; others wait."""
-        with self._connect() as connection:
-            connection.execute("SET lock_timeout = 0")
-            connection.execute("SET statement_timeout = 0")
-            connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, _STARTING))
-            yield
+        """Be the only process that sets the installation up; others wait.
+
+        Raises:
+            CannotStart: the server cannot be reached, or goes away meanwhile.
+        """
+        try:
+            with self._connect() as connection:
+                connection.execute("SET lock_timeout = 0")
+                connection.execute("SET statement_timeout = 0")
+                connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, _STARTING))
+                yield
+        except psycopg.Error as error:
+            raise CannotStart(f"TALLYSTICK_DATABASE cannot be used: {error}") from error
 
     def leads(self) -> bool:
         """Whether this process leads, or does from now on because nobody does.

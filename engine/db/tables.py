@@ -12,6 +12,7 @@ from engine.db.columns import key as _key
 from engine.db.columns import place as _place
 from engine.db.columns import raw as _bytes
 from engine.db.columns import text as _text
+from engine.db.intents import PaymentIntent  # noqa: F401 (and this)
 from engine.db.keys import Agent  # noqa: F401 (the schema has it too)
 from engine.db.passkeys import Passkey  # noqa: F401 (and these)
 from engine.db.settlements import Settlement  # noqa: F401 (and this)

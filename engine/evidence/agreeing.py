@@ -93,6 +93,10 @@ class AgreeingView:
         """See `ChainView`."""
         return self._agreed("what the key moved", lambda view: view.spends(address))
 
+    def decimals(self, token: str) -> int:
+        """See `ChainView`."""
+        return self._agreed(f"the decimals of {token}", lambda view: view.decimals(token))
+
     def _agreed(
         self,
         what: str,

@@ -176,6 +176,14 @@ class GatewayView:
             found.append(Spend("transactions", count=count))
         return found
 
+    def decimals(self, token: str) -> int:
+        """See `ChainView`."""
+        asked, block = (contracts.TEST_USDC, token, "decimals"), self.block_number
+        try:
+            return int(_ask(lambda: contracts.read(self._gateway, *asked, block=block)))
+        except CallReverted as error:
+            raise ChainSilent(f"the token {token} does not tell its decimals") from error
+
     def _with_senders(self, address: str, spends: Sequence[Spend]) -> list[Spend]:
         """Who sent what moved without an authorization: the key itself, or somebody else."""
         used = {(s.tx_hash, s.contract) for s in spends if s.kind == "authorization"}

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
-from engine.audit.canonical import decode_object
+from engine.audit import canonical
 from engine.audit.chain import Anchoring
 from engine.audit.disclosure import WITHHOLDABLE, Opening
 from engine.audit.evidence import FORMAT, NOT_PROVEN, render_evidence, seal_message
@@ -87,10 +88,12 @@ class Exporter:
             line = ancestors(connection.execute, view)
             discrepancies = _discrepancies(connection, view, withheld)
         deployment, tree = self.deployment, self.log.tree
-        entries = [_entry(row, withheld) for row in rows]
-        for entry in entries:
-            if entry["index"] < size:
-                entry["proof"] = _hexes(tree.inclusion_proof(entry["index"], size))
+        anchored = sum(row.leaf_index < size for row in rows)
+        entries = [
+            _entry(row, withheld, tree.inclusion_proof(row.leaf_index, size))
+            for row in rows[:anchored]
+        ]
+        tail = [_entry(row, withheld) for row in rows[anchored:]]
         content = {
             "format": FORMAT,
             "made_ms": made_ms,
@@ -116,8 +119,8 @@ class Exporter:
                 _hexes(tree.consistency_proof(older.size, newer.size))
                 for older, newer in pairwise(anchors)
             ],
-            "records": [entry for entry in entries if entry["index"] < size],
-            "tail": [entry for entry in entries if entry["index"] >= size],
+            "records": entries,
+            "tail": tail,
             "withheld": withheld,
             "discrepancies": discrepancies,
             "not_proven": list(NOT_PROVEN),
@@ -165,11 +168,20 @@ def _anchor(anchoring: Anchoring) -> dict[str, Any]:
     }
 
 
-def _entry(row: Any, withheld: Collection[str]) -> dict[str, Any]:
-    """A record, whole or in committed form, with its index in the log."""
+def _entry(
+    row: Any, withheld: Collection[str], proof: Sequence[bytes] | None = None
+) -> msgspec.Raw:
+    """A record, whole or in committed form, with its index in the log and its proof.
+
+    Written at once: a file can have a million, and as objects they would take three times as much.
+    """
     shown, openings = committed_form(row.body, withheld) if withheld else (row.body, None)
     entry = {"index": row.leaf_index, "record": shown.decode()}
-    return entry if openings is None else {**entry, "openings": _openings(openings)}
+    if proof is not None:
+        entry["proof"] = _hexes(proof)
+    if openings is not None:
+        entry["openings"] = _openings(openings)
+    return msgspec.Raw(canonical.encode_own(entry))
 
 
 def _openings(openings: Mapping[str, Opening]) -> dict[str, Any]:
@@ -207,7 +219,7 @@ def _discrepancies(
         {
             "kind": row.kind,
             "severity": row.severity,
-            "evidence": None if withheld else decode_object(row.evidence_json.encode()),
+            "evidence": None if withheld else canonical.decode_object(row.evidence_json.encode()),
             "first_seen_ms": row.first_seen_ms,
             "last_seen_ms": row.last_seen_ms,
             "resolved_ms": row.resolved_ms,
@@ -231,7 +243,7 @@ def _session(
         "ancestors": [
             {
                 "grant": above.grant.to_json(),
-                "token_id": above.token_id.hex(),
+                "public_key": above.public_key.hex(),
                 "consent": above.consent,
                 "owner_signature": _hex(above.owner_signature),
             }

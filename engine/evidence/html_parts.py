@@ -8,9 +8,16 @@ from markupsafe import Markup
 
 from engine.policy.money import format_usd
 
+YEAR_10000_MS = 253_402_300_800_000
+
 
 def time_text(time_ms: int) -> str:
-    """A time for people, to the second where it is one: `2026-11-21 22:43:26`."""
+    """A time for people, to the second where it is one: `2026-11-21 22:43:26`.
+
+    A file can tell of times after the year 9999, for which there is no calendar here.
+    """
+    if time_ms >= YEAR_10000_MS:
+        return f"{time_ms} ms"
     moment = datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     return f"{moment}.{time_ms % 1000:03}" if time_ms % 1000 else moment
 

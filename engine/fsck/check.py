@@ -17,6 +17,7 @@ from engine.audit.chain import Anchoring, ChainSilent
 from engine.chain import contracts
 from engine.chain.gateway import ChainError, ChainGateway
 from engine.db import keys, tables
+from engine.db.intents import PaymentIntent
 from engine.db.settlements import Settlement
 from engine.db.webhooks import WebhookEndpoint
 from engine.evidence.chain_view import GatewayView
@@ -58,6 +59,7 @@ _OWNED = (
     (tables.Approval, "session_id"),
     (Settlement, "session_id"),
     (WebhookEndpoint, "workspace_id"),
+    (PaymentIntent, "workspace_id"),
 )
 """Tables whose rows belong to a stream, and the column that names it."""
 

@@ -126,6 +126,7 @@ class Payments:
         self._settlements = settlements
         self._open: dict[str, _Open] = {}
         self._limit_reached = False
+        self._limit_frees_ms: int | None = None
 
     def follow(self, entry: Entry) -> None:
         """Follow a record about a payment."""
@@ -188,8 +189,14 @@ class Payments:
         else:
             self._compare(opened)
             if decision["rule"] in WINDOW_RULES:
-                if not self._limit_reached:
+                frees_ms = self._limit_frees_ms
+                freed = frees_ms is not None and record.time_ms >= frees_ms
+                retry_at_ms = decision["evidence"]["retry_at_ms"]
+                if freed or not self._limit_reached:
                     event = "agent.session.limit_reached", self._told(opened)[1]
+                    self._limit_frees_ms = retry_at_ms
+                elif retry_at_ms is not None:
+                    self._limit_frees_ms = retry_at_ms
                 self._limit_reached = True
         self.compare_event(entry, event)
 

@@ -1,4 +1,4 @@
-"""What the records of a workspace make of it, of keys, agents and budgets."""
+"""What the records of a workspace make of it, of keys, agents, budgets and intents."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from engine.db.tables import BudgetRow, Workspace, table
 from engine.fsck.budgets import Founding, Foundings
 from engine.fsck.events import Event, compare_event
 from engine.fsck.finding import UNSAID, Findings, Row, stored
+from engine.fsck.intents import IntentRows
 from engine.fsck.streams import Entry
 from engine.fsck.webhooks import WebhookRows
 from engine.ledger.stream import budget_stream, workspace_stream
@@ -26,8 +27,8 @@ _passkeys = table(Passkey)
 _uses = table(AgentKeyUse)
 _workspaces = table(Workspace)
 
-_TELL_OF_THE_CHAIN = ("workspace.closed", "chain.resumed")
-"""Kinds of records that make no row."""
+_MAKE_NO_ROW = ("workspace.closed", "chain.resumed", "passkey.answered")
+"""Kinds of records of which nothing follows, or what does is in other records."""
 _SECRET = ("prefix", "secret_hash")
 _SECRET_OF_AGENTS = ("agent_name", "metadata_json", *_SECRET)
 """Columns of keys of which the record has one hash."""
@@ -57,6 +58,7 @@ class WorkspaceFold:
         self._passkeys: _Rows = {}
         self._rest: dict[str, str] = {}
         self._webhooks = WebhookRows(connection, findings, self._id)
+        self._intents = IntentRows(connection, findings, self._id)
 
     def feed(self, entry: Entry) -> None:
         """See `Fold`."""
@@ -65,8 +67,8 @@ class WorkspaceFold:
         if entry.decision is not None:
             self._findings.unexpected("decisions", entry.id, f"record {entry.id} decides nothing")
         what, _, happened = record.kind.partition(".")
-        if record.kind in _TELL_OF_THE_CHAIN:
-            pass  # what followed from it is in other records
+        if record.kind in _MAKE_NO_ROW:
+            pass
         elif record.kind == "workspace.created":
             self._workspaces[self._id] = {
                 "id": self._id,
@@ -92,6 +94,8 @@ class WorkspaceFold:
             self._budget(entry, happened)
         elif what == "webhook":
             event = self._webhooks.follow(record, happened)
+        elif what == "intent":
+            event = self._intents.follow(record, happened)
         else:
             raise ValueError("no such kind of record")
         compare_event(self._findings, workspace_stream(self._id), entry, event)
@@ -109,6 +113,7 @@ class WorkspaceFold:
         for row in self._compare("agent_keys", _agent_keys, owner, self._agent_keys):
             self._compare_secret("agent_keys", row, _SECRET_OF_AGENTS)
         self._webhooks.finish()
+        self._intents.finish()
 
     def _key(self, record: Record, happened: str) -> None:
         body = record.body

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering
 from engine.audit.restricting import RESTRICTED, Above, follow_above
+from engine.errors import Conflict
 from engine.ledger.ask import read_request
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
@@ -81,6 +82,8 @@ class Account:
     """The holds of payments that are signed, or can be, by the digests of their requests."""
     keys: dict[str, int] = field(default_factory=dict)
     limit_reached: bool = False
+    limit_frees_ms: int | None = None
+    """When what was denied last by a limit over time would fit, if time alone can bring that."""
     delegators: tuple[tuple[str, Policy], ...] = ()
     """The budgets `session:…` of the sessions that it descends from, the nearest first."""
     delegates: bool = False
@@ -100,6 +103,19 @@ class Account:
         self.spending = Spending(self.policy)
         self._granted = self.policy.limits
 
+    def check_stands(self, now_ms: int, chain_time_ms: int) -> None:
+        """Be sure that the session may still pay at all, whatever was allowed before.
+
+        Raises:
+            Conflict: it is paused, revoked, expired or not what the chain holds.
+        """
+        how = (self.standing if self.genuine else Standing.MISMATCH).value
+        time_ms = max(now_ms, chain_time_ms) if self.on_chain else now_ms
+        if how == "active" and time_ms >= self.policy.valid_until_ms:
+            how = "expired"
+        if how != "active":
+            raise Conflict(f"the session is {how}", code="session_not_active")
+
     def record(self, batch: Batch, kind: str, body: dict[str, Any]) -> int:
         """Append to the log what the account is about to follow; returns the record's id."""
         self.records += 1
@@ -116,11 +132,13 @@ class Account:
         expires_ms: int | None,
         approved: str | None = None,
         to_sign: str | None = None,
+        retry_at_ms: int | None = None,
     ) -> None:
         """A decision was made by a record; if it allows, its amount is held until `expires_ms`.
 
-        `approved` is the digest of the request where an approval let it pass, which is used up;
-        `to_sign` where the request has terms.
+        `retry_at_ms` is when a denial says that it would be allowed. `approved` is the digest of
+        the request where an approval let it pass, which is used up; `to_sign` where the request has
+        terms.
         """
         if allowed and expires_ms is not None:
             entry = self.spending.add(now_ms, request)
@@ -132,7 +150,15 @@ class Account:
             if approved is not None:
                 del self.approvals[approved]
         elif rule in WINDOW_RULES:
+            if retry_at_ms is not None or not self.at_limit(now_ms):
+                self.limit_frees_ms = retry_at_ms
             self.limit_reached = True
+
+    def at_limit(self, now_ms: int) -> bool:
+        """Whether a limit over time has denied a payment that does not fit by now, either, and
+        nothing was paid or given back since."""
+        frees_ms = self.limit_frees_ms
+        return self.limit_reached and (frees_ms is None or now_ms < frees_ms)
 
     def ended(self, number: int, captured: int) -> None:
         """A hold ended with `captured` micro-USD of it spent; the rest is free at once."""
@@ -191,6 +217,7 @@ class Account:
                 expires_ms=body["hold_expires_ms"],
                 approved=None if body["approval"] is None else body["request_digest"],
                 to_sign=body["request_digest"] if "terms" in request else None,
+                retry_at_ms=decision["evidence"].get("retry_at_ms"),
             )
         elif kind == "payment.signed":
             self.signed(number_of(body["payment"]))

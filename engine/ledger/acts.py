@@ -1,9 +1,9 @@
-"""Administrative acts: every record that is of no payment, by whom and when, to be looked for.
+"""Administrative acts: all records of no payment or intent, by whom and when, to be looked for.
 
 The record is the truth; the row beside it only says where to look.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,12 @@ import msgspec
 import sqlalchemy as sa
 
 from engine.db.acts import Act
-from engine.db.database import Database
+from engine.db.database import Database, all_rows
 from engine.db.tables import Record, table
 
 SYSTEM = "system"
 """Whose act it is that nobody asked for: an expiry, a first start."""
-_PAYMENTS = "payment."
+_PAYMENTS = ("payment.", "intent.")
 _SUBJECTS = ("key", "agent_id", "budget")
 """What an act of a workspace is about, by the field of its record; else the workspace itself."""
 
@@ -46,7 +46,7 @@ class ActView:
 def act_row(
     record_id: int, workspace_id: str, time_ms: int, kind: str, body: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The row beside a record; None beside one of a payment."""
+    """The row beside a record; None beside one of a payment or an intent."""
     if kind.startswith(_PAYMENTS):
         return None
     by = body.get("key" if kind.startswith("approval.") else "by")
@@ -80,27 +80,51 @@ class Acts:
 
         Without `kinds` they are of any; times are in `[from_ms, until_ms)`, milliseconds.
         """
-        where = [_acts.c.workspace_id == workspace_id]
-        if actor is not None:
-            where.append(_acts.c.actor == actor)
-        if kinds:
-            where.append(_acts.c.kind.in_(kinds))
-        if from_ms is not None:
-            where.append(_acts.c.time_ms >= from_ms)
-        if until_ms is not None:
-            where.append(_acts.c.time_ms < until_ms)
-        query = (
-            sa.select(_acts, _records.c.stream, _records.c.seq, _records.c.body)
-            .join(_records, _records.c.id == _acts.c.id)
-            .where(*where)
-            .order_by(_acts.c.id.desc())
-            .offset(offset)
-            .limit(limit)
-        )
+        where = _conditions(workspace_id, actor, kinds, from_ms, until_ms)
+        query = _select().where(*where).order_by(_acts.c.id.desc()).offset(offset).limit(limit)
         count = sa.select(sa.func.count()).select_from(_acts).where(*where)
         with self.database.reading() as connection:
             rows = connection.execute(query).all()
             return [_view(row) for row in rows], connection.execute(count).scalar_one()
+
+    def all(
+        self,
+        workspace_id: str,
+        *,
+        actor: str | None,
+        kinds: Collection[str],
+        from_ms: int | None,
+        until_ms: int | None,
+    ) -> Iterator[ActView]:
+        """All of them that are committed by now, the oldest first, a few at a time."""
+        where = _conditions(workspace_id, actor, kinds, from_ms, until_ms)
+        for row in all_rows(self.database, _select().where(*where), _acts.c.id):
+            yield _view(row)
+
+
+def _select() -> sa.Select[Any]:
+    return sa.select(_acts, _records.c.stream, _records.c.seq, _records.c.body).join(
+        _records, _records.c.id == _acts.c.id
+    )
+
+
+def _conditions(
+    workspace_id: str,
+    actor: str | None,
+    kinds: Collection[str],
+    from_ms: int | None,
+    until_ms: int | None,
+) -> list[sa.ColumnElement[bool]]:
+    found = [_acts.c.workspace_id == workspace_id]
+    if actor is not None:
+        found.append(_acts.c.actor == actor)
+    if kinds:
+        found.append(_acts.c.kind.in_(kinds))
+    if from_ms is not None:
+        found.append(_acts.c.time_ms >= from_ms)
+    if until_ms is not None:
+        found.append(_acts.c.time_ms < until_ms)
+    return found
 
 
 def _view(row: Any) -> ActView:

@@ -21,6 +21,7 @@ from engine.db.tables import Decision, Record, Session, table
 from engine.errors import NotFound
 from engine.ledger.account import Account, Waiting
 from engine.ledger.ask import Ask
+from engine.ledger.intent import follow_approval
 from engine.ledger.payment import Payment, payment_id
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
@@ -259,6 +260,8 @@ def _end(
 ) -> None:
     _record(batch, account, waiting, state, told)
     _change(batch, account, waiting, state=state, ended_ms=batch.now_ms, **values)
+    code = told.get("code") or f"approval_{state}"
+    follow_approval(batch, account.stream, waiting.number, code)
 
 
 def _record(

@@ -3,6 +3,9 @@
 from engine.clock import Clock
 from engine.errors import Unavailable
 
+CHAIN_SILENCE_MAX_MS = 300_000
+"""After this long without reading the chain, sessions that live on it are not decided any more."""
+
 
 class ChainWatch:
     """When the chain was last read to its newest block. May be used from any thread.
@@ -10,9 +13,8 @@ class ChainWatch:
     Silence is measured with a stopwatch, not with a clock that somebody can set.
     """
 
-    def __init__(self, stopwatch: Clock, *, silence_max_ms: int) -> None:
+    def __init__(self, stopwatch: Clock) -> None:
         self._stopwatch = stopwatch
-        self._silence_max_ms = silence_max_ms
         self._read_ms: int | None = None
         self._doubt: Unavailable | None = None
         self.time_ms = 0
@@ -76,4 +78,4 @@ class ChainWatch:
     def silent(self) -> bool:
         """Whether too much could have happened on the chain since it was last read."""
         read_ago_ms = self.read_ago_ms
-        return read_ago_ms is None or read_ago_ms > self._silence_max_ms
+        return read_ago_ms is None or read_ago_ms > CHAIN_SILENCE_MAX_MS

@@ -8,7 +8,7 @@ from engine.ledger.account import Account
 from engine.ledger.ask import read_request
 from engine.ledger.payment import Payment
 from engine.policy.budgets import Budget
-from engine.policy.decide import remaining
+from engine.policy.decide import Left, left, remaining
 from engine.policy.decision import PaymentRequest, Standing
 from engine.policy.explain import Explanation, explain
 from engine.policy.spending import Spending
@@ -57,3 +57,9 @@ def _spending(account: Account, now_ms: int) -> Spending:
     for entry in entries:
         spending.reduce(entry, 0)
     return spending
+
+
+def left_of(account: Account, now_ms: int) -> Left:
+    """All that a session's limits and conditions leave, and when what was denied last would fit."""
+    found = left(account.policy, account.spending, now_ms)
+    return replace(found, frees_ms=account.limit_frees_ms) if account.at_limit(now_ms) else found

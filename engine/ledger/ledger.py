@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -23,7 +22,7 @@ from engine.ledger.approval import approval_for, end_approvals, request_approval
 from engine.ledger.ask import Ask, ask
 from engine.ledger.budgets import Budgets
 from engine.ledger.chain_watch import ChainWatch
-from engine.ledger.dry_run import dry_run, told_now
+from engine.ledger.dry_run import dry_run, left_of, told_now
 from engine.ledger.events import tell
 from engine.ledger.payment import (
     Payment,
@@ -34,10 +33,9 @@ from engine.ledger.payment import (
 )
 from engine.ledger.signing import Way, sign_payment
 from engine.ledger.writer import Answer, Batch, Writer
-from engine.policy.decide import Left, decide, left, remaining
-from engine.policy.decision import PaymentRequest, Policy, Remaining, Standing
+from engine.policy.decide import Left, decide, remaining
+from engine.policy.decision import PaymentRequest, Remaining, Standing
 from engine.policy.explain import Explanation
-from engine.policy.spending import Spending
 
 SWEEP_HOLDS_MAX = 500
 
@@ -84,7 +82,7 @@ class Ledger:
         """
         asked = ask(session_id, request, memo=memo, key=key, capture=capture)
         return self._writer.submit(
-            lambda batch: self._authorise(batch, asked), *self.streams((session_id,))
+            lambda batch: self.authorise_now(batch, asked), *self.streams((session_id,))
         )
 
     def authorise_many(self, asks: Sequence[Ask]) -> "Future[list[Payment | TallystickError]]":
@@ -131,11 +129,14 @@ class Ledger:
         Raises (in the future):
             NotFound: no such session.
         """
-        return self._at_this_moment(session_id, partial(remaining, request=request))
+        return self._at_this_moment(
+            session_id,
+            lambda account, now_ms: remaining(account.policy, account.spending, now_ms, request),
+        )
 
     def left(self, session_id: str) -> "Future[Left]":
-        """The same, and what is left of the session's conditions."""
-        return self._at_this_moment(session_id, left)
+        """The same, what is left of the session's conditions, and whether it is at a limit."""
+        return self._at_this_moment(session_id, left_of)
 
     def simulate(self, session_id: str, request: PaymentRequest) -> "Future[Explanation]":
         """What `authorise` would decide now, and why, or raise; nothing is changed."""
@@ -163,16 +164,16 @@ class Ledger:
         return known.union(session_ids)
 
     def _at_this_moment(
-        self, session_id: str, told: Callable[[Policy, Spending, int], Answer]
+        self, session_id: str, told: Callable[[Account, int], Answer]
     ) -> "Future[Answer]":
         def command(batch: Batch) -> Answer:
             account = self.account(batch, session_id)
             self.expire(batch, account)
-            return told(account.policy, account.spending, batch.now_ms)
+            return told(account, batch.now_ms)
 
         return self._writer.submit(command, *self.streams((session_id,)))
 
-    # What follows runs on the writer's thread, for approvals and for what is signed too.
+    # What follows runs on the writer's thread, for approvals, intents and what is signed too.
 
     def account(self, batch: Batch, session_id: str) -> Account:
         """A session's account, as its records are now."""
@@ -180,11 +181,12 @@ class Ledger:
 
     def _authorise_or_refuse(self, batch: Batch, asked: Ask) -> Payment | TallystickError:
         try:
-            return self._authorise(batch, asked)
+            return self.authorise_now(batch, asked)
         except TallystickError as refusal:
             return refusal
 
-    def _authorise(self, batch: Batch, asked: Ask) -> Payment:
+    def authorise_now(self, batch: Batch, asked: Ask) -> Payment:
+        """What `authorise` does, as a part of another command."""
         account = self.account(batch, asked.session_id)
         if asked.key is not None and (number := account.keys.get(asked.key)) is not None:
             return self._replay(batch, account, asked, number)
@@ -291,6 +293,7 @@ class Ledger:
             expires_ms=payment.expires_ms,
             approved=None if payment.approval_id is None else asked.digest,
             to_sign=None if asked.terms is None else asked.digest,
+            retry_at_ms=payment.decision["evidence"].get("retry_at_ms"),
         )
         if payment.state == "captured":
             account.ended(payment.number, payment.captured)
@@ -308,6 +311,10 @@ class Ledger:
     def check_chain(self, account: Account) -> None:
         """Refuse to decide if what is known of the chain is too old: `ChainWatch.check`."""
         self._chain.check(on_chain=account.on_chain)
+
+    def check_stands(self, batch: Batch, account: Account) -> None:
+        """Refuse to go on with what was allowed before: `Account.check_stands`."""
+        account.check_stands(batch.now_ms, self._chain.time_ms)
 
     def _submit_end(
         self, workspace_id: str, payment: str, state: Any, amount: int | None

@@ -53,8 +53,9 @@ class Paying:
         Raises (in the future):
             NotFound: no such session.
             Conflict: the key was used for another request (`field` names what differs); or the
-                payment is over, as the code says; or `payment_outcome_unknown`: its signature is
-                not valid any more, and nobody knows yet whether it was used.
+                payment is over, as the code says; or `session_not_active`: it was granted and not
+                signed, and the session may not pay any more; or `payment_outcome_unknown`: its
+                signature is not valid any more, and nobody knows yet whether it was used.
             Unavailable: the chain has been silent for too long to trust what is known of it.
         """
         session_id = ways[0].asked.session_id
@@ -83,10 +84,11 @@ class Paying:
         return self._writer.submit(command, *self._ledger.streams((session_id,)))
 
     def report(
-        self, workspace_id: str, payment: str, tx_hash: bytes | None
+        self, workspace_id: str, payment: str, tx_hash: bytes | None, *, success: bool = True
     ) -> "Future[SettlementView]":
         """Keep what somebody says became of a payment: a transaction, or None for nobody knows.
 
+        One that is named without `success` may be mined yet or not: it is kept, and nobody knows.
         It changes nothing once the chain has said anything.
 
         Raises (in the future):
@@ -102,7 +104,9 @@ class Paying:
                 raise Conflict("the payment is not signed", code="payment_not_signed")
             if before.state not in REPORTABLE or (tx_hash is None and before.tx_hash is not None):
                 return before
-            state = "unknown" if tx_hash is None else "submitted"
+            if before.state == "submitted" and not success:
+                return before
+            state = "submitted" if tx_hash is not None and success else "unknown"
             _change(batch, session_id, number, state=state, tx_hash=tx_hash)
             after = stored_settlement(batch.read, session_id, number)
             assert after is not None
@@ -262,6 +266,7 @@ class Paying:
         if way.from_block is None:
             raise _silent()
         self._ledger.check_chain(account)
+        self._ledger.check_stands(batch, account)  # it was decided when it was granted
         own = record_id(held.session_id, held.number)
         body = batch.read(sa.select(_records.c.body).where(_records.c.id == own)).scalar_one()
         decided = Head(held.number + 1, record_hash(body))
@@ -303,7 +308,11 @@ def _answers(batch: Batch, account: Account, held: Payment, key: str | None) -> 
     if key is not None and held.approval_id is None:
         return False
     settlement = stored_settlement(batch.read, held.session_id, held.number)
-    return settlement is not None and settlement.state in UNSEEN
+    if settlement is None:
+        return False
+    if held.request["terms"]["resource"] is None and settlement.block_number is None:
+        return True  # a transfer: that we sent it is no sign that whoever asks has heard of it
+    return settlement.state in UNSEEN
 
 
 def _over(payment: Payment) -> Conflict:

@@ -5,8 +5,10 @@ holds when it is not. There is one per network, token, payer and nonce, written 
 its transaction is sent (`docs/decisions/0024-claims-of-the-facilitator.md`):
 
     nothing ──open──> sent ──close──> settled | refused | expired
-       ^                │
-       └──────free──────┘   the transaction reverted, or another took its number
+       ^                │                │
+       └──────free──────┴──────free──────┘   the transaction reverted, or another took its number
+
+What is settled keeps its transaction until that is final: a reorganisation may undo it.
 
 One process has the file, through the lock on its directory; one connection reads and writes it.
 """
@@ -44,6 +46,11 @@ _claims = sa.Table(
     sa.Column("state", sa.String, nullable=False),
     sa.Column("opened_ms", sa.Integer, nullable=False),
     sa.Index("facilitator_claims_by_number", "network", "sender", "sender_nonce"),
+    sa.Index(
+        "facilitator_claims_not_final",
+        "network",
+        sqlite_where=sa.text("state = 'settled' AND raw != x''"),
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -119,18 +126,14 @@ class Claims:
         """The claim of a key, in whatever state."""
         with self._transaction() as connection:
             row = connection.execute(sa.select(_claims).where(*_is(key))).first()
-        if row is None:
-            return None
-        return Claim(
-            key,
-            row.digest,
-            row.tx_hash,
-            row.raw,
-            row.sender,
-            row.sender_nonce,
-            row.state,
-            row.opened_ms,
-        )
+        return None if row is None else _claim(row)
+
+    def not_final(self, network: str) -> list[Claim]:
+        """What is settled on a network, as far as its transaction is still known."""
+        wanted = _claims.c.network == network, sa.text("state = 'settled' AND raw != x''")
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(_claims).where(*wanted)).all()
+        return [_claim(row) for row in rows]
 
     def rivals(self, claim: Claim) -> list[bytes]:
         """The hashes of other transactions with the same number, of which only one can be mined."""
@@ -164,16 +167,24 @@ class Claims:
                 )
             )
 
-    def close(self, key: Key, state: State) -> None:
-        """Note the end of a claim, after which its key is never broadcast again."""
+    def close(self, key: Key, state: State, *, final: bool = True) -> None:
+        """Note the end of a claim; what is not final yet may have to be sent again."""
+        # The transaction is the greater part of the row.
+        forgotten = {"raw": b""} if final else {}
         with self._transaction() as connection:
-            # What is mined need not be sent again, and is the greater part of the row.
-            connection.execute(_claims.update().where(*_is(key)).values(state=state, raw=b""))
+            connection.execute(_claims.update().where(*_is(key)).values(state=state, **forgotten))
 
-    def free(self, key: Key) -> None:
-        """Forget a claim whose transaction moved nothing and never will."""
+    def forget(self, claim: Claim) -> None:
+        """Forget the transaction of what is settled and final: it need not be sent again."""
+        ours = *_is(claim.key), _claims.c.tx_hash == claim.tx_hash, _claims.c.state == "settled"
         with self._transaction() as connection:
-            connection.execute(_claims.delete().where(*_is(key)))
+            connection.execute(_claims.update().where(*ours).values(raw=b""))
+
+    def free(self, key: Key, tx_hash: bytes | None = None) -> None:
+        """Forget a claim whose transaction moved nothing and never will; with a hash that one's."""
+        wanted = _is(key) if tx_hash is None else (*_is(key), _claims.c.tx_hash == tx_hash)
+        with self._transaction() as connection:
+            connection.execute(_claims.delete().where(*wanted))
 
     def dispose(self) -> None:
         """Close the file; whoever still wants something of it is refused."""
@@ -195,6 +206,19 @@ class Claims:
             except sa.exc.DBAPIError as error:
                 self._fault = lasting_fault(error)
                 raise Unavailable("the claims cannot be read or written") from error
+
+
+def _claim(row: Any) -> Claim:
+    return Claim(
+        Key(row.network, row.token, row.payer, row.nonce),
+        row.digest,
+        row.tx_hash,
+        row.raw,
+        row.sender,
+        row.sender_nonce,
+        row.state,
+        row.opened_ms,
+    )
 
 
 def _is(key: Key) -> tuple[sa.ColumnElement[bool], ...]:

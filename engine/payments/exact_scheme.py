@@ -8,7 +8,7 @@ network to the first chain registered, and calls a payment settled by one event.
 2. Its key (network, token, payer, nonce) is taken in hand: of two that come at once, one is
    refused, or told what was broadcast for the other if they are the very same.
 3. A claim of the same key answers it: refused, or, if the very same request was left pending,
-   answered from the transaction that was broadcast then.
+   answered from the transaction that was broadcast then. What a reorganisation undid is sent again.
 4. The SDK verifies and broadcasts, through `GatewaySigner`, which claims before it sends.
 5. What is told is what the receipt's events show, or that nothing is known yet.
 """
@@ -30,10 +30,11 @@ from x402.mechanisms.evm.constants import (
 from x402.mechanisms.evm.exact import ExactEvmFacilitatorScheme
 from x402.schemas import PaymentPayload, PaymentRequirements, SettleResponse, VerifyResponse
 
-from engine.chain.gateway import Receipt
+from engine.chain.gateway import ChainUnavailable, Receipt
 from engine.errors import Unavailable
 from engine.payments.asked import Asked, Refused, payer_of, read_asked
 from engine.payments.claims import Claim, Claims, Key
+from engine.payments.follow_up import FollowUp
 from engine.payments.gateway_signer import GatewaySigner
 from engine.payments.relay import Relayer, TransactionLost
 from engine.payments.served import Served
@@ -55,9 +56,12 @@ class ClaimedExactScheme:
     scheme = "exact"
     caip_family = "eip155:*"
 
-    def __init__(self, relayers: Mapping[str, Relayer], claims: Claims, served: Served) -> None:
+    def __init__(
+        self, relayers: Mapping[str, Relayer], claims: Claims, follow_up: FollowUp, served: Served
+    ) -> None:
         self._relayers = relayers
         self._claims = claims
+        self._follow_up = follow_up
         self._served = served
         self._in_hand = _InHand()
 
@@ -114,7 +118,7 @@ class ClaimedExactScheme:
         try:
             asked = read_asked(payload, requirements, self._relayers, self._served)
             with self._in_hand.taking(asked.key) as taken:
-                claim = self._own_claim(asked)
+                claim = self._own_claim(asked, taken=taken)
                 if not taken:
                     return self._being_settled(claim)
                 signer = self._signer(asked, claim)
@@ -138,21 +142,45 @@ class ClaimedExactScheme:
 
     # 3. Claims
 
-    def _own_claim(self, asked: Asked) -> Claim | None:
+    def _own_claim(self, asked: Asked, *, taken: bool = False) -> Claim | None:
         """The claim that this very request left pending, if any."""
         claim = self._claims.find(asked.key)
-        if claim is not None and (claim.state != "sent" or claim.digest != asked.digest):
-            raise Refused(
-                DUPLICATE, f"this payer's nonce was {_STATES[claim.state]} before", claim.tx_hash
-            )
-        return claim
+        same = claim is not None and claim.digest == asked.digest
+        if claim is None or (same and claim.state == "sent"):
+            return claim
+        code, state = DUPLICATE, _STATES[claim.state]
+        if claim.state == "settled" and self._follow_up.is_undone(claim):
+            if taken and not self._send_undone(claim, asked):
+                return None
+            # Success was told once: whoever was told it has handed something out for it.
+            code = ERR_SETTLEMENT_PENDING if same else DUPLICATE
+            state = "settled, and a reorganisation undid it,"
+        raise Refused(code, f"this payer's nonce was {state} before", claim.tx_hash)
+
+    def _send_undone(self, claim: Claim, asked: Asked) -> bool:
+        """Send what was settled and undone again; False if it moves nothing any more."""
+        relayer = self._relayers[asked.key.network]
+        if relayer.gateway.receipt(claim.tx_hash) is not None:
+            lost = relayer.known(claim.tx_hash) is not None  # it was mined again, and reverted
+        else:
+            self._check_not_over(self._signer(asked, claim), claim, asked)
+            lost = False
+            try:
+                relayer.send_again(claim)
+            except TransactionLost:
+                lost = True
+            except ChainUnavailable as error:  # it may have been accepted
+                _log.warning("settlement_unknown", reason=error.message)
+        if lost:
+            self._claims.free(asked.key)
+        return not lost
 
     def _take_up(self, signer: GatewaySigner, claim: Claim, asked: Asked) -> GatewaySigner:
         """Go on with what was broadcast; start anew only if that can no longer be mined."""
         relayer = self._relayers[asked.key.network]
         try:
-            signer.receipt = relayer.gateway.receipt(claim.tx_hash)
-            if signer.receipt is None:
+            signer.receipt = relayer.known(claim.tx_hash)
+            if signer.receipt is None and relayer.gateway.receipt(claim.tx_hash) is None:
                 self._check_not_over(signer, claim, asked)
                 relayer.send_again(claim)
         except TransactionLost:
@@ -164,8 +192,8 @@ class ClaimedExactScheme:
 
     def _check_not_over(self, signer: GatewaySigner, claim: Claim, asked: Asked) -> None:
         """An authorization that ended unused, by the clock of one block, is never used."""
-        head = self._relayers[asked.key.network].gateway.head()
-        if head.timestamp_s < asked.authorization.valid_before_s:
+        head = self._relayers[asked.key.network].known_head()
+        if head is None or head.timestamp_s < asked.authorization.valid_before_s:
             return
         with suppress(RuntimeError):
             if not signer.is_used(block=head.number):
@@ -230,7 +258,8 @@ class ClaimedExactScheme:
                 error_message=found.reason,
                 **outcome,
             )
-        self._claims.close(asked.key, "settled")
+        relayer = self._relayers[asked.key.network]
+        self._claims.close(asked.key, "settled", final=relayer.confirmations >= relayer.finality)
         return SettleResponse(success=True, amount=str(found.amount), **outcome)
 
 

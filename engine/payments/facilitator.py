@@ -11,7 +11,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.payments.claims import Claims
+from engine.payments.claims import Claims, Key
+from engine.payments.follow_up import FollowUp, Known
 from engine.payments.relay import Relayer
 from engine.payments.served import Served
 
@@ -42,6 +43,7 @@ class Facilitator:
         self._relayers = {relayer.network: relayer for relayer in relayers}
         assert len(self._relayers) == len(relayers), "one relayer for each network"
         self._claims = claims
+        self._follow_up = FollowUp(self._relayers, claims)
         self._served = served
         self._loading = threading.Lock()
         self._loaded: x402FacilitatorSync | None = None
@@ -95,6 +97,18 @@ class Facilitator:
                 network=payload.accepted.network,
             )
 
+    def look_up(self, key: Key) -> Known | None:
+        """How far the chain is with what was sent for an authorization; None if nothing was.
+
+        Raises:
+            Unavailable: nobody can see.
+        """
+        return self._follow_up.look_up(key)
+
+    def tick(self) -> None:
+        """Send what was settled and undone again, once; see `FollowUp`."""
+        self._follow_up.tick()
+
     def close(self) -> None:
         """Close the claims; the chains belong to who opened them."""
         self._claims.dispose()
@@ -107,7 +121,9 @@ class Facilitator:
 
                 from engine.payments.exact_scheme import ClaimedExactScheme
 
-                scheme = ClaimedExactScheme(self._relayers, self._claims, self._served)
+                scheme = ClaimedExactScheme(
+                    self._relayers, self._claims, self._follow_up, self._served
+                )
                 self._loaded = x402FacilitatorSync()
                 self._loaded.register(self.networks, scheme)
             return self._loaded

@@ -22,10 +22,10 @@ from engine.ledger.signing import Way
 from engine.payments.authorization import Authorization, TokenDomain
 from engine.payments.offers import OFFERS_MAX, Offer, Unusable, read_offers
 from engine.payments.signer import Signer
-from engine.payments.terms import Terms, is_method, is_sha256, micro_usd, read_resource
+from engine.payments.terms import Terms, is_method, is_sha256, read_resource
 from engine.payments.token_domain import DomainUnknown, read_token_domain
 from engine.policy.decision import PaymentRequest
-from engine.policy.money import format_usd
+from engine.policy.money import format_usd, micro_usd_of
 from engine.settings import Token
 
 X402_VERSION = 2
@@ -149,7 +149,7 @@ class Gate:
         if token is None:
             raise _Useless(f"token {offer.asset} is not configured")
         try:
-            amount = micro_usd(offer.amount, token.decimals)
+            amount = micro_usd_of(offer.amount, token.decimals)
         except ValueError as error:
             raise _Useless(str(error)) from error
         if amount_max is not None and amount > amount_max:

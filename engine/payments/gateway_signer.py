@@ -199,9 +199,12 @@ class GatewaySigner:
 
 
 def _in_words(error: CallReverted) -> str:
-    """What a contract said, which may be as long as it likes."""
+    """What a contract said, in one line: it says what it likes, and the SDK logs that."""
     name = _ERRORS.get(error.data[:4])
-    return error.message[:REASON_CHARACTERS_MAX] if name is None else f"reverted: {name}"
+    if name is not None:
+        return f"reverted: {name}"
+    said = error.message[:REASON_CHARACTERS_MAX]
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in said)
 
 
 def _hex(tx_hash: bytes) -> str:

@@ -3,6 +3,9 @@
 A transaction is signed, then written down as a claim, then sent: whoever is interrupted in between
 sends the very same one again and never another. Sending is done one at a time, because two
 transactions of one account must not take the same number.
+
+Nothing is concluded from a block before so many are on top of it: what reverts in one fork may
+succeed in another.
 """
 
 import threading
@@ -12,7 +15,9 @@ import structlog
 
 from engine.chain import sender
 from engine.chain.account import Account
+from engine.chain.depth import receipt_below
 from engine.chain.gateway import (
+    BlockHeader,
     ChainGateway,
     ChainUnavailable,
     Receipt,
@@ -23,6 +28,8 @@ from engine.clock import Clock, system_clock
 from engine.errors import TallystickError
 from engine.payments.claims import Claim, Claims, Key
 
+GAS_MAX = 1_000_000
+"""A transfer needs a tenth of it; a payer whose wallet is a contract has the rest."""
 RECEIPT_TIMEOUT_S = 15.0
 """Resource servers, and who pays there, wait for a facilitator no longer than a minute or so."""
 
@@ -40,7 +47,8 @@ class Relayer:
     """One account on one chain; nobody else sends from it. May be used from any thread.
 
     `receipt_timeout_s` is how long it waits for a transaction before its fate is called unknown.
-    `sent` is told of each; what it raises stops nothing.
+    What it did is known with `confirmations` blocks on top, and not followed any more with
+    `finality`. `sent` is told of each; what it raises stops nothing.
     """
 
     def __init__(
@@ -51,10 +59,14 @@ class Relayer:
         *,
         receipt_timeout_s: float = RECEIPT_TIMEOUT_S,
         poll_s: float = 0.1,
+        confirmations: int = 0,
+        finality: int = 0,
         clock: Clock = system_clock,
         sent: Sent | None = None,
     ) -> None:
         self.gateway = gateway
+        self.confirmations = confirmations
+        self.finality = max(finality, confirmations)
         self.network = f"eip155:{gateway.chain_id}"
         self.address = account.address
         self._account = account
@@ -73,7 +85,7 @@ class Relayer:
                 no claim is left.
         """
         with self._sending:
-            signed = sender.sign(self.gateway, self._account, to=to, data=data)
+            signed = sender.sign(self.gateway, self._account, to=to, data=data, gas_max=GAS_MAX)
             claim = Claim(
                 key=key,
                 digest=digest,
@@ -100,16 +112,37 @@ class Relayer:
         return claim
 
     def wait(self, claim: Claim) -> Receipt | None:
-        """The receipt of a claim's transaction; None if none came in time."""
+        """The receipt of a claim's transaction; None if it was not deep enough in time."""
         try:
             return sender.wait(
                 self.gateway,
                 claim.tx_hash,
                 timeout_s=self._receipt_timeout_s,
                 poll_s=self._poll_s,
+                confirmations=self.confirmations,
             )
         except TransactionPending:
             return None
+
+    def known(self, tx_hash: bytes) -> Receipt | None:
+        """The receipt of a transaction that is deep enough to be told of.
+
+        Raises:
+            ChainUnavailable: the chain does not answer.
+        """
+        return receipt_below(self.gateway, tx_hash, self.confirmations)
+
+    def known_head(self) -> BlockHeader | None:
+        """The newest block with enough on top; None if there is none.
+
+        Raises:
+            ChainUnavailable: the chain does not answer.
+        """
+        head = self.gateway.head()
+        if not self.confirmations:
+            return head
+        number = head.number - self.confirmations
+        return None if number < 0 else self.gateway.block(number)
 
     def send_again(self, claim: Claim) -> None:
         """Send a claim's transaction, of which there is no receipt, once more; unchanged.
@@ -123,7 +156,7 @@ class Relayer:
             ChainUnavailable: it may or may not have been accepted.
         """
         for rival in self._claims.rivals(claim):
-            if self.gateway.receipt(rival) is not None:
+            if self.known(rival) is not None:
                 raise TransactionLost
         with self._sending:
             try:

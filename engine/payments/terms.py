@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from engine.payments.offers import AMOUNT_MAX, Offer
 from engine.policy.identifiers import IdentifierError, normalise_asset, normalise_merchant
-from engine.policy.money import AMOUNT_MAX_MICRO_USD, MICRO_USD_PER_USD
 
 SCHEME = "exact"
 TRANSFER = "TRANSFER"
@@ -91,18 +90,6 @@ class Terms:
     def to_json(self) -> dict[str, Any]:
         """As the log has it."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
-
-
-def micro_usd(amount: int, decimals: int) -> int:
-    """What a token amount counts against limits in dollars, at one dollar a token, rounded up.
-
-    Raises:
-        ValueError: it is above the largest amount that there is.
-    """
-    micro = -(-amount * MICRO_USD_PER_USD // int(10**decimals))
-    if micro > AMOUNT_MAX_MICRO_USD:
-        raise ValueError("the amount is above what can be paid at all")
-    return micro
 
 
 def read_resource(url: str) -> tuple[str, str]:

@@ -21,8 +21,8 @@ from engine.clock import Clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.database import Database
 from engine.db.settlements import OPEN, Settlement
-from engine.db.tables import table
-from engine.errors import InvalidInput, TallystickError
+from engine.db.tables import Session, table
+from engine.errors import Conflict, InvalidInput, TallystickError
 from engine.ledger.ask import ask
 from engine.ledger.paying import Paying
 from engine.ledger.payment import Payment, payment_id, stored_payment
@@ -43,6 +43,7 @@ TIMEOUT_S = 3_600
 RETRY_MS = 30_000
 """What failed, or is not mined, is looked after again after so long."""
 
+_sessions = table(Session)
 _settlements = table(Settlement)
 _log = structlog.get_logger(__name__)
 
@@ -184,11 +185,20 @@ class Transfers:
         key = Key(row.network, row.asset.rpartition(":")[2], row.payer, row.nonce)
         claim = claims.find(key)
         if claim is None:
+            self._check_stands(row.session_id)  # nobody but us has its signature
             claim = self._broadcast(relayer, key, row)
         elif not self._look_after(relayer, claims, claim):
             return
         if (row.state, row.tx_hash) != ("pending", claim.tx_hash):
             self._paying.sent(payment_id(row.session_id, row.number), claim.tx_hash).result()
+
+    def _check_stands(self, session_id: str) -> None:
+        """Raises Conflict: the session was stopped since its transfer was decided."""
+        wanted = sa.select(_sessions.c.state).where(_sessions.c.id == session_id)
+        with self._database.reading() as connection:
+            state = connection.execute(wanted).scalar()
+        if state not in ("active", "expired"):
+            raise Conflict(f"the session is {state}", code="session_not_active")
 
     def _broadcast(self, relayer: Relayer, key: Key, row: Any) -> Claim:
         payment = self._payments[row.session_id, row.number]

@@ -19,11 +19,13 @@ PLANS_MAX = 32
 class Left:
     """What the limits of a session leave, and beside it each cap of its conditions over time.
 
-    Caps leave micro-USD, or a number of payments.
+    Caps leave micro-USD, or a number of payments. `frees_ms` is when the window frees what was
+    denied last, while it does not fit (milliseconds; None otherwise).
     """
 
     remaining: Remaining
     caps: tuple[tuple[Cap, int], ...]
+    frees_ms: int | None = None
 
 
 def decide(

@@ -60,6 +60,19 @@ def _micro_usd(text: str) -> int:
     return int(whole + fraction.ljust(_FRACTION_DIGITS_MAX, "0"))
 
 
+def micro_usd_of(amount: int, decimals: int) -> int:
+    """What an amount in a token's smallest unit counts against limits in dollars, at one dollar a
+    token, rounded up.
+
+    Raises:
+        ValueError: it is above the largest amount that there is.
+    """
+    micro = -(-amount * MICRO_USD_PER_USD // int(10**decimals))
+    if micro > AMOUNT_MAX_MICRO_USD:
+        raise ValueError("the amount is above what can be paid at all")
+    return micro
+
+
 def usd_number(micro: int) -> int | float:
     """Micro-USD as a JSON number of dollars: an int when whole, else the nearest double.
 

@@ -262,7 +262,7 @@ class Reconciler:
         elif read_lowering(finding.evidence["chain"]) in view.lowered:
             return False
         else:
-            self._sessions.lowered(batch, view, finding.evidence["chain"])
+            self._sessions.lowered(batch, view, [finding.evidence["chain"]])
         _log.error("tightened_by_reconciliation", session=view.id, kind=finding.kind)
         return True
 

@@ -42,7 +42,8 @@ class Selling:
         from engine.selling.till import Till
         from engine.selling.witness import Witness
 
-        gateway = self.networks.gateways[self.token.chain]
+        watch = self.networks.watches[self.token.chain]
+        gateway = watch.gateway
         try:
             domain = read_token_domain(gateway, self.token.asset.rpartition(":")[2].lower())
         except DomainUnknown as error:
@@ -54,9 +55,8 @@ class Selling:
             version=domain.version,
             decimals=self.token.decimals,
         )
-        return Till(
-            storage, currency, self._settler(), witness=Witness(gateway), visits=self.visits
-        )
+        witness = Witness(gateway, confirmations=watch.confirmations)
+        return Till(storage, currency, self._settler(), witness=witness, visits=self.visits)
 
     def _settler(self) -> "Settler":
         from engine.selling.facilitators import OnThreads, facilitator_at

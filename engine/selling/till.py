@@ -161,18 +161,22 @@ class Till:
                     if (await grants.read(presented.id))[0] is None:
                         raise
                     continue
-                gone = False
             else:
                 grant = Grant.read(kept)
                 grant.check(request, presented.digest)
-                gone = not grants.shared and not grant.holder.startswith(f"{grants.opening}/")
+            gone = not grants.shared and not grant.holder.startswith(f"{grants.opening}/")
             held = grant.held(holder, now_ms, now_ms + self._lease_ms, gone=gone)
-            if await grants.replace(presented.id, kept, held.body):
-                break
-        sale = Sale(self.storage, grants, presented, held, self._lease_ms)
-        if held.state == "claimed":
-            await self._settle(sale)
-        return sale
+            if held.state == "claimed" and self._settling >= self._settlements_max:
+                raise PaymentPending("too many payments are being settled: send it again")
+            self._settling += 1  # before anybody else runs, so that there are never more
+            try:
+                if await grants.replace(presented.id, kept, held.body):
+                    sale = Sale(self.storage, grants, presented, held, self._lease_ms)
+                    if held.state == "claimed":
+                        await self._settle(sale)
+                    return sale
+            finally:
+                self._settling -= 1
 
     async def _claim(
         self, presented: Presented, price: int, request: str, ready: Ready | None
@@ -215,11 +219,7 @@ class Till:
             )
 
     async def _settle(self, sale: "Sale") -> None:
-        self._settling += 1
-        try:
-            outcome = await self._outcome(sale)
-        finally:
-            self._settling -= 1
+        outcome = await self._outcome(sale)
         if isinstance(outcome, _Paid):
             if self._visits is not None:  # before it counts as settled: a crash skips nothing
                 await self._visits.begin(self._check_grants(), sale.payer)
@@ -246,9 +246,10 @@ class Till:
             _log.warning("settlement_unknown", payment=sale.reservation, reason=repr(error)[:200])
             answer = None
         if answer is not None and answer.success:
-            if await self._is_true(sale, answer):
+            if true := await self._is_true(sale, answer):
                 return _Paid(answer.transaction)
-            _log.error("settlement_contradicted", payment=sale.reservation)
+            if true is False:
+                _log.error("settlement_contradicted", payment=sale.reservation)
             return _Unknown(None)
         sent = answer.transaction or None if answer is not None else None
         sight = await self._look(sale, settling["since"])
@@ -264,12 +265,11 @@ class Till:
         reason = answer.error_reason or "settlement_failed"
         return _Unpaid(reason, answer.error_message or "it could not be settled")
 
-    async def _is_true(self, sale: "Sale", answer: SettleResponse) -> bool:
-        """Whether a success is of this payment, as far as one can see."""
+    async def _is_true(self, sale: "Sale", answer: SettleResponse) -> bool | None:
+        """Whether a success is of this payment; None if that cannot be seen yet."""
         authorization = sale.presented.authorization
-        if (answer.payer or authorization.payer).lower() != authorization.payer:
-            return False
-        if answer.network != self.currency.network:
+        told = (answer.payer or authorization.payer).lower(), answer.network
+        if told != (authorization.payer, self.currency.network):
             return False
         if self._witness is None:
             return True
@@ -278,7 +278,7 @@ class Till:
             return await asyncio.to_thread(self._witness.confirms, *asked)
         except Unavailable as error:
             _log.warning("settlement_unconfirmed", reason=error.message)
-            return False
+            return None
 
     async def _look(self, sale: "Sale", since: int | None) -> Sight | None:
         if self._witness is None or since is None:

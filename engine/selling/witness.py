@@ -33,13 +33,15 @@ class Sight:
 
 
 class Witness:
-    """One chain. For threads of any kind.
+    """One chain. For threads of any kind. What has fewer than `confirmations` blocks on top is
+    not seen yet.
 
     Every method raises `ChainUnavailable` if nobody can see.
     """
 
-    def __init__(self, gateway: ChainGateway) -> None:
+    def __init__(self, gateway: ChainGateway, *, confirmations: int = 0) -> None:
         self._gateway = gateway
+        self._confirmations = confirmations
         self.network = f"eip155:{gateway.chain_id}"
 
     def since(self) -> int:
@@ -51,7 +53,11 @@ class Witness:
         try:
             tx_hash = bytes.fromhex(transaction.removeprefix("0x"))
             receipt = sender.wait(
-                self._gateway, tx_hash, timeout_s=CONFIRMING_S, poll_s=CONFIRMING_S / 100
+                self._gateway,
+                tx_hash,
+                timeout_s=CONFIRMING_S,
+                poll_s=CONFIRMING_S / 100,
+                confirmations=self._confirmations,
             )
         except ValueError:
             return False
@@ -63,14 +69,21 @@ class Witness:
 
     def look(self, token: str, authorization: Authorization, since: int) -> Sight:
         """What became of an authorization since a block."""
-        head = self._gateway.head()
-        if not self._is_used(token, authorization, head.number):
-            over = head.timestamp_s >= authorization.valid_before_s
+        head = deep = self._gateway.head()
+        if self._confirmations:
+            found = self._gateway.block(max(0, head.number - self._confirmations))
+            if found is None:
+                raise ChainUnavailable("the chain has become shorter while it was asked")
+            deep = found
+        if not self._is_used(token, authorization, deep.number):
+            if deep != head and self._is_used(token, authorization, head.number):
+                raise ChainUnavailable("an authorization was used, and it is not deep enough yet")
+            over = deep.timestamp_s >= authorization.valid_before_s
             return Sight("void" if over else "open")
         payer = bytes.fromhex(authorization.payer[2:]).rjust(32, b"\0")
         uses = self._gateway.logs(
-            from_block=min(since, head.number),
-            to_block=head.number,
+            from_block=min(since, deep.number),
+            to_block=deep.number,
             addresses=[token],
             topics=[(AUTHORIZATION_USED, _CANCELED), payer, authorization.nonce],
         )

@@ -195,7 +195,11 @@ def _few(views: list[SessionView]) -> list[SessionView]:
 
 
 def _live(workspace_id: str, sought: Filter) -> sa.Select[Any]:
-    where = _sessions.c.workspace_id == workspace_id, _sessions.c.state.in_(LIVE_STATES)
+    where = (
+        _sessions.c.workspace_id == workspace_id,
+        _sessions.c.state.in_(LIVE_STATES),
+        _sessions.c.expires_ms > sought.wanted.now_ms,
+    )
     query = sa.select(_sessions).where(*where, *sought.conditions()).order_by(_sessions.c.id)
     return query.limit(REVOKED_TOGETHER_MAX + 1)
 

@@ -38,6 +38,9 @@ from engine.sessions.session import SessionView, session_from_row
 
 _sessions = table(Session)
 
+Told = tuple[str, Mapping[str, Any]]
+"""The kind of a record, and its body but for the state of the session."""
+
 
 class Life:
     """See the module."""
@@ -84,16 +87,22 @@ class Life:
         self._move(batch, view, "expired", "session.expired", evidence, ended=True)
         self._tell(batch, view, "agent.session.expired")
 
-    def lowered(self, batch: Batch, view: SessionView, event: Mapping[str, Any]) -> SessionView:
-        """The limits were lowered on the chain; `event` says to what, and where it stands."""
-        return self._limited_with_beneath(batch, view, LOWERED, event)
+    def lowered(
+        self, batch: Batch, view: SessionView, events: Sequence[Mapping[str, Any]]
+    ) -> SessionView:
+        """The limits were lowered on the chain; each event says to what, and where it stands.
+
+        However many there are, the session is written once: its row tells of all of them, and an
+        owner can lower limits as often as there is gas.
+        """
+        return self._limited_with_beneath(batch, view, [(LOWERED, event) for event in events])
 
     def unlowered(
         self, batch: Batch, view: SessionView, lowering: Lowering, confirmed_by: Mapping[str, Any]
     ) -> SessionView:
         """It is confirmed that they were not: the event left the canonical chain."""
         told = {**lowering.to_json(), **confirmed_by}
-        return self._limited_with_beneath(batch, view, UNLOWERED, told)
+        return self._limited_with_beneath(batch, view, [(UNLOWERED, told)])
 
     def follow_above(self, batch: Batch, view: SessionView) -> SessionView:
         """What is lowered for the sessions above a session binds it, for as long as it is lowered,
@@ -109,17 +118,15 @@ class Life:
             restrictions = restricting.inherited(view.grant, above.restrictions)
             if restrictions != view.restrictions_above.get(above.id, ()):
                 view = self._restricted_above(batch, view, above.id, restrictions)
-        bound = [
+        bound = dict.fromkeys(
             each for above in line for each in inherited(view.grant.limits, above.id, above.lowered)
+        )
+        told = dict.fromkeys(each for each in view.lowered if each.ancestor_id is not None)
+        changes: list[Told] = [
+            *((LOWERED, each.to_json()) for each in bound if each not in told),
+            *((UNLOWERED, each.to_json()) for each in told if each not in bound),
         ]
-        told = [each for each in view.lowered if each.ancestor_id is not None]
-        for lowering in bound:
-            if lowering not in told:
-                view = self._limited(batch, view, LOWERED, lowering.to_json())
-        for lowering in told:
-            if lowering not in bound:
-                view = self._limited(batch, view, UNLOWERED, lowering.to_json())
-        return view
+        return self._limited(batch, view, changes) if changes else view
 
     def closed(self, batch: Batch, workspace_id: str, closing: Mapping[str, Any]) -> None:
         """The workspace was closed on the chain: every session of it ends that is not over, but for
@@ -165,9 +172,9 @@ class Life:
         self._tell(batch, view, "agent.session.revoked")
 
     def _limited_with_beneath(
-        self, batch: Batch, view: SessionView, kind: str, told: Mapping[str, Any]
+        self, batch: Batch, view: SessionView, changes: Sequence[Told]
     ) -> SessionView:
-        return self.with_beneath(batch, view, lambda: self._limited(batch, view, kind, told))
+        return self.with_beneath(batch, view, lambda: self._limited(batch, view, changes))
 
     def with_beneath(
         self, batch: Batch, view: SessionView, change: Callable[[], SessionView]
@@ -183,11 +190,11 @@ class Life:
                 self.unreadable(batch, row["id"], error.message)
         return changed_view
 
-    def _limited(
-        self, batch: Batch, view: SessionView, kind: str, told: Mapping[str, Any]
-    ) -> SessionView:
-        lowered = lowered_to_json(follow_lowering(view.lowered, kind, told))
-        return self.bound(batch, view, {"lowered_json": lowered}, kind, told)
+    def _limited(self, batch: Batch, view: SessionView, changes: Sequence[Told]) -> SessionView:
+        lowered = view.lowered
+        for kind, told in changes:
+            lowered = follow_lowering(lowered, kind, told)
+        return self.bound(batch, view, {"lowered_json": lowered_to_json(lowered)}, changes)
 
     def _restricted_above(
         self, batch: Batch, view: SessionView, ancestor_id: str, restrictions: Sequence[str]
@@ -195,21 +202,21 @@ class Life:
         told = {"by": "ancestor", "ancestor_id": ancestor_id, "restrictions": list(restrictions)}
         above = restricting.follow_above(view.restrictions_above, told)
         values = {"restrictions_above_json": restricting.above_to_json(above)}
-        return self.bound(batch, view, values, restricting.RESTRICTED, told)
+        return self.bound(batch, view, values, [(restricting.RESTRICTED, told)])
 
     def bound(
         self,
         batch: Batch,
         view: SessionView,
         values: Mapping[str, Any],
-        kind: str,
-        told: Mapping[str, Any],
+        records: Sequence[Told],
     ) -> SessionView:
-        """Another policy is in force: these values of its row, and a record of them."""
+        """Another policy is in force: these values of its row, and the records of them."""
         delegates = has_children(batch.read, view.id)
         batch.hold((view.id, *((BUDGETS,) if delegates else ())))
         batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
-        batch.record(view.stream, kind, {**told, "state": view.state})
+        for kind, told in records:
+            batch.record(view.stream, kind, {**told, "state": view.state})
         if delegates:  # what they spend together is bound by it
             changed(batch)
         return self.read(batch, view.id)

@@ -299,7 +299,7 @@ class Sessions(Pausing):
         }
         told = {"by": by, "restrictions": list(sentences), "policy_version": version}
         return self.with_beneath(
-            batch, view, lambda: self.bound(batch, view, values, RESTRICTED, told)
+            batch, view, lambda: self.bound(batch, view, values, [(RESTRICTED, told)])
         )
 
     def _consent(

@@ -131,10 +131,11 @@ class Listener:
         if view.state not in LOWERED_STATES:
             return view
         there = {read_lowering(event): event for event in lowerings}
-        for lowering, event in there.items():
+        known = set(view.lowered)
+        for lowering in there:
             self._missing.pop((view.id, lowering), None)
-            if lowering not in view.lowered:
-                view = self._sessions.lowered(batch, view, event)
+        if unseen := [event for lowering, event in there.items() if lowering not in known]:
+            view = self._sessions.lowered(batch, view, unseen)
         for lowering in view.lowered:
             if lowering in there or lowering.ancestor_id is not None:
                 continue

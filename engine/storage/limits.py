@@ -4,11 +4,12 @@ Sizes are bytes of UTF-8. Text is kept exactly as it is: nothing is trimmed, fol
 another Unicode normal form, and U+0000 is a character like any other.
 """
 
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from engine.errors import Conflict, InvalidInput
+from engine.errors import Conflict, InvalidInput, Unavailable
 
 RESERVATION_MS = 600_000
 """So long room is kept for a write that is being paid for."""
@@ -46,6 +47,21 @@ class QuotaExceeded(Conflict):
     """
 
     code = "quota_exceeded"
+
+
+class Changed(Conflict):
+    """Something else is there than was to be replaced. Nothing was written."""
+
+    code = "precondition_failed"
+
+
+class WriteInProgress(Unavailable):
+    """Another write on a condition is being paid for, of the same entry."""
+
+    code = "write_in_progress"
+
+    def __init__(self) -> None:
+        super().__init__("this entry is being written on another condition: ask again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +103,11 @@ class Limits:
         self.check_keys(entries.keys())
         for value in entries.values():
             _size("value", value, self.value_bytes_max)
+
+    def check_old(self, old: Any) -> None:
+        """None, or text; it may be larger than is allowed by now."""
+        if old is not None:
+            _size("old", old, sys.maxsize)
 
     def check_prefix(self, prefix: Any) -> None:
         """Any text that a key could begin with, also none."""

@@ -13,7 +13,7 @@ ENTRY_POINTS = "tallystick.stores"
 
 _VERBS = ("get", "set", "delete", "list")
 _OPTIONAL = (
-    *("get_many", "set_many", "delete_many", "check_set", "reserve", "release"),
+    *("get_many", "set_many", "delete_many", "replace", "check_set", "reserve", "release"),
     *("cursor_key", "close"),
 )
 

@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush, nsmallest
 from engine.clock import Clock, stopwatch
 from engine.storage.cursor import KEY_BYTES
 from engine.storage.grants import MemoryGrants
-from engine.storage.limits import Limits, QuotaExceeded, Usage, default_ttl
+from engine.storage.limits import Limits, QuotaExceeded, Usage, WriteInProgress, default_ttl
 from engine.storage.store import Page
 
 _DUE_SPARE = 64
@@ -42,6 +42,7 @@ class _Room:
 
     usage: Usage
     expires_ms: int
+    alone: str | None
 
 
 class MemoryStore:
@@ -117,15 +118,46 @@ class MemoryStore:
         self._now()
         self._sizes(payer, entries)
 
+    async def replace(
+        self,
+        payer: str,
+        key: str,
+        old: str | None,
+        new: str | None,
+        *,
+        ttl_ms: int | None = None,
+        reservation: str = "",
+    ) -> bool:
+        """See `engine.storage.store`."""
+        self._now()
+        entry = self._entry(payer, key)
+        if (None if entry is None else entry.value) != old:
+            return False
+        if new is None:
+            self._remove(payer, key)
+            self._release(payer, reservation)
+        else:
+            await self.set_many(payer, {key: new}, ttl_ms=ttl_ms, reservation=reservation)
+        return True
+
     async def reserve(
-        self, payer: str, entries: Mapping[str, str], reservation: str, life_ms: int
+        self,
+        payer: str,
+        entries: Mapping[str, str],
+        reservation: str,
+        life_ms: int,
+        *,
+        alone: str | None = None,
     ) -> None:
         """See `engine.storage.store`."""
         now = self._now()
-        _, more = self._sizes(payer, entries, reservation)
         rooms = self._reserved.get(payer, {}).items()
-        self._reserved[payer] = {name: room for name, room in rooms if room.expires_ms > now}
-        self._reserved[payer][reservation] = _Room(more, now + life_ms)
+        living = {name: room for name, room in rooms if room.expires_ms > now}
+        others = [room.alone for name, room in living.items() if name != reservation]
+        if alone is not None and alone in others:
+            raise WriteInProgress
+        _, more = self._sizes(payer, entries, reservation)
+        self._reserved[payer] = living | {reservation: _Room(more, now + life_ms, alone)}
 
     async def release(self, payer: str, reservation: str) -> None:
         """See `engine.storage.store`."""

@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
+from engine.errors import InvalidInput
 from engine.storage import cursor as cursors
 from engine.storage.grants import Grants
-from engine.storage.limits import RESERVATION_MS, Limits, check_ttl
+from engine.storage.limits import RESERVATION_MS, Changed, Limits, check_ttl
 from engine.storage.payer import Payer
 from engine.storage.store import Page, Store
 
@@ -137,6 +138,39 @@ class Session:
         page: Page = await self._store.list(self._account, prefix=key, limit=1, keys_only=True)
         return key in page.entries  # which is before all that only begin with it
 
+    async def peek(self, key: str) -> str | None:
+        """The value, or None; its life goes on as it is."""
+        self._limits.check_key(key)
+        page: Page = await self._store.list(self._account, prefix=key, limit=1)
+        return page.entries.get(key)
+
+    async def replace(
+        self,
+        key: str,
+        old: str | None,
+        new: str | None,
+        *,
+        ttl_ms: int | None = None,
+        reservation: str = "",
+    ) -> None:
+        """Store `new` in place of `old`, if that is what is there; None is for nothing.
+
+        Uses up the room that was reserved as `reservation`.
+
+        Raises:
+            Changed: something else is there, and nothing was written.
+            QuotaExceeded: the payer would hold too much.
+            InvalidInput: naming `condition`: this store cannot compare.
+        """
+        self._limits.check_entries({key: "" if new is None else new})
+        self._limits.check_old(old)
+        check_ttl(ttl_ms)
+        replaced: bool = await self._comparing("replace")(
+            self._account, key, old, new, ttl_ms=ttl_ms, reservation=reservation
+        )
+        if not replaced:
+            raise Changed("something else is there")
+
     async def get_many(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Every key asked for, with its value or None."""
         asked = list(dict.fromkeys(keys))
@@ -190,13 +224,29 @@ class Session:
             await check_set(self._account, entries)
 
     async def reserve(
-        self, entries: Mapping[str, str], reservation: str, *, ttl_ms: int | None = None
+        self,
+        entries: Mapping[str, str],
+        reservation: str,
+        *,
+        ttl_ms: int | None = None,
+        alone: str | None = None,
     ) -> None:
-        """As `check_set`, and keep the room for `set_many` with the same `reservation`.
+        """As `check_set`, and keep the room for a write with the same `reservation`.
 
         It is kept for ten minutes (`RESERVATION_MS`), unless the store cannot keep any. Reserved
-        again it is what was reserved last.
+        again it is what was reserved last. `alone` is a key that is to be replaced, and that nobody
+        else may reserve so meanwhile.
+
+        Raises:
+            WriteInProgress: somebody else has.
         """
+        if alone is not None:
+            self._limits.check_key(alone)
+            self._limits.check_entries(entries)
+            check_ttl(ttl_ms)
+            reserving = self._comparing("reserve")
+            await reserving(self._account, entries, reservation, RESERVATION_MS, alone=alone)
+            return
         if (reserve := self._optional("reserve")) is None:
             await self.check_set(entries, ttl_ms=ttl_ms)
             return
@@ -215,6 +265,12 @@ class Session:
 
     def _optional(self, verb: str) -> Any:
         return getattr(self._store, verb, None)
+
+    def _comparing(self, verb: str) -> Any:
+        """A verb of a store that can `replace`."""
+        if self._optional("replace") is None or self._optional("reserve") is None:
+            raise InvalidInput("condition", "this store cannot compare")
+        return self._optional(verb)
 
 
 class Storage:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from engine.clock import Clock, system_clock
 from engine.storage.grants import SqlGrants
-from engine.storage.limits import Limits, QuotaExceeded, Usage, default_ttl
+from engine.storage.limits import Limits, QuotaExceeded, Usage, WriteInProgress, default_ttl
 from engine.storage.sql_database import Connection, Rows, SqlDatabase, Statements
 from engine.storage.store import Page
 
@@ -65,10 +65,15 @@ _RESERVED = """
     FROM reservations WHERE payer = :payer AND id <> :reservation AND expires_ms > :now
 """
 _RESERVE = """
-    INSERT INTO reservations (payer, id, entries, bytes, expires_ms)
-    VALUES (:payer, :reservation, :entries, :bytes, :now + :life_ms)
+    INSERT INTO reservations (payer, id, entries, bytes, expires_ms, alone)
+    VALUES (:payer, :reservation, :entries, :bytes, :now + :life_ms, :alone)
     ON CONFLICT (payer, id) DO UPDATE
-    SET entries = excluded.entries, bytes = excluded.bytes, expires_ms = excluded.expires_ms
+    SET entries = excluded.entries, bytes = excluded.bytes, expires_ms = excluded.expires_ms,
+    alone = excluded.alone
+"""
+_ALONE = """
+    SELECT id FROM reservations
+    WHERE payer = :payer AND id <> :reservation AND expires_ms > :now AND alone = :alone
 """
 _RELEASE = """
     DELETE FROM reservations WHERE payer = :payer AND (id = :reservation OR expires_ms <= :now)
@@ -142,20 +147,59 @@ class SqlStore:
 
         await self._database.read(check)
 
+    async def replace(
+        self,
+        payer: str,
+        key: str,
+        old: str | None,
+        new: str | None,
+        *,
+        ttl_ms: int | None = None,
+        reservation: str = "",
+    ) -> bool:
+        """See `engine.storage.store`."""
+        ttl_ms = self.ttl_ms if ttl_ms is None else ttl_ms
+        name = key.encode()
+        wanted = None if old is None else old.encode()
+
+        def change(connection: Connection) -> bool:
+            held = self._hold(connection, payer)
+            found = self._run(connection, _GET, {"payer": payer, "keys": [name]})
+            if (bytes(found[0][1]) if found else None) != wanted:
+                self._count(connection, payer, held)
+                return False
+            if new is None:
+                self._delete(connection, payer, [name])
+                self._run(connection, _RELEASE, {"payer": payer, "reservation": reservation})
+            else:
+                self._put(connection, payer, {name: new.encode()}, ttl_ms, reservation)
+            return True
+
+        return await self._database.write(change)
+
     async def reserve(
-        self, payer: str, entries: Mapping[str, str], reservation: str, life_ms: int
+        self,
+        payer: str,
+        entries: Mapping[str, str],
+        reservation: str,
+        life_ms: int,
+        *,
+        alone: str | None = None,
     ) -> None:
         """See `engine.storage.store`."""
         rows = _encoded(entries)
+        asked = {"payer": payer, "reservation": reservation, "life_ms": life_ms}
+        asked["alone"] = None if alone is None else alone.encode()
 
         def keep(connection: Connection) -> None:
             held = self._hold(connection, payer)
+            if alone is not None and self._run(connection, _ALONE, asked):
+                raise WriteInProgress
             held, becomes = self._becomes(connection, payer, held, rows, _PURGE, reservation)
             more = {
                 "entries": max(0, becomes.entries - held.entries),
                 "bytes": max(0, becomes.bytes - held.bytes),
             }
-            asked = {"payer": payer, "reservation": reservation, "life_ms": life_ms}
             self._run(connection, _RELEASE, asked)
             self._run(connection, _RESERVE, asked | more)
             self._count(connection, payer, held)

@@ -32,7 +32,7 @@ MIGRATIONS = (
         """
         CREATE TABLE reservations (
             payer TEXT NOT NULL, id TEXT NOT NULL, entries BIGINT NOT NULL, bytes BIGINT NOT NULL,
-            expires_ms BIGINT NOT NULL, PRIMARY KEY (payer, id)
+            expires_ms BIGINT NOT NULL, alone BLOB, PRIMARY KEY (payer, id)
         )
         """,
         "CREATE TABLE grants (id TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL)",

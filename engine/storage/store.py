@@ -11,9 +11,14 @@ Verbs that a store may have beside those of `Store`; a `Session` does without wh
     set_many(payer, entries, *, ttl_ms)     all of them or none
     delete_many(payer, keys) -> int         how many were there
     check_set(payer, entries)               raise what `set_many` would raise, and write nothing
-    reserve(payer, entries, reservation, life_ms)
+    replace(payer, key, old, new, *, ttl_ms) -> bool
+                                            `new` in place of `old`, if that is what is there: both
+                                            are values, or None for nothing
+    reserve(payer, entries, reservation, life_ms, *, alone)
                                             as `check_set`, and keep the room so long: with it,
-                                            `set_many` takes `reservation`, which uses it up
+                                            `set_many` and `replace` take `reservation`, which
+                                            uses it up. Of those with the same key `alone` there
+                                            is one at a time; for others `WriteInProgress`
     release(payer, reservation)             keep it no longer
     cursor_key() -> bytes                   what authenticates cursors: the same in every process
     close()                                 let go of everything; nothing is asked afterwards

@@ -6,7 +6,8 @@
 --          expiries  zset   keys that end, by when (milliseconds since the epoch)
 --          lives     hash   key -> life in milliseconds, of those that end
 --          bytes     string what keys and values have together
---          reserved  hash   reservation -> entries:bytes:until when, kept free for a write
+--          reserved  hash   reservation -> entries:bytes:until when:key, kept free for a write;
+--                           with a key nobody else may reserve that one so
 --   ARGV   verb, now or "", and what the verb takes
 --
 -- What is over is removed first, whatever the verb, so that everything below is of what lives.
@@ -14,7 +15,7 @@
 local values, index, expiries, lives, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local kept, reserved = {values, index, expiries, lives, bytes}, KEYS[6]
 local call = redis.call
-local FIRST = 3  -- of ARGV, what the verb takes
+local FIRST = 3  -- of ARGV, what the verb takes; `replace` hands on what comes after its own
 
 local now = tonumber(ARGV[2])
 if not now then
@@ -56,19 +57,20 @@ local function keep()
     end
 end
 
--- What others than one reservation keep free.
-local function reserved_beside(reservation)
-    local entries, size = 0, 0
+-- What others than one reservation keep free, and whether one of them has a key alone.
+local function reserved_beside(reservation, key)
+    local entries, size, taken = 0, 0, false
     local all = call('HGETALL', reserved)
     for i = 1, #all, 2 do
-        local more, more_bytes, ends = string.match(all[i + 1], '^(%d+):(%d+):(%d+)$')
+        local more, more_bytes, ends, alone = string.match(all[i + 1], '^(%d+):(%d+):(%d+):(.*)$')
         if tonumber(ends) <= now then
             call('HDEL', reserved, all[i])
         elseif all[i] ~= reservation then
             entries, size = entries + tonumber(more), size + tonumber(more_bytes)
+            taken = taken or (key ~= '' and alone == key)
         end
     end
-    return entries, size
+    return entries, size, taken
 end
 
 local verbs = {}
@@ -91,16 +93,21 @@ function verbs.get()
     return found
 end
 
--- entries_max, bytes_max, what to do, life, reservation, then keys and values in turn. `store`
--- stores them with that life and uses the reservation up, `reserve` keeps room for them so long.
--- Returns nothing, or if that is too much: entries and bytes that are held, would be, are reserved.
+-- entries_max, bytes_max, what to do, life, reservation, a key or "", then keys and values in turn.
+-- `store` stores them with that life and uses the reservation up, `reserve` keeps room for them so
+-- long, and has that key alone. Returns nothing; 'alone' if another has that; or if it is too much:
+-- entries and bytes that are held, would be, are reserved.
 function verbs.set()
     local entries_max, bytes_max = tonumber(ARGV[FIRST]), tonumber(ARGV[FIRST + 1])
     local how, life, reservation = ARGV[FIRST + 2], tonumber(ARGV[FIRST + 3]), ARGV[FIRST + 4]
-    local others, others_bytes = reserved_beside(reservation)
+    local alone = ARGV[FIRST + 5]
+    local others, others_bytes, taken = reserved_beside(reservation, alone)
+    if taken then
+        return {'alone'}
+    end
     local held_entries, held_bytes = call('ZCARD', index), tonumber(call('GET', bytes) or 0)
     local entries, size = held_entries, held_bytes
-    for i = FIRST + 5, #ARGV, 2 do
+    for i = FIRST + 6, #ARGV, 2 do
         local key, value = ARGV[i], ARGV[i + 1]
         if call('HEXISTS', values, key) == 1 then
             size = size + #value - call('HSTRLEN', values, key)
@@ -113,7 +120,7 @@ function verbs.set()
         return {held_entries, held_bytes, entries, size, others, others_bytes}
     elseif how == 'reserve' then
         local more, more_bytes = entries - held_entries, math.max(0, size - held_bytes)
-        local room = {integer(more), integer(more_bytes), integer(now + life)}
+        local room = {integer(more), integer(more_bytes), integer(now + life), alone}
         call('HSET', reserved, reservation, table.concat(room, ':'))
         call('PEXPIREAT', reserved, integer(now + life))  -- all have the same life
         return {}
@@ -121,7 +128,7 @@ function verbs.set()
         return {}
     end
     call('HDEL', reserved, reservation)
-    for i = FIRST + 5, #ARGV, 2 do
+    for i = FIRST + 6, #ARGV, 2 do
         local key, value = ARGV[i], ARGV[i + 1]
         call('HSET', values, key, value)
         call('ZADD', index, 0, key)
@@ -148,6 +155,17 @@ function verbs.delete()
         keep()
     end
     return count
+end
+
+-- key, 'present' or 'absent', value, then a verb and what that takes: done if that is what is there.
+-- Returns what the verb does, or 'changed'.
+function verbs.replace()
+    local wanted = ARGV[FIRST + 1] == 'present' and ARGV[FIRST + 2]
+    if call('HGET', values, ARGV[FIRST]) ~= wanted then
+        return {'changed'}
+    end
+    FIRST = FIRST + 4
+    return verbs[ARGV[FIRST - 1]]()
 end
 
 -- reservation: keep no room for it any more

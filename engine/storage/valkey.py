@@ -7,7 +7,7 @@ nothing, `everysec` a second. A payer whose entries all have a life leaves nothi
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -18,7 +18,7 @@ from valkey.asyncio.cluster import ValkeyCluster
 from engine.clock import Clock
 from engine.errors import Unavailable
 from engine.storage.cursor import KEY_BYTES
-from engine.storage.limits import Limits, Usage, default_ttl
+from engine.storage.limits import Limits, Usage, WriteInProgress, default_ttl
 from engine.storage.store import Page
 
 TIMEOUT_S = 5.0
@@ -90,15 +90,41 @@ class ValkeyStore:
         life_ms = self.ttl_ms if ttl_ms is None else ttl_ms
         await self._set("store", payer, entries, life_ms, reservation)
 
+    async def replace(
+        self,
+        payer: str,
+        key: str,
+        old: str | None,
+        new: str | None,
+        *,
+        ttl_ms: int | None = None,
+        reservation: str = "",
+    ) -> bool:
+        """See `engine.storage.store`."""
+        condition = (key, "absent" if old is None else "present", old or "")
+        if new is None:
+            found = await self._run("replace", payer, *condition, "delete", key)
+            await self.release(payer, reservation)
+            return bool(found != [b"changed"])
+        life_ms = self.ttl_ms if ttl_ms is None else ttl_ms
+        asked = self._setting("store", {key: new}, life_ms, reservation)
+        return self._was_set(await self._run("replace", payer, *condition, "set", *asked))
+
     async def check_set(self, payer: str, entries: Mapping[str, str]) -> None:
         """See `engine.storage.store`."""
         await self._set("check", payer, entries, 0, "")
 
     async def reserve(
-        self, payer: str, entries: Mapping[str, str], reservation: str, life_ms: int
+        self,
+        payer: str,
+        entries: Mapping[str, str],
+        reservation: str,
+        life_ms: int,
+        *,
+        alone: str | None = None,
     ) -> None:
         """See `engine.storage.store`."""
-        await self._set("reserve", payer, entries, life_ms, reservation)
+        await self._set("reserve", payer, entries, life_ms, reservation, alone or "")
 
     async def release(self, payer: str, reservation: str) -> None:
         """See `engine.storage.store`."""
@@ -149,15 +175,40 @@ class ValkeyStore:
         await self._client.aclose()
 
     async def _set(
-        self, how: str, payer: str, entries: Mapping[str, str], life_ms: int, reservation: str
+        self,
+        how: str,
+        payer: str,
+        entries: Mapping[str, str],
+        life_ms: int,
+        reservation: str,
+        alone: str = "",
     ) -> None:
+        asked = self._setting(how, entries, life_ms, reservation, alone)
+        self._was_set(await self._run("set", payer, *asked))
+
+    def _setting(
+        self,
+        how: str,
+        entries: Mapping[str, str],
+        life_ms: int,
+        reservation: str,
+        alone: str = "",
+    ) -> tuple[Any, ...]:
+        """What the verb `set` takes."""
         pairs = [text for entry in entries.items() for text in entry]
-        asked = (*self.limits.quotas, how, life_ms, reservation, *pairs)
-        counted = await self._run("set", payer, *asked)
-        if counted:
-            held, becomes, reserved = (Usage(*counted[at : at + 2]) for at in (0, 2, 4))
+        return (*self.limits.quotas, how, life_ms, reservation, alone, *pairs)
+
+    def _was_set(self, told: Sequence[Any]) -> bool:
+        """False if something else was there than was to be replaced."""
+        if told == [b"changed"]:
+            return False
+        if told == [b"alone"]:
+            raise WriteInProgress
+        if told:
+            held, becomes, reserved = (Usage(*told[at : at + 2]) for at in (0, 2, 4))
             self.limits.check_quota(held, becomes, reserved)
             raise AssertionError("the script and the limits disagree")
+        return True
 
     async def _run(self, verb: str, payer: str, *arguments: Any) -> Any:
         assert "{" not in payer

@@ -8,7 +8,7 @@ here it is written down, once.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
@@ -17,7 +17,7 @@ from engine.db.database import Database, Read
 from engine.db.keys import ApiKey
 from engine.db.passkeys import Passkey, SignIn, SpentChallenge
 from engine.db.tables import table
-from engine.errors import Conflict, InvalidInput, Unauthenticated
+from engine.errors import Conflict, InvalidInput, NotFound, Unauthenticated
 from engine.identifiers import secret_hash
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
@@ -28,12 +28,14 @@ from engine.workspaces.access import (
 )
 
 Role = Literal["admin", "operator", "approver", "auditor", "viewer"]
-Act = Literal["look", "examine", "try", "approve", "tighten", "loosen", "invite"]
-"""`examine` is evidence, the log and reconciliation; `loosen` raises authority again."""
+Act = Literal["look", "examine", "try", "approve", "tighten", "loosen", "connect", "invite"]
+"""`examine` is evidence, the log, keys and reconciliation; `loosen` raises authority; `connect` is
+webhooks, which tell others what happens here."""
 
+ACTS: tuple[Act, ...] = get_args(Act)
 MAY: Mapping[Role, frozenset[Act]] = {
-    "admin": frozenset(get_args(Act)),
-    "operator": frozenset(get_args(Act)) - {"invite"},
+    "admin": frozenset(ACTS),
+    "operator": frozenset(ACTS) - {"invite"},
     "approver": frozenset(("look", "try", "approve")),
     "auditor": frozenset(("look", "examine", "try")),
     "viewer": frozenset(("look",)),
@@ -78,8 +80,19 @@ class Credential:
     sign_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """What a passkey answered: WebAuthn's `clientDataJSON`, `authenticatorData`, and the signature
+    over the one and the hash of the other."""
+
+    client_data: str
+    authenticator_data: bytes
+    signature: bytes
+
+
 class People:
-    """Every passkey, and every person, is a record of the workspace; who is signed in is not."""
+    """Every passkey, every person and every act that a passkey answered for is a record of the
+    workspace; who is signed in is not."""
 
     def __init__(self, database: Database, writer: Writer) -> None:
         self._database = database
@@ -196,16 +209,82 @@ class People:
 
         return self._writer.call(command)
 
-    def prove(self, used: Credential, sign_count: int, challenge: str, expires_ms: int) -> None:
+    def passkeys(self, key_id: str) -> list[Credential]:
+        """The passkeys of a person."""
+        with self._database.reading() as connection:
+            return _credentials(connection.execute, _passkeys.c.key_id == key_id)
+
+    def prove(
+        self,
+        person: Person,
+        used: Credential,
+        sign_count: int,
+        challenge: str,
+        expires_ms: int,
+        *,
+        asked: Mapping[str, Any] | None = None,
+        assertion: Assertion | None = None,
+    ) -> None:
         """Note that a challenge was answered with a passkey, which is possible once.
+
+        With `asked`, of which the challenge is made, that and the `assertion` go on the record, so
+        that others can check it as well.
 
         Raises:
             Unauthenticated: it was before, or the authenticator's counter went on meanwhile.
         """
-        self._writer.call(lambda batch: _spend(batch, used, sign_count, challenge, expires_ms))
 
-    def signed_in(self, secret: str, now_ms: int) -> Person:
-        """Who is signed in with this cookie.
+        def command(batch: Batch) -> None:
+            _spend(batch, used, sign_count, challenge, expires_ms)
+            if asked is None or assertion is None:
+                return
+            told = {
+                "key": person.key_id,
+                "passkey": used.id,
+                "public_key": used.public_key.hex(),
+                "asked": dict(asked),
+                "client_data": assertion.client_data,
+                "authenticator_data": assertion.authenticator_data.hex(),
+                "signature": assertion.signature.hex(),
+                "by": person.key_id,
+            }
+            batch.record(workspace_stream(person.workspace_id), "passkey.answered", told)
+
+        self._writer.call(command, person.workspace_id)
+
+    def revoke(self, by: Person, key_id: str) -> None:
+        """End what a person may do, at once and for good; again changes nothing.
+
+        Raises:
+            NotFound: there is no such person in the workspace.
+            Conflict: nobody would be left who can invite others.
+        """
+
+        def command(batch: Batch) -> None:
+            ours = sa.and_(_is_person(), _keys.c.workspace_id == by.workspace_id)
+            columns = (_keys.c[name] for name in ("id", "role", "revoked_ms"))
+            query = sa.select(*columns).where(ours, _keys.c.id == key_id)
+            row = batch.read(query).first()
+            if row is None:
+                raise NotFound("no such person", code="person_not_found")
+            if row.revoked_ms is not None:
+                return
+            if row.role == "admin" and not _another_admin(batch.read, ours, key_id):
+                raise Conflict(
+                    "nobody else who has a passkey is an admin; invite somebody first",
+                    code="last_admin",
+                )
+            batch.update(
+                sa.update(_keys).where(_keys.c.id == key_id).values(revoked_ms=batch.now_ms)
+            )
+            batch.update(sa.delete(_sign_ins).where(_sign_ins.c.key_id == key_id))
+            told = {"key": key_id, "role": row.role, "by": by.key_id}
+            batch.record(workspace_stream(by.workspace_id), "key.revoked", told)
+
+        self._writer.call(command, by.workspace_id)
+
+    def signed_in(self, secret: str, now_ms: int, *, seen: bool = True) -> Person:
+        """Who is signed in with this cookie; without `seen` that is no sign of life.
 
         Raises:
             Unauthenticated: nobody, or not any more.
@@ -220,9 +299,9 @@ class People:
             ):
                 raise Unauthenticated("sign in first", code="not_signed_in")
             person = _person(connection.execute, _keys.c.id == row.key_id)
-        if now_ms - row.seen_ms >= SEEN_EVERY_MS:
-            seen = sa.update(_sign_ins).where(ours)
-            self._writer.submit(lambda batch: batch.update(seen.values(seen_ms=batch.now_ms)))
+        if seen and now_ms - row.seen_ms >= SEEN_EVERY_MS:
+            rows = sa.update(_sign_ins).where(ours)
+            self._writer.submit(lambda batch: batch.update(rows.values(seen_ms=batch.now_ms)))
         return person
 
     def sign_out(self, secret: str) -> None:
@@ -261,9 +340,19 @@ def _person(read: Read, *where: sa.ColumnElement[bool]) -> Person:
 
 
 def _credential(read: Read, credential_id: str) -> Credential | None:
+    return next(iter(_credentials(read, _passkeys.c.id == credential_id)), None)
+
+
+def _credentials(read: Read, which: sa.ColumnElement[bool]) -> list[Credential]:
     columns = (_passkeys.c[name] for name in Credential.__dataclass_fields__)
-    row = read(sa.select(*columns).where(_passkeys.c.id == credential_id)).mappings().first()
-    return None if row is None else Credential(**row)
+    return [Credential(**row) for row in read(sa.select(*columns).where(which)).mappings()]
+
+
+def _another_admin(read: Read, ours: sa.ColumnElement[bool], key_id: str) -> bool:
+    """Whether another admin has a passkey, and not only a token to set one up."""
+    has_passkey = sa.exists().where(_passkeys.c.key_id == _keys.c.id)
+    valid = _keys.c.role == "admin", _keys.c.revoked_ms.is_(None), _keys.c.id != key_id
+    return read(sa.select(_keys.c.id).where(ours, has_passkey, *valid)).first() is not None
 
 
 def _spend(

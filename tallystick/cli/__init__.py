@@ -2,10 +2,10 @@
 
 Exit status: 0 done, 1 refused or failed, 2 wrong usage, 6 denied by the policy; `verify` has its
 own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable), and so have `reconcile` (0 no
-discrepancies, 1 critical, 3 warnings, 4 unavailable) and `fsck` (0 clean, 1 something was found,
-4 cannot be read). `fetch` has one more, 3: paid, and nobody knows whether that arrived. Any
-command: 70 a defect of ours or of the machine, 130 interrupted, 141 nobody reads the output any
-more.
+discrepancies, 1 critical, 3 warnings, 4 unavailable), `fsck` (0 clean, 1 something was found, 4
+cannot be read) and `compare` (0 consistent, 1 split view, 3 not shown, 4 unknown). `fetch` has one
+more, 3: paid, and nobody knows whether that arrived. Any command: 70 a defect of ours or of the
+machine, 130 interrupted, 141 nobody reads the output any more.
 """
 
 import contextlib
@@ -19,15 +19,20 @@ import typer
 from typer.exceptions import TyperException
 
 from tallystick.cli import (
+    agent,
     approvals,
     audit,
     backup,
     budgets,
     chain,
+    compare,
+    completion,
     explanations,
     facilitator,
     fetch,
     fsck,
+    intents,
+    keys,
     mcp,
     payments,
     reconcile,
@@ -68,18 +73,23 @@ server.add_to(app)
 chain.add_to(app)
 facilitator.add_to(app)
 app.add_typer(sessions.app, name="sessions", help="Create, show, restrict and revoke sessions.")
+app.add_typer(agent.app, name="agent", help="Sessions, keys and figures of agents.")
+app.add_typer(keys.app, name="keys", help="Make, list, rotate and revoke keys of operators.")
 app.add_typer(budgets.app, name="budgets", help="Set, list and lift budgets above sessions.")
 fetch.add_to(app)
 payments.add_to(app)
 app.add_typer(payments.app, name="payments", help="List and show payments.")
+app.add_typer(intents.app, name="intents", help="Payments in two steps.")
 explanations.add_to(app)
 app.add_typer(approvals.app, name="approvals", help="List, show, grant and deny approvals.")
 app.add_typer(webhooks.app, name="webhooks", help="Have events sent to URLs.")
 audit.add_to(app)
+compare.add_to(app)
 reconcile.add_to(app)
 fsck.add_to(app)
 backup.add_to(app)
 mcp.add_to(app)
+completion.add_to(app)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """`tallystick approvals …`"""
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Annotated, Any
 
@@ -24,7 +25,6 @@ from tallystick.cli.output import (
     print_json,
     table,
 )
-from tallystick.cli.pages import PAGE_SIZE_MAX, newest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -44,11 +44,7 @@ def list_approvals(
 ) -> None:
     """List approvals, the newest first."""
     with as_operator(url, api_key) as client:
-        listed = newest(
-            lambda page: client.approvals(
-                session_id=session, state=state, page=page, limit=PAGE_SIZE_MAX
-            )
-        )
+        listed = client.each_approval(session_id=session, state=state)
         approvals = list(islice(listed, limit))
     if as_json:
         print_json(approvals)
@@ -119,7 +115,9 @@ def grant(
     with as_operator(url, api_key) as client:
         found = client.grant_approval(approval)
     if found["state"] == "refused":
-        return failed(found["code"], f"{approval} is refused: nothing is paid", DENIED_EXIT_CODE)
+        return failed(
+            str(found["code"]), f"{approval} is refused: nothing is paid", DENIED_EXIT_CODE
+        )
     if as_json:
         print_json(found)
     elif found["state"] == "granted":
@@ -146,5 +144,5 @@ def deny(
         console.print(f"{approval} is denied", soft_wrap=True)
 
 
-def _grants(approval: dict[str, Any]) -> str:
+def _grants(approval: Mapping[str, Any]) -> str:
     return f"{len(approval['grants'])} of {approval['approvals_required']}"

@@ -51,6 +51,7 @@ def evidence(
     ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the evidence file of a session."""
     from engine.audit.disclosure import WITHHOLDABLE
@@ -66,7 +67,10 @@ def evidence(
         output.write_bytes(file)
     except OSError as error:
         raise InvalidInput("--output", f"{output}: {error.strerror}") from error
-    console.print(f"{output}: {len(file)} bytes", soft_wrap=True)
+    if as_json:
+        print_json({"file": str(output), "bytes": len(file)})
+    else:
+        console.print(f"{output}: {len(file)} bytes", markup=False, soft_wrap=True)
 
 
 def verify(
@@ -100,19 +104,20 @@ def verify(
 
     Exit status: 0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable.
     """
-    import contextlib
+    from contextlib import ExitStack
 
     from engine.audit.statement import statement
     from engine.audit.verify import examine
     from engine.errors import InvalidInput
+    from engine.evidence.stored_file import open_file
 
     ours = read_address("--registry", registry)
     theirs = None if anchors is None else read_address("--anchors", anchors)
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InvalidInput("FILE", f"{file}: {error.strerror}") from error
-    with contextlib.ExitStack() as opened:
+    with ExitStack() as opened:
+        try:
+            content = opened.enter_context(open_file(file))
+        except OSError as error:
+            raise InvalidInput("FILE", f"{file}: {error.strerror}") from error
         chain = view_of("--rpc", rpc, opened)
         others = {
             name: view_of("--network", urls, opened)
@@ -121,14 +126,13 @@ def verify(
         found = examine(
             content, chain, registry=ours, anchors=theirs, chain_id=chain_id, networks=others
         )
-    report = found.report
-    if html is not None or as_json:
-        said = statement(found)
-        if html is not None:
-            _write_html(html, said, file.name)
-        if as_json:
-            print_json(said)
-    if not as_json:
+        report = found.report
+        said = statement(found) if html is not None or as_json else {}
+    if html is not None:
+        _write_html(html, said, file.name)
+    if as_json:
+        print_json(said)
+    else:
         _print(report)
     raise typer.Exit(report.verdict.value)
 

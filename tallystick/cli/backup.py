@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tallystick.cli.output import USAGE_EXIT_CODE, failed, print_line
+from tallystick.cli.connection import AsJson
+from tallystick.cli.output import USAGE_EXIT_CODE, failed, print_json, print_line
 
 FAILED_EXIT_CODE = 1
 
@@ -18,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
 def backup(
     target: Annotated[Path, typer.Argument(help="A new or empty directory.")],
     data_dir: Annotated[Path | None, typer.Option(help="Overrides TALLYSTICK_DATA_DIR.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Copy the data directory, beside a running server.
 
@@ -41,5 +43,8 @@ def backup(
         copies = back_up(data_dir or settings.data_dir, target)
     except CannotBackUp as error:
         raise typer.Exit(failed(error.code, error.message, FAILED_EXIT_CODE)) from error
+    if as_json:
+        print_json({"copies": [str(copy) for copy in copies]})
+        return
     for copy in copies:
         print_line(str(copy))

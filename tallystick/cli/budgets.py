@@ -1,5 +1,6 @@
 """`tallystick budgets …`"""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -73,15 +74,20 @@ def list_budgets(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson
 
 
 @app.command()
-def clear(agent: Agent = None, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def clear(
+    agent: Agent = None, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
     """Lift a budget."""
     with as_operator(url, api_key) as client:
         client.clear_budget(agent)
+    if as_json:
+        print_json({"agent_id": agent, "limits": None})
+        return
     whose = "the workspace" if agent is None else f"agent {agent}"
     console.print(f"the budget of {whose} is lifted", markup=False)
 
 
-def _limits(budget: dict[str, Any]) -> str:
+def _limits(budget: Mapping[str, Any]) -> str:
     shown = (
         (limit if name.startswith("max_payments") else dollars(limit), _COLUMNS[name])
         for name, limit in budget["limits"].items()

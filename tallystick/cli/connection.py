@@ -78,7 +78,7 @@ def _open(url: str, *, api_key: str | None = None, session_token: str | None = N
     from tallystick.client import Client
 
     try:
-        return Client(url, api_key=api_key, session_token=session_token)
+        return Client(url, api_key=api_key, session_token=session_token, retries=0)
     except UnicodeEncodeError as error:
         raise InvalidInput("--api-key or --session-token", "must be plain ASCII") from error
     except (ValueError, httpx.InvalidURL) as error:

@@ -1,7 +1,7 @@
 """`tallystick explain` and `backtest`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -91,7 +91,7 @@ def backtest(
         _print_backtest(found)
 
 
-def _draft(file: Path) -> dict[str, Any]:
+def _draft(file: Path) -> Mapping[str, Any]:
     """A draft as it is written in a file; amounts keep their digits.
 
     Raises:
@@ -119,7 +119,7 @@ def _sessions(client: "Client") -> Iterator[str]:
             return
 
 
-def _print_explanation(found: dict[str, Any]) -> None:
+def _print_explanation(found: Mapping[str, Any]) -> None:
     recorded, again = found["recorded"], found["decision"]
     if found["matches"]:
         said = "the same, byte for byte, from the records before it"
@@ -143,7 +143,7 @@ def _print_explanation(found: dict[str, Any]) -> None:
     _print_limits(found["limits"])
 
 
-def _print_rules(rules: list[dict[str, Any]]) -> None:
+def _print_rules(rules: Sequence[Mapping[str, Any]]) -> None:
     if not rules:
         return
     console.print()
@@ -152,7 +152,7 @@ def _print_rules(rules: list[dict[str, Any]]) -> None:
     fields([*against, ("✓ passed", ", ".join(passing) or "none")])
 
 
-def _print_limits(limits: list[dict[str, Any]]) -> None:
+def _print_limits(limits: Sequence[Mapping[str, Any]]) -> None:
     if not limits:
         return
     console.print()
@@ -165,7 +165,7 @@ def _print_limits(limits: list[dict[str, Any]]) -> None:
     table(("LIMIT", "IN", "USED", "LEFT", "OF"), rows)
 
 
-def _print_backtest(found: list[dict[str, Any]]) -> None:
+def _print_backtest(found: Sequence[Mapping[str, Any]]) -> None:
     differences = [difference for each in found for difference in each["differences"]]
     decisions = sum(each["decisions"] for each in found)
     for name in ("recorded", "drafted"):
@@ -192,5 +192,5 @@ def _print_backtest(found: list[dict[str, Any]]) -> None:
     )
 
 
-def _outcome(outcome: dict[str, Any]) -> str:
+def _outcome(outcome: Mapping[str, Any]) -> str:
     return f"{outcome['code']} ({outcome['rule']})"

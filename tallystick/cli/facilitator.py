@@ -28,13 +28,20 @@ def facilitator(
     rpc: Annotated[
         list[str] | None,
         typer.Option(
-            help="URL of a JSON-RPC endpoint, one for each chain; may be repeated. "
+            help="URL of a JSON-RPC endpoint, or several of one chain with spaces between; may be "
+            "repeated, once for each chain. "
             "Default: TALLYSTICK_CHAIN."
         ),
     ] = None,
     pay_to: Annotated[
         list[str] | None,
         typer.Option(help="Address to pay gas for; may be repeated. Default: any."),
+    ] = None,
+    confirmations: Annotated[
+        int | None,
+        typer.Option(
+            help="Blocks on top before success is told. Default: TALLYSTICK_CONFIRMATIONS, 0."
+        ),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Overrides TALLYSTICK_DATA_DIR.")] = None,
     port: Annotated[int | None, typer.Option(help="Overrides TALLYSTICK_PORT.")] = None,
@@ -51,7 +58,7 @@ def facilitator(
     from engine.payments.served import Served
     from engine.settings import load_settings
 
-    overrides = {"data_dir": data_dir, "port": port}
+    overrides = {"data_dir": data_dir, "port": port, "confirmations": confirmations}
     settings = load_settings(**{k: v for k, v in overrides.items() if v is not None})
     served = Served(tokens=_tokens(token or ()), payees=_payees(pay_to))
     if settings.facilitator_key is None:
@@ -67,7 +74,9 @@ def facilitator(
     os.umask(0o077)
     log_as_json()
     try:
-        with standalone_facilitator(settings.data_dir, account, urls, served) as opened:
+        with standalone_facilitator(
+            settings.data_dir, account, urls, served, confirmations=settings.confirmations
+        ) as opened:
             server = AppServer(create_facilitator_app(opened), settings.host, settings.port)
             networks = ", ".join(opened.networks)
             console.print(f"[bold]x402[/]      {server.url}  (OpenAPI at {server.url}/docs)")

@@ -1,5 +1,6 @@
 """`tallystick pay`, `capture`, `void` and `payments …`"""
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Annotated, Any
 
@@ -16,7 +17,6 @@ from tallystick.cli.connection import (
     as_session,
 )
 from tallystick.cli.output import console, dollars, fields, minute, print_json, table
-from tallystick.cli.pages import PAGE_SIZE_MAX, newest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -29,6 +29,7 @@ def add_to(parent: typer.Typer) -> None:
     parent.command()(execute)
     parent.command()(capture)
     parent.command()(void)
+    parent.command("status")(get)
 
 
 def pay(
@@ -112,9 +113,7 @@ def list_payments(
     With an API key those of the workspace, with a session token its own.
     """
     with as_party(url, api_key, session_token) as client:
-        listed = newest(
-            lambda page: client.payments(session_id=session, page=page, limit=PAGE_SIZE_MAX)
-        )
+        listed = client.each_payment(session_id=session)
         payments = list(islice(listed, limit))
     if as_json:
         print_json(payments)
@@ -198,21 +197,21 @@ def accept(
     _print(ended, as_json)
 
 
-def _state(payment: dict[str, Any]) -> str:
+def _state(payment: Mapping[str, Any]) -> str:
     """The state, and of a signed payment how far the chain is with it."""
     state = str(payment["state"]).upper()
     return f"{state}, {payment['settlement']['state']}" if "settlement" in payment else state
 
 
-def _ended_by(payment: dict[str, Any]) -> str:
+def _ended_by(payment: Mapping[str, Any]) -> str:
     return "when the chain says" if payment["state"] == "held" else "never"
 
 
-def _left_today(now: dict[str, Any] | None) -> str:
+def _left_today(now: Mapping[str, Any] | None) -> str:
     return "unknown" if now is None else dollars(now["today"])
 
 
-def _print(payment: dict[str, Any], as_json: bool) -> None:
+def _print(payment: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(payment)
         return

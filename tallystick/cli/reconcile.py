@@ -1,6 +1,7 @@
 """`tallystick reconcile`."""
 
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,11 +61,11 @@ def reconcile(
             raise typer.Exit(status)
 
 
-def _with_progress(client: "Client", from_block: int | None) -> dict[str, Any]:
+def _with_progress(client: "Client", from_block: int | None) -> Mapping[str, Any]:
     """Reconcile; on a terminal, show how far it has come if that takes a while."""
     if not errors.is_terminal:
         return client.reconcile(from_block=from_block)
-    asked: Future[dict[str, Any]] = Future()
+    asked: Future[Mapping[str, Any]] = Future()
 
     def ask() -> None:
         try:
@@ -78,7 +79,7 @@ def _with_progress(client: "Client", from_block: int | None) -> dict[str, Any]:
     return asked.result()
 
 
-def _show(client: "Client", asked: Future[dict[str, Any]]) -> None:
+def _show(client: "Client", asked: Future[Mapping[str, Any]]) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("blocks"), BarColumn(), MofNCompleteColumn())
@@ -99,7 +100,7 @@ def _show(client: "Client", asked: Future[dict[str, Any]]) -> None:
                 bar.update(task, total=total, completed=read)
 
 
-def _print(state: dict[str, Any]) -> None:
+def _print(state: Mapping[str, Any]) -> None:
     last, chain = state["last"], state["chain"]
     if state["open"]:
         table(

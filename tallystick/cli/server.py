@@ -1,6 +1,7 @@
 """`tallystick serve`, `chain` and `deploy`."""
 
 import gc
+import json
 import logging
 import os
 import signal
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from tallystick.cli.output import console, print_line
+from tallystick.cli.connection import AsJson
+from tallystick.cli.output import console, print_json, print_line
 
 if TYPE_CHECKING:
     from engine.chain.embedded_rpc import EmbeddedRpc
@@ -109,6 +111,7 @@ def deploy(
     test_usdc: Annotated[
         bool, typer.Option("--test-usdc", help="A test token too; local chains only.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Deploy the contracts to a chain.
 
@@ -135,14 +138,18 @@ def deploy(
         token = create(gateway, operator, contracts.TEST_USDC) if test_usdc else None
     finally:
         gateway.close()
-    console.print(f"# AnchorRegistry {deployed.anchors}", soft_wrap=True)
-    print_line(f"export TALLYSTICK_REGISTRY={deployed.registry}")
+    tokens = []
     if token is not None:
         asset = f"eip155:{gateway.chain_id}/erc20:{token}"
-        print_line(
-            "export TALLYSTICK_TOKENS="
-            f"""'[{{"symbol":"USDC","asset":"{asset}","decimals":6,"usd_price":"1"}}]'"""
-        )
+        tokens = [{"symbol": "USDC", "asset": asset, "decimals": 6, "usd_price": "1"}]
+    if as_json:
+        found = {"registry": deployed.registry, "anchors": deployed.anchors, "tokens": tokens}
+        print_json(found)
+        return
+    console.print(f"# AnchorRegistry {deployed.anchors}", soft_wrap=True)
+    print_line(f"export TALLYSTICK_REGISTRY={deployed.registry}")
+    if tokens:
+        print_line(f"export TALLYSTICK_TOKENS='{json.dumps(tokens, separators=(',', ':'))}'")
 
 
 def leave(_signal: int, _frame: object) -> None:

@@ -1,9 +1,8 @@
 """`tallystick sessions …`"""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -17,17 +16,29 @@ from tallystick.cli.connection import (
     as_party,
 )
 from tallystick.cli.output import console, dollars, fields, minute, print_json, table
+from tallystick.cli.prompts import confirmed, given_or_asked
+
+if TYPE_CHECKING:
+    from tallystick.client import Client
+    from tallystick.fields import LimitFields, RevocationFields, SessionFields
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
+Sign = Callable[[dict[str, Any]], str]
+"""Signs typed data."""
 SessionId = Annotated[str, typer.Argument(help="The session's id.")]
 Limit = Annotated[str | None, typer.Option(help="Dollars, or 'none' for unlimited.")]
+Status = Annotated[str | None, typer.Option(help="Only in this state, such as 'active'.")]
+Type = Annotated[Literal["agent", "app"] | None, typer.Option(help="Only of this type.")]
+Agent = Annotated[str | None, typer.Option("--agent-id", help="Only of this agent.")]
+Label = Annotated[str | None, typer.Option(help="Only with this label.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @app.command()
 def create(
-    agent_id: Annotated[str, typer.Option(help="The agent that will spend.")],
-    wallet: Annotated[str, typer.Option(help="The owner's wallet.")],
+    agent_id: Annotated[str | None, typer.Option(help="The agent that will spend.")] = None,
+    wallet: Annotated[str | None, typer.Option(help="The owner's wallet.")] = None,
     max_per_transaction: Limit = None,
     max_per_day: Limit = None,
     max_per_week: Limit = None,
@@ -67,38 +78,34 @@ def create(
     session_token: SessionToken = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a session and print its token, which is not shown again."""
-    limits = {
-        "max_per_transaction": max_per_transaction,
-        "max_per_day": max_per_day,
-        "max_per_week": max_per_week,
-        "max_per_month": max_per_month,
-        "require_approval_above": require_approval_above,
-    }
+    """Create a session and print its token, shown once."""
+    agent_id = given_or_asked(agent_id, "--agent-id", "Agent")
+    wallet = given_or_asked(wallet, "--wallet", "The owner's wallet")
+    limits = _given(
+        max_per_transaction=max_per_transaction,
+        max_per_day=max_per_day,
+        max_per_week=max_per_week,
+        max_per_month=max_per_month,
+        require_approval_above=require_approval_above,
+    )
     sign = None if owner_key_file is None else _signer(owner_key_file, wallet)
+    wanted: SessionFields = {
+        "agent_id": agent_id,
+        "user_wallet": wallet,
+        "limits": limits,
+        "allowed_merchants": merchant or None,
+        "allowed_tokens": token or None,
+        "conditions": condition or [],
+        "duration_hours": int(duration) if duration.isdecimal() else duration,
+        "label": label,
+        "mint_pkp": mint_pkp or (None if parent else False),
+        "await_consent": sign is not None,
+    }
+    if approvals_required is not None:
+        wanted["approvals_required"] = approvals_required
     with as_party(url, api_key, session_token if parent else None) as client:
-        make = client.create_session if parent is None else partial(client.create_child, parent)
-        session = make(
-            agent_id=agent_id,
-            user_wallet=wallet,
-            limits={
-                name: None if value == "none" else value
-                for name, value in limits.items()
-                if value is not None
-            },
-            allowed_merchants=merchant or None,
-            allowed_tokens=token or None,
-            conditions=condition or [],
-            duration_hours=int(duration) if duration.isdecimal() else duration,
-            label=label,
-            **({} if approvals_required is None else {"approvals_required": approvals_required}),
-            mint_pkp=mint_pkp or (None if parent else False),
-            await_consent=sign is not None,
-        )
-        secret = session["session_token"]
-        if sign is not None:
-            signature = sign(session["typed_data"])
-            session = client.consent(session["id"], signature) | {"session_token": secret}
+        session = _created(client, parent, wanted, sign)
+    secret = session["session_token"]
     if as_json:
         print_json(session)
         return
@@ -107,10 +114,18 @@ def create(
 
 
 @app.command("list")
-def list_sessions(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+def list_sessions(
+    status: Status = None,
+    type: Type = None,  # noqa: A002 (the option's name)
+    agent_id: Agent = None,
+    label: Label = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
     """List sessions, the newest first, at most a thousand."""
     with as_operator(url, api_key) as client:
-        sessions = client.sessions()
+        sessions = client.sessions(status=status, type=type, agent_id=agent_id, label=label)
     if as_json:
         print_json(sessions)
         return
@@ -158,7 +173,10 @@ def restrict(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Narrow a live session by conditions, in place of earlier ones."""
+    """Narrow a live session by conditions, or lift them.
+
+    They take the place of earlier ones.
+    """
     from engine.errors import InvalidInput
 
     if lift == bool(restriction):
@@ -172,21 +190,133 @@ def restrict(
 
 
 @app.command()
+def pause(
+    session_id: SessionId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
+    """Stop a session, and all beneath it, until it is resumed."""
+    with as_operator(url, api_key) as client:
+        session = client.pause_session(session_id)
+    _print_state(session, as_json)
+
+
+@app.command()
+def resume(
+    session_id: SessionId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
+    """Let a paused session go on, and what was paused with it."""
+    with as_operator(url, api_key) as client:
+        session = client.resume_session(session_id)
+    _print_state(session, as_json)
+
+
+@app.command()
 def revoke(
     session_id: SessionId,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    as_json: AsJson = False,
 ) -> None:
-    """End a session for good."""
+    """End a session, and all beneath it, for good."""
     with as_operator(url, api_key) as client:
-        if not yes:
-            typer.confirm(f"Revoke {session_id}? This cannot be undone.", abort=True)
+        confirmed(f"Revoke {session_id}? This cannot be undone.", yes=yes, as_json=as_json)
         client.revoke_session(session_id)
-    console.print(f"{session_id} is revoked")
+    if as_json:
+        print_json({"id": session_id, "status": "revoked"})
+    else:
+        console.print(f"{session_id} is revoked", markup=False, soft_wrap=True)
 
 
-def _show(session: dict[str, Any]) -> None:
+@app.command("revoke-many")
+def revoke_many(
+    status: Status = None,
+    type: Type = None,  # noqa: A002 (the option's name)
+    agent_id: Agent = None,
+    label: Label = None,
+    chain: Annotated[
+        str | None, typer.Option(help="Only those that may spend on this chain (CAIP-2).")
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Only those with this in an id, a label or an agent's name.")
+    ] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Only show which.")] = False,
+    yes: Yes = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """End all sessions that match for good.
+
+    They are shown and counted first, and then all or none is ended. Without a filter: every one.
+    """
+    wanted: RevocationFields = {
+        "status": status,
+        "type": type,
+        "agent_id": agent_id,
+        "label": label,
+        "chain": chain,
+        "search": search,
+    }
+    with as_operator(url, api_key) as client:
+        found = client.preview_revocation(**wanted)
+        if not as_json:
+            _print_selected(found["sessions"])
+        if found["count"] and not preview:
+            count = f"{found['count']} session{'s' if found['count'] > 1 else ''}"
+            question = f"Revoke {count} and all beneath? This cannot be undone."
+            confirmed(question, yes=yes, as_json=as_json)
+            found = client.revoke_sessions(found["selection"], **wanted)
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{found['count']} found, {found['revoked']} revoked")
+
+
+def _given(**limits: str | None) -> "LimitFields":
+    """Those that were named; `none` is no limit."""
+    named = {name: value for name, value in limits.items() if value is not None}
+    found = {name: None if value == "none" else value for name, value in named.items()}
+    return cast("LimitFields", found)
+
+
+def _created(
+    client: "Client", parent: str | None, wanted: "SessionFields", sign: "Sign | None"
+) -> Mapping[str, Any]:
+    """A new session with its token, its grant signed by the owner if its key is here."""
+    created = (
+        client.create_session(**wanted) if parent is None else client.create_child(parent, **wanted)
+    )
+    if sign is None:
+        return created
+    signed = client.consent(created["id"], sign(created["typed_data"]))
+    return {**signed, "session_token": created["session_token"]}
+
+
+def _print_state(session: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(session)
+    else:
+        console.print(f"{session['id']} is {session['status']}", soft_wrap=True)
+
+
+def _print_selected(sessions: Sequence[Mapping[str, Any]]) -> None:
+    if sessions:
+        table(
+            ("STATUS", "ID", "AGENT", "LABEL", "EXPIRES"),
+            [
+                (
+                    each["status"].upper().replace("_", " "),
+                    each["id"],
+                    each["agent_id"],
+                    each["label"] or "",
+                    minute(each["expires_at"]),
+                )
+                for each in sessions
+            ],
+        )
+
+
+def _show(session: Mapping[str, Any]) -> None:
     limits = session["limits"]
     rows = [
         ("id", session["id"]),
@@ -215,7 +345,7 @@ def _show(session: dict[str, Any]) -> None:
     fields(rows)
 
 
-def _status(session: dict[str, Any]) -> str:
+def _status(session: Mapping[str, Any]) -> str:
     mark = "●" if session["is_active"] else "○"
     return f"{mark} {session['status'].upper().replace('_', ' ')}"
 
@@ -226,11 +356,11 @@ def _left(remaining: float | None, limit: float | None) -> str:
     return f"{dollars(remaining)} left of {dollars(limit)}"
 
 
-def _amount_left(left: dict[str, Any]) -> str:
+def _amount_left(left: Mapping[str, Any]) -> str:
     return str(left["remaining"]) if left["unit"] == "payments" else dollars(left["remaining"])
 
 
-def _signer(key_file: Path, wallet: str) -> Callable[[dict[str, Any]], str]:
+def _signer(key_file: Path, wallet: str) -> Sign:
     """What signs typed data with the key in a file; checked before a session is made for it.
 
     Raises:
@@ -250,7 +380,7 @@ def _signer(key_file: Path, wallet: str) -> Callable[[dict[str, Any]], str]:
     if account.address.lower() != wallet.lower():
         raise InvalidInput(option, f"{key_file} holds the key of {account.address}, not {wallet}")
 
-    def sign(typed_data: dict[str, Any]) -> str:
+    def sign(typed_data: Mapping[str, Any]) -> str:
         return "0x" + bytes(account.sign_typed_data(full_message=typed_data).signature).hex()
 
     return sign

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -9,8 +10,8 @@ import typer
 from engine.errors import InvalidInput
 from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
 from tallystick.cli.output import console, failed, minute, print_json, print_line, table
-from tallystick.cli.pages import PAGE_SIZE_MAX
 from tallystick.cli.server import leave
+from tallystick.defaults import PAGE_MAX
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -69,30 +70,36 @@ def create(
 
 
 @app.command()
-def delete(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def delete(
+    webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
     """Have nothing sent there any more."""
     with as_operator(url, api_key) as client:
         client.webhooks.delete(webhook)
-    console.print(f"{webhook} is deleted", markup=False, soft_wrap=True)
+    _say({"id": webhook, "deleted": True}, f"{webhook} is deleted", as_json)
 
 
 @app.command()
-def enable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def enable(
+    webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
     """Go on with one that was disabled, where it stopped."""
     with as_operator(url, api_key) as client:
-        client.webhooks.change(webhook, active=True)
-    console.print(f"{webhook} is active", markup=False, soft_wrap=True)
+        changed = client.webhooks.change(webhook, active=True)
+    _say(changed, f"{webhook} is active", as_json)
 
 
 @app.command()
-def disable(webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def disable(
+    webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
     """Send nothing there until it is enabled.
 
     What happens meanwhile is sent then.
     """
     with as_operator(url, api_key) as client:
-        client.webhooks.change(webhook, active=False)
-    console.print(f"{webhook} is disabled", markup=False, soft_wrap=True)
+        changed = client.webhooks.change(webhook, active=False)
+    _say(changed, f"{webhook} is disabled", as_json)
 
 
 @app.command("rotate-secret")
@@ -133,7 +140,7 @@ def try_webhook(
 @app.command()
 def logs(
     webhook: WebhookId,
-    limit: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="At most so many.")] = 20,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -169,11 +176,13 @@ def replay(
     since: Annotated[str, typer.Option(help="When, such as 2026-01-31T09:00:00Z.")],
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    as_json: AsJson = False,
 ) -> None:
     """Deliver everything once more that happened since then."""
     with as_operator(url, api_key) as client:
         client.webhooks.replay(webhook, since)
-    console.print(f"{webhook} is sent everything since {since}", markup=False, soft_wrap=True)
+    told = {"id": webhook, "since": since}
+    _say(told, f"{webhook} is sent everything since {since}", as_json)
 
 
 @app.command()
@@ -205,7 +214,7 @@ def listen(
         raise InvalidInput("--port", f"cannot listen on {port}: {error.strerror}") from error
     except (ValueError, httpx.InvalidURL) as error:
         raise InvalidInput("--forward-to", str(error)) from error
-    made: dict[str, Any] | None = None
+    made: Mapping[str, Any] | None = None
     with as_operator(url, api_key) as client:
         try:
             made = client.webhooks.create(listener.url, event or ["*"], description="listen")
@@ -229,14 +238,21 @@ def _show(body: bytes, status: int) -> None:
     print_line(line)
 
 
-def _state(webhook: dict[str, Any]) -> str:
+def _say(found: Mapping[str, Any], line: str, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _state(webhook: Mapping[str, Any]) -> str:
     if webhook["active"]:
         return "FAILING" if webhook["failures"] else "ACTIVE"
     reason = webhook["disabled_reason"]
     return "DISABLED" if reason is None else f"DISABLED ({reason})"
 
 
-def _came_of(attempt: dict[str, Any]) -> str:
+def _came_of(attempt: Mapping[str, Any]) -> str:
     if attempt["status_code"] is None:
         return str(attempt["error"])
     return f"status {attempt['status_code']} in {attempt['response_time_ms']} ms"

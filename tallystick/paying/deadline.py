@@ -9,7 +9,9 @@ with time_limit(300):
 """
 
 import asyncio
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -36,6 +38,17 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
     finally:
         _over_ms.reset(before)
+
+
+@contextmanager
+def beside() -> Iterator[None]:
+    """What is done inside is not counted."""
+    before_ms, over_ms = stopwatch(), _over_ms.get()
+    try:
+        yield
+    finally:
+        if over_ms is not None:
+            _over_ms.set(over_ms + stopwatch() - before_ms)
 
 
 def _left_s() -> float | None:
@@ -123,8 +136,48 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        left_s = _at_most(timeout, httpcore.ConnectTimeout)
-        return _Stream(self._backend.connect_tcp(host, port, left_s, local_address, socket_options))
+        if _left_s() is None:
+            return _Stream(
+                self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+            )
+        failure: httpcore.NetworkError | httpcore.ConnectTimeout | None = None
+        for address in _addresses(host, port, _at_most(timeout, httpcore.ConnectTimeout)):
+            left_s = _at_most(timeout, httpcore.ConnectTimeout)
+            try:
+                stream = self._backend.connect_tcp(
+                    address, port, left_s, local_address, socket_options
+                )
+            except (httpcore.NetworkError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _Stream(stream)
+        raise failure or httpcore.ConnectError(f"{host} has no address")
+
+
+def _addresses(host: str, port: int, timeout_s: float | None) -> list[str]:
+    """The IP addresses of a host, in the order in which the system wants them tried.
+
+    The system's look-up has no time-out; so another thread waits for it, and may go on to.
+    """
+    found: list[str] = []
+    failed: list[OSError | UnicodeError] = []
+
+    def look_up() -> None:
+        try:
+            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            failed.append(error)
+        else:
+            found.extend(str(answer[4][0]) for answer in answers)
+
+    thread = threading.Thread(target=look_up, name=f"look up {host}", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise httpcore.ConnectTimeout(_WHY)
+    if failed:
+        raise httpcore.ConnectError(str(failed[0]))
+    return list(dict.fromkeys(found))
 
 
 class _Stream(httpcore.NetworkStream):

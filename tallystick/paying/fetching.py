@@ -11,8 +11,17 @@ from engine.errors import InvalidInput
 from engine.policy.money import AmountError, parse_usd
 from tallystick.errors import AnswerNotReadable
 from tallystick.paying.buyer import AsyncBuyer, Buyer
-from tallystick.paying.deadline import time_limit
-from tallystick.paying.order import ASKED, KEY, MAX_PRICE, Asked, unknown
+from tallystick.paying.deadline import beside, time_limit
+from tallystick.paying.order import (
+    ASKED,
+    KEY,
+    MAX_PRICE,
+    Asked,
+    Order,
+    Receipt,
+    Signed,
+    unknown,
+)
 from tallystick.paying.transports import AsyncPayingTransport, PayingTransport, paid
 
 BYTES_MAX = 64 * 2**20
@@ -39,7 +48,7 @@ def fetched(wanted: Wanted, buyer: Buyer, web: httpx.BaseTransport) -> httpx.Res
     """The answer, paid for by `buyer` if it wants that; raises what `Client.fetch` does."""
     # One of its own each time: no cookie of one resource is sent with another purchase.
     http = httpx.Client(
-        transport=PayingTransport(buyer, web),
+        transport=PayingTransport(_Beside(buyer), web),
         follow_redirects=True,
         trust_env=False,
         timeout=wanted.timeout_s,
@@ -65,7 +74,7 @@ async def async_fetched(
 ) -> httpx.Response:
     """`fetched`, on asyncio."""
     http = httpx.AsyncClient(
-        transport=AsyncPayingTransport(buyer, web),
+        transport=AsyncPayingTransport(_AsyncBeside(buyer), web),
         follow_redirects=True,
         trust_env=False,
         timeout=wanted.timeout_s,
@@ -84,6 +93,34 @@ async def async_fetched(
             _raise_if_paid(request, error)
             raise
     return body.response()
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """The time of the resource stands still meanwhile: what is signed is sent, too."""
+
+    buyer: Buyer
+
+    def buy(self, order: Order) -> Signed:
+        with beside():
+            return self.buyer.buy(order)
+
+    def report(self, signed: Signed, receipt: Receipt | None) -> str | None:
+        with beside():
+            return self.buyer.report(signed, receipt)
+
+
+@dataclass(frozen=True, slots=True)
+class _AsyncBeside:
+    buyer: AsyncBuyer
+
+    async def buy(self, order: Order) -> Signed:
+        with beside():
+            return await self.buyer.buy(order)
+
+    async def report(self, signed: Signed, receipt: Receipt | None) -> str | None:
+        with beside():
+            return await self.buyer.report(signed, receipt)
 
 
 def _request(http: httpx.Client | httpx.AsyncClient, wanted: Wanted) -> httpx.Request:

@@ -322,6 +322,7 @@ def badly_consented(kind: str, log: Log) -> Iterator[tuple[str, bytes]]:
         yield "delegated-parent-left-out", edited(whole, in_session(ancestors=[]))
         yield "delegated-parent-edited", edited(whole, parent_edited)
         yield "delegated-parent-unsigned", edited(whole, parent_unsigned)
+        yield "delegated-parent-unknown-to-the-chain", edited(whole, parent_of_another_key)
     if kind == "delegated-wider":
         yield "delegated-wider-than-parent", sealed(whole)
 
@@ -340,6 +341,11 @@ def parent_edited(document: Document) -> None:
 def parent_unsigned(document: Document) -> None:
     """Nobody is said to have signed for the session above."""
     document["session"]["ancestors"][0].update(consent="none", owner_signature=None)
+
+
+def parent_of_another_key(document: Document) -> None:
+    """What the chain says of the session above is looked for where there is nothing."""
+    document["session"]["ancestors"][0]["public_key"] = PUBLIC_KEY.hex()
 
 
 def amount_edited(document: Document) -> None:

@@ -253,7 +253,7 @@ ATTACKS: list[tuple[str, Edit, str]] = [
     (
         "the public key begins with 05",
         lambda d: in_session(public_key="05" + d["session"]["public_key"][2:])(d),
-        "registration",
+        "format",
     ),
     (
         "another installation's session",

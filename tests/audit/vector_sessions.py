@@ -87,7 +87,7 @@ class Consented:
         return [
             {
                 "grant": each.grant.to_json(),
-                "token_id": each.token_id.hex(),
+                "public_key": (b"\x04" + each.key.public_key.to_bytes()).hex(),
                 "consent": each.consent,
                 "owner_signature": None if each.signature is None else each.signature.hex(),
             }

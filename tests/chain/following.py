@@ -1,5 +1,7 @@
 """An indexer with a database of its own, on any gateway, and what it stored."""
 
+import functools
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,15 @@ def sources_of(deployment: Deployment) -> dict[str, Source]:
     }
 
 
+@functools.cache
+def nothing_read() -> bytes:
+    """A data file with our schema, which takes longer to make than most chains here to read."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "ledger.sqlite3"
+        SqliteDatabase(file).close()
+        return file.read_bytes()
+
+
 class Follower:
     """Reads a chain into a database that nobody else uses. `close` it."""
 
@@ -64,6 +75,8 @@ class Follower:
         start_block: int,
     ) -> None:
         self.gateway = gateway
+        if not file.exists():
+            file.write_bytes(nothing_read())
         self.database = SqliteDatabase(file)
         self._writer = Writer(
             self.database, Scribe("follower", Identifiers(system_clock), bytes(32)), system_clock

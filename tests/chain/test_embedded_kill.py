@@ -15,9 +15,9 @@ from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import BlockHeader
 from tests.chain.observe import headers, is_linked
 
-KILLS = 24
+KILLS = 12
 WRITES_OF_A_BIRTH_AND_TWO_BLOCKS = 90
-WRITES_BETWEEN_KILLS = 3
+WRITES_BETWEEN_KILLS = 5
 
 
 @pytest.fixture

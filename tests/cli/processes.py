@@ -47,15 +47,29 @@ def tallystick(
     )
 
 
+class Typed(io.StringIO):
+    """What a person types at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def called(
-    *arguments: str | bytes | Path, given: str = "", cwd: Path | None = None, **variables: str
+    *arguments: str | bytes | Path,
+    given: str = "",
+    typed: str | None = None,
+    cwd: Path | None = None,
+    **variables: str,
 ) -> Done:
-    """The same inside this process, which takes a hundredth of the time."""
+    """The same inside this process, which takes a hundredth of the time. What is `typed` instead of
+    `given` comes from a terminal."""
     argv = [os.fsdecode(argument) for argument in ("tallystick", *arguments)]
     out, errors = io.StringIO(), io.StringIO()
     with (
         mock.patch.dict(os.environ, environment(**variables), clear=True),
-        mock.patch.multiple(sys, argv=argv, stdin=io.StringIO(given)),
+        mock.patch.multiple(
+            sys, argv=argv, stdin=io.StringIO(given) if typed is None else Typed(typed)
+        ),
         contextlib.chdir(cwd or Path.cwd()),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(errors),

@@ -1,6 +1,8 @@
 """Whatever is typed: a documented exit status, at most one line of complaint, no traceback."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -24,18 +26,43 @@ def commands(group: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 
 ALL = commands(typer.main.get_command(app))
 # These would go on until they are stopped.
-RUNNING = {("serve",), ("chain",), ("mcp",), ("webhooks", "listen")}
+RUNNING = {("serve",), ("chain",), ("facilitator",), ("mcp",), ("webhooks", "listen")}
+SIZE = int(os.environ.get("TALLYSTICK_TEST_INVOCATIONS", "300"))
+"""How many are made up; the same ones each time."""
 
 
 def test_no_command_is_left_out() -> None:
     names = ["serve", "chain", "deploy", "pay", "capture", "void", "anchor", "evidence", "verify"]
-    names += ["explain", "backtest", "fetch", "fsck", "facilitator", "mcp"]
+    names += ["explain", "backtest", "fetch", "fsck", "facilitator", "mcp", "status", "completion"]
     assert {("sessions", name) for name in ("create", "list", "get", "restrict", "revoke")} <= set(
         ALL
     )
     assert {(name,) for name in names} <= set(ALL)
+    ours = {words[1:] for words in ALL if words[:1] == ("sessions",)}
+    assert ours == {words[2:] for words in ALL if words[:2] == ("agent", "sessions")}
+    assert {("agent", "keys", name) for name in ("create", "list", "revoke")} <= set(ALL)
+    assert {("keys", name) for name in ("create", "list", "rotate", "revoke")} <= set(ALL)
+    assert {("intents", name) for name in ("create", "list", "get", "confirm", "cancel")} <= set(
+        ALL
+    )
+    assert ("agent", "analytics") in ALL
     assert {("payments", name) for name in ("list", "get")} <= set(ALL)
     assert {("approvals", name) for name in ("list", "show", "grant", "deny")} <= set(ALL)
+
+
+def test_every_command_that_ends_answers_in_json_too() -> None:
+    """But for the one that prints a script, and the groups."""
+    found = set()
+
+    def look(group: Any, path: tuple[str, ...]) -> None:
+        for name, command in group.commands.items():
+            if getattr(command, "commands", None):
+                look(command, (*path, name))
+            elif "--json" not in {option for each in command.params for option in each.opts}:
+                found.add((*path, name))
+
+    look(typer.main.get_command(app), ())
+    assert found == {*RUNNING, ("completion",)}
 
 
 @pytest.mark.parametrize("command", ALL, ids=lambda words: " ".join(words) or "tallystick")
@@ -65,6 +92,17 @@ option = st.sampled_from(
         *("--json", "--yes", "--url", "--api-key", "--session-token", "--rpc", "--registry"),
         *("--request", "--data", "--header", "--max-price"),
         *("--help", "--test-usdc", "--nonsense", "--policy", "--all", "--session"),
+        *(
+            "--name",
+            "--mode",
+            "--scopes",
+            "--rate-limit",
+            "--status",
+            "--type",
+            "--preview",
+            "--chain",
+        ),
+        *("--search", "--amount", "--capture", "--client-secret", "--limit", "--offset", "--days"),
     ]
 )
 invocation = st.tuples(
@@ -74,7 +112,7 @@ invocation = st.tuples(
 
 
 @settings(
-    max_examples=300,
+    max_examples=SIZE,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -351,6 +351,7 @@ def test_a_reader_that_went_away_is_no_failure_to_talk_about(
         ("sessions", "list", "--json"),
         ("sessions", "get", session["id"]),
         ("reconcile",),
+        ("evidence", session["id"], "-o", str(shell.directory / "unread.json")),
         ("fsck", "--data-dir", str(shell.directory / "data")),
         ("verify", "/dev/null", "--rpc", "http://127.0.0.1:1", "--registry", "0x" + "11" * 20),
     ):

@@ -56,7 +56,8 @@ def test_it_settles_remembers_and_ends_in_order(anvil: AnvilWithContracts, tmp_p
     assert KEY[2:] not in errors + "".join(running.lines)
     served = Served(tokens=frozenset({anvil.token["asset"]}))
     directory = tmp_path / "data"
-    with standalone_facilitator(directory, gas_payer, [anvil.process.url], served) as successor:
+    twice = f"{anvil.process.url} {anvil.process.url}"
+    with standalone_facilitator(directory, gas_payer, [twice], served) as successor:
         again = successor.settle(*parsed(request))
     assert again.error_reason == "duplicate_settlement"
     assert buyer.transfers() == 1

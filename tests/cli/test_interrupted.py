@@ -1,5 +1,6 @@
 """Ctrl-C while somebody is asked who does not answer: no traceback, and nobody waits any longer."""
 
+import json
 import os
 import pty
 import signal
@@ -15,6 +16,7 @@ from tests.cli.conftest import Shell
 from tests.cli.processes import COMMAND, PATIENCE_S, environment
 
 EVIDENCE = Path(__file__).parents[1] / "audit" / "vectors" / "evidence" / "whole.json"
+LOG_KEY = json.loads(EVIDENCE.read_bytes())["log"]["verifier_key"]
 INTERRUPTED = 130
 
 
@@ -76,7 +78,7 @@ def interrupted(
     return process.returncode, out, said or ""
 
 
-@pytest.mark.parametrize("command", ["verify", "evidence", "reconcile", "fsck"])
+@pytest.mark.parametrize("command", ["verify", "evidence", "reconcile", "fsck", "compare"])
 def test_ctrl_c_ends_it_at_once_with_its_own_status(
     shell: Shell, silent: Silent, tmp_path: Path, command: str
 ) -> None:
@@ -86,6 +88,7 @@ def test_ctrl_c_ends_it_at_once_with_its_own_status(
         "evidence": ("sess_x", "-o", tmp_path / "evidence.json"),
         "reconcile": (),
         "fsck": ("--data-dir", shell.directory / "data", *on_chain),
+        "compare": (EVIDENCE, silent.url, "--log-key", LOG_KEY),
     }
     assert interrupted(silent, (command, *asked[command])) == (INTERRUPTED, "", "")
     assert not (tmp_path / "evidence.json").exists()

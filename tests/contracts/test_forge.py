@@ -1,4 +1,4 @@
-"""The contracts' own tests, contracts/test, pass, and leave nothing out."""
+"""The contracts' own tests, contracts/test, pass on what is deployed, and leave nothing out."""
 
 import json
 import re
@@ -11,6 +11,7 @@ import pytest
 
 CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
 OURS = ("AnchorRegistry", "SessionRegistry")
+DEPLOYED = (*OURS, "TestUSDC")
 # What the registry inherits, whose tests are OpenZeppelin's.
 INHERITED = {
     *("DEFAULT_ADMIN_ROLE", "getRoleAdmin", "grantRole", "hasRole", "renounceRole", "revokeRole"),
@@ -38,6 +39,24 @@ def test_every_solidity_test_passes(
     assert finished.returncode == 0, finished.stderr
     tested = {test.split("/")[1] for test in results}
     assert tested == {"AnchorRegistry", "SessionRegistry", "TestUSDC", "invariant"}
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_what_they_tested_is_what_is_deployed(
+    name: str, forge: Callable[..., subprocess.CompletedProcess[str]], forge_out: Path
+) -> None:
+    finished = forge("build", "--skip", "test")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    ours = json.loads((CONTRACTS / "artifacts" / f"{name}.json").read_text())
+    forges = json.loads((forge_out / f"{name}.sol" / f"{name}.json").read_text())
+    assert ours["contractName"] == name
+    assert ours["bytecode"] == forges["bytecode"]["object"]
+    assert ours["deployedBytecode"] == forges["deployedBytecode"]["object"]
+    assert by_text(ours["abi"]) == by_text(forges["abi"])
+
+
+def by_text(abi: list[dict[str, Any]]) -> list[str]:
+    return sorted(json.dumps(item, sort_keys=True) for item in abi)
 
 
 def test_sources_are_formatted(forge: Callable[..., subprocess.CompletedProcess[str]]) -> None:

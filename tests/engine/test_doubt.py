@@ -10,8 +10,9 @@ from engine.chain import contracts, sender
 from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import ChainUnavailable
 from engine.clock import ManualClock, system_clock
-from engine.engine import CHAIN_SILENCE_MAX_MS, open_engine
+from engine.engine import open_engine
 from engine.errors import Unavailable
+from engine.ledger.chain_watch import CHAIN_SILENCE_MAX_MS
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.evidence.thief import SHOP, Thief

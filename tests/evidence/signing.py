@@ -57,8 +57,10 @@ class SignedRecords(vectors.Records):
         begun = vectors.told(CONSENTED)
         self.raws, self.hashes = begun.raws[:3], begun.hashes[:3]
 
-    def decide(self, amount: int, **changes: Any) -> tuple[str, bytes]:
-        """Allow a payment of so many micro-USD; returns its id and the hash of its record."""
+    def decide(self, amount: int, counted: int | None = None, **changes: Any) -> tuple[str, bytes]:
+        """Allow a payment of so many of a token's units, which count as so many micro-USD or as
+        many as they are; returns its id and the hash of its record."""
+        counted = amount if counted is None else counted
         terms = {
             "scheme": "exact",
             "network": HOME,
@@ -72,7 +74,7 @@ class SignedRecords(vectors.Records):
             **changes,
         }
         request = PaymentRequest(
-            amount=amount,
+            amount=counted,
             merchant=SHOP_NAME,
             token=terms["asset"],
             chain=terms["network"],
@@ -83,7 +85,7 @@ class SignedRecords(vectors.Records):
         assert decision.allowed
         payment = f"pay_{whose.SESSION.removeprefix('sess_')}_{len(self.raws)}"
         asked = {
-            "amount_micro_usd": amount,
+            "amount_micro_usd": counted,
             "merchant": SHOP_NAME,
             "token": request.token,
             "chain": request.chain,

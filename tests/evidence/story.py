@@ -50,6 +50,8 @@ class Snapshot:
     moved: Mapping[str, Sequence[Spend]] = field(default_factory=dict)
     lowered: Mapping[tuple[str, bytes], Sequence[Lowering]] = field(default_factory=dict)
     closings: Mapping[tuple[str, str], Revocation] = field(default_factory=dict)
+    decimals_of: Mapping[str, int] = field(default_factory=dict)
+    """Of the tokens that have another number of decimals than 6."""
     wallets: Mapping[tuple[str, bytes], bool] = field(default_factory=dict)
     """What wallets that are contracts say to a signature."""
 
@@ -90,6 +92,9 @@ class Snapshot:
 
     def spends(self, address: str) -> Sequence[Spend]:
         return self.moved.get(address, ())
+
+    def decimals(self, token: str) -> int:
+        return self.decimals_of.get(token, 6)
 
 
 @dataclass(frozen=True, repr=False)

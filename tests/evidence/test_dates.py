@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.audit.life import CLOCKS_DIFFER_MS
+from engine.audit.chain import CLOCKS_DIFFER_MS
 from engine.audit.verify import Verdict, verify
 from engine.clock import system_clock
 from engine.evidence.chain_view import GatewayView

@@ -149,9 +149,9 @@ FORGERIES: list[tuple[str, Callable[[Document], object], str]] = [
         "delegated from",
     ),
     (
-        "the token id is another's",
-        lambda d: session(d)["ancestors"][1].update(token_id=session(d)["token_id"]),
-        "not that of its key",
+        "the public key is another's, of whom the chain has nothing",
+        lambda d: session(d)["ancestors"][1].update(public_key="04" + "11" * 64),
+        "not that of its grant",
     ),
     ("the consent is the owner's", lambda d: session(d).update(consent="eip712"), "a consent"),
     ("the consent is nobody's", lambda d: session(d).update(consent="none"), "a consent"),
@@ -182,7 +182,7 @@ def test_the_consent_of_an_unsigned_first_is_none_and_nothing_else(
     assert "does not show the consent of a session above" in report.reason
 
 
-@pytest.mark.parametrize("ancestors", [None, {}, [None], [{}], [{"grant": {}, "token_id": ""}]])
+@pytest.mark.parametrize("ancestors", [None, {}, [None], [{}], [{"grant": {}, "public_key": ""}]])
 def test_a_line_that_cannot_be_read_is_no_evidence(told: Line, ancestors: Any) -> None:
     document = told.document
     session(document)["ancestors"] = ancestors

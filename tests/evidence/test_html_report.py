@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.audit.canonical import INTEGER_MAX
 from engine.audit.evidence import NOT_PROVEN
 from engine.audit.statement import statement
 from engine.audit.verify import Examination, Verdict, examine
@@ -125,6 +126,16 @@ def test_what_is_withheld_is_said_to_be(told: Story) -> None:
     }
     whole["history"]["discrepancies"] = [noted]
     assert missing(whole) == []
+
+
+def test_a_time_that_no_calendar_has_is_shown_all_the_same(told: Story) -> None:
+    """What the operator's server noted is dated by its word alone."""
+    document = told.document
+    noted = {"kind": "anchor_stuck", "severity": "warning", "evidence": {}, "resolved_ms": None}
+    document["discrepancies"] = [{**noted, "first_seen_ms": 0, "last_seen_ms": INTEGER_MAX}]
+    found = examined(told, told.seal(document))
+    assert found.report.verdict is Verdict.VERIFIED, found.report.reason
+    assert f"{INTEGER_MAX} ms" in Page(render(statement(found), "evidence.json")).text
 
 
 def test_a_fact_that_is_not_there_would_be_missed(told: Story) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine.audit.chain import Anchoring, Revocation, Spend
-from engine.audit.life import CLOCKS_DIFFER_MS, REVOCATION_SEEN_MS
+from engine.audit.chain import CLOCKS_DIFFER_MS, Anchoring, Revocation, Spend
+from engine.audit.life import REVOCATION_SEEN_MS
 from engine.audit.merkle import Tree
 from engine.audit.verify import Verdict, verify
 from tests.evidence.story import (

@@ -47,13 +47,12 @@ def test_a_signed_payment_is_open_until_the_chain_has_it_and_whatever_else_is_an
     [settlement] = statement(second)["settlements"]
     assert (settlement["payment"], settlement["state"]) == (found.payment.id, "settled")
 
+    older = world.engine.evidence(WORKSPACE, view.id, withhold=withhold)
     stray = signed(world, view, offer(world, CENT + 1), key="the shop's other words")
     settle_on_chain(world, stray)
     file = world.engine.evidence(WORKSPACE, view.id)
-    older = second.evidence
-    assert older is not None
     chain, registry = GatewayView(world.engine.gateway), world.engine.deployment.registry
-    again = examine(older.file, chain, registry=registry)
+    again = examine(older, chain, registry=registry)
     assert again.report.verdict is Verdict.PENDING, "it is newer than the file"
     [incident] = statement(again)["incidents"]
     assert incident["nonce"] == "0x" + stray.authorization.nonce.hex()

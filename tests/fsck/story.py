@@ -9,7 +9,7 @@ from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from engine.webhooks.delivery import disable
 from engine.workspaces.agent_keys import NewAgentKey
-from engine.workspaces.people import Credential, People
+from engine.workspaces.people import Assertion, Credential, People
 from tests.evidence.story import pass_time
 from tests.fsck.chain_story import (
     anchored_elsewhere,
@@ -21,6 +21,7 @@ from tests.fsck.chain_story import (
     rotated,
 )
 from tests.ledger.approving import asked_for, first_key, grant, new_key
+from tests.ledger.intending import confirm, intent, listed
 from tests.ledger.paying import ask_gate, offer, settled, signed
 from tests.world import USD, WORKSPACE, World
 
@@ -57,6 +58,7 @@ def tell(world: World, clock: ManualClock) -> None:
     main = _main(world, clock)
     _approvals(world, clock, main, first, second)
     _signed(world)
+    _intents(world, clock, second)
     child = world.session(
         Limits(80 * USD, 20 * USD, None, None, 15 * USD),
         conditions=RESTRICTED,
@@ -130,18 +132,53 @@ def _keys(world: World) -> None:
 
 
 def _people(world: World) -> None:
-    """Two who have passkeys; one is signed in."""
+    """Two who have passkeys and are signed in; one consented to something, and ended a third."""
     people = People(world.engine.database, world.engine.writer)
     people.first()
     ada = people.set_up(str(people.first()), Credential("YWRh", "", b"a key", True, 0))
     bob = people.set_up(
         people.invite(ada, "auditor", "Bob"), Credential("Ym9i", "", b"k", False, 1)
     )
+    ended = people.in_setup(people.invite(ada, "viewer", "Eve"), world.clock())
+    people.revoke(ada, ended.key_id)
+    mine = people.passkeys(ada.key_id)[0]
+    act = {"act": {"act": "invite"}, "key_id": ada.key_id, "nonce": "n", "expires_ms": 2**50}
+    signed = Assertion("{}", b"data", b"signature")
+    people.prove(ada, mine, 1, "challenge", 2**50, asked=act, assertion=signed)
     for n, each in enumerate((ada, bob)):
         used = people.credential(("YWRh", "Ym9i")[n])
         assert used is not None
         assert used.key_id == each.key_id
         people.sign_in(used, 2, f"challenge {n}", 2**50 + n)
+
+
+def _intents(world: World, clock: ManualClock, by: str) -> None:
+    """Payment intents that ended in every way, and one that is open still."""
+    shop = world.session(Limits(80 * USD, 500 * USD, None, None, 50 * USD), label="by intent")
+    ended = [intent(world, dollars, by=by) for dollars in (5, 6, 90)]
+    for each in ended:
+        confirm(world, *each, shop)
+    for dollars in (7, 8, 9):
+        held = confirm(world, *intent(world, dollars, capture="manual", by=by), shop).payment
+        if dollars == 7:
+            world.engine.ledger.capture(WORKSPACE, held.id, 2 * USD).result()
+        elif dollars == 8:
+            world.engine.ledger.void(WORKSPACE, held.id).result()
+    for dollars in (60, 61, 62):  # each needs an approval
+        waiting = confirm(world, *intent(world, dollars, by=by), shop).intent.approval_id
+        assert waiting is not None
+        if dollars == 60:
+            world.engine.approvals.grant(WORKSPACE, waiting, by=by)
+        elif dollars == 61:
+            world.engine.approvals.deny(WORKSPACE, waiting, by=by)
+    given_up, _ = intent(world, 1, by=by)
+    world.engine.intents.cancel(WORKSPACE, given_up.id, by=by)
+    intent(world, 2, life_s=60, by=by)
+    pass_time(world, clock, 16 * MINUTE_MS)
+    own, _ = intent(world, 3, session=shop, by=by)
+    states = {each.state for each in listed(world)}
+    assert states == {"requires_payment", "succeeded", "canceled", "failed"}
+    assert own.session_id == shop.id
 
 
 def _signed(world: World) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from api.server import AppServer
+from engine.storage.limits import Limits
 from tests.gate.stall import Stall
 from tests.payments.paying import Till as Facility
 
@@ -82,4 +83,43 @@ async def test_no_spelling_of_a_request_is_served_unpaid(
     assert [request for request, answer in answers.items() if SECRET.encode() in answer] == []
     assert len(answers) == len(METHODS) * (len(TARGETS) + len(HEADERS) - 1)
     assert (stall.transfers(), (await session.list(limit=1)).cursor is not None) == (0, True)
+    await stall.close()
+
+
+@pytest.mark.anyio
+async def test_a_body_that_is_longer_than_it_says_is_neither_stored_nor_paid(
+    facility: Facility, tmp_path: Path
+) -> None:
+    stall = Stall(facility, tmp_path, Limits(value_bytes_max=1_000))
+    chunk = "3e8\r\n" + "x" * 1_000 + "\r\n"
+    bodies = {
+        "Transfer-Encoding: chunked": chunk * 2 + "0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5": chunk * 2 + "0\r\n\r\n",
+        "Content-Length: 1001": "x" * 1_001,
+        "Content-Length: 500": "x" * 100,
+        "Content-Length: 5\r\nContent-Length: 6": "123456",
+        "Content-Length: -1": "1",
+        "Content-Length: 5\r\nContent-Encoding: gzip": "12345",
+        "Content-Length: 1\r\nPAYMENT-SIGNATURE: {payment}": "1",
+        "Content-Length: 1\r\nX-Other: a\r\n {payment}\r\nX-PAYMENT: {payment}": "1",
+    }
+
+    def ask_everything() -> list[int]:
+        found = []
+        with AppServer(stall.app, "127.0.0.1", 0) as server:
+            host, _, port = server.url.removeprefix("http://").partition(":")
+            for told, body in bodies.items():
+                payment = stall.sign()
+                headers = f"PAYMENT-SIGNATURE: {payment}\r\n{told.format(payment=payment)}"
+                request = f"PUT /v1/store/a HTTP/1.1\r\nHost: stall.test\r\n{headers}\r\n\r\n"
+                heard = answered((host, int(port)), request + body)
+                found.append(int(heard.split()[1]) if heard else 0)
+        return found
+
+    found = await asyncio.to_thread(ask_everything)
+    assert dict(zip(bodies, found, strict=True)) == dict(
+        zip(bodies, (413, 413, 413, 0, 400, 400, 422, 402, 402), strict=True)
+    )
+    session = stall.storage.session(stall.payer)
+    assert (stall.transfers(), (await session.list()).entries) == (0, {})
     await stall.close()

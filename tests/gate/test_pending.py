@@ -1,10 +1,11 @@
 """A facilitator that is silent, slow or lies: unknown is not failed, and nobody is to pay again."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from x402.schemas import SettleResponse
+from x402.schemas import SettleResponse, VerifyResponse
 
 from tests.gate.stall import GET, PUT, Stall, decoded, heard
 from tests.payments.paying import parsed
@@ -12,6 +13,7 @@ from tests.payments.paying import parsed
 pytestmark = pytest.mark.anyio
 
 PENDING = (503, "payment_pending")
+AT_ONCE = 4
 Settle = Callable[..., Awaitable[Any]]
 
 
@@ -182,6 +184,70 @@ async def test_without_a_witness_what_is_unknown_stays_unknown(stall: Stall) -> 
     for _ in range(2):
         assert heard(await stall.ask("GET", "/v1/store/a", payment)) == PENDING
     assert stall.transfers() == 1
+
+
+async def test_many_that_are_slow_to_settle_hold_up_nobody_else(stall: Stall) -> None:
+    claiming, going_on = asyncio.Event(), asyncio.Event()
+    claims, begun = list[Any](), list[Any]()
+
+    async def is_slow(settle: Settle, payload: Any, requirements: Any) -> Any:
+        begun.append(payload)
+        await going_on.wait()
+        return says(payload, False, error_reason="settlement_pending")
+
+    async def believes(payload: Any, requirements: Any) -> Any:
+        return VerifyResponse(is_valid=True, payer=payload.payload["authorization"]["from"])
+
+    class SlowGrants:
+        """There is time for others between a payment's verification and its settlement."""
+
+        def __init__(self, grants: Any) -> None:
+            self._grants = grants
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._grants, name)
+
+        async def replace(self, *asked: Any) -> bool:
+            claims.append(asked)
+            await claiming.wait()
+            done: bool = await self._grants.replace(*asked)
+            return done
+
+    def come(count: int) -> list[asyncio.Task[Any]]:
+        payments = [stall.sign(units=PUT) for _ in range(count)]
+        asked = (
+            stall.ask("PUT", f"/v1/store/{each[-9:]}", each, content=b"1") for each in payments
+        )
+        return [asyncio.create_task(asking) for asking in asked]
+
+    used = stall.sign(units=PUT)
+    assert heard(await stall.ask("PUT", "/v1/store/a", used, content=b"1")) == (200, None)
+    await stall.close()
+    liar = Liar(is_slow)
+    stall.open(
+        wrap=lambda part: SlowGrants(part) if hasattr(part, "opening") else liar(part),
+        settlements_max=AT_ONCE,
+    )
+    honest, liar.verify = liar.verify, believes
+    first = come(AT_ONCE)
+    while len(claims) < AT_ONCE:
+        await asyncio.wait(first, timeout=0.01)
+    told, waiting = await asyncio.wait(come(30), timeout=30)
+    assert ({heard(task.result()) for task in told}, waiting) == ({(503, "busy")}, set())
+    claiming.set()
+    while len(begun) < AT_ONCE:
+        await asyncio.wait(first, timeout=0.01)
+    assert heard(await stall.ask("GET", "/v1/store/a")) == (402, "payment_required")
+    answer = await stall.ask("PUT", "/v1/store/a", used, content=b"1")
+    assert heard(answer) == (409, "payment_used")
+    assert heard(await stall.buy("GET", "/v1/store/a")) == (503, "busy")
+    assert await stall.storage.session(stall.payer).get("a") == "1"
+    going_on.set()
+    assert {heard(answer) for answer in await asyncio.gather(*first)} == {PENDING}
+    liar.lie, liar.verify = None, honest
+    assert heard(await stall.buy("GET", "/v1/store/a")) == (200, None)
+    assert (await stall.storage.session(stall.payer).list()).entries == {"a": "1"}
+    assert stall.transfers() == 2
 
 
 async def test_more_than_so_many_at_once_are_asked_to_come_again(stall: Stall) -> None:

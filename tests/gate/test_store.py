@@ -85,6 +85,9 @@ async def test_a_browser_runs_nothing_that_somebody_stored(stall: Stall) -> None
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Content-Disposition"] == "attachment"
     assert response.headers["Content-Security-Policy"].startswith("sandbox")
+    page = await stall.buy("GET", "/v1/store")
+    assert page.headers["Content-Type"] == "application/json"
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
 
 
 UNACCEPTABLE: list[tuple[str, str, dict[str, Any], tuple[int, str]]] = [

@@ -2,21 +2,25 @@
 that is asked after the change was answered, in real time.
 """
 
+import contextlib
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, pairwise
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import pytest
 
+from engine.errors import Conflict
 from engine.ledger.payment import Payment
 from engine.policy.budgets import BudgetLimits
 from engine.sessions.session import SessionView
 from tests.anvil_world import anvil_with_contracts, wait_until
 from tests.ledger.asking import ask
+from tests.ledger.intending import confirm, intent, now
+from tests.servers import PostgresServer
 from tests.world import USD, WORKSPACE, World
 
 STORES = ("postgresql",)
@@ -76,16 +80,43 @@ class Load:
                 return
 
 
-@pytest.fixture
-def pair(database_url: str, tmp_path: Path) -> Iterator[list[World]]:
+@pytest.fixture(scope="module")
+def pair(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[World]]:
     """Two engines on one database."""
-    with anvil_with_contracts() as anvil:
-        given = {"database": database_url, "kek": "the same for every server"}
+    directory = tmp_path_factory.mktemp("pair")
+    with anvil_with_contracts() as anvil, postgres.database() as url:
+        given = {"database": url, "kek": "the same for every server"}
         with (
-            anvil.world(tmp_path / "0", **given) as first,
-            anvil.world(tmp_path / "1", **given) as second,
+            anvil.world(directory / "0", **given) as first,
+            anvil.world(directory / "1", **given) as second,
         ):
             yield [first, second]
+
+
+def test_an_intent_that_both_are_asked_to_confirm_is_paid_once(pair: list[World]) -> None:
+    sessions = [pair[0].session() for _ in range(2)]
+    every = [intent(pair[n % 2], 1, capture=("automatic", "manual")[n % 2]) for n in range(6)]
+
+    def confirmed(caller: int) -> list[str]:
+        """The payments that this caller hears of."""
+        heard = []
+        for made, secret in every:
+            with contextlib.suppress(Conflict):
+                done = confirm(pair[caller % 2], made, secret, sessions[caller // 2 % 2])
+                heard.append(done.payment.id)
+        return heard
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        heard = [payment for each in threads.map(confirmed, range(CLIENTS)) for payment in each]
+    paid = [
+        pair[1].engine.payments.page(WORKSPACE, session_id=each.id, offset=0, limit=9)
+        for each in sessions
+    ]
+    assert sum(total for _, total in paid) == len(every)
+    assert {payment.id for page, _ in paid for payment in page} == set(heard)
+    assert {now(pair[1], made).state for made, _ in every} == {"succeeded", "processing"}
 
 
 def test_a_change_counts_for_all_that_is_asked_after_its_answer(pair: list[World]) -> None:

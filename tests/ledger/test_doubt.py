@@ -5,8 +5,9 @@ import json
 import pytest
 
 from engine.clock import ManualClock, system_clock
-from engine.engine import CHAIN_SILENCE_MAX_MS, open_engine
+from engine.engine import open_engine
 from engine.errors import Unavailable
+from engine.ledger.chain_watch import CHAIN_SILENCE_MAX_MS
 from engine.policy.limits import Limits
 from tests.ledger.oracle import alter, query
 from tests.world import USD, WORKSPACE, World

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from eth_utils.address import to_checksum_address
 
 from engine.chain.gateway import CallReverted
 from engine.clock import ManualClock
@@ -15,6 +16,7 @@ from engine.policy.limits import Limits
 from tests.ledger.approving import ABOVE_50, first_key, grant, shown
 from tests.ledger.paying import (
     CENT,
+    SHOP,
     ask_gate,
     expect_consistent,
     kinds,
@@ -22,6 +24,7 @@ from tests.ledger.paying import (
     settle_on_chain,
     settled,
     signed,
+    transact,
 )
 from tests.world import USD, WORKSPACE, World
 
@@ -167,6 +170,50 @@ def test_a_granted_payment_that_nobody_fetched_is_not_signed_any_more(
     assert refused.value.code == "payment_expired"
     assert ask_gate(world, view, dear).decision["code"] == "APPROVAL_REQUIRED"
     assert "payment.signed" not in kinds(world, view)
+
+
+@pytest.mark.parametrize("how", ["paused", "revoked", "expired"])
+def test_what_was_granted_is_not_signed_for_a_session_that_may_not_pay_any_more(
+    world: World, clock: ManualClock, how: str
+) -> None:
+    view, by = world.session(ABOVE_50, duration_ms=600_000), first_key(world)
+    dear = offer(world, 60 * USD)
+    denied = ask_gate(world, view, dear, key="dear")
+    grant(world, shown(world, denied.approval_id), by)
+    if how == "paused":
+        world.engine.sessions.pause(WORKSPACE, view.id, by=by)
+    elif how == "revoked":
+        world.engine.sessions.revoke(WORKSPACE, view.id, by=by)
+    else:
+        clock.advance(601_000)
+    for key in ("dear", None):
+        with pytest.raises(Conflict, match=how) as refused:
+            ask_gate(world, view, dear, key=key)
+        assert refused.value.code == "session_not_active"
+    assert "payment.signed" not in kinds(world, view)
+    if how == "paused":
+        world.engine.sessions.resume(WORKSPACE, view.id, by=by)
+        signed(world, view, dear, key="dear")
+
+
+def test_a_transfer_is_not_sent_for_a_session_that_may_not_pay_any_more(world: World) -> None:
+    """Between its decision and the first time that it can be sent there may be an hour."""
+    view, by = world.session(), first_key(world)
+    usdc, transfers = world.engine.token("USDC", None), world.engine.networks.transfers
+    assert usdc is not None
+
+    def sent() -> bool:
+        transfers.tick()
+        return world.engine.settlements.of([payment])[payment.id].state != "signed"
+
+    payment = transfers.execute(view.id, SHOP, CENT, usdc)
+    world.engine.sessions.pause(WORKSPACE, view.id, by=by)
+    payer, token = to_checksum_address(view.grant.session_key), usdc.asset.rpartition(":")[2]
+    assert transact(world, token, "mint", payer, CENT)
+    assert not sent()
+    world.engine.sessions.resume(WORKSPACE, view.id, by=by)
+    transfers._due_ms.clear()
+    assert sent()
 
 
 def test_budgets_above_count_what_is_signed_until_it_ends(world: World, clock: ManualClock) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from engine.clock import ManualClock
 from engine.ledger.payment import Payment
-from engine.policy.limits import DAY_MS, Limits
+from engine.policy.limits import DAY_MS, HOUR_MS, Limits
 from engine.sessions.session import SessionView
 from tests.ledger.asking import ask, one_batch
 from tests.ledger.oracle import query
@@ -149,6 +149,32 @@ def test_a_reached_limit_is_told_once_in_a_row_of_denials(world: World, clock: M
         "payment.voided",
         "agent.session.limit_reached",
     ], "a void between two rows of denials"
+
+
+def test_a_limit_is_reached_again_once_the_window_has_freed_what_was_denied(
+    world: World, clock: ManualClock
+) -> None:
+    view = world.session(DAY, duration_ms=3 * DAY_MS)
+    world.pay(view, 60)
+    clock.advance(HOUR_MS)
+    world.pay(view, 40)
+    reached = "agent.session.limit_reached"
+    denied = world.pay(view, 50)
+    frees_ms = denied.decision["evidence"]["retry_at_ms"]
+    assert frees_ms == clock() - HOUR_MS + DAY_MS
+    assert world.engine.ledger.left(view.id).result().frees_ms == frees_ms
+    clock.advance(frees_ms - clock() - 1)
+    world.reopen()  # what is known of it is what the records tell
+    assert world.engine.ledger.left(view.id).result().frees_ms == frees_ms
+    world.pay(view, 50)
+    assert names(world, view).count(reached) == 1
+    clock.advance(1)
+    assert world.engine.ledger.left(view.id).result().frees_ms is None
+    again = world.pay(view, 61)
+    assert (again.state, names(world, view).count(reached)) == ("denied", 2)
+    assert world.engine.ledger.left(view.id).result().frees_ms > frees_ms
+    assert world.pay(view, 60).state == "captured"  # what fits is paid, and ends it
+    assert world.engine.ledger.left(view.id).result().frees_ms is None
 
 
 def test_other_denials_tell_nothing(world: World) -> None:

@@ -261,7 +261,7 @@ class Session(RuleBasedStateMachine):
 
 
 def test_any_life_of_a_session_through_crashes_is_as_a_plain_model_says() -> None:
-    run_state_machine_as_test(Session, settings=settings(max_examples=6, stateful_step_count=30))
+    run_state_machine_as_test(Session, settings=settings(max_examples=4, stateful_step_count=30))
 
 
 @pytest.mark.parametrize("name", ["window-edge", "lost-hold"])

@@ -4,6 +4,8 @@ import asyncio
 import base64
 import gzip
 import logging
+import socket
+import threading
 import traceback
 from collections.abc import Iterator
 from functools import partial
@@ -14,8 +16,10 @@ import pytest
 import requests
 
 import tallystick
+from engine.clock import stopwatch
 from engine.errors import InvalidInput
 from tallystick import Client, paid
+from tallystick.paying import deadline
 from tests.ledger.paying import CENT, offer, required
 from tests.paying.hostile import Heard, Hostile, Say, asks, encoded
 from tests.rest.served import Served
@@ -155,25 +159,103 @@ def test_an_unknown_outcome_is_paid_for_once(buyer: Buyer, end: Say) -> None:
 def test_who_sends_a_byte_now_and_then_is_not_waited_for_without_end(
     buyer: Buyer, drips: str
 ) -> None:
-    slow, in_all = Say(drips=drips), {"max_time_s": 0.3}
+    slow, in_all = Say(drips=drips), {"max_time_s": 0.5}
     with Hostile(lambda *_: slow) as server:
         with pytest.raises(httpx.ReadTimeout):
             buyer.client.fetch(server.url, **in_all)
         with pytest.raises(httpx.ReadTimeout):
             asyncio.run(buyer.fetched(server.url, **in_all))
     assert buyer.payments() == []
-    ends = [slow, slow, Say()]
-    with Hostile(lambda heard, _: ends.pop(0) if heard.signature else buyer.cent) as server:
+    end = slow
+    with Hostile(lambda heard, _: end if heard.signature else buyer.cent) as server:
         with pytest.raises(tallystick.PaymentOutcomeUnknown) as lost:
             buyer.client.fetch(server.url, **in_all)
         key = {"idempotency_key": lost.value.idempotency_key}
         with pytest.raises(tallystick.PaymentOutcomeUnknown) as again:
             asyncio.run(buyer.fetched(server.url, **in_all, **key))
+        end = Say()
         assert buyer.client.fetch(server.url, **key).content == b"goods"
         assert len(set(server.signatures)) == 1
     [payment] = buyer.payments()
     assert {lost.value.payment_id, again.value.payment_id} == {payment["id"]}
     assert payment["settlement"]["state"] == "unknown"
+
+
+@pytest.mark.parametrize("by", ["client", "asyncio"])
+def test_what_signing_takes_is_beside_the_time_of_the_resource(
+    buyer: Buyer, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signature that is made and not sent any more would hold its budget for nothing."""
+    slept_ms = 0
+    monkeypatch.setattr(deadline, "stopwatch", lambda: stopwatch() + slept_ms)
+
+    def slow(kind: Any, method: str) -> None:
+        honest = getattr(kind, method)
+
+        def sleeping(*arguments: Any) -> Any:
+            nonlocal slept_ms
+            slept_ms += 1_000_000
+            return honest(*arguments)
+
+        monkeypatch.setattr(kind, method, sleeping)
+
+    for kind in (Client, tallystick.AsyncClient):
+        for method in ("buy", "report"):
+            slow(kind, method)
+    with buyer.answered(Say()) as server:
+        if by == "client":
+            answer = buyer.client.fetch(server.url)
+        else:
+            answer = asyncio.run(buyer.fetched(server.url))
+    assert (answer.content, slept_ms) == (b"goods", 2_000_000)
+
+
+@pytest.mark.parametrize("by", ["client", "asyncio"])
+def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(
+    buyer: Buyer, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    honest = socket.getaddrinfo
+
+    def silent(host: Any, *how: Any, **more: Any) -> Any:
+        if host in ("shop.test", b"shop.test"):
+            over.wait(30)
+            raise socket.gaierror("nobody answers")
+        return honest(host, *how, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+
+    how = {"max_time_s": 0.3}
+
+    async def fetched() -> None:
+        try:
+            await buyer.fetched("http://shop.test/", **how)
+        finally:
+            over.set()  # the loop waits for its threads in the end
+
+    ways = {
+        "client": lambda: buyer.client.fetch("http://shop.test/", **how),
+        "asyncio": lambda: asyncio.run(fetched()),
+    }
+    with pytest.raises(httpx.TimeoutException):
+        ways[by]()
+    over.set()
+    with pytest.raises(httpx.ConnectError, match="nobody answers"):
+        buyer.client.fetch("http://shop.test/")
+
+
+def test_every_address_of_a_name_is_tried(buyer: Buyer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Hostile(lambda *_: Say()) as server:
+        port = int(server.url.rpartition(":")[2])
+        stream = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        found = [(*stream, (address, port)) for address in ("127.0.0.9", "127.0.0.1")]
+        honest = socket.getaddrinfo
+
+        def two(host: Any, *how: Any, **more: Any) -> Any:
+            return found if host in ("shop.test", b"shop.test") else honest(host, *how, **more)
+
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        assert buyer.client.fetch(f"http://shop.test:{port}/").content == b"goods"
 
 
 def test_a_time_that_is_none_is_named(buyer: Buyer) -> None:

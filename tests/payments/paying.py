@@ -120,6 +120,8 @@ class Till(Buyer):
     gas_payer: LocalAccount = field(default_factory=Account.create)
     served: Served = field(default_factory=Served)
     receipt_timeout_s: float = 5.0
+    confirmations: int = 0
+    finality: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,6 +137,8 @@ class Till(Buyer):
             self.claims,
             receipt_timeout_s=self.receipt_timeout_s,
             poll_s=0.01,
+            confirmations=self.confirmations,
+            finality=self.finality,
         )
         self.facilitator = Facilitator([self.relayer], self.claims, self.served)
 

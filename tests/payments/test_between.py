@@ -7,6 +7,7 @@ is kept, so that an honest payer may try again.
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from eth_utils.address import to_checksum_address
@@ -15,7 +16,9 @@ from x402.mechanisms.evm.multicall import encode_contract_call
 
 from engine.chain import contracts
 from engine.chain.embedded import EmbeddedChain
+from engine.chain.gateway import CallReverted
 from engine.payments.authorization import Authorization, TokenDomain
+from engine.payments.relay import GAS_MAX
 from tests.anvil_world import AnvilWithContracts
 from tests.payments.paying import Till, embedded_till
 from tests.payments.test_pending import key_of
@@ -141,3 +144,30 @@ def test_a_wallet_that_is_still_to_be_deployed_is_refused(till: Till) -> None:
     assert not till.verify(request)["isValid"]
     refused = till.settle(request)
     assert (refused["success"], refused["transaction"], till.relayed()) == (False, "", 0)
+
+
+def test_what_a_contract_says_stays_in_one_line_of_the_log(
+    till: Till, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SDK logs it as it is: whoever writes a token or a wallet would write log lines."""
+    said = CallReverted(b"", 'no\n{"event": "settled"}\x1b[2J')
+    honest = till.gateway.call
+
+    def refuses(to: str, data: bytes, **how: Any) -> bytes:
+        if data[:4] == selector("authorizationState(address,bytes32)"):
+            return honest(to, data, **how)
+        raise said
+
+    with mock.patch.object(till.gateway, "call", refuses):
+        answer = till.verify(till.request())
+    assert not answer["isValid"]
+    assert answer["invalidMessage"].isprintable()
+    assert "settled" in caplog.text
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+
+
+def test_gas_without_end_is_not_paid(till: Till) -> None:
+    request = till.request()
+    with mock.patch.object(till.gateway, "estimate_gas", return_value=GAS_MAX + 1):
+        expect_refused(till, request, "transaction_failed")
+    assert till.settle(request)["success"]

@@ -86,6 +86,17 @@ def test_a_key_is_claimed_once(claims: Claims) -> None:
     assert claims.find(KEY) == CLAIM
 
 
+def test_what_is_known_of_one_transaction_ends_no_other(claims: Claims) -> None:
+    claims.open(replace(CLAIM, state="settled"))
+    claims.free(KEY, b"\x09" * 32)
+    claims.forget(replace(CLAIM, tx_hash=b"\x09" * 32))
+    assert claims.not_final(KEY.network) == [replace(CLAIM, state="settled")]
+    claims.forget(CLAIM)
+    assert claims.not_final(KEY.network) == []
+    claims.free(KEY, CLAIM.tx_hash)
+    assert claims.find(KEY) is None
+
+
 def test_rivals_have_the_same_number_of_the_same_account_on_the_same_chain(claims: Claims) -> None:
     claims.open(CLAIM)
     others = [

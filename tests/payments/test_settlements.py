@@ -11,6 +11,7 @@ import pytest
 from engine.chain import contracts
 from engine.chain.gateway import ChainUnavailable
 from engine.errors import Conflict, NotFound, Unavailable
+from engine.ledger.payment import Payment
 from engine.ledger.settlements import SettlementView
 from tests.anvil_world import AnvilWithContracts
 from tests.payments import killed_watch
@@ -267,9 +268,12 @@ def test_transfers_are_sent_by_the_operator_and_captured_when_final(bazaar: Mark
 def test_a_transfer_whose_answer_is_lost_is_pending_and_sent_once(bazaar: Market) -> None:
     usdc, payee = bazaar.world.engine.token("USDC", None), "0x" + "5e" * 20
     assert usdc is not None
-    payment = bazaar.world.engine.networks.transfers.execute(
-        bazaar.view.id, payee, 1_000_000, usdc, key="lost"
-    )
+
+    def asked() -> Payment:
+        execute = bazaar.world.engine.networks.transfers.execute
+        return execute(bazaar.view.id, payee, 1_000_000, usdc)
+
+    payment = asked()
 
     def settlement() -> SettlementView:
         return bazaar.world.engine.settlements.of([payment])[payment.id]
@@ -287,6 +291,7 @@ def test_a_transfer_whose_answer_is_lost_is_pending_and_sent_once(bazaar: Market
             bazaar.world.engine.networks.transfers.tick()
         sent = settlement()
         assert (sent.state, sent.block_number) == ("pending", None)
+        assert asked().id == payment.id, "who lost the answer too and asks again sends it once"
         bazaar.world.reopen()
         bazaar.tick()  # it is not mined, so it is sent again as it was
         assert settlement() == sent
@@ -300,6 +305,7 @@ def test_a_transfer_whose_answer_is_lost_is_pending_and_sent_once(bazaar: Market
         topics=[contracts.ERC20_TRANSFER, None, topic],
     )
     assert len(moved) == 1
+    assert asked().id != payment.id
 
 
 def test_a_signature_for_one_chain_is_worthless_on_another_and_a_silent_one_stops_only_itself(

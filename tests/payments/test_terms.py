@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.payments.terms import Terms, micro_usd, read_resource
+from engine.payments.terms import Terms, read_resource
 from engine.policy.identifiers import normalise_merchant
+from engine.policy.money import micro_usd_of
 
 TERMS = Terms(
     scheme="exact",
@@ -110,7 +111,7 @@ def test_dollars_are_never_less_than_the_tokens(amount: int, decimals: int) -> N
     exact = amount * 10**6 / 10**decimals
     if exact > 2 * 10**15:
         with pytest.raises(ValueError, match="above"):
-            micro_usd(amount, decimals)
+            micro_usd_of(amount, decimals)
     elif exact < 10**14:
-        counted = micro_usd(amount, decimals)
+        counted = micro_usd_of(amount, decimals)
         assert counted * 10**decimals >= amount * 10**6 > (counted - 1) * 10**decimals

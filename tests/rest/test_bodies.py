@@ -12,11 +12,15 @@ import pytest
 from tests.rest.bodies import (
     ASSIGNED,
     CAPTURE,
+    CAPTURE_INTENT,
+    CHECK_PAYMENT,
+    CONFIRM,
     ESCAPES,
     EVERY_TYPE,
     EVIDENCE,
     GOOD,
     GOOD_BYTES,
+    INTENTS,
     MAY_BE_EMPTY,
     NOT_JSON,
     ROUTES,
@@ -28,6 +32,9 @@ from tests.rest.bodies import (
 )
 from tests.rest.served import NO_LIMITS, PAYMENTS, SESSIONS, SMART, Served, refused
 
+NAMED = ("client_secret", "session_key_id")
+"""Fields of good bodies that stand for what there really is."""
+
 
 @dataclass
 class Sender:
@@ -38,7 +45,11 @@ class Sender:
     ids: dict[str, str]
 
     def __call__(self, path: str, **how: Any) -> httpx.Response:
-        credentials = {"token": self.token} if path in (SMART, PAYMENTS) else {"key": self.api.key}
+        pays = path in (SMART, PAYMENTS, CONFIRM)
+        credentials = {"token": self.token} if pays else {"key": self.api.key}
+        for name, value in (how.get("body") or {}).items():
+            if name in NAMED and value == GOOD[path].get(name):
+                how["body"] = how["body"] | {name: self.ids[name]}
         return self.api.call("POST", path.format(**self.ids), **credentials, **how)
 
     def refused(
@@ -58,6 +69,9 @@ def send(api: Served) -> Sender:
     waiting = api.pay(asking, 2).json()["approval_id"]
     ids = {"session_id": session["id"], "payment_id": held["id"], "approval_id": waiting}
     ids["webhook_id"] = api.post(WEBHOOKS, GOOD[WEBHOOKS]).json()["id"]
+    intent = api.post(INTENTS, GOOD[INTENTS]).json()
+    ids |= {"intent_id": intent["id"], "client_secret": intent["client_secret"]}
+    ids["session_key_id"] = api.session()["id"]
     return Sender(api, session["session_token"], ids)
 
 
@@ -167,7 +181,7 @@ def test_text_that_nobody_could_show_is_refused_by_name(
         assert answer.status_code == 422, (field, answer.text)
         assert re.split(r"[.\[]", answer.json()["details"]["field"])[0] == field
         tried += 1
-    assert tried or path == CAPTURE
+    assert tried or path in (CAPTURE, CAPTURE_INTENT, CHECK_PAYMENT)
 
 
 @pytest.mark.parametrize("half", SURROGATES)

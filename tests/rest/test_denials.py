@@ -1,6 +1,7 @@
 """Every denial is a 402 that says why, in both shapes that clients read."""
 
 import sqlite3
+from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import pytest
@@ -115,3 +116,21 @@ def test_what_a_denial_says_is_left_was_not_changed_by_it(api: Served) -> None:
     assert api.pay(token, 50).json()["remaining_today"] == 150
     assert api.pay(token, "150.01").json()["remaining_today"] == 150
     assert api.pay(token, 150).json()["remaining_today"] == 0
+
+
+def test_a_session_at_a_limit_is_paused_by_itself_until_the_window_frees(api: Served) -> None:
+    made = api.session(limits=NO_LIMITS | {"max_per_day": 200})
+    path, token = f"{SESSIONS}/{made['id']}", made["session_token"]
+    shown = ("status", "is_active", "resumes_at")
+    assert [made[name] for name in shown] == ["active", True, None]
+    paid = api.pay(token, 150).json()
+    denial = api.pay(token, 60).json()
+    assert denial["code"] == "LIMIT_EXCEEDED"
+    paused = api.get(path).json()
+    a_day_later = datetime.fromisoformat(paid["created_at"]) + timedelta(days=1)
+    assert (paused["status"], paused["is_active"]) == ("paused", False)
+    assert datetime.fromisoformat(paused["resumes_at"]) == a_day_later
+    assert api.pay(token, 201).status_code == 402  # which no time will allow
+    assert api.get(path).json()["resumes_at"] == paused["resumes_at"]
+    assert api.pay(token, 50).status_code == 201  # what fits is paid, and ends the pause
+    assert [api.get(path).json()[name] for name in shown] == ["active", True, None]

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from engine.clock import ManualClock, system_clock
-from engine.engine import CHAIN_SILENCE_MAX_MS
+from engine.ledger.chain_watch import CHAIN_SILENCE_MAX_MS
 from tests.rest.served import PAYMENTS, SESSIONS, SMART, Served, assert_error, refused
 
 SIGNATURE = {"owner_signature": "0x" + "11" * 65}

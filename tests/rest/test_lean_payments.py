@@ -255,7 +255,7 @@ def test_made_up_requests_are_answered_with_the_same_bytes(twins: Twins, api: Se
         )
 
         @settings(
-            max_examples=200,
+            max_examples=80,
             derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),

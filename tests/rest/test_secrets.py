@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from tests.rest.bodies import INTENTS
 from tests.rest.served import PAYMENTS, SESSIONS, SMART, Served
 
 
@@ -50,6 +51,14 @@ def use(api: Served) -> dict[str, str]:
     api.get(f"{PAYMENTS}?page={token}", key=acme)
     for one in (SESSIONS, path, PAYMENTS, f"{PAYMENTS}/{held['id']}", "/api/v1/agents"):
         api.get(one, key=acme)
+    intent = api.post(INTENTS, {"amount": 1}, key=acme).json()
+    secret, asked = intent["client_secret"], f"{INTENTS}/{intent['id']}"
+    confirming = {"client_secret": secret, "customer_wallet": ""}
+    for body in (confirming | {secret: secret}, confirming | {"client_secret": secret * 9}):
+        api.call("POST", f"{asked}/confirm", body, token=token)
+    api.call("POST", f"{asked}/confirm", confirming, token=token)
+    for one in (INTENTS, asked, f"{asked}/events", f"{asked}?status={secret}"):
+        api.get(one, key=acme)
     api.post("/api/v1/log/anchor", key=acme)
     api.get(f"{path}/evidence", key=acme)
     api.post(f"{path}/revoke", key=acme)
@@ -57,7 +66,13 @@ def use(api: Served) -> dict[str, str]:
     for public in ("/api/v1/deployment", "/healthz", "/readyz", "/openapi.json", "/docs"):
         api.call("GET", public)
     unused = api.session(key=acme)["session_token"]
-    return {api.key: "", acme: "/api/v1/workspaces", token: SESSIONS, unused: SESSIONS}
+    return {
+        api.key: "",
+        acme: "/api/v1/workspaces",
+        token: SESSIONS,
+        unused: SESSIONS,
+        secret: INTENTS,
+    }
 
 
 def fail(api: Served, token: str) -> None:

@@ -59,6 +59,25 @@ def test_a_402_is_paid_and_its_settlement_is_reported(tenant: Served) -> None:
     assert getattr(done.exception, "code", done.output) == "settlement_not_contradicted"
 
 
+def test_a_transaction_that_is_named_beside_a_failure_is_no_reason_to_sign_again(
+    tenant: Served,
+) -> None:
+    """A facilitator that waits says so: `settlement_pending`, and its transaction."""
+    session, cheap = tenant.session(), offer(tenant.world)
+    paid = ask(tenant, session, cheap).json()
+    path = f"/api/v1/ai/payments/{paid['id']}/settlement"
+    waits = {"success": False, "errorReason": "settlement_pending", "transaction": TX_HASH}
+    for response, state in ((waits, "unknown"), (waits | {"success": True}, "submitted")):
+        again = ask(tenant, session, cheap).json()
+        assert (again["id"], again["payment_signature"]) == (paid["id"], paid["payment_signature"])
+        body = {"payment_response": response}
+        for _ in range(2):
+            told = tenant.call("POST", path, body, token=session["session_token"]).json()
+            assert (told["state"], told["tx_hash"]) == (state, TX_HASH)
+            body = {"payment_response": waits}  # takes no success back
+    assert ask(tenant, session, cheap).json()["id"] != paid["id"]
+
+
 def test_what_is_denied_changed_or_no_offer_is_said(tenant: Served) -> None:
     session = tenant.session(limits={"max_per_transaction": "0.01"})
     denied = ask(tenant, session, offer(tenant.world, 2 * CENT))

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from engine.audit.canonical import encode
-from engine.audit.lowering import Lowering
+from engine.audit.lowering import Lowering, lowered_to_json
 from engine.audit.verify import Verdict
 from engine.chain import contracts
 from engine.db.tables import Session, table
@@ -18,6 +18,7 @@ from engine.errors import InvalidInput, Unavailable
 from engine.fsck.check import check
 from engine.policy.limits import Limits
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
+from engine.sessions import life
 from engine.sessions.session import SessionView
 from tests.sessions.hands import (
     chain_of,
@@ -162,6 +163,30 @@ def test_the_threshold_of_a_session_above_binds_what_it_delegated(world: World) 
     lower(world, child, replace(GRANTED, per_transaction=9 * USD))
     assert (rule(world, child, 10), rule(world, parent, 10)) == ("per_transaction", "all")
     assert [each.ancestor_id for each in replayed(world, child).lowered] == [parent.id, None]
+
+
+def test_limits_that_were_lowered_often_since_the_last_look_are_followed_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner can lower them thousands of times for little; what is written of it each time is all
+    of it, so to write it for each would keep everybody else waiting."""
+    parent = world.session(GRANTED, mint_pkp=True)
+    duration_ms = (parent.expires_ms - parent.created_ms) // 2
+    how = {"parent_id": parent.id, "await_consent": False, "duration_ms": duration_ms}
+    child = world.create(replace(GRANTED, per_day=20 * USD), **how)
+    wanted = [replace(GRANTED, per_day=dollars * USD) for dollars in (19, 18, 17)]
+    for limits in wanted:
+        send(world, world.owner, contracts.lowering(parent.grant, parent.token_id, limits))
+    written: list[int] = []
+    monkeypatch.setattr(
+        life, "lowered_to_json", lambda all_: written.append(len(all_)) or lowered_to_json(all_)
+    )
+    world.engine.tick()
+    assert written == [3, 3], "for the session, and for the one beneath it"
+    for view in (parent, child):
+        assert kinds(world, view)[-3:] == ["session.lowered"] * 3
+        assert [each.limits for each in replayed(world, view).lowered] == wanted
+        assert now(world, view).policy.limits.per_day == 17 * USD
 
 
 def lower_unread(world: World, lowered: SessionView, unread: SessionView) -> None:

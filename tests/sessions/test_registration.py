@@ -11,8 +11,8 @@ from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import CallReverted, ChainUnavailable
 from engine.clock import ManualClock, system_clock
 from engine.db.tables import ChainTransaction, table
-from engine.engine import CHAIN_SILENCE_MAX_MS
 from engine.errors import Unavailable
+from engine.ledger.chain_watch import CHAIN_SILENCE_MAX_MS
 from engine.sessions.session import SessionView
 from tests.sessions.seen import events, read
 from tests.world import WORKSPACE, World

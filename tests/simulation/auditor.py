@@ -224,8 +224,12 @@ class Auditor:
         if rule in BUDGETS:
             self.books.figures[f"denied: {rule}"] += 1
         require(told == expected, "limits", f"{where}: {told} is not {expected}")
-        if not account.used_up:
+        freed = account.frees_ms is not None and record.time_ms >= account.frees_ms
+        reached = freed or not account.used_up
+        if reached:
             self.books.tell(record, "agent.session.limit_reached")
+        if reached or evidence["retry_at_ms"] is not None:
+            account.frees_ms = evidence["retry_at_ms"]
         account.used_up = True
 
     def _replay(

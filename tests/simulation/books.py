@@ -74,6 +74,7 @@ class Account:
         self.due: list[tuple[int, int]] = []
         self.keys: dict[str, tuple[int, Question]] = {}
         self.used_up = False
+        self.frees_ms: int | None = None
         self.agent, self.required = body["grant"]["agent_id"], body["approvals_required"]
         self.line: tuple[str, ...] = ()
         """The sessions that it descends from, its parent first."""

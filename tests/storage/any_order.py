@@ -19,7 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test as run
 
 from engine.clock import ManualClock, system_clock
 from engine.errors import InvalidInput
-from engine.storage.limits import Limits, QuotaExceeded
+from engine.storage.limits import Changed, Limits, QuotaExceeded
 from engine.storage.session import Storage
 from tests.servers import PostgresServer, ValkeyServer
 from tests.storage.model import Model
@@ -72,6 +72,26 @@ class Stores(RuleBasedStateMachine):
             for ask in (session.check_set, session.set_many):
                 with pytest.raises(QuotaExceeded):
                     self.do(ask(entries))
+
+    @rule(who=who, key=keys, old=st.none() | values, guess=st.booleans(), new=st.none() | values)
+    def replace(self, who: int, key: str, old: str | None, guess: bool, new: str | None) -> None:
+        model, session = self.models[who], self.sessions[who]
+        there = model.list("").get(key)
+        assert self.do(session.peek(key)) == there
+        wanted = old if guess else there
+        if wanted != there:
+            with pytest.raises(Changed):
+                self.do(session.replace(key, wanted, new))
+        elif new is None:
+            self.do(session.replace(key, wanted, None))
+            model.delete([key])
+        elif model.fits({key: new}):
+            self.do(session.replace(key, wanted, new))
+            model.set({key: new}, DEFAULT_LIFE, self.clock.now_ms)
+        else:
+            with pytest.raises(QuotaExceeded):
+                self.do(session.replace(key, wanted, new))
+        self.check_what_is_left(who)
 
     @rule(who=who, asked=st.lists(keys, max_size=4))
     def get(self, who: int, asked: Sequence[str]) -> None:

@@ -1,11 +1,19 @@
-"""Room that is kept for a write, and what payments have bought, on each kind of store."""
+"""Room that is kept for a write, writes on a condition, and what payments have bought, on each kind
+of store."""
 
 import asyncio
 
 import pytest
 
 from engine.clock import ManualClock
-from engine.storage.limits import RESERVATION_MS, Limits, QuotaExceeded
+from engine.errors import InvalidInput
+from engine.storage.limits import (
+    RESERVATION_MS,
+    Changed,
+    Limits,
+    QuotaExceeded,
+    WriteInProgress,
+)
 from engine.storage.session import Session
 from tests.storage.conftest import Open
 from tests.storage.stores import new_payer
@@ -85,6 +93,57 @@ async def test_many_who_reserve_at_once_never_get_past_the_quota(open_store: Ope
     assert sum(bought) == 5
     assert len((await storage.session(payer).list()).entries) == 5
     await storage.session(other).reserve({"a": ""}, "payment 1")
+
+
+async def test_of_many_who_replace_the_same_one_does(open_store: Open) -> None:
+    session = open_store().session(new_payer())
+
+    async def replaced(old: str | None, new: str | None) -> bool:
+        try:
+            await session.replace("k", old, new)
+        except Changed:
+            return False
+        return True
+
+    for old, news in ((None, range(20)), ("", ["a", "b"] * 5), ("b", [None] * 5)):
+        if old is not None:
+            await session.set("k", old)
+        values = [None if new is None else str(new) for new in news]
+        done = await asyncio.gather(*(replaced(old, value) for value in values))
+        assert sum(done) == 1
+        assert await session.peek("k") == values[done.index(True)]
+    assert not await replaced("b", "c"), "what is gone is not what it was"
+    for old in ("\ud800", 1):
+        with pytest.raises(InvalidInput, match="old"):
+            await session.replace("k", old, "c")  # type: ignore[arg-type]
+
+
+async def test_a_key_is_reserved_for_one_who_replaces_it(
+    open_store: Open, clock: ManualClock
+) -> None:
+    limits = Limits(payer_entries_max=2)
+    session = open_store(limits=limits).session(new_payer())
+    await session.set_many({"a:1": "1", "b": "2"})
+    await session.reserve({"a:1": "2"}, "ours", alone="a:1")
+    await session.reserve({"a:1": "2"}, "ours", alone="a:1")
+    for entries in ({}, {"a:1": "3"}):
+        with pytest.raises(WriteInProgress):
+            await session.reserve(entries, "theirs", alone="a:1")
+    await session.reserve({}, "theirs", alone="b")
+    await session.reserve({"a:1": "3"}, "anybody's")
+    await session.replace("a:1", "1", "2", reservation="ours")
+    await session.reserve({}, "next", alone="a:1")
+    await session.replace("a:1", "2", None, reservation="next")
+    await session.reserve({"a:1": "0"}, "last", alone="a:1")
+    clock.advance(RESERVATION_MS)
+    await session.reserve({"a:1": "0"}, "later", alone="a:1")
+    await session.release("later")
+    await session.set("c", "")
+    with pytest.raises(QuotaExceeded):
+        await session.replace("a:1", None, "0")
+    with pytest.raises(Changed):
+        await session.replace("c", None, "0")
+    assert (await session.list()).entries == {"b": "2", "c": ""}
 
 
 async def test_a_grant_is_replaced_by_one_at_a_time(open_store: Open) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from engine.errors import CannotStart, Unavailable
+from engine.storage.session import Session, Storage
+from engine.storage.sql import SqlStore
 from engine.storage.sql_database import Connection
-from engine.storage.sqlite import APPLICATION_ID, SqliteFile
+from engine.storage.sqlite import APPLICATION_ID, READERS, SqliteFile
 from tests.storage.stores import new_payer, open_storage
 
 pytestmark = pytest.mark.anyio
@@ -198,3 +200,45 @@ async def test_what_nobody_waits_for_any_more_is_not_begun(path: Path) -> None:
     assert await held
     await file.close()
     assert done == []
+
+
+async def test_what_others_have_costs_a_payer_not_one_step(path: Path) -> None:
+    file, steps = SqliteFile(path), [0]
+
+    def step() -> int:
+        steps[0] += 1
+        return 0
+
+    for _ in range(READERS):  # one after the other
+        await file.read(lambda c: c.set_progress_handler(step, 1))  # type: ignore[attr-defined]
+    await file.write(lambda c: c.set_progress_handler(step, 1))  # type: ignore[attr-defined]
+    storage = Storage(SqlStore(file))
+    alone, rich = storage.session(new_payer()), storage.session(new_payer())
+
+    async def taken(session: Session) -> list[int]:
+        """Instructions of SQLite's machine for each verb."""
+        found = []
+        for ask in (
+            session.get("k"),
+            session.has("k"),
+            session.list(prefix="k"),
+            session.get_many(["k", "l"]),
+            session.check_set({"k": "2"}),
+            session.reserve({"k": "2"}, "ours"),
+            session.set_many({"k": "2"}, reservation="ours"),
+            session.replace("k", "2", "3"),
+            session.delete("k"),
+            session.delete_many(["k", "l"]),
+        ):
+            before = steps[0]
+            await ask
+            found.append(steps[0] - before)
+        return found
+
+    await storage.session(new_payer()).set("other", "1", ttl_ms=1_000_000)
+    for _ in range(READERS):  # each has prepared each statement
+        before = await taken(alone)
+    await rich.set_many(dict.fromkeys(("k", "k1", "k2", "l"), "1"), ttl_ms=1_000_000)
+    assert await taken(alone) == before
+    assert await taken(rich) != before, "it would be seen"
+    await storage.close()

@@ -83,7 +83,8 @@ class Authenticator:
 
 def _client_data(kind: str, challenge: str, changes: dict[str, Any] | None = None) -> bytes:
     told = {"type": kind, "challenge": challenge, "origin": ORIGIN, "crossOrigin": False}
-    return json.dumps({**told, **(changes or {})}).encode()
+    # As browsers do, whose bytes the registry compares (WebAuthn, section 5.8.1.1).
+    return json.dumps({**told, **(changes or {})}, separators=(",", ":")).encode()
 
 
 def _authenticator_data(rp_id: str, flags: int, count: int) -> bytes:

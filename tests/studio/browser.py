@@ -14,6 +14,7 @@ from typing import Any, Self
 from websockets.sync.client import connect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+AXE = Path(__file__).parents[1] / "javascript/node_modules/axe-core/axe.min.js"
 WAIT_S = 30
 
 
@@ -139,6 +140,45 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **size)
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
+
+    def framed(self, url: str, within: str) -> str:
+        """What can be read of an address in a frame of the page `within`, of another site."""
+        self.open(within)
+        frame = f"Object.assign(document.createElement('iframe'), {{src: {json.dumps(url)}}})"
+        self.run(f"document.body.append({frame})")
+        mine, self._session = self._session, None
+        try:
+            self.until(lambda: bool(self._frames()))
+            target = self._frames()[0]
+            attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+            self._session = attached["sessionId"]
+            self.until(lambda: self._asked("document.readyState === 'complete'"))
+            return self.text()
+        finally:
+            self._session = mine
+
+    def _frames(self) -> list[str]:
+        targets = self.call("Target.getTargets")["targetInfos"]
+        return [each["targetId"] for each in targets if each["type"] == "iframe"]
+
+    def faults(self) -> list[str]:
+        """What axe-core finds against accessibility, in light and, of the colours, in dark."""
+        if not self.run("'axe' in window"):
+            self.run(AXE.read_text() + "; 0")
+        found: list[str] = []
+        for scheme, options in (("light", "{}"), ("dark", "{runOnly: ['color-contrast']}")):
+            wanted = {"name": "prefers-color-scheme", "value": scheme}
+            self.call("Emulation.setEmulatedMedia", features=[wanted])
+            told = self.call(
+                "Runtime.evaluate",
+                expression=f"axe.run(document, {options}).then(({{violations}}) =>"
+                " violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.html}`)))",
+                awaitPromise=True,
+                returnByValue=True,
+            )
+            assert "exceptionDetails" not in told, told
+            found += [f"{scheme} {each}" for each in told["result"]["value"]]
+        return found
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait."""

@@ -3,6 +3,7 @@
 import json
 import re
 from html import unescape
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,8 @@ from api.studio.app import FILES, FORMS, HEADERS, PAGES
 from api.studio.place import check_origin
 from engine.errors import CannotStart
 from engine.policy.limits import Limits
-from engine.workspaces.people import IDLE_MS, MAY, SIGNED_IN_MAX_MS
+from engine.workspaces.agent_keys import NewAgentKey
+from engine.workspaces.people import ACTS, IDLE_MS, MAY, SIGNED_IN_MAX_MS
 from tests.ledger.approving import asked_for
 from tests.studio.conftest import Opened
 from tests.world import USD, WORKSPACE
@@ -33,17 +35,37 @@ def places(studio: Opened) -> dict[str, str]:
     session = world.session(LIMITS, label="lunch", agent_id="shopper", agent_name="Shopper")
     payment = world.pay(session, 40)
     approval = asked_for(world, session, 60)
-    return {"session_id": session.id, "payment_id": payment.id, "approval_id": approval.id}
+    waiting = world.create(label="to be signed")
+    webhook, _ = world.engine.webhooks.create(
+        WORKSPACE, "https://localhost/hook", ("*",), by=studio.persons["admin"].key_id
+    )
+    return {
+        "session_id": session.id,
+        "payment_id": payment.id,
+        "approval_id": approval.id,
+        "waiting_id": waiting.id,
+        "webhook_id": webhook.id,
+        "key_id": studio.persons["viewer"].key_id,
+    }
+
+
+def at(path: str, places: dict[str, str]) -> str:
+    """The address of a page, of a form or of a file."""
+    if path.endswith("/consent"):
+        path = path.replace("{session_id}", "{waiting_id}")
+    return "/studio" + path.format_map(places)
 
 
 def test_every_answer_has_the_headers_and_no_inline_script_or_style(
     studio: Opened, places: dict[str, str]
 ) -> None:
+    policy = HEADERS["content-security-policy"].split("; ")
+    assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
     visitor = studio.visitor("admin")
     for path, _, _ in PAGES:
         for suffix in ("", ".json"):
             address = "/index" if path == "/" and suffix else path
-            answer = visitor.get("/studio" + address.format_map(places) + suffix)
+            answer = visitor.get(at(address, places) + suffix)
             assert answer.status_code == 200, (path, answer.text)
             for name, value in HEADERS.items():
                 assert answer.headers[name] == value, (path, name)
@@ -62,25 +84,37 @@ def test_every_answer_has_the_headers_and_no_inline_script_or_style(
     assert "sandbox" in evidence.headers["content-security-policy"] or evidence.status_code == 409
 
 
+def test_the_roles_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs/studio.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|\n").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ") and line.count("|") == len(ACTS) + 2
+    ]
+    assert rows[0] == ["Role", *ACTS]
+    told = {row[0]: {act for act, cell in zip(ACTS, row[1:], strict=True) if cell} for row in rows}
+    assert {role: told[role] for role in MAY} == {role: set(may) for role, may in MAY.items()}
+
+
 def test_a_role_may_what_the_table_says(studio: Opened, places: dict[str, str]) -> None:
     for role, may in MAY.items():
         visitor = studio.visitor(role)
         for path, act, _ in (*PAGES, *FILES):
             if act is None:
                 continue
-            answer = visitor.get("/studio" + path.format_map(places))
+            answer = visitor.get(at(path, places))
             assert (answer.status_code == 403) == (act not in may), (role, path)
         for path, act, _ in FORMS:
             if act is None or path == "/sign-out":
                 continue
-            answer = visitor.ask("POST", "/studio" + path.format_map(places), data={})
+            answer = visitor.ask("POST", at(path, places), data={})
             assert answer.status_code == 403, (role, path)
             assert ("you may not do this" in answer.text) == (act not in may), (role, path)
     nobody = studio.visitor()
     for path, act, _ in (*PAGES, *FILES):
         if act is not None:
-            assert nobody.get("/studio" + path.format_map(places)).status_code == 303
-            assert nobody.get("/studio" + path.format_map(places) + ".json").status_code in (
+            assert nobody.get(at(path, places)).status_code == 303
+            assert nobody.get(at(path, places) + ".json").status_code in (
                 401,
                 404,
             )
@@ -95,9 +129,7 @@ def test_a_form_comes_from_our_page_and_from_this_sign_in(
     assert set(form.fields) == {"csrf"}
     for origin in (None, "null", "http://evil.test", "https://localhost:8402", "http://localhost"):
         for path, _, _ in FORMS:
-            answer = visitor.ask(
-                "POST", "/studio" + path.format_map(places), origin=origin, data=form.fields
-            )
+            answer = visitor.ask("POST", at(path, places), origin=origin, data=form.fields)
             assert (answer.status_code, "wrong_origin" in answer.text) == (403, True), path
     for csrf in ("", "0" * 64, form.fields["csrf"][:-1]):
         assert visitor.ask("POST", pause, data={"csrf": csrf}).status_code == 403
@@ -160,7 +192,19 @@ def test_what_is_stored_is_text(studio: Opened) -> None:
         )
         payment = world.pay(session, 5, merchant=text)
         approval = asked_for(world, session, 60, merchant=text)
+        by = studio.persons["admin"]
+        new = NewAgentKey(name=text, agent_id=session.agent_id)
+        world.engine.keys.agents.create(WORKSPACE, new, by=by.key_id)
+        webhook, _ = world.engine.webhooks.create(
+            WORKSPACE, "https://localhost/", ("*",), description=text, by=by.key_id
+        )
+        studio.people.invite(by, "viewer", text)
         for path in (
+            "/agents",
+            "/webhooks",
+            f"/webhooks/{webhook.id}",
+            "/people",
+            f"/sessions/new?replaces={session.id}",
             f"/?search={session.id}",
             "/?type=all",
             f"/sessions/{session.id}",

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from webauthn.helpers import base64url_to_bytes, bytes_to_base64url
 
+from api.studio.failures import FAILURES_MAX, WINDOW_MS
 from engine.errors import Unauthenticated
 from engine.workspaces.people import SETUP_TTL_MS
 from tests.studio.authenticator import BE, BS, UP, UV, Authenticator
@@ -112,12 +113,36 @@ def test_bad_answers_sign_nobody_in(studio: Opened) -> None:
     studio.visitor("viewer")
     studio.visitor("viewer")
     for name, make in BAD.items():
+        studio.clock.now_ms += WINDOW_MS // FAILURES_MAX + 1  # not too often
         visitor = studio.visitor()
         form = visitor.form(SIGN_IN, SIGN_IN)
         answer = visitor.send(form, answer=json.dumps(make(passkey, form.options["challenge"])))
         assert (answer.status_code, visitor.cookie) == (401, None), name
         assert "passkey_refused" in answer.text, name
     studio.visitor("viewer")
+
+
+def test_guessing_costs_time_and_locks_nobody_else_out(studio: Opened) -> None:
+    studio.clock.now_ms += WINDOW_MS
+    passkey, unknown = studio.passkeys["viewer"], Authenticator("a guess")
+    visitor = studio.visitor()
+
+    def attempt(guess: Authenticator, **wrong: Any) -> int:
+        form = visitor.form(SIGN_IN, SIGN_IN)
+        answer = json.dumps(guess.get(form.options["challenge"], **wrong))
+        return visitor.send(form, answer=answer).status_code
+
+    for guess, wrong in ((unknown, {}), (passkey, {"key": OTHER_KEY})):
+        for _ in range(FAILURES_MAX):
+            assert attempt(guess, **wrong) == 401
+        assert attempt(guess, **wrong) == 429
+    token = {"token": "zfi_setup_" + "0" * 64}
+    refused = visitor.ask("POST", "/studio/set-up/begin", data=token)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+    assert attempt(passkey) == 429  # somebody guesses for this one
+    assert attempt(studio.passkeys["approver"]) == 303
+    studio.clock.now_ms += WINDOW_MS
+    assert attempt(passkey) == 303
 
 
 def test_an_answer_of_somebody_else_is_not_ones_own(studio: Opened) -> None:

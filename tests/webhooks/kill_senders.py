@@ -5,7 +5,9 @@
 Each engine pays and delivers until it is killed at a drawn moment, sometimes before it is open; the
 next one opens the same directory an hour later by its clock. In the end one delivers what is left.
 Then every event that was committed must have arrived, each time under its id and with the same
-bytes, and nothing else; and every payment that was acknowledged must be among them.
+bytes, and nothing else; and every payment that was acknowledged must be among them. Each engine is
+listened to, from the last place that was heard of the one before: that must tell the same events,
+each once and in the order of the log.
 """
 
 import argparse
@@ -52,6 +54,8 @@ class Senders:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         self.paid: set[str] = set()
+        self.heard: list[str] = []
+        self._last = -1
 
     def close(self) -> None:
         """Have it end."""
@@ -60,7 +64,7 @@ class Senders:
     def run(self, directory: Path, ahead_ms: int, what: str, life_s: float | None) -> None:
         """Fork one, and kill it after `life_s`; without that it has to end well."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{directory} {ahead_ms} {what}\n".encode())
+        self._process.stdin.write(f"{directory} {ahead_ms} {what} {self._last}\n".encode())
         self._process.stdin.flush()
         pid = int(next(self._lines()).removeprefix("pid "))
         if life_s is not None:
@@ -70,6 +74,12 @@ class Senders:
             word, _, told = line.partition(" ")
             if word == "paid":
                 self.paid.add(told)
+            elif word == "heard":
+                place, _, event_id = told.partition(" ")
+                if int(place) <= self._last:
+                    raise Wrong(f"{event_id} was heard at {place}, after {self._last}")
+                self._last = int(place)
+                self.heard.append(event_id)
             elif word == "dead":
                 if int(told) != (signal.SIGKILL if life_s is not None else 0):
                     raise Wrong(f"a process ended by itself: {told}")
@@ -134,6 +144,8 @@ def kill(directory: Path, *, seed: int, kills: int) -> dict[str, Any]:
         raise Wrong(f"{len(missing)} of {len(events)} events did not arrive, such as {missing[0]}")
     if strange := sorted(sink.bodies.keys() - events.keys()):
         raise Wrong(f"{len(strange)} events arrived that there are not, such as {strange[0]}")
+    if sorted(senders.heard) != sorted(events):
+        raise Wrong(f"{len(senders.heard)} events were heard of {len(events)}")
     for event_id, (name, data) in events.items():
         told = msgspec.json.decode(sink.bodies[event_id])
         if (told["event"], told["data"]) != (name, data):
@@ -145,6 +157,7 @@ def kill(directory: Path, *, seed: int, kills: int) -> dict[str, Any]:
         "kills": kills,
         "payments acknowledged": len(senders.paid),
         "events": len(events),
+        "events heard": len(senders.heard),
         "attempts": sink.attempts,
     }
 

@@ -1,10 +1,11 @@
 """Pays and delivers until it is killed; run by kill_senders.py.
 
-For every line of its input, a data directory, how far its clock is ahead (milliseconds) and what
-to do, it forks a process, prints `pid N`, and after that process's death `dead` and its status. One
-that is to `pay` prints `paid ID` after each payment that was acknowledged, until it is killed. One
-that is to `drain` delivers, lets a day pass and delivers again, until nothing waits. Forking saves
-importing the engine for each kill.
+For every line of its input, a data directory, how far its clock is ahead (milliseconds), what to do
+and the last place that was heard (-1: none), it forks a process, prints `pid N`, and after that
+process's death `dead` and its status. One that is to `pay` prints `paid ID` after each payment that
+was acknowledged, until it is killed. One that is to `drain` delivers, lets a day pass and delivers
+again, until nothing waits. Both print `heard PLACE ID` for every event that a listener is told.
+Forking saves importing the engine for each kill.
 """
 
 import os
@@ -20,7 +21,7 @@ from engine.clock import system_clock
 from engine.db.tables import table
 from engine.db.webhooks import WebhookDelivery
 from engine.errors import TallystickError
-from tests.world import World
+from tests.world import WORKSPACE, World
 
 DAY_MS = 25 * 3_600_000
 PAYERS = 2
@@ -43,9 +44,26 @@ class Clock:
         return system_clock() + self.ahead_ms
 
 
-def pay(world: World) -> None:
+def listen(world: World, place: int) -> int:
+    """Say what there is to be heard from a place on; returns the place after it."""
+    while True:
+        events, after = world.engine.feed.next(WORKSPACE, place)
+        for event in events:
+            say(f"heard {event.place} {event.id}")
+        if after == place:
+            return place
+        place = after
+
+
+def pay(world: World, place: int) -> None:
     """Pay without an end, while the engine delivers beside it."""
     world.engine.start()
+
+    def listener() -> None:
+        heard = place
+        while True:
+            heard = listen(world, heard)
+            time.sleep(PAUSE_S)
 
     def payer() -> None:
         view = world.session()
@@ -54,13 +72,14 @@ def pay(world: World) -> None:
             time.sleep(PAUSE_S)
 
     threads = [threading.Thread(target=payer) for _ in range(PAYERS)]
+    threads.append(threading.Thread(target=listener))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-def drain(world: World, clock: Clock) -> None:
+def drain(world: World, clock: Clock, place: int) -> None:
     """Deliver until nothing waits."""
     waiting = sa.select(sa.func.count()).select_from(table(WebhookDelivery))
     while True:
@@ -70,28 +89,30 @@ def drain(world: World, clock: Clock) -> None:
             if connection.execute(waiting).scalar_one() == 0:
                 break
         clock.ahead_ms += DAY_MS
+    listen(world, place)
     world.engine.close()
 
 
-def run(directory: Path, ahead_ms: int, what: str) -> None:
+def run(directory: Path, ahead_ms: int, what: str, last: int) -> None:
     """What a forked process does."""
     clock = Clock(ahead_ms)
     world = World(directory, clock, webhook_networks="127.0.0.0/8")
+    place = world.engine.feed.begin(last) if last >= 0 else 0
     if what == "drain":
-        drain(world, clock)
+        drain(world, clock, place)
     else:
-        pay(world)
+        pay(world, place)
 
 
 def main() -> None:
     """Serve the input until it ends."""
     for line in sys.stdin:
-        directory, ahead_ms, what = line.split()
+        directory, ahead_ms, what, last = line.split()
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                run(Path(directory), int(ahead_ms), what)
+                run(Path(directory), int(ahead_ms), what, int(last))
                 status = 0
             except TallystickError as error:
                 say(f"failed {error.message}")

@@ -1,12 +1,19 @@
 """The audit log: where it is anchored, and anchoring it now."""
 
-from fastapi import APIRouter
+from typing import Annotated, Any
 
-from api.rest.answers import AnchorAnswer, DeploymentAnswer
+from fastapi import APIRouter, Query
+from fastapi.responses import PlainTextResponse, Response
+
+from api.rest.answers import AnchorAnswer, ConsistencyAnswer, DeploymentAnswer
 from api.rest.auth import EngineOf, OperatorOf
 from api.rest.errors import documented
 
 router = APIRouter(tags=["log"])
+
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 
 
 @router.get("/api/v1/deployment", summary="The chain, the contracts and the log")
@@ -23,6 +30,32 @@ def deployment(engine: EngineOf) -> DeploymentAnswer:
             "verifier_key": found.log_verifier_key,
         },
     }
+
+
+@router.get(
+    "/api/v1/log/checkpoint",
+    summary="The newest checkpoint",
+    response_class=Response,
+    responses={**_TEXT, **documented(404)},
+)
+def checkpoint(engine: EngineOf) -> Response:
+    """The signed tree head (C2SP tlog-checkpoint), to keep and to compare with what others see."""
+    return PlainTextResponse(engine.published_log.checkpoint())
+
+
+@router.get(
+    "/api/v1/log/consistency",
+    summary="That the log only grew between two sizes",
+    responses=documented(422),
+)
+def consistency(
+    engine: EngineOf,
+    old_size: Annotated[int, Query(description="of the smaller tree, in records")],
+    new_size: Annotated[int, Query(description="of the larger tree; the checkpoint's at most")],
+) -> ConsistencyAnswer:
+    """The consistency proof (RFC 6962 section 2.1.2) between two sizes."""
+    proof = engine.published_log.consistency(old_size, new_size)
+    return {"proof": ["0x" + node.hex() for node in proof]}
 
 
 @router.post(

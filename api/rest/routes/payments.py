@@ -1,10 +1,13 @@
 """Payments with a session token: decide, hold, capture, void."""
 
 import contextlib
+from collections.abc import Iterator
 from concurrent.futures import Future
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from api.rest.answers import DeniedPayment, PaymentAnswer, PaymentsPage, SmartPaymentAnswer
 from api.rest.asked import payee, payment_request
@@ -23,8 +26,9 @@ from api.rest.auth import (
 from api.rest.commits import CommitsOf, get_commits
 from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
+from api.rest.exports import DOCUMENTED, export
 from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey, in_callers_words
-from api.rest.queries import PaymentsQuery
+from api.rest.queries import PaymentsExport, PaymentsQuery
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, SmartPayment
 from api.rest.views import (
     REMAINING_HEADERS,
@@ -34,6 +38,7 @@ from api.rest.views import (
     remaining_json,
     smart_payment_json,
 )
+from engine.db.database import ROWS_TOGETHER
 from engine.engine import Engine
 from engine.errors import Conflict, NotFound, Unavailable
 from engine.ledger.ask import read_request
@@ -49,6 +54,9 @@ DENIED: dict[int | str, dict[str, Any]] = {
         **REMAINING_HEADERS,
     }
 }
+
+COLUMNS = [name for name in PaymentAnswer.__annotations__ if name != "remaining_now"]
+"""Those of an exported CSV."""
 
 router = APIRouter(
     route_class=ExactJsonRoute, tags=["payments"], responses=documented(401, 422, 503)
@@ -109,15 +117,9 @@ def list_payments(
     engine: EngineOf, party: PaymentReaderOf, wanted: Annotated[PaymentsQuery, Query()]
 ) -> PaymentsPage:
     """An operator sees the workspace's, an agent its sessions', a session token its own."""
-    session_id = wanted.session_id
-    if session_id is not None:
-        session_of(engine, party, session_id)  # a mistyped id is not an empty list
-    elif isinstance(party, SessionHolder):
-        session_id = party.session_id
     payments, total = engine.payments.page(
         party.workspace_id,
-        agent_id=party.agent_id if isinstance(party, AgentCaller) else None,
-        session_id=session_id,
+        **_seen(engine, party, wanted.session_id),
         offset=wanted.offset,
         limit=wanted.limit,
     )
@@ -128,6 +130,44 @@ def list_payments(
         ],
         "pagination": wanted.pagination(total),
     }
+
+
+@router.get(
+    "/api/v1/payments/export",
+    summary="All payments as a file",
+    response_model=None,
+    responses={**DOCUMENTED, **documented(404)},
+)
+def export_payments(
+    engine: EngineOf, party: PaymentReaderOf, wanted: Annotated[PaymentsExport, Query()]
+) -> StreamingResponse:
+    """The payments of the list, the oldest first, as JSON, NDJSON or CSV."""
+    seen = _seen(engine, party, wanted.session_id)
+    payments = engine.payments.all(party.workspace_id, **seen)
+    return export("payments", wanted.format, COLUMNS, _told(engine, payments))
+
+
+def _told(engine: Engine, payments: Iterator[Payment]) -> Iterator[PaymentAnswer]:
+    while some := list(islice(payments, ROWS_TOGETHER)):
+        settlements = engine.settlements.of(some)
+        for payment in some:
+            yield payment_json(payment, settlement=settlements.get(payment.id))
+
+
+def _seen(
+    engine: Engine, party: Operator | SessionHolder | AgentCaller, session_id: str | None
+) -> dict[str, str | None]:
+    """Whose payments the caller sees.
+
+    Raises:
+        NotFound: it names a session that it does not see; a mistyped id is not an empty list.
+    """
+    if session_id is not None:
+        session_id = session_of(engine, party, session_id)
+    elif isinstance(party, SessionHolder):
+        session_id = party.session_id
+    agent_id = party.agent_id if isinstance(party, AgentCaller) else None
+    return {"agent_id": agent_id, "session_id": session_id}
 
 
 @router.get(

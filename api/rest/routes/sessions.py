@@ -1,4 +1,4 @@
-"""Sessions: create, consent, list, get, restrict, pause, resume, revoke, evidence."""
+"""Sessions: create, consent, list, get, restrict, pause, resume, revoke one or many, evidence."""
 
 from dataclasses import replace
 from typing import Annotated, Any
@@ -7,23 +7,23 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Response
 
 from api.rest.answers import CreatedSession, Revoked, SessionAnswer
-from api.rest.asked import asset
+from api.rest.asked import new_session
 from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, PaymentReaderOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.queries import SessionsQuery
+from api.rest.revocations import ManyRevoked, RevokeMany, many_json
 from api.rest.schemas import (
     Consent,
     CreateChild,
     CreateSession,
     Restrict,
-    SessionBody,
 )
 from api.rest.views import session_json
 from engine.audit.disclosure import Withholdable
 from engine.engine import Engine
-from engine.errors import NotFound
-from engine.policy.limits import Limits
+from engine.errors import InvalidInput, NotFound
+from engine.sessions.inventory import Inventory
 from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import NewSession, SessionView
 from engine.workspaces.access import SessionHolder
@@ -56,7 +56,7 @@ router = APIRouter(
 async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> CreatedSession:
     """The token in the answer is not shown again."""
 
-    new = _new_session(
+    new = new_session(
         engine,
         body,
         body.user_wallet,
@@ -115,7 +115,7 @@ async def create_child(
     if isinstance(party, SessionHolder) and party.session_id != session_id:
         raise NotFound("no such session", code="session_not_found")
     parent = await to_thread.run_sync(engine.sessions.get, party.workspace_id, session_id)
-    new = _new_session(
+    new = new_session(
         engine,
         body,
         body.user_wallet or parent.user_wallet,
@@ -199,6 +199,23 @@ def revoke(session_id: str, engine: EngineOf, caller: OperatorOf) -> Revoked:
     return {"success": True}
 
 
+@router.post(
+    "/revoke-many", summary="End all sessions that match, for good", responses=documented(409, 415)
+)
+def revoke_many(body: RevokeMany, engine: EngineOf, caller: OperatorOf) -> ManyRevoked:
+    """First a `preview`, then its `selection`: exactly the live sessions that were shown are ended,
+    with all beneath them, in one transaction. If others match by then, none is. At most 500."""
+    inventory = Inventory(engine.database, engine.writer, engine.sessions)
+    sought = body.filter.sought(engine.clock())
+    views = inventory.to_revoke(caller.workspace_id, sought)
+    if body.preview:
+        return many_json(views, None)
+    if body.selection is None:
+        raise InvalidInput("selection", "is needed: it is what a preview answers")
+    revoked = inventory.revoke(caller.workspace_id, sought, body.selection, by=caller.key_id)
+    return many_json(views, revoked)
+
+
 @router.get(
     "/{session_id}/evidence",
     summary="The evidence file",
@@ -226,43 +243,3 @@ def _shown(engine: Engine, view: SessionView) -> SessionAnswer:
 def _created(engine: Engine, workspace_id: str, new: NewSession) -> CreatedSession:
     view, secret = engine.create_session(workspace_id, new, wait_s=REGISTRATION_WAIT_S)
     return {**_shown(engine, view), "session_token": secret, "token": secret}
-
-
-def _new_session(
-    engine: Engine,
-    body: SessionBody,
-    wallet: str,
-    *,
-    mint_pkp: bool,
-    approvals_required: int | None,
-    by: str,
-    parent_id: str | None = None,
-) -> NewSession:
-    limits = body.limits
-    return NewSession(
-        type=body.type,
-        label=body.label,
-        agent_id=body.agent_id,
-        agent_name=body.agent_name,
-        user_wallet=wallet,
-        owner=wallet.lower() if wallet[:2] in ("0x", "0X") else None,
-        limits=Limits(
-            per_transaction=limits.max_per_transaction,
-            per_day=limits.max_per_day,
-            per_week=limits.max_per_week,
-            per_month=limits.max_per_month,
-            approval_above=limits.require_approval_above,
-        ),
-        permissions=tuple(dict.fromkeys(body.permissions or ())),
-        merchants=tuple(dict.fromkeys(body.allowed_merchants or ())),
-        tokens=tuple(dict.fromkeys(asset(engine, name) for name in body.allowed_tokens or ())),
-        chains=tuple(dict.fromkeys(body.allowed_chains or ())),
-        duration_ms=body.duration_hours,
-        mint_pkp=mint_pkp,
-        await_consent=body.await_consent,
-        metadata_json=body.metadata or "{}",
-        conditions=tuple(body.conditions),
-        parent_id=parent_id,
-        approvals_required=approvals_required,
-        by=by,
-    )

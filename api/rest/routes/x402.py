@@ -85,7 +85,9 @@ def report(
 ) -> SettlementAnswer:
     """It is kept as it was reported; what the chain says decides."""
     check_party(engine, party, payment_id)
-    future = engine.paying.report(party.workspace_id, payment_id, body.tx_hash)
+    future = engine.paying.report(
+        party.workspace_id, payment_id, body.tx_hash, success=body.success
+    )
     return settlement_json(future.result())
 
 

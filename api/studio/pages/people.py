@@ -1,11 +1,14 @@
 """Who may do what, and inviting somebody."""
 
+from typing import Literal
+
 from starlette.responses import Response
 
 from api.rest.views import time_text
 from api.studio.asked import Asked, PageView
 from engine.workspaces.access import SETUP_TOKEN_PREFIX
-from engine.workspaces.people import MAY, ROLES
+from engine.workspaces.operator_keys import OperatorKey
+from engine.workspaces.people import ACTS, MAY, ROLES
 
 
 def everybody(asked: Asked) -> PageView:
@@ -19,16 +22,22 @@ def everybody(asked: Asked) -> PageView:
                 "name": key.name,
                 "role": key.role,
                 "created_at": time_text(key.created_ms),
-                "is_active": key.revoked_ms is None,
+                "state": _state(asked, key),
             }
             for key in keys
             if key.prefix.startswith(SETUP_TOKEN_PREFIX)
         ],
-        "roles": {role: sorted(MAY[role]) for role in ROLES},
+        "roles": {role: [act for act in ACTS if act in MAY[role]] for role in ROLES},
         "link": None,
         "invited": {"role": role, "name": name} if role in ROLES and name else None,
     }
     return PageView("people.html", "People", data)
+
+
+def _state(asked: Asked, key: OperatorKey) -> Literal["revoked", "active", "invited"]:
+    if key.revoked_ms is not None:
+        return "revoked"
+    return "active" if asked.studio.people.passkeys(key.id) else "invited"
 
 
 def invite(asked: Asked) -> Response:
@@ -39,3 +48,10 @@ def invite(asked: Asked) -> Response:
     view = everybody(asked)
     view.data["link"] = f"{asked.place.origin}/studio/set-up#{token}"
     return asked.page(view)
+
+
+def revoke(asked: Asked) -> Response:
+    """Somebody is out, in every browser; the last admin cannot be."""
+    key_id = asked.path["key_id"]
+    asked.studio.people.revoke(asked.who, key_id)
+    return asked.see("/sign-in" if key_id == asked.who.key_id else "/people")

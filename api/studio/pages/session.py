@@ -1,8 +1,8 @@
 """One session: its life, its limits, its payments and records; what may be done with it."""
 
+import json
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.responses import Response
 
 from api.rest.asked import payee, payment_request
@@ -11,9 +11,12 @@ from api.rest.schemas import CreatePayment
 from api.rest.views import payment_json, time_text, usd
 from api.studio.asked import Asked, PageView
 from api.studio.charts import chart_of
+from api.studio.forms import validated
 from api.studio.pages.sessions import WINDOWS, session_row
-from engine.errors import InvalidInput, NotFound
+from engine.audit.replay import LIVE_STATES
+from engine.errors import NotFound
 from engine.sessions.inventory import Told
+from engine.sessions.session import SessionView
 
 RECORDS = 50
 PAYMENTS = 200
@@ -71,6 +74,7 @@ def one(asked: Asked) -> PageView:
             for (name, window), days in zip(WINDOWS, (1, 7, 30), strict=True)
             if (limit := getattr(limits, name)) is not None
         ],
+        "replaces": _replaced(asked, view),
         "per_transaction_usd": usd(limits.per_transaction),
         "approval_above_usd": usd(limits.approval_above),
     }
@@ -98,14 +102,8 @@ def tried(asked: Asked) -> PageView:
     given = {name: asked.query.get(name, "") for name in ("amount", "merchant_id", "token")}
     result = None
     if given["amount"]:
-        try:
-            body = CreatePayment.model_validate(
-                {name: value for name, value in given.items() if value}
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "amount"
-            raise InvalidInput(field, first["msg"].removeprefix("Value error, ")) from error
+        said = {name: value for name, value in given.items() if value}
+        body = validated(CreatePayment, said)
         request = payment_request(engine, body, payee(body))
         found = engine.ledger.simulate(session_id, request).result()
         result = simulated_json(session_id, found)
@@ -151,6 +149,19 @@ def evidence(asked: Asked) -> Response:
             "content-security-policy": "default-src 'none'; sandbox",
         },
     )
+
+
+def _replaced(asked: Asked, view: SessionView) -> dict[str, Any] | None:
+    """The session whose place this one takes, which its metadata names."""
+    named = json.loads(view.metadata_json).get("replaces")
+    if not isinstance(named, str):
+        return None
+    try:
+        found = asked.engine.sessions.get(view.workspace_id, named)
+    except NotFound:  # metadata is whatever its maker says
+        return None
+    live = found.state in LIVE_STATES and asked.now_ms < found.expires_ms
+    return {"id": found.id, "label": found.label or found.agent_id, "live": live}
 
 
 def _record(told: Told, anchored: int) -> dict[str, Any]:

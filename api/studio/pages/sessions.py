@@ -130,7 +130,8 @@ def session_row(engine: Engine, used: Used, left: Left) -> dict[str, Any]:
         "last_used_at": None if last is None else time_text(last),
         "utilisation": use,
     }
-    told["health"] = _health(engine, view, told["is_active"], use)
+    lives = told["is_active"] or told["resumes_at"] is not None
+    told["health"] = _health(engine, view, lives, use)
     return told
 
 
@@ -155,10 +156,8 @@ def utilisation(limits: Limits, left: Left) -> list[dict[str, Any]]:
     return found
 
 
-def _health(
-    engine: Engine, view: SessionView, active: bool, use: list[dict[str, Any]]
-) -> list[str]:
-    if not active or view.state not in LIVE_STATES:
+def _health(engine: Engine, view: SessionView, lives: bool, use: list[dict[str, Any]]) -> list[str]:
+    if not lives or view.state not in LIVE_STATES:
         return []
     near = [f"{each['share']:.0%} used in {each['window']}" for each in use if each["near"]]
     soon = view.expires_ms - engine.clock() <= NEAR_EXPIRY_MS

@@ -1,44 +1,81 @@
-// Answers a form's challenge with a passkey before the form is sent; nothing else needs a script.
+// Answers a form's challenge with a passkey before the form is sent. All else works without a script,
+// and is a little more comfortable with it.
 
+const main = document.querySelector("main");
 const status = document.getElementById("status");
+let busy = false;
 
-for (const form of document.querySelectorAll("form[data-passkey]")) {
-  form.addEventListener("submit", async (event) => {
-    const answer = form.elements.namedItem("answer");
-    if (answer.value) return;
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.dataset.confirm && !confirm(form.dataset.confirm)) event.preventDefault();
+  else if (form.dataset.passkey && !form.elements.namedItem("answer").value) {
     event.preventDefault();
-    const button = form.querySelector("button");
-    button.disabled = true;
-    status.textContent = "Waiting for your passkey…";
-    try {
-      const options = JSON.parse(form.dataset.options);
-      const creates = form.dataset.passkey === "create";
-      const publicKey = creates
-        ? PublicKeyCredential.parseCreationOptionsFromJSON(options)
-        : PublicKeyCredential.parseRequestOptionsFromJSON(options);
-      const credential = await navigator.credentials[creates ? "create" : "get"]({ publicKey });
-      answer.value = JSON.stringify(credential);
-      status.textContent = "";
-      form.submit();
-    } catch (error) {
-      button.disabled = false;
-      status.textContent =
-        error.name === "NotAllowedError"
-          ? "No passkey answered. Nothing was changed."
-          : `The passkey could not be used: ${error.message}`;
-    }
-  });
+    ask(form);
+  }
+});
+
+async function ask(form) {
+  const button = form.querySelector("button");
+  button.disabled = busy = true;
+  status.textContent = "Waiting for your passkey…";
+  try {
+    const options = JSON.parse(form.dataset.options);
+    const creates = form.dataset.passkey === "create";
+    const publicKey = creates
+      ? PublicKeyCredential.parseCreationOptionsFromJSON(options)
+      : PublicKeyCredential.parseRequestOptionsFromJSON(options);
+    const credential = await navigator.credentials[creates ? "create" : "get"]({ publicKey });
+    form.elements.namedItem("answer").value = JSON.stringify(credential);
+    status.textContent = "";
+    form.submit();
+  } catch (error) {
+    button.disabled = busy = false;
+    status.textContent =
+      error.name === "NotAllowedError"
+        ? "No passkey answered. Nothing was changed."
+        : `The passkey could not be used: ${error.message}`;
+  }
 }
 
-for (const form of document.querySelectorAll("form[data-confirm]")) {
-  form.addEventListener("submit", (event) => {
-    if (!confirm(form.dataset.confirm)) event.preventDefault();
-  });
-}
+document.addEventListener("click", async ({ target }) => {
+  const button = target.closest("[data-copy]");
+  if (!button) return;
+  const text = document.getElementById(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+    status.textContent = "Copied.";
+  } catch {
+    getSelection().selectAllChildren(text);
+    status.textContent = "Selected: copy it with the keyboard.";
+  }
+  setTimeout(() => (status.textContent = ""), 3000);
+});
 
 // A set-up token stands behind the #, so that it is in no log; it leaves the address bar at once.
 const token = document.querySelector("[data-from-fragment]");
 if (token && location.hash.length > 1) {
   token.value = decodeURIComponent(location.hash.slice(1));
   history.replaceState(null, "", location.pathname);
+}
+
+// A page that says so shows what happened since, but not while somebody is in the middle of it.
+let stale = false;
+
+async function renew() {
+  const within = main.contains(document.activeElement) && document.activeElement !== main;
+  stale = busy || within;
+  if (stale) return;
+  const answer = await fetch(location.href, { headers: { "Tallystick-Live": "1" } });
+  if (!answer.ok || answer.redirected) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  main.replaceChildren(...page.querySelector("main").childNodes);
+}
+
+if (main.dataset.live) {
+  let waiting;
+  new EventSource(main.dataset.live).onmessage = () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(renew, 300);
+  };
+  main.addEventListener("focusout", () => setTimeout(() => stale && renew()));
 }

@@ -297,6 +297,35 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "payment_intents",
+        sa.Column("workspace_id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("agent_id", sa.Text(), nullable=True),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("capture_method", sa.Text(), nullable=False),
+        sa.Column("sent_json", sa.Text(), nullable=False),
+        sa.Column("secret_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=True),
+        sa.Column("session_id", sa.Text(), nullable=True),
+        sa.Column("session_type", sa.Text(), nullable=True),
+        sa.Column("label", sa.Text(), nullable=True),
+        sa.Column("decided_number", sa.BigInteger(), nullable=True),
+        sa.Column("numbers_json", sa.Text(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "id"),
+        sa.UniqueConstraint("secret_hash"),
+    )
+    op.create_index(
+        "payment_intents_open",
+        "payment_intents",
+        ["expires_ms"],
+        unique=False,
+        sqlite_where=sa.text("state = 'requires_payment'"),
+        postgresql_where=sa.text("state = 'requires_payment'"),
+    )
+    op.create_table(
         "records",
         sa.Column(
             "id",

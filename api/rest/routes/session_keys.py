@@ -1,0 +1,59 @@
+"""Session keys, as far as they have a meaning here: the key of a session, under its limits."""
+
+from fastapi import APIRouter
+
+from api.rest.asked import payment_request
+from api.rest.auth import EngineOf, OperatorOf, PaymentReaderOf, session_of
+from api.rest.errors import documented
+from api.rest.exact_json import ExactJsonRoute
+from api.rest.intent_bodies import CheckPayment, NamedSessionKey
+from api.rest.schemas import PaymentBody
+from api.rest.session_key_answers import (
+    CheckedPayment,
+    SessionKeyRevoked,
+    SessionKeyStatus,
+    checked_json,
+    status_json,
+)
+
+router = APIRouter(
+    prefix="/api/v1/ai/session-keys",
+    route_class=ExactJsonRoute,
+    tags=["session keys"],
+    responses=documented(401, 404, 415, 422, 503),
+)
+
+
+@router.post("/status", summary="What is left of a session's limits, as of a session key's")
+def session_key_status(
+    body: NamedSessionKey, engine: EngineOf, party: PaymentReaderOf
+) -> SessionKeyStatus:
+    """`session_key_id` is the session's id."""
+    session_id = session_of(engine, party, body.session_key_id)
+    left = engine.ledger.left(session_id).result()
+    return status_json(engine.sessions.get(party.workspace_id, session_id), left, engine.clock())
+
+
+@router.post("/revoke", summary="End the session whose key it is")
+def revoke_session_key(
+    body: NamedSessionKey, engine: EngineOf, caller: OperatorOf
+) -> SessionKeyRevoked:
+    """As to revoke the session, and all beneath it."""
+    view = engine.revoke_session(caller.workspace_id, body.session_key_id, by=caller.key_id)
+    return {
+        "message": "revoked",
+        "session_key_id": view.id,
+        "note": "Tokens on the session's address stay there.",
+    }
+
+
+@router.post("/{session_id}/check-payment", summary="Whether an amount could be paid now")
+def check_payment(
+    session_id: str, body: CheckPayment, engine: EngineOf, party: PaymentReaderOf
+) -> CheckedPayment:
+    """The least of what the session's limits and the budgets above it leave. Nothing is held."""
+    session_id = session_of(engine, party, session_id)
+    request = payment_request(engine, PaymentBody.model_construct(amount=body.amount), None)
+    found = engine.ledger.simulate(session_id, request).result()
+    view = engine.sessions.get(party.workspace_id, session_id)
+    return checked_json(found, view.policy.limits.per_transaction)

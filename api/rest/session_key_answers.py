@@ -1,0 +1,131 @@
+"""What callers get of session keys: a session's own key, and what the session's limits leave it.
+
+Clients link a session key, which has a budget for its life, to a session, which has limits over
+days, weeks and months. Here both are one session: its lifetime limit is the key's budget.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from api.rest.answers import Dollars
+from api.rest.views import time_text, usd
+from engine.audit.replay import LIVE_STATES
+from engine.policy.decide import Left
+from engine.policy.explain import Explanation
+from engine.sessions.session import SessionView
+
+_DAY_MS = 86_400_000
+_TODAY = "per_day"
+
+
+class CheckedPayment(TypedDict):
+    """Whether an amount could be paid now. `effective_limit` is the least that any limit leaves,
+    `session_remaining_today` what the day leaves and `session_key_remaining` what all others do;
+    null is unlimited."""
+
+    allowed: bool
+    reason: str | None
+    effective_limit: Dollars | None
+    session_key_remaining: Dollars | None
+    session_remaining_today: Dollars | None
+
+
+class LinkedSession(TypedDict):
+    """The session whose key it is."""
+
+    session_id: str
+    agent_id: str
+    is_active: bool
+    max_per_transaction: Dollars | None
+    remaining_today: Dollars | None
+    remaining_this_week: Dollars | None
+    remaining_this_month: Dollars | None
+    effective_limit: Dollars | None
+
+
+class SecurityStatus(TypedDict):
+    """Nothing: no device holds the key."""
+
+    device_fingerprint_matched: None
+    recent_security_events: list[Any]
+    last_used_at: None
+
+
+class SessionKeyStatus(TypedDict):
+    """A session's key. The amounts are of the limit for its whole life, null without one."""
+
+    session_key_id: str
+    is_active: bool
+    is_approved: bool
+    limit_usdc: Dollars | None
+    used_amount_usdc: Dollars | None
+    remaining_usdc: Dollars | None
+    expires_at: str
+    days_until_expiry: int
+    security_status: SecurityStatus
+    linked_session: LinkedSession
+
+
+class SessionKeyRevoked(TypedDict):
+    """The session is ended, and its key pays nothing more."""
+
+    message: str
+    session_key_id: str
+    note: str
+
+
+def checked_json(found: Explanation, per_transaction: int | None) -> CheckedPayment:
+    """An amount that was only tried; `per_transaction` is the most for one payment, micro-USD."""
+    money = [limit for limit in found.limits if limit.unit == "micro_usd"]
+    today = [each.left for each in money if each.name == _TODAY and each.budget is None]
+    others = [each.left for each in money if each.name != _TODAY or each.budget is not None]
+    decision = found.decision
+    return {
+        "allowed": decision.allowed,
+        "reason": None if decision.allowed else decision.reason,
+        "effective_limit": _least((*today, *others, per_transaction)),
+        "session_key_remaining": _least(others),
+        "session_remaining_today": _least(today),
+    }
+
+
+def status_json(view: SessionView, left: Left, now_ms: int) -> SessionKeyStatus:
+    """The key of a session, as it is at `now_ms`."""
+    remaining, limits = left.remaining, view.policy.limits
+    active = view.state == "active" and now_ms < view.expires_ms
+    lifetimes = [(cap, rest) for cap, rest in left.caps if (cap.of, cap.per) == ("sum", "lifetime")]
+    budget, rest = min(lifetimes, key=lambda each: each[1], default=(None, None))
+    limit = None if budget is None else budget.at_most
+    each_window = remaining.per_day, remaining.per_week, remaining.per_month
+    live = view.state in LIVE_STATES
+    return {
+        "session_key_id": view.id,
+        "is_active": active,
+        "is_approved": view.state != "awaiting_consent",
+        "limit_usdc": usd(limit),
+        "used_amount_usdc": None if limit is None or rest is None else usd(limit - rest),
+        "remaining_usdc": usd(rest),
+        "expires_at": time_text(view.expires_ms),
+        "days_until_expiry": max(0, view.expires_ms - now_ms) // _DAY_MS if live else 0,
+        "security_status": {
+            "device_fingerprint_matched": None,
+            "recent_security_events": [],
+            "last_used_at": None,
+        },
+        "linked_session": {
+            "session_id": view.id,
+            "agent_id": view.agent_id,
+            "is_active": active,
+            "max_per_transaction": usd(limits.per_transaction),
+            "remaining_today": usd(remaining.per_day),
+            "remaining_this_week": usd(remaining.per_week),
+            "remaining_this_month": usd(remaining.per_month),
+            "effective_limit": _least((*each_window, rest, limits.per_transaction)),
+        },
+    }
+
+
+def _least(amounts: Iterable[int | None]) -> Dollars | None:
+    return usd(min((each for each in amounts if each is not None), default=None))

@@ -1,0 +1,140 @@
+"""A document with two long lists, read piece by piece: it can be larger than memory.
+
+An evidence file is one JSON object of which `records` and `tail` are nearly everything. Their items
+are objects that begin with the key `index`, so `},{"index":` parts them: within a string its
+quotation marks would be escaped, and what is parted anywhere else is no JSON. Everything around the
+two lists is decoded at once, and it is checked that they stand where a canonical document has them.
+
+What is read is hashed as it is read, so what was signed is what was looked at, even if somebody
+writes to the file meanwhile.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from engine.audit import canonical
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+__all__ = ["AROUND_BYTES_MAX", "Items", "Pieces", "Source", "cuts", "find"]
+
+AROUND_BYTES_MAX = 1 << 30
+"""The most bytes of a document that are outside its two lists."""
+ITEM_BYTES_MAX = 1 << 24
+
+_CHUNK_BYTES = 1 << 20
+_PARTED = b'},{"index":'
+
+
+class Source(Protocol):
+    """The bytes of a file, in memory or not; what is gone when it is asked for is left out."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        """A part of them."""
+
+
+class Items:
+    """The items of a list by the bytes between its brackets, which are read again each time."""
+
+    def __init__(self, source: Source, begin: int, end: int) -> None:
+        self._source = source
+        self._begin = begin
+        self._end = end
+        parted = sum(part.count(_PARTED) for _, part in _overlapping(source, _PARTED, begin, end))
+        self._count = parted + (begin < end)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, digest: "_Hash") -> Iterator[bytes]:
+        """The items one by one, still JSON; whatever is read goes into the digest.
+
+        Raises:
+            ValueError: one is too long, or there are more or fewer than there were.
+        """
+        found, rest = 0, b""
+        for at in range(self._begin, self._end, _CHUNK_BYTES):
+            chunk = self._source[at : min(at + _CHUNK_BYTES, self._end)]
+            digest.update(chunk)
+            *items, rest = (rest + chunk).split(_PARTED)
+            if items:
+                yield items[0] + b"}"
+                for item in items[1:]:
+                    yield b'{"index":%b}' % item
+                rest = b'{"index":' + rest
+            found += len(items)
+            if len(rest) > ITEM_BYTES_MAX:
+                raise ValueError("an item is too long")
+        if rest:
+            found += 1
+            yield rest
+        if found != self._count:
+            raise ValueError("the file was changed while it was read")
+
+
+class Pieces:
+    """A document and a newline in pieces: `head`, the items of `records`, `middle`, those of
+    `tail`, `end`. `document` is what it says with both lists empty.
+    """
+
+    def __init__(self, source: Source, places: tuple[int, int, int, int]) -> None:
+        """Take it apart at these places: after `"records":[`, before `]`, and the same of `tail`.
+
+        Raises:
+            CanonicalError: what is outside the lists is too long or not canonical, or the lists do
+                not stand there.
+        """
+        begin, end, tail_begin, tail_end = places
+        if len(source) - (end - begin) - (tail_end - tail_begin) > AROUND_BYTES_MAX:
+            raise canonical.CanonicalError("too long")
+        self.head = source[:begin]
+        self.middle = source[end:tail_begin]
+        self.end = source[tail_end : len(source) - 1]
+        self.document = canonical.decode_object(self.head + self.middle + self.end)
+        found = [self._place("records"), self._place("tail")]
+        if found != [len(self.head), len(self.head) + len(self.middle)]:
+            raise canonical.CanonicalError("its lists are not where they should be")
+        self.records = Items(source, begin, end)
+        self.tail = Items(source, tail_begin, tail_end)
+
+    def _place(self, name: str) -> int:
+        """Where the canonical form of the document has the empty list of this name; -1: nowhere."""
+        if self.document.get(name) != []:
+            return -1
+        before = {key: self.document[key] for key in self.document if key <= name}
+        return len(canonical.encode(before)) - len("]}")
+
+
+def cuts(source: Source, landmarks: Sequence[bytes]) -> tuple[int, int, int, int] | None:
+    """The first places where these stand, each after the one before: the ends of the first and the
+    third, the beginnings of the others. None: there is one that does not."""
+    found, at = [], 0
+    for number, landmark in enumerate(landmarks):
+        at = find(source, landmark, at)
+        if at < 0:
+            return None
+        found.append(at + len(landmark) if number % 2 == 0 else at)
+        at = found[-1]
+    first, second, third, fourth = found
+    return first, second, third, fourth
+
+
+def find(source: Source, sought: bytes, begin: int = 0) -> int:
+    """The first place where something stands; -1: nowhere."""
+    for at, part in _overlapping(source, sought, begin, len(source)):
+        if (place := part.find(sought)) >= 0:
+            return at + place
+    return -1
+
+
+def _overlapping(
+    source: Source, sought: bytes, begin: int, end: int
+) -> Iterator[tuple[int, bytes]]:
+    """Parts of a source, each with its place, so that what is sought is whole in exactly one."""
+    more = len(sought) - 1
+    for at in range(begin, end, _CHUNK_BYTES):
+        yield at, source[at : min(at + _CHUNK_BYTES + more, end)]

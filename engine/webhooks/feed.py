@@ -1,0 +1,102 @@
+"""The events of a workspace as they come, for whoever listens in place of having them delivered.
+
+A listener keeps a place in the audit log, as an endpoint does (`engine.webhooks.outbox`): what it
+heard is below it. Places never change, so whoever comes back with the last one misses nothing, over
+restarts, kills and on whichever process.
+"""
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+from engine.clock import Clock
+from engine.db.database import Database
+from engine.errors import InvalidInput, RateLimited
+from engine.webhooks.catalogue import EVERY
+from engine.webhooks.outbox import Event, events_from, place_at, size
+
+POLL_MS = 500
+"""How often it is looked for what is new, for all listeners together."""
+EVENTS_MAX = 100
+"""So many events are read at once."""
+LISTENERS_MAX = 64
+"""So many listen to one process at once."""
+LISTENERS_OF_ONE_MAX = 4
+"""So many of those are of one caller."""
+RETRY_AFTER_S = 10
+
+
+class Feed:
+    """See the module. Any thread may use it."""
+
+    def __init__(self, database: Database, stopwatch: Clock) -> None:
+        self._database = database
+        self._stopwatch = stopwatch
+        self._looking = threading.Lock()
+        self._end = 0
+        self._looked_ms: int | None = None
+        self._seats: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def seat(self, caller: str) -> Iterator[None]:
+        """Be one of those who listen; `caller` is a key or whoever else may do so.
+
+        Raises:
+            RateLimited: too many do, all or of this caller.
+        """
+        with self._looking:
+            if self._seats[caller] >= LISTENERS_OF_ONE_MAX:
+                raise RateLimited(
+                    f"this caller listens {LISTENERS_OF_ONE_MAX} times already",
+                    retry_after=RETRY_AFTER_S,
+                )
+            if self._seats.total() >= LISTENERS_MAX:
+                raise RateLimited("too many listen already", retry_after=RETRY_AFTER_S)
+            self._seats[caller] += 1
+        try:
+            yield
+        finally:
+            with self._looking:
+                self._seats[caller] -= 1
+                self._seats += Counter()  # forget who is gone
+
+    def begin(self, last: int | None, since_ms: int | None = None) -> int:
+        """The place to listen from: behind the `last` that was heard, where what happened at
+        `since_ms` is, or the end of the log.
+
+        Raises:
+            InvalidInput: the log is not as long as `last` says, so it is not of this log.
+        """
+        with self._database.reading() as connection:
+            if last is None and since_ms is not None:
+                return place_at(connection.execute, since_ms)
+            end = size(connection.execute)
+        if last is None:
+            return end
+        if last >= end:
+            raise InvalidInput("Last-Event-ID", f"the log ends before {last}")
+        return last + 1
+
+    def next(
+        self, workspace_id: str, place: int, wanted: Collection[str] = (EVERY,)
+    ) -> tuple[list[Event], int]:
+        """The events of a workspace from a place on, at most `EVENTS_MAX`, and the place that comes
+        after them: the same one if there is nothing new.
+
+        If it is another one, there may be more behind it.
+        """
+        if place >= self._log_end():
+            return [], place
+        with self._database.reading() as connection:
+            return events_from(connection.execute, workspace_id, wanted, place, EVENTS_MAX)
+
+    def _log_end(self) -> int:
+        """Where the log ended `POLL_MS` ago or later."""
+        with self._looking:
+            now_ms = self._stopwatch()
+            if self._looked_ms is None or now_ms - self._looked_ms >= POLL_MS:
+                with self._database.reading() as connection:
+                    self._end = size(connection.execute)
+                self._looked_ms = now_ms
+            return self._end

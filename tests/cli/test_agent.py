@@ -1,0 +1,205 @@
+"""Sessions, keys and payments in two steps from the command line, against a server in this
+process."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tallystick.cli.completion import VARIABLE
+from tests.cli.intents_stub import IntentsStub
+from tests.cli.processes import ANSI, COMMAND, Done, called, environment, one_line
+from tests.cli.terminal import on_a_terminal
+from tests.rest.served import Served
+
+_tenants = itertools.count(1)
+
+
+class Desk:
+    """An operator of a workspace."""
+
+    def __init__(self, served: Served | IntentsStub) -> None:
+        self.served = served
+
+    def __call__(self, *arguments: str, **how: Any) -> Done:
+        return called(*arguments, **({"url": self.served.url, "api_key": self.served.key} | how))
+
+    def told(self, *arguments: str, **how: Any) -> Any:
+        """What a command answers as JSON."""
+        done = self(*arguments, "--json", **how)
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)
+
+    def said(self, *arguments: str, **how: Any) -> str:
+        """What it says to people."""
+        done = self(*arguments, **how)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with Served(tmp_path_factory.mktemp("desk") / "data") as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(served: Served) -> Desk:
+    return Desk(served.tenant(f"tenant-{next(_tenants)}"))
+
+
+def test_sessions_are_paused_resumed_and_listed_by_what_they_are(desk: Desk) -> None:
+    one = desk.told("agent", "sessions", "create", "--agent-id", "ann", "--wallet", "w")["id"]
+    two = desk.told(
+        *("sessions", "create", "--agent-id", "bob", "--wallet", "w", "--label", "daily")
+    )["id"]
+    assert desk.said("sessions", "pause", one) == f"{one} is paused\n"
+    assert "○ PAUSED" in desk.said("agent", "sessions", "list", "--agent-id", "ann")
+    assert [each["id"] for each in desk.told("sessions", "list", "--status", "active")] == [two]
+    assert [each["id"] for each in desk.told("sessions", "list", "--label", "daily")] == [two]
+    assert desk.told("sessions", "resume", one)["status"] == "active"
+    assert desk.told("sessions", "revoke", one, "-y") == {"id": one, "status": "revoked"}
+    assert one_line(desk("sessions", "resume", one), 1).startswith("session_not_paused: ")
+    assert one_line(desk("sessions", "list", "--type", "robot"), 2).startswith("usage: ")
+
+
+def test_many_are_revoked_once_they_were_shown_and_that_was_wanted(desk: Desk) -> None:
+    made = [
+        desk.told("sessions", "create", "--agent-id", "bot", "--wallet", "w", "--label", label)
+        for label in ("daily", "daily", "weekly")
+    ]
+    shown = desk.said("sessions", "revoke-many", "--label", "daily", "--preview")
+    assert shown.endswith("2 found, 0 revoked\n")
+    assert (made[0]["id"] in shown, made[2]["id"] in shown) == (True, False)
+    done = desk("sessions", "revoke-many", "--label", "daily", given="n\n")
+    assert (done.returncode, done.stderr) == (1, "aborted: nothing was done\n")
+    assert "Revoke 2 sessions and all beneath? This cannot be undone." in done.stdout
+    assert desk("sessions", "revoke-many", "--label", "none").stdout == "0 found, 0 revoked\n"
+    assert len(desk.told("sessions", "list", "--status", "active")) == 3
+    revoked = desk.told("sessions", "revoke-many", "--label", "daily", "--yes")
+    assert (revoked["count"], revoked["revoked"]) == (2, 2)
+    assert [each["id"] for each in desk.told("sessions", "list", "--status", "active")] == [
+        made[2]["id"]
+    ]
+
+
+def test_keys_of_agents(desk: Desk) -> None:
+    assert desk.said("agent", "keys", "list") == "no keys yet\n"
+    arguments = ("--name", "crawler", "--agent-id", "ann", "--scopes", "read_only, full")
+    said = desk.said("agent", "keys", "create", *arguments, "--rate-limit", "7")
+    match = re.fullmatch(r"id   (ak_\w+)\nkey  (zai_test_\w+)\n", said)
+    assert match is not None
+    key_id, secret = match.groups()
+    desk.told("agent", "keys", "create", "--name", "other", "--agent-id", "bob")
+    listed = desk.said("agent", "keys", "list", "--agent-id", "ann")
+    assert re.search(
+        rf"● ACTIVE +{key_id} +{secret[:12]}… +crawler +ann +read_only full +7", listed
+    )
+    assert (secret in listed, "bob" in listed) == (False, False)
+    assert desk("agent", "keys", "revoke", key_id, given="\n").returncode == 1
+    assert desk.said("agent", "keys", "revoke", key_id, "--yes") == f"{key_id} is revoked\n"
+    assert "○ REVOKED" in desk.said("agent", "keys", "list", "--agent-id", "ann")
+    assert one_line(desk("agent", "keys", "revoke", "ak_x", "-y"), 1).startswith(
+        "agent_key_not_found: "
+    )
+
+
+def test_keys_of_operators(desk: Desk, served: Served) -> None:
+    workspace = desk.told("keys", "list")[0]["workspace_id"]
+    arguments = ("keys", "create", "--name", "Ada", "--mode", "live", "--workspace", workspace)
+    assert one_line(desk(*arguments), 1).startswith("admin_key_required: ")
+    said = desk.said(*arguments, api_key=served.key)
+    match = re.fullmatch(r"id   (key_\w+)\nkey  (zfi_live_\w+)\n", said)
+    assert match is not None
+    key_id, secret = match.groups()
+    assert re.search(rf"● ACTIVE +{key_id} +zfi_live_\w+… +Ada", desk.said("keys", "list"))
+    rotated = desk.told("keys", "rotate", key_id, "--yes", api_key=secret)
+    assert one_line(desk("keys", "list", api_key=secret), 1).startswith("invalid_api_key: ")
+    assert desk.said("keys", "revoke", rotated["id"], "--yes", api_key=served.key) == (
+        f"{rotated['id']} is revoked\n"
+    )
+    assert [each["is_active"] for each in desk.told("keys", "list")] == [True, False, False]
+
+
+def test_the_status_of_a_payment(desk: Desk) -> None:
+    token = desk.told("sessions", "create", "--agent-id", "a", "--wallet", "w")["session_token"]
+    held = desk.told("pay", "12", "--hold", session_token=token)
+    assert desk.told("status", held["id"])["state"] == "held"
+    assert desk.said("status", held["id"]) == desk.said("payments", "get", held["id"])
+
+
+def test_who_is_at_a_terminal_is_asked_for_what_is_left_out(desk: Desk) -> None:
+    done = desk("sessions", "create", "--json", typed="ann\n0x" + "1" * 40 + "\n")
+    assert done.returncode == 0
+    assert done.stderr == "Agent:The owner's wallet:"
+    assert json.loads(done.stdout)["agent_id"] == "ann"
+    line = one_line(desk("sessions", "create", "--agent-id", "ann"), 2)
+    assert line == "invalid_parameter: --wallet: is needed"
+    done = desk("agent", "keys", "create", typed="")
+    assert done.returncode == 1
+    assert "aborted: nothing was done" in done.stderr
+
+
+def test_intents_and_figures() -> None:
+    with IntentsStub() as stub:
+        desk = Desk(stub)
+        assert desk.said("intents", "list") == "no intents yet\n"
+        made = desk.told(
+            *("intents", "create", "--amount", "12.50", "--description", "Paper"),
+            *("--capture", "manual", "--agent-id", "ann", "--expires-in", "60"),
+        )
+        assert stub.asked[-1].body == {
+            "amount": "12.50",
+            "currency": "USD",
+            "description": "Paper",
+            "capture_method": "manual",
+            "agent_id": "ann",
+            "expires_in_seconds": 60,
+        }
+        assert stub.asked[-1].key
+        said = desk.said("intents", "get", made["id"])
+        assert re.search(r"status +requires_payment *\namount +\$12.50 USD *\n", said)
+        confirmed = desk.told(
+            *("intents", "confirm", made["id"], "--wallet", "w"),
+            client_secret=made["client_secret"],
+            session_token="zai_session_1",
+        )
+        assert (confirmed["status"], confirmed["payment_id"]) == ("processing", "pay_1")
+        assert stub.asked[-1].body == {
+            "client_secret": made["client_secret"],
+            "customer_wallet": "w",
+            "session_token": "zai_session_1",
+        }
+        wrong = desk("intents", "confirm", made["id"], "--wallet", "w", "--client-secret", "x")
+        assert one_line(wrong, 6).startswith("payment_declined: ")
+        assert desk.told("intents", "capture", made["id"], "10")["status"] == "succeeded"
+        assert stub.asked[-1].body == {"amount": "10"}
+        assert one_line(desk("intents", "cancel", made["id"]), 1).startswith("conflict: ")
+        assert re.search(
+            rf"SUCCEEDED +{made['id']} +\$12.50 +manual +pay_1", desk.said("intents", "list")
+        )
+        assert stub.asked[-1].path.endswith("?limit=20&offset=0")
+        figures = desk.said("agent", "analytics", "--days", "1")
+        assert re.search(r"volume +\$12.50 *\n.*success rate +50.0% *\n", figures, re.DOTALL)
+        assert ("2026-01-31" in figures, "2026-01-30" in figures) == (True, False)
+
+
+def test_a_shell_completes_what_it_knows() -> None:
+    script = called("completion", "bash").stdout
+    assert f"{VARIABLE}=complete_bash" in script
+    asked = {VARIABLE: "complete_bash", "COMP_WORDS": "tallystick agent ", "COMP_CWORD": "2"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tests.cli.processes.environment", lambda: asked)
+        done = called()
+    assert sorted(done.stdout.split()) == ["analytics", "keys", "sessions"]
+    assert one_line(called("completion", "tcsh"), 2).startswith("usage: ")
+
+
+def test_no_color_is_heeded() -> None:
+    for more, colored in (({}, True), ({"NO_COLOR": "1"}, False)):
+        status, seen = on_a_terminal([COMMAND, "keys", "list"], 100, environment() | more)
+        assert (status, "\x1b[1;31m" in seen) == (1, colored)
+        assert ANSI.sub("", seen).startswith("invalid_api_key: ")
