@@ -1,13 +1,34 @@
 """What all tests share."""
 
+import functools
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+from httpx import create_ssl_context
+from httpx._transports import default as httpx_transports
 from hypothesis import settings
 
+from engine.sessions.vault import Vault
 from tests.world import World
+
+ROOT = Path(__file__).parents[1]
+# They take the longest, and a file is one process's: begun first, none of them is waited for.
+BEGIN_FIRST = (
+    "tests/test_demo.py",
+    "tests/durability/test_migrations.py",
+    "tests/contracts/test_forge.py",
+    "tests/ledger/test_killed.py",
+    "tests/simulation/test_simulate.py",
+    "tests/test_bench.py",
+    "tests/docs/test_readme.py",
+    "tests/rest/test_access.py",
+    "tests/fsck/test_postgres.py",
+    "tests/chain/test_reorgs.py",
+)
 
 pytest_plugins = ["tests.server_fixtures"]
 
@@ -16,12 +37,41 @@ settings.register_profile("tallystick", deadline=None)
 settings.load_profile("tallystick")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _paid_for_once() -> Iterator[None]:
+    """What a passphrase gives (a tenth of a second, by intent), and the trusted certificates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Vault, "from_passphrase", functools.lru_cache(Vault.from_passphrase))
+        patch.setattr(httpx_transports, "create_ssl_context", functools.cache(create_ssl_context))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_it_was() -> Iterator[None]:
+    """Have no test decide what the next one in its process logs."""
+    yield
+    structlog.reset_defaults()
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A fresh installation."""
     opened = World(tmp_path / "data")
     yield opened
     opened.engine.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the others stay in their order."""
+    first = {ROOT / name: place for place, name in enumerate(BEGIN_FIRST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
+
+
+def pytest_collection_finish() -> None:
+    """Have what stays, thousands of tests and all modules, looked through no more for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

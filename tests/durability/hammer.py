@@ -243,9 +243,11 @@ class Hammer(ABC):
     def follow_log(self) -> None:
         """Read what the log has more, and compare each root that was signed meanwhile."""
         records, before = self.records, len(self.records.leaves)
+        # Roots first: a server at work places more records and signs over them meanwhile.
+        signed = "SELECT size, root FROM checkpoints WHERE size > ? ORDER BY size"
+        roots = query(self.store, signed, before)
         records.feed(read_log(self.store, before))
-        roots = "SELECT size, root FROM checkpoints WHERE size > ? ORDER BY size"
-        for size, root in query(self.store, roots, before):
+        for size, root in roots:
             require(size <= len(records.leaves), f"the records end before size {size}")
             self._grow(size)
             require(self.tree.root() == root, f"the root at size {size} is another")
