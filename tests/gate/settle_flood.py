@@ -129,11 +129,12 @@ class Client:
         return found
 
     async def go_on(self, drawn: random.Random) -> float:
-        """Until it is told; the seconds that takes."""
+        """Again until it is told; the seconds that takes."""
         began = time.monotonic()
-        while (await self.ask())[0] == 503:
+        while self.answers[-1][0] == 503:
             check(time.monotonic() - began < PATIENCE_S, f"nobody tells {self.key}")
             await asyncio.sleep(drawn.uniform(0.1, 0.5))
+            await self.ask()
         return time.monotonic() - began
 
 
