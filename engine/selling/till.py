@@ -31,7 +31,7 @@ from x402.schemas import (
 )
 
 from engine.clock import Clock, system_clock
-from engine.errors import Unavailable
+from engine.errors import TallystickError, Unavailable
 from engine.selling.currency import Currency
 from engine.selling.facilitators import Settler
 from engine.selling.grant import Grant
@@ -154,8 +154,8 @@ class Till:
         """Take a payment of `price` micro-USD for what `request` (see `digest_of`) stands for.
 
         It returns when the payment is settled, and then it is for the caller alone until the sale
-        is `used` or `left`. `ready` is asked before, of who would pay; not again of a payment
-        that was claimed before, which may be paid already.
+        is `used` or `left`. `ready` is asked before, of who would pay; of a payment that was
+        claimed before only if the chain shows that it is not paid.
 
         Raises:
             PaymentRefused: nothing was paid by it.
@@ -183,7 +183,7 @@ class Till:
                 if await grants.replace(presented.id, kept, held.body):
                     sale = Sale(self.storage, grants, presented, held, self._lease_ms)
                     if held.state == "claimed":
-                        await self._settle(sale)
+                        await self._settle(sale, None if grant is None else ready)
                     return sale
 
     def _place(self, presented: Presented, grant: Grant | None) -> AbstractContextManager[object]:
@@ -224,8 +224,9 @@ class Till:
                 code=verified.invalid_reason or PaymentRefused.code,
             )
 
-    async def _settle(self, sale: Sale) -> None:
-        outcome = await self._outcome(sale)
+    async def _settle(self, sale: Sale, ready: Ready | None) -> None:
+        seen = None if ready is None else await self._seen(sale, ready)
+        outcome = seen or await self._outcome(sale)
         if isinstance(outcome, _Paid):
             if self._visits is not None:  # before it counts as settled: a crash skips nothing
                 await self._visits.begin(self._check_grants(), sale.payer)
@@ -239,6 +240,20 @@ class Till:
             "it is not known yet whether this payment was made: send it again, and no other",
             transaction=outcome.transaction,
         )
+
+    async def _seen(self, sale: Sale, ready: Ready) -> "_Paid | _Unpaid | None":
+        """What became of a payment that was claimed before; None if it is still to be settled.
+
+        Raises what speaks against that by now: the claim stays, and is good once nothing does.
+        """
+        sight = await self._look(sale)
+        if sight is not None and sight.state == "open":
+            try:
+                await ready(sale.session, sale.reservation)
+            except TallystickError:
+                await sale.left()
+                raise
+        return _shown(sight)
 
     async def _outcome(self, sale: Sale) -> "_Paid | _Unpaid | _Unknown":
         """What became of a claimed payment. That nothing is sent twice is the facilitator's."""
@@ -259,12 +274,9 @@ class Till:
                 _log.error("settlement_contradicted", payment=sale.reservation)
         # A transaction that nobody has seen to pay is not passed on as if it had.
         sent = None if answer is None or answer.success else answer.transaction or None
-        sight = await self._look(sale, settling["since"])
-        if sight is not None and sight.state == "paid":
-            assert sight.transaction is not None
-            return _Paid(sight.transaction)
-        if sight is not None and sight.state == "void":
-            return _Unpaid("payment_void", "the authorization ended, or was canceled, unpaid")
+        sight = await self._look(sale)
+        if (shown := _shown(sight)) is not None:
+            return shown
         if answer is None or answer.success or answer.error_reason in _DOUBTFUL:
             return _Unknown(sent)
         if sight is None and (sent or self._witness is not None):
@@ -287,7 +299,10 @@ class Till:
             _log.warning("settlement_unconfirmed", reason=error.message)
             return None
 
-    async def _look(self, sale: Sale, since: int | None) -> Sight | None:
+    async def _look(self, sale: Sale) -> Sight | None:
+        settling = sale.grant.settling
+        assert settling is not None
+        since = settling["since"]
         if self._witness is None or since is None:
             return None
         asked = self.currency.token, sale.presented.authorization, since
@@ -325,3 +340,13 @@ class _Unpaid:
 @dataclass(frozen=True, slots=True)
 class _Unknown:
     transaction: str | None
+
+
+def _shown(sight: Sight | None) -> _Paid | _Unpaid | None:
+    """What the chain shows for sure."""
+    if sight is not None and sight.state == "paid":
+        assert sight.transaction is not None
+        return _Paid(sight.transaction)
+    if sight is not None and sight.state == "void":
+        return _Unpaid("payment_void", "the authorization ended, or was canceled, unpaid")
+    return None

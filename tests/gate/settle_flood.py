@@ -62,7 +62,9 @@ FATES: dict[str, Any] = {
 BUSY = (503, "busy")
 SHORT_S = 10
 """Who waits longer for a facilitator is not given one that never answers."""
-PATIENCE_S = 600
+PATIENCE_S = 3_600
+WAIT_S_MAX = 10
+"""So long somebody waits at most who has come often."""
 ORIGIN = "http://stall.test"
 
 
@@ -133,7 +135,7 @@ class Client:
         began = time.monotonic()
         while self.answers[-1][0] == 503:
             check(time.monotonic() - began < PATIENCE_S, f"nobody tells {self.key}")
-            await asyncio.sleep(drawn.uniform(0.1, 0.5))
+            await asyncio.sleep(min(0.2 * 2**self.tries, WAIT_S_MAX) * drawn.uniform(0.5, 1))
             await self.ask()
         return time.monotonic() - began
 

@@ -14,6 +14,8 @@ from x402.schemas import SettleResponse, VerifyResponse
 
 from engine.chain import contracts, sender
 from engine.payments.authorization import read_authorization
+from engine.selling.presented import read_presented
+from engine.storage.limits import Limits
 from tests.gate.stall import GET, PUT, Stall, decoded, heard
 from tests.payments.paying import parsed
 
@@ -148,6 +150,28 @@ async def test_a_transaction_that_paid_something_else_is_no_payment(stall: Stall
     await stall.close()
     stall.open(wrap=Liar(names_another))
     assert heard(await stall.buy("PUT", "/v1/store/b", content=b"2")) == PENDING
+    assert stall.transfers() == 1
+
+
+async def test_what_would_be_refused_by_now_is_not_settled_when_it_comes_again(
+    stall: Stall,
+) -> None:
+    await stall.close()
+    stall.limits, liar = Limits(payer_entries_max=1), Liar(breaks_before)
+    stall.open(wrap=liar)
+    authorization = stall.facility.authorization(PUT)
+    payment, session = stall.header(authorization), stall.storage.session(stall.payer)
+    assert heard(await stall.ask("PUT", "/v1/store/a", payment, content=b"1")) == PENDING
+    liar.lie = None
+    # As after ten minutes, in which nobody came.
+    await session.release(read_presented(decoded(payment), stall.currency).id)
+    await session.set("b", "2")
+    for _ in range(2):
+        answer = await stall.ask("PUT", "/v1/store/a", payment, content=b"1")
+        assert heard(answer) == (409, "quota_exceeded")
+    assert stall.transfers() == 0
+    await session.delete("b")
+    assert heard(await stall.ask("PUT", "/v1/store/a", payment, content=b"1")) == (200, None)
     assert stall.transfers() == 1
 
 
