@@ -14,6 +14,7 @@ In the end whoever was answered must have paid once, and nobody else anything.
 import argparse
 import asyncio
 import itertools
+import logging
 import random
 import sys
 import tempfile
@@ -177,6 +178,7 @@ class Flood:
 
     async def _one_payer(self, early: Client) -> None:
         greedy = self._buyer()
+        greedy.transact(to=greedy.domain.token, data=greedy.mint(self.clients * PUT))
         flood = [self._client(greedy, held=True) for _ in range(self.clients)]
         async with asyncio.TaskGroup() as group:
             asking = [group.create_task(each.ask()) for each in flood]
@@ -281,6 +283,7 @@ class Flood:
 
 def main(arguments: argparse.Namespace) -> None:
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    logging.disable()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="settle-flood-")))
         anvil = stack.enter_context(anvil_with_contracts())
