@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi import BackgroundTasks, Depends, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
 from api.gate import header
@@ -82,7 +82,7 @@ class Gate:
         """Have a function of a route cost something: dollars (`$0.05`), or `free`.
 
         Who paid is the current payer in it (`engine/storage/session.py`); nobody is, if it is free.
-        It may read JSON, not a form.
+        It may read JSON, not a form. A stream is paid for when it begins, and knows no payer.
 
         Raises:
             AmountError: it is no price.
@@ -183,6 +183,8 @@ class Gate:
             return _paid(private(errors.answer(result)), sale)
         if await request.is_disconnected():
             await sale.left()  # nobody has heard it: the same payment may ask again
+        elif isinstance(result, StreamingResponse):
+            await sale.used()  # who hangs up before its end has heard all but that
         else:
             _afterwards(sale, result, into)
         return _paid(private(result, into), sale, into)
@@ -272,12 +274,14 @@ def private(result: Any, into: _Asked | None = None) -> Any:
 def _afterwards(sale: "Sale", result: Any, into: _Asked | None) -> None:
     """Have it noted that the answer was sent, before anything else is done afterwards: whatever
     fails there, the payment buys nothing more."""
-    used = BackgroundTask(sale.used)
-    if into is not None:
-        into.tasks.tasks.insert(0, used)
+    tasks = BackgroundTasks() if into is None else into.tasks
+    tasks.tasks.insert(0, BackgroundTask(sale.used))
     if isinstance(result, Response):
-        own = [] if result.background is None else [result.background]
-        result.background = BackgroundTasks([*(into.tasks.tasks if into else [used]), *own])
+        if result.background is not None:
+            tasks.tasks.append(result.background)
+        result.background = tasks
+    else:
+        assert into is not None, "FastAPI makes the answer"
 
 
 def _paid(result: Any, sale: "Sale", into: _Asked | None = None) -> Any:

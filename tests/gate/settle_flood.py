@@ -80,7 +80,7 @@ def check(holds: bool, what: object) -> None:
 
 
 class Slow:
-    """A facilitator that holds up what is in `held`, then does the first time what was drawn."""
+    """A facilitator that holds up all that has a fate, and meets it once."""
 
     def __init__(self) -> None:
         self.fates: dict[str, Any] = {}
@@ -101,12 +101,19 @@ class Slow:
     async def settle(self, payload: Any, requirements: Any) -> Any:
         lie = self.fates.pop(payload.payload["authorization"]["nonce"], None)
         if lie is not None:
-            self.holding += 1
-            await self.going_on.wait()
-            self.holding -= 1
+            if not self.going_on.is_set():
+                lie = "broken before" if lie == "never answered" else lie  # it has waited enough
+                await self._hold()
             if FATES[lie] is not None:
                 return await FATES[lie](self._part.settle, payload, requirements)
         return await self._part.settle(payload, requirements)
+
+    async def _hold(self) -> None:
+        self.holding += 1
+        try:
+            await self.going_on.wait()
+        finally:
+            self.holding -= 1
 
 
 @dataclass
@@ -167,7 +174,7 @@ class Flood:
             visits=Visits(ORIGIN),
             settlements_max=self.places,
             payer_settlements_max=self.payer_places,
-            answer_s=self.answer_s,
+            answer_s=PATIENCE_S,
         )
         stall.stranger()
         early = self._client(facility)
@@ -190,12 +197,13 @@ class Flood:
                 self.honest_s.append(time.monotonic() - began)
             await self._free(early)
             check(self.slow.holding == self.payer_places, "the flood has ended")
-            self.slow.going_on.set()
+            self._go_on_settling()
         self.seen["answered while one payer took all that one may"] = len(honest)
         await self._go_on(flood)
 
     async def _many_payers(self, early: Client) -> None:
         self.slow.going_on.clear()
+        self.stall.till._answer_s = PATIENCE_S
         flood = [self._client(self._buyer(), held=True) for _ in range(self.clients)]
         honest = [self._client(self._buyer()) for _ in range(self.places)]
         async with asyncio.TaskGroup() as group:
@@ -205,8 +213,12 @@ class Flood:
             for client in honest:
                 check(await client.ask() == BUSY, "there was no place")
             check(self.slow.holding == self.places, "the flood has ended")
-            self.slow.going_on.set()
+            self._go_on_settling()
         await self._go_on([*flood, *honest])
+
+    def _go_on_settling(self) -> None:
+        self.stall.till._answer_s = self.answer_s
+        self.slow.going_on.set()
 
     async def _until_full(self, asking: Sequence[asyncio.Task[Any]], places: int) -> None:
         """Everybody else was told that there is no place, before anybody has left theirs."""

@@ -1,11 +1,12 @@
 """Routes of anybody's application, sold by `Gate.sells`."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import BackgroundTasks, FastAPI, HTTPException, Request, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
@@ -146,6 +147,22 @@ async def test_a_function_has_all_that_fastapi_gives(stall: Stall, app: FastAPI,
         await stall.ask("POST", f"/all/{kind}", payment, content=b"2")
     again = await stall.ask("POST", f"/all/{kind}", payment, content=b"2")
     assert heard(again) == (409, "payment_used"), "whatever failed after it was answered"
+
+
+async def test_a_stream_that_breaks_off_is_not_told_again(stall: Stall, app: FastAPI) -> None:
+    @app.get("/stream")
+    @stall.gate.sells("0.001")
+    async def stream() -> StreamingResponse:
+        async def parts() -> AsyncIterator[str]:
+            yield "almost all of it"
+            raise ConnectionError("hung up")
+
+        return StreamingResponse(parts())
+
+    payment = stall.sign(units=1_000)
+    with pytest.raises(ConnectionError, match="hung up"):
+        await stall.ask("GET", "/stream", payment)
+    assert heard(await stall.ask("GET", "/stream", payment)) == (409, "payment_used")
 
 
 async def test_what_took_too_long_is_not_answered_if_another_was(stall: Stall) -> None:
