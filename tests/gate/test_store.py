@@ -8,6 +8,7 @@ from x402.http.utils import decode_payment_response_header
 
 from engine.storage.limits import Limits
 from tests.gate.stall import GET, PUT, Stall, decoded, heard, offer_of
+from tests.gate.test_pending import Liar, believes
 from tests.payments.paying import PAYEE
 from tests.payments.paying import Till as Facility
 
@@ -161,7 +162,9 @@ async def test_a_hundred_at_the_edge_of_a_quota_never_get_past_it_and_pay_for_wh
 ) -> None:
     await stall.close()
     stall.limits = Limits(payer_entries_max=7)
-    stall.open(settlements_max=100, payer_settlements_max=100)
+    liar = Liar(None)
+    stall.open(wrap=liar, settlements_max=100, payer_settlements_max=100)
+    liar.verify = believes
     payments = [stall.sign(units=PUT) for _ in range(100)]
     answers = await asyncio.gather(
         *(
