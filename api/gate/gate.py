@@ -14,41 +14,58 @@ never paid. An answer is not kept by anybody on its way (`private, no-store`).
 
 import asyncio
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastapi import BackgroundTasks, HTTPException, Request, Response
+from fastapi import BackgroundTasks, Depends, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
 from api.gate import header
+from api.gate.requests import body_of
 from api.rest import errors
 from engine.errors import TallystickError
 from engine.selling.currency import Price, read_price
 from engine.selling.refusals import PaymentRefused
+from engine.storage.limits import TooLarge
 from engine.storage.session import Session, unpaid
 
 if TYPE_CHECKING:
-    from engine.selling.till import Ready, Sale, Till
+    from engine.selling.sale import Sale
+    from engine.selling.till import Ready, Till
 
 PRIVATE = {"Cache-Control": "private, no-store", "Vary": "PAYMENT-SIGNATURE, SIGN-IN-WITH-X"}
 UNPAID_CODE = "payment_required"
+_HOST = re.compile(r"[A-Za-z0-9._~:\[\]-]+")
 
-_FROM_FASTAPI = [
-    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
-    for name, kind in {
-        "_gate_request": Request,
-        "_gate_response": Response,
-        "_gate_tasks": BackgroundTasks,
-    }.items()
-]
-"""What FastAPI hands to the function of a route that asks for it."""
+BODY_BYTES_MAX = 2**20
+"""The body of a request for what `Gate.sells` sells, unless it is told otherwise."""
 Work = Callable[["Sale | None"], Awaitable[Any]]
 """What is sold; without a sale where it is free."""
 Visit = Callable[[Session], Awaitable[Any]]
 """What somebody who paid before may have by signing in."""
+
+
+class _Asked(NamedTuple):
+    """What FastAPI hands to whoever asks for it: `response` is what goes into the one that it makes
+    of what is returned."""
+
+    request: Request
+    response: Response
+    tasks: BackgroundTasks
+
+
+async def _asked(request: Request, response: Response, tasks: BackgroundTasks) -> _Asked:
+    return _Asked(request, response, tasks)
+
+
+_FROM_FASTAPI = inspect.Parameter(
+    "_gate_asked", inspect.Parameter.KEYWORD_ONLY, annotation=_Asked, default=Depends(_asked)
+)
+"""By a dependency, because a function is handed each of them only once, and may want its own."""
 
 
 class Gate:
@@ -59,11 +76,13 @@ class Gate:
         self._till = till
         self._opening = asyncio.Lock()
 
-    def sells(self, price: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def sells(
+        self, price: str, *, body_bytes_max: int = BODY_BYTES_MAX
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Have a function of a route cost something: dollars (`$0.05`), or `free`.
 
         Who paid is the current payer in it (`engine/storage/session.py`); nobody is, if it is free.
-        It may read JSON, not a form.
+        It may read JSON, not a form. A stream is paid for when it begins, and knows no payer.
 
         Raises:
             AmountError: it is no price.
@@ -76,21 +95,16 @@ class Gate:
                 raise TypeError(f"{function.__name__} is a stream, which cannot be sold")
 
             @wraps(function)
-            async def sold(
-                *,
-                _gate_request: Request,
-                _gate_response: Response,
-                _gate_tasks: BackgroundTasks,
-                **named: Any,
-            ) -> Any:
-                work = partial(_called, function, named)
-                body = await _gate_request.body()
-                return await self.sell(
-                    _gate_request, cost, work, body=body, into=(_gate_response, _gate_tasks)
-                )
+            async def sold(*, _gate_asked: _Asked, **named: Any) -> Any:
+                request, work = _gate_asked.request, partial(_called, function, named)
+                try:
+                    body = await body_of(request, body_bytes_max, "body")
+                except TooLarge as error:
+                    return private(errors.answer(error))
+                return await self.sell(request, cost, work, body=body, into=_gate_asked)
 
             signature = inspect.signature(function)
-            parameters = [*signature.parameters.values(), *_FROM_FASTAPI]
+            parameters = [*signature.parameters.values(), _FROM_FASTAPI]
             sold.__signature__ = signature.replace(  # type: ignore[attr-defined]
                 parameters=parameters
             )
@@ -106,7 +120,7 @@ class Gate:
         *,
         body: bytes,
         ready: "Ready | None" = None,
-        into: tuple[Response, BackgroundTasks] | None = None,
+        into: _Asked | None = None,
         visit: Visit | None = None,
     ) -> Any:
         """Do the `work` once it is paid for, with the payer as the current one.
@@ -134,7 +148,7 @@ class Gate:
         work: Work,
         body: bytes,
         ready: "Ready | None",
-        into: tuple[Response, BackgroundTasks] | None,
+        into: _Asked | None,
         visit: Visit | None,
     ) -> Any:
         till = await self._opened()
@@ -157,6 +171,10 @@ class Gate:
         try:
             with till.storage.paid_by(sale.payer):
                 result = await self._done(sale, work)
+        except HTTPException as error:
+            await sale.left()
+            error.headers = {**(error.headers or {}), **_receipt(sale)}
+            raise
         except Exception:
             await sale.left()
             raise
@@ -165,12 +183,10 @@ class Gate:
             return _paid(private(errors.answer(result)), sale)
         if await request.is_disconnected():
             await sale.left()  # nobody has heard it: the same payment may ask again
-        elif isinstance(result, Response):
-            assert result.background is None, "what is sold has no background of its own"
-            result.background = BackgroundTask(sale.used)
+        elif isinstance(result, StreamingResponse):
+            await sale.used()  # who hangs up before its end has heard all but that
         else:
-            assert into is not None
-            into[1].add_task(sale.used)
+            _afterwards(sale, result, into)
         return _paid(private(result, into), sale, into)
 
     async def _done(self, sale: "Sale", work: Work) -> Any:
@@ -230,7 +246,11 @@ def _bound(request: Request, body: bytes) -> str:
 
 def _url(request: Request) -> str:
     """As it was asked for, in ASCII."""
-    return f"{request.scope['scheme']}://{request.url.netloc}{_target(request)}"
+    host = request.headers.get("Host", "")
+    if not _HOST.fullmatch(host):
+        host, port = request.scope.get("server") or ("", None)
+        host = host if port is None else f"{host}:{port}"
+    return f"{request.scope['scheme']}://{host}{_target(request)}"
 
 
 def _target(request: Request) -> str:
@@ -242,16 +262,34 @@ def _target(request: Request) -> str:
     return told.decode("ascii", "replace")
 
 
-def private(result: Any, into: tuple[Response, BackgroundTasks] | None = None) -> Any:
+def private(result: Any, into: _Asked | None = None) -> Any:
     """The same answer, which nobody on its way may keep."""
     if isinstance(result, Response):
         result.headers.update(PRIVATE)
     elif into is not None:
-        into[0].headers.update(PRIVATE)
+        into.response.headers.update(PRIVATE)
     return result
 
 
-def _paid(result: Any, sale: "Sale", into: tuple[Response, BackgroundTasks] | None = None) -> Any:
-    told = result if isinstance(result, Response) or into is None else into[0]
-    told.headers[header.PAYMENT_RESPONSE] = header.encoded_response(sale.settlement)
+def _afterwards(sale: "Sale", result: Any, into: _Asked | None) -> None:
+    """Have it noted that the answer was sent, before anything else is done afterwards: whatever
+    fails there, the payment buys nothing more."""
+    tasks = BackgroundTasks() if into is None else into.tasks
+    tasks.tasks.insert(0, BackgroundTask(sale.used))
+    if isinstance(result, Response):
+        if result.background is not None:
+            tasks.tasks.append(result.background)
+        result.background = tasks
+    else:
+        assert into is not None, "FastAPI makes the answer"
+
+
+def _paid(result: Any, sale: "Sale", into: _Asked | None = None) -> Any:
+    told = result if isinstance(result, Response) or into is None else into.response
+    told.headers.update(_receipt(sale))
     return result
+
+
+def _receipt(sale: "Sale") -> dict[str, str]:
+    """What says that it was settled."""
+    return {header.PAYMENT_RESPONSE: header.encoded_response(sale.settlement)}

@@ -49,11 +49,21 @@ async def read_body(request: Request, bytes_max: int, field: str) -> bytes:
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise InvalidInput("Content-Encoding", "takes no compressed body")
+    return await body_of(request, bytes_max, field)
+
+
+async def body_of(request: Request, bytes_max: int, field: str) -> bytes:
+    """The body, whatever it is; who has the request may read it again.
+
+    Raises:
+        TooLarge: it is longer.
+    """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > bytes_max:
             raise TooLarge(field, len(body), bytes_max, "bytes")
+    request._body = bytes(body)  # noqa: SLF001 (where `Request.body` keeps it)
     return bytes(body)
 
 

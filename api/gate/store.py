@@ -42,7 +42,7 @@ from engine.storage.limits import Changed, Limits, check_ttl
 from engine.storage.session import Session, Storage
 
 if TYPE_CHECKING:
-    from engine.selling.till import Sale
+    from engine.selling.sale import Sale
 
 PREFIX = "/v1/store"
 _ONE = f"/{{key:{KEY}}}"
@@ -172,14 +172,28 @@ class _Counter:
     async def get(self, request: Request, key: str) -> Any:
         """The value as it was put. Nothing is charged for a key that is not there."""
 
+        seen: str | None = None
+
+        async def ready(session: Session, _reservation: str) -> None:
+            nonlocal seen
+            seen = await session.peek(key)
+            if seen is None:
+                raise _absent()
+
         async def read(session: Session) -> Response:
+            # What was over, or deleted, while it was paid for is told as it was seen before.
             value = await session.get(key)
-            if value is None:  # it was over, or deleted, while it was paid for
+            value = seen if value is None else value
+            if value is None:
                 raise _absent()
             return PlainTextResponse(value, headers={**_PASSIVE, "ETag": etag(value)})
 
-        taking = self._of_one(request, self._prices.get, key, _sold(read), visit=read)
-        return await self._sell(request, taking)
+        async def take() -> _Order:
+            self._limits.check_key(key)
+            body = await read_body(request, 0, "body")
+            return _Order(self._prices.get, body, _sold(read), ready, read)
+
+        return await self._sell(request, take())
 
     async def put(self, request: Request, key: str, ttl_ms: int | None = None) -> Any:
         """The body is the value: text in UTF-8."""
@@ -206,12 +220,16 @@ class _Counter:
             deleted = await sale.session.delete(key)
             return _told(DeletedAnswer(key=key, deleted=deleted))
 
+        async def ready(session: Session, _reservation: str) -> None:
+            if not await session.has(key):
+                raise _absent()
+
         async def take() -> _Order:
             condition = read_condition(request.headers)
-            if condition is None:
-                return await self._of_one(request, self._prices.delete, key, work)
             self._limits.check_key(key)
             body = await read_body(request, 0, "body")
+            if condition is None:
+                return _Order(self._prices.delete, body, work, ready)
             answer = _told(DeletedAnswer(key=key, deleted=True))
             return self._replacing(self._prices.delete, body, key, None, condition, answer)
 
@@ -260,23 +278,6 @@ class _Counter:
             return _Order(_times(self._prices.delete, len(keys)), body, work)
 
         return await self._sell(request, take())
-
-    async def _of_one(
-        self,
-        request: Request,
-        price: Price,
-        key: str,
-        work: Callable[["Sale"], Awaitable[Response]],
-        visit: Callable[[Session], Awaitable[Response]] | None = None,
-    ) -> _Order:
-        """Of a key that has to be there."""
-
-        async def ready(session: Session, _reservation: str) -> None:
-            if not await session.has(key):
-                raise _absent()
-
-        self._limits.check_key(key)
-        return _Order(price, await read_body(request, 0, "body"), work, ready, visit)
 
     def _putting(
         self,

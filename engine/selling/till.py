@@ -15,8 +15,10 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 from x402.mechanisms.evm.constants import ERR_NONCE_ALREADY_USED, ERR_SETTLEMENT_PENDING
@@ -29,22 +31,32 @@ from x402.schemas import (
 )
 
 from engine.clock import Clock, system_clock
-from engine.errors import Unavailable
+from engine.errors import TallystickError, Unavailable
 from engine.selling.currency import Currency
 from engine.selling.facilitators import Settler
 from engine.selling.grant import Grant
+from engine.selling.places import Places
 from engine.selling.presented import Presented, read_presented, requirements
-from engine.selling.refusals import PaymentInProgress, PaymentPending, PaymentRefused
+from engine.selling.refusals import PaymentPending, PaymentRefused
+from engine.selling.sale import Sale
 from engine.selling.visits import Visits
 from engine.selling.witness import Sight, Witness
 from engine.storage.grants import Grants
 from engine.storage.payer import Payer
 from engine.storage.session import Session, Storage
 
+T = TypeVar("T")
+
 LEASE_MS = 120_000
 """So long one request works on a payment: more than a facilitator and a chain are waited for."""
 SETTLEMENTS_MAX = 64
-"""So many payments are settled at once; who comes then is asked to come again."""
+"""So many payments are verified and settled at once; who comes then is asked to come again."""
+PAYER_SETTLEMENTS_MAX = 16
+"""So many of these may be one payer's."""
+ANSWER_S = 30.0
+"""So long a facilitator is waited for; then what it does with a payment is unknown."""
+WATCHERS = 16
+"""So many threads ask the chain, and wait for it, beside the event loop's own."""
 
 Ready = Callable[[Session, str], Awaitable[None]]
 """Raises what would keep a payer from what is asked for, before anything is settled. The text is
@@ -52,7 +64,7 @@ the `reservation` under which room may be kept; it is let go if nothing was paid
 
 _DOUBTFUL = (ERR_SETTLEMENT_PENDING, ERR_NONCE_ALREADY_USED, "duplicate_settlement")
 """Reasons that do not say whether the payment was made."""
-_ELSEWHERE = "this payment is being answered elsewhere: send it again, and no other"
+_FULL = "too many payments are being settled: send it again"
 _log = structlog.get_logger(__name__)
 
 
@@ -85,6 +97,8 @@ class Till:
         visits: Visits | None = None,
         lease_ms: int = LEASE_MS,
         settlements_max: int = SETTLEMENTS_MAX,
+        payer_settlements_max: int = PAYER_SETTLEMENTS_MAX,
+        answer_s: float = ANSWER_S,
         clock: Clock = system_clock,
     ) -> None:
         self._storage = storage
@@ -94,10 +108,10 @@ class Till:
         self._own_grants = grants
         self._visits = visits
         self._lease_ms = lease_ms
-        self._settlements_max = settlements_max
+        self._places = Places(settlements_max, payer_settlements_max)
+        self._answer_s = answer_s
+        self._watchers = ThreadPoolExecutor(WATCHERS, "witness")
         self._clock = clock
-        self._settling = 0
-        self._claiming: set[str] = set()
         self._numbers = itertools.count(1)
         if witness is not None and witness.network != currency.network:
             raise ValueError(f"the witness is of {witness.network}, not of {currency.network}")
@@ -136,12 +150,12 @@ class Till:
 
     async def open(
         self, payment: Mapping[str, Any], price: int, request: str, ready: Ready | None = None
-    ) -> "Sale":
+    ) -> Sale:
         """Take a payment of `price` micro-USD for what `request` (see `digest_of`) stands for.
 
         It returns when the payment is settled, and then it is for the caller alone until the sale
-        is `used` or `left`. `ready` is asked before, of who would pay; not again of a payment
-        that was claimed before, which may be paid already.
+        is `used` or `left`. `ready` is asked before, of who would pay; of a payment that was
+        claimed before only if the chain shows that it is not paid.
 
         Raises:
             PaymentRefused: nothing was paid by it.
@@ -153,30 +167,31 @@ class Till:
         holder = f"{grants.opening}/{next(self._numbers)}"
         while True:
             kept, now_ms = await grants.read(presented.id)
-            if kept is None:
+            grant = None if kept is None else Grant.read(kept)
+            if grant is not None:
+                grant.check(request, presented.digest)
+            with self._place(presented, grant):
                 try:
-                    grant = await self._claim(presented, price, request, ready)
+                    claim = grant or await self._claim(presented, price, request, ready)
                 except PaymentRefused:
                     # Whoever else came with it may have had it settled meanwhile.
                     if (await grants.read(presented.id))[0] is None:
                         raise
                     continue
-            else:
-                grant = Grant.read(kept)
-                grant.check(request, presented.digest)
-            gone = not grants.shared and not grant.holder.startswith(f"{grants.opening}/")
-            held = grant.held(holder, now_ms, now_ms + self._lease_ms, gone=gone)
-            if held.state == "claimed" and self._settling >= self._settlements_max:
-                raise PaymentPending("too many payments are being settled: send it again")
-            self._settling += 1  # before anybody else runs, so that there are never more
-            try:
+                gone = not grants.shared and not claim.holder.startswith(f"{grants.opening}/")
+                held = claim.held(holder, now_ms, now_ms + self._lease_ms, gone=gone)
                 if await grants.replace(presented.id, kept, held.body):
                     sale = Sale(self.storage, grants, presented, held, self._lease_ms)
                     if held.state == "claimed":
-                        await self._settle(sale)
+                        await self._settle(sale, None if grant is None else ready)
                     return sale
-            finally:
-                self._settling -= 1
+
+    def _place(self, presented: Presented, grant: Grant | None) -> AbstractContextManager[object]:
+        """Of a payment that is not settled: nobody else is waited for where one is."""
+        if grant is not None and grant.state == "settled":
+            return nullcontext()
+        full = PaymentPending(_FULL) if grant is not None else Unavailable(_FULL, code="busy")
+        return self._places.taken(presented.id, presented.payer.account, full)
 
     async def _claim(
         self, presented: Presented, price: int, request: str, ready: Ready | None
@@ -184,20 +199,10 @@ class Till:
         """A claim of a payment that comes for the first time, and would be settled."""
         wanted = requirements(self.currency, price)
         presented.check_offer(wanted, self._clock())
-        if presented.id in self._claiming:
-            raise PaymentInProgress("this payment is being looked at: send it again, and no other")
-        if len(self._claiming) + self._settling >= self._settlements_max:
-            raise Unavailable("too many payments are being settled", code="busy")
-        self._claiming.add(presented.id)
-        try:
-            await self._verify(presented, wanted)
-            if ready is not None:
-                await ready(self.storage.session(presented.payer), presented.id)
-            since = None
-            if self._witness is not None:
-                since = await asyncio.to_thread(self._witness.since)
-        finally:
-            self._claiming.remove(presented.id)
+        await self._verify(presented, wanted)
+        since = None if self._witness is None else await self._watch(self._witness.since)
+        if ready is not None:  # last, so that nothing fails after it has kept room
+            await ready(self.storage.session(presented.payer), presented.id)
         settling = {
             "payload": presented.payload.model_dump(mode="json", by_alias=True),
             "requirements": wanted.model_dump(mode="json", by_alias=True),
@@ -207,7 +212,8 @@ class Till:
 
     async def _verify(self, presented: Presented, wanted: PaymentRequirements) -> None:
         try:
-            verified = await self._facilitator.verify(presented.payload, wanted)
+            async with asyncio.timeout(self._answer_s):
+                verified = await self._facilitator.verify(presented.payload, wanted)
         except Exception as error:  # whatever went wrong, nothing was verified
             raise Unavailable(
                 "the facilitator does not answer", code="facilitator_unavailable"
@@ -218,8 +224,9 @@ class Till:
                 code=verified.invalid_reason or PaymentRefused.code,
             )
 
-    async def _settle(self, sale: "Sale") -> None:
-        outcome = await self._outcome(sale)
+    async def _settle(self, sale: Sale, ready: Ready | None) -> None:
+        seen = None if ready is None else await self._seen(sale, ready)
+        outcome = seen or await self._outcome(sale)
         if isinstance(outcome, _Paid):
             if self._visits is not None:  # before it counts as settled: a crash skips nothing
                 await self._visits.begin(self._check_grants(), sale.payer)
@@ -234,14 +241,29 @@ class Till:
             transaction=outcome.transaction,
         )
 
-    async def _outcome(self, sale: "Sale") -> "_Paid | _Unpaid | _Unknown":
+    async def _seen(self, sale: Sale, ready: Ready) -> "_Paid | _Unpaid | None":
+        """What became of a payment that was claimed before; None if it is still to be settled.
+
+        Raises what speaks against that by now: the claim stays, and is good once nothing does.
+        """
+        sight = await self._look(sale)
+        if sight is not None and sight.state == "open":
+            try:
+                await ready(sale.session, sale.reservation)
+            except TallystickError:
+                await sale.left()
+                raise
+        return _shown(sight)
+
+    async def _outcome(self, sale: Sale) -> "_Paid | _Unpaid | _Unknown":
         """What became of a claimed payment. That nothing is sent twice is the facilitator's."""
         settling = sale.grant.settling
         assert settling is not None
         payload = PaymentPayload.model_validate(settling["payload"])
         wanted = PaymentRequirements.model_validate(settling["requirements"])
         try:
-            answer = await self._facilitator.settle(payload, wanted)
+            async with asyncio.timeout(self._answer_s):
+                answer = await self._facilitator.settle(payload, wanted)
         except Exception as error:  # noqa: BLE001 (whatever went wrong, it may have been sent)
             _log.warning("settlement_unknown", payment=sale.reservation, reason=repr(error)[:200])
             answer = None
@@ -250,22 +272,19 @@ class Till:
                 return _Paid(answer.transaction)
             if true is False:
                 _log.error("settlement_contradicted", payment=sale.reservation)
-            return _Unknown(None)
-        sent = answer.transaction or None if answer is not None else None
-        sight = await self._look(sale, settling["since"])
-        if sight is not None and sight.state == "paid":
-            assert sight.transaction is not None
-            return _Paid(sight.transaction)
-        if sight is not None and sight.state == "void":
-            return _Unpaid("payment_void", "the authorization ended, or was canceled, unpaid")
-        if answer is None or answer.error_reason in _DOUBTFUL or (sight is None and sent):
+        # A transaction that nobody has seen to pay is not passed on as if it had.
+        sent = None if answer is None or answer.success else answer.transaction or None
+        sight = await self._look(sale)
+        if (shown := _shown(sight)) is not None:
+            return shown
+        if answer is None or answer.success or answer.error_reason in _DOUBTFUL:
             return _Unknown(sent)
-        if self._witness is not None and sight is None:
+        if sight is None and (sent or self._witness is not None):
             return _Unknown(sent)
         reason = answer.error_reason or "settlement_failed"
         return _Unpaid(reason, answer.error_message or "it could not be settled")
 
-    async def _is_true(self, sale: "Sale", answer: SettleResponse) -> bool | None:
+    async def _is_true(self, sale: Sale, answer: SettleResponse) -> bool | None:
         """Whether a success is of this payment; None if that cannot be seen yet."""
         authorization = sale.presented.authorization
         told = (answer.payer or authorization.payer).lower(), answer.network
@@ -275,110 +294,34 @@ class Till:
             return True
         asked = self.currency.token, authorization, answer.transaction
         try:
-            return await asyncio.to_thread(self._witness.confirms, *asked)
+            return await self._watch(self._witness.confirms, *asked)
         except Unavailable as error:
             _log.warning("settlement_unconfirmed", reason=error.message)
             return None
 
-    async def _look(self, sale: "Sale", since: int | None) -> Sight | None:
+    async def _look(self, sale: Sale) -> Sight | None:
+        settling = sale.grant.settling
+        assert settling is not None
+        since = settling["since"]
         if self._witness is None or since is None:
             return None
         asked = self.currency.token, sale.presented.authorization, since
         try:
-            return await asyncio.to_thread(self._witness.look, *asked)
+            return await self._watch(self._witness.look, *asked)
         except Unavailable as error:
             _log.warning("settlement_unseen", reason=error.message)
             return None
+
+    async def _watch(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Ask the chain, on threads that nobody else waits for."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._watchers, function, *arguments)
 
     def _check_grants(self) -> Grants:
         grants = self._own_grants or self.storage.grants
         if grants is None:
             raise ValueError("this store keeps no grants: give the till some")
         return grants
-
-
-class Sale:
-    """A payment that was taken, and is for who has this alone. Made by `Till.open`."""
-
-    def __init__(
-        self,
-        storage: Storage,
-        grants: Grants,
-        presented: Presented,
-        grant: Grant,
-        lease_ms: int,
-    ) -> None:
-        self._grants = grants
-        self._lease_ms = lease_ms
-        self.presented = presented
-        self.grant = grant
-        self.session: Session = storage.session(presented.payer)
-        self.reservation = presented.id
-
-    @property
-    def payer(self) -> Payer:
-        """Who was debited: the signer of what was settled."""
-        return self.presented.payer
-
-    @property
-    def transaction(self) -> str:
-        """What paid it."""
-        assert self.grant.transaction is not None
-        return self.grant.transaction
-
-    @property
-    def settlement(self) -> SettleResponse:
-        """What is told to who paid: x402's `SettlementResponse`."""
-        return SettleResponse(
-            success=True,
-            payer=self.payer.address,
-            transaction=self.transaction,
-            network=self.payer.chain,
-            amount=str(self.presented.authorization.amount),
-        )
-
-    async def hold(self) -> None:
-        """Be sure, before anything is handed out, that nobody else has this, nor will for a minute.
-
-        Raises:
-            PaymentInProgress: it took too long, and somebody else does.
-        """
-        kept, now_ms = await self._grants.read(self.reservation)
-        if kept != self.grant.body:
-            raise PaymentInProgress(_ELSEWHERE)
-        if now_ms + self._lease_ms // 2 > self.grant.held_until_ms:
-            until_ms = now_ms + self._lease_ms
-            await self._become(replace(self.grant, held_until_ms=until_ms))
-
-    async def used(self) -> None:
-        """What was bought was handed out: the payment buys nothing more.
-
-        Where that cannot be written down, the same payment is answered again once its time is up.
-        """
-        try:
-            await self._become(self.grant.used())
-        except Unavailable as error:
-            _log.error("grant_not_noted", payment=self.reservation, reason=error.message)
-
-    async def left(self) -> None:
-        """What was bought was not handed out: the same payment goes on from here."""
-        await self._become(self.grant.left())
-
-    async def settled(self, transaction: str) -> None:
-        """It is paid. For `Till`."""
-        await self._become(self.grant.settled(transaction))
-
-    async def drop(self) -> None:
-        """Nothing was paid, and nothing is left of it. For `Till`."""
-        await self._become(None)
-        await self.session.release(self.reservation)
-
-    async def _become(self, grant: Grant | None) -> None:
-        """Raises PaymentInProgress: it took too long, and somebody else has it now."""
-        body = None if grant is None else grant.body
-        if not await self._grants.replace(self.reservation, self.grant.body, body):
-            raise PaymentInProgress(_ELSEWHERE)
-        self.grant = self.grant if grant is None else grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,3 +340,13 @@ class _Unpaid:
 @dataclass(frozen=True, slots=True)
 class _Unknown:
     transaction: str | None
+
+
+def _shown(sight: Sight | None) -> _Paid | _Unpaid | None:
+    """What the chain shows for sure."""
+    if sight is not None and sight.state == "paid":
+        assert sight.transaction is not None
+        return _Paid(sight.transaction)
+    if sight is not None and sight.state == "void":
+        return _Unpaid("payment_void", "the authorization ended, or was canceled, unpaid")
+    return None

@@ -5,13 +5,20 @@ token's events do, whoever sent the transaction: see `engine/payments/settlement
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from eth_utils.crypto import keccak
 
 from engine.chain import sender
-from engine.chain.contracts import AUTHORIZATION_USED
-from engine.chain.gateway import CallReverted, ChainGateway, ChainUnavailable, TransactionPending
+from engine.chain.contracts import AUTHORIZATION_USED, ERC20_TRANSFER
+from engine.chain.gateway import (
+    CallReverted,
+    ChainGateway,
+    ChainUnavailable,
+    Receipt,
+    TransactionPending,
+)
 from engine.payments.authorization import Authorization
 from engine.payments.settlement import Settlement, read_settlement
 
@@ -65,7 +72,7 @@ class Witness:
             raise ChainUnavailable(error.message) from error
         if not receipt.succeeded:
             return False
-        return isinstance(read_settlement(receipt, token, authorization), Settlement)
+        return _pays(receipt, token, authorization)
 
     def look(self, token: str, authorization: Authorization, since: int) -> Sight:
         """What became of an authorization since a block."""
@@ -93,7 +100,7 @@ class Witness:
             receipt = self._gateway.receipt(use.tx_hash)
             if receipt is None or not receipt.succeeded:
                 break
-            if isinstance(read_settlement(receipt, token, authorization), Settlement):
+            if _pays(receipt, token, authorization):
                 return Sight("paid", f"0x{use.tx_hash.hex()}")
             return Sight("void")  # it was used, and paid something else
         raise ChainUnavailable("an authorization was used, and nothing shows for what")
@@ -107,3 +114,28 @@ class Witness:
         if len(answer) != 32:
             raise ChainUnavailable("the token does not tell what was used")
         return answer[-1] != 0
+
+
+def _pays(receipt: Receipt, token: str, authorization: Authorization) -> bool:
+    """Whether what was authorised was paid in this transaction.
+
+    Anybody may send an authorization, and do other things in the same transaction: pay for others,
+    or give the payee something more. Then it was paid if
+
+    1. the token says that it used this payer's nonce, and
+    2. next that it moved the amount from payer to payee (so EIP-3009 has it; what is said next is
+       said of this authorization, and so of no other), and
+    3. nothing was moved from the payee.
+    """
+    if isinstance(read_settlement(receipt, token, authorization), Settlement):
+        return True
+    payer, pay_to = (
+        bytes.fromhex(party[2:]).rjust(32, b"\0")
+        for party in (authorization.payer, authorization.pay_to)
+    )
+    events = [log for log in receipt.logs if log.address == token]
+    told = [(list(log.topics), log.data) for log in events]
+    used = [AUTHORIZATION_USED, payer, authorization.nonce], b""
+    moved = [ERC20_TRANSFER, payer, pay_to], authorization.amount.to_bytes(32)
+    from_payee = any(topics[:2] == [ERC20_TRANSFER, pay_to] for topics, _ in told)
+    return not from_payee and (used, moved) in pairwise(told)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, nsmallest
 
-from engine.clock import Clock, stopwatch
+from engine.clock import Clock, stopwatch, system_clock
 from engine.storage.cursor import KEY_BYTES
 from engine.storage.grants import MemoryGrants
 from engine.storage.limits import Limits, QuotaExceeded, Usage, WriteInProgress, default_ttl
@@ -72,7 +72,8 @@ class MemoryStore:
         self._due: list[tuple[int, str, str]] = []
         self._reserved: dict[str, dict[str, _Room]] = {}  # by payer and reservation
         self._cursor_key = secrets.token_bytes(KEY_BYTES)
-        self.grants = MemoryGrants(clock)
+        # Who signs in writes down what time it is, so these go by the time of day.
+        self.grants = MemoryGrants(system_clock if clock is stopwatch else clock)
 
     async def get(self, payer: str, key: str) -> str | None:
         """See `Store`."""
@@ -109,7 +110,8 @@ class MemoryStore:
             self._entries_count += 1
             if expires_ms is not None:
                 heappush(self._due, (expires_ms, payer, key))
-        while self._entries_count > self.max_entries:
+        free = self.max_entries - self._reserved_beside(payer, now)
+        while self._entries_count > free:
             self._remove(payer, next(iter(self._shelves[payer].entries)))
         self._tidy()
 
@@ -199,6 +201,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Forget everything."""
         self._shelves.clear()
+        self._reserved.clear()
         self._due.clear()
         self._entries_count = 0
 
@@ -258,6 +261,15 @@ class MemoryStore:
         if not rooms:
             self._reserved.pop(payer, None)
 
+    def _reserved_beside(self, payer: str, now: int) -> int:
+        """How many entries other payers keep room for, who cannot take that from this one."""
+        for other in [name for name in self._reserved if name != payer]:
+            rooms = self._reserved[other]
+            for name in [name for name, room in rooms.items() if room.expires_ms <= now]:
+                self._release(other, name)
+        others = (rooms.values() for other, rooms in self._reserved.items() if other != payer)
+        return sum(room.usage.entries for rooms in others for room in rooms)
+
     def _sizes(
         self, payer: str, entries: Mapping[str, str], reservation: str = ""
     ) -> tuple[dict[str, int], Usage]:
@@ -278,7 +290,8 @@ class MemoryStore:
         ]
         reserved = Usage(sum(room.entries for room in rooms), sum(room.bytes for room in rooms))
         self.limits.check_quota(held, becomes, reserved)
-        if self._entries_count - held.entries + len(entries) > self.max_entries:
+        others = self._entries_count - held.entries + self._reserved_beside(payer, now)
+        if others + len(entries) > self.max_entries:
             raise QuotaExceeded("the store is full", quota="store")
         more = (max(0, after - before) for before, after in zip(held, becomes, strict=True))
         return sizes, Usage(*more)

@@ -24,6 +24,7 @@ from engine.errors import InvalidInput
 from engine.storage import cursor as cursors
 from engine.storage.grants import Grants
 from engine.storage.limits import RESERVATION_MS, Changed, Limits, check_ttl
+from engine.storage.memory import MemoryStore
 from engine.storage.payer import Payer
 from engine.storage.store import Page, Store
 
@@ -274,12 +275,12 @@ class Session:
 
 
 class Storage:
-    """A store, and the only way for a payer into it."""
+    """A store, and the only way for a payer into it. Without one, what is stored is in memory."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.limits: Limits = getattr(store, "limits", Limits())
-        self.grants: Grants | None = getattr(store, "grants", None)
+    def __init__(self, store: Store | None = None) -> None:
+        self.store: Store = MemoryStore() if store is None else store
+        self.limits: Limits = getattr(self.store, "limits", Limits())
+        self.grants: Grants | None = getattr(self.store, "grants", None)
         self._cursor_key: bytes | None = None
 
     def session(self, payer: Payer) -> Session:

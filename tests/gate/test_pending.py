@@ -1,12 +1,21 @@
 """A facilitator that is silent, slow or lies: unknown is not failed, and nobody is to pay again."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from eth_account import Account
+from eth_utils.address import to_checksum_address
 from x402.schemas import SettleResponse, VerifyResponse
 
+from engine.chain import contracts, sender
+from engine.payments.authorization import read_authorization
+from engine.selling.presented import read_presented
+from engine.storage.limits import Limits
 from tests.gate.stall import GET, PUT, Stall, decoded, heard
 from tests.payments.paying import parsed
 
@@ -68,6 +77,11 @@ async def names_another_payer(settle: Settle, payload: Any, requirements: Any) -
     return (await settle(payload, requirements)).model_copy(update={"payer": "0x" + "0c" * 20})
 
 
+async def names_another_transaction(settle: Settle, payload: Any, requirements: Any) -> Any:
+    await settle(payload, requirements)
+    return says(payload, True, transaction="0x" + "7a" * 32)
+
+
 async def denies_what_it_did(settle: Settle, payload: Any, requirements: Any) -> Any:
     await settle(payload, requirements)
     return says(payload, False, error_reason="insufficient_funds")
@@ -77,7 +91,16 @@ async def refuses(settle: Settle, payload: Any, requirements: Any) -> Any:
     return says(payload, False, error_reason="insufficient_funds")
 
 
-UNSETTLED = [breaks_before, waits, claims_success, claims_success_with_nothing]
+async def believes(payload: Any, requirements: Any) -> Any:
+    return VerifyResponse(is_valid=True, payer=payload.payload["authorization"]["from"])
+
+
+async def never_answers(settle: Settle, payload: Any, requirements: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+UNSETTLED = [breaks_before, waits, claims_success, claims_success_with_nothing, never_answers]
+SETTLED = [breaks_after, denies_what_it_did, names_another_payer, names_another_transaction]
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +114,7 @@ async def test_what_is_unknown_stays_so_until_the_same_payment_comes_again(
 ) -> None:
     await stall.close()
     liar = Liar(lie)
-    stall.open(wrap=liar)
+    stall.open(wrap=liar, answer_s=0.2 if lie is never_answers else 30)
     payment = stall.sign()
     for _ in range(2):
         answer = await stall.ask("PUT", "/v1/store/a", payment, content=b"1")
@@ -100,18 +123,20 @@ async def test_what_is_unknown_stays_so_until_the_same_payment_comes_again(
     other = await stall.ask("PUT", "/v1/store/b", payment, content=b"1")
     assert heard(other) == (409, "payment_for_another_request")
     assert stall.transfers() == 0
-    liar.lie = None
+    await stall.close()
+    stall.open()
     answer = await stall.ask("PUT", "/v1/store/a", payment, content=b"1")
     assert heard(answer) == (200, None)
     assert stall.transfers() == 1
 
 
-@pytest.mark.parametrize("lie", [breaks_after, denies_what_it_did], ids=lambda lie: lie.__name__)
+@pytest.mark.parametrize("lie", SETTLED, ids=lambda lie: lie.__name__)
 async def test_what_the_chain_shows_is_paid_whatever_is_said(stall: Stall, lie: Any) -> None:
     await stall.close()
     stall.open(wrap=Liar(lie))
     answer = await stall.buy("PUT", "/v1/store/a", content=b"1")
     assert heard(answer) == (200, None)
+    assert await stall.storage.session(stall.payer).get("a") == "1", "whoever it says has paid"
     assert stall.transfers() == 1
 
 
@@ -128,15 +153,26 @@ async def test_a_transaction_that_paid_something_else_is_no_payment(stall: Stall
     assert stall.transfers() == 1
 
 
-async def test_whose_money_it_was_is_not_for_a_facilitator_to_say(stall: Stall) -> None:
+async def test_what_would_be_refused_by_now_is_not_settled_when_it_comes_again(
+    stall: Stall,
+) -> None:
     await stall.close()
-    liar = Liar(names_another_payer)
+    stall.limits, liar = Limits(payer_entries_max=1), Liar(breaks_before)
     stall.open(wrap=liar)
-    payment = stall.sign()
+    authorization = stall.facility.authorization(PUT)
+    payment, session = stall.header(authorization), stall.storage.session(stall.payer)
     assert heard(await stall.ask("PUT", "/v1/store/a", payment, content=b"1")) == PENDING
-    again = await stall.ask("PUT", "/v1/store/a", payment, content=b"1")
-    assert heard(again) == (200, None), "the chain shows who paid"
-    assert await stall.storage.session(stall.payer).get("a") == "1"
+    liar.lie = None
+    # As after ten minutes, in which nobody came.
+    await session.release(read_presented(decoded(payment), stall.currency).id)
+    await session.set("b", "2")
+    for _ in range(2):
+        answer = await stall.ask("PUT", "/v1/store/a", payment, content=b"1")
+        assert heard(answer) == (409, "quota_exceeded")
+    assert stall.transfers() == 0
+    await session.delete("b")
+    assert heard(await stall.ask("PUT", "/v1/store/a", payment, content=b"1")) == (200, None)
+    assert stall.transfers() == 1
 
 
 async def test_a_refusal_leaves_nothing_and_the_next_payment_is_taken(stall: Stall) -> None:
@@ -150,21 +186,73 @@ async def test_a_refusal_leaves_nothing_and_the_next_payment_is_taken(stall: Sta
     assert heard(await stall.buy("PUT", "/v1/store/a", content=b"1")) == (200, None)
 
 
-async def test_somebody_else_sent_it_first_and_it_counts_as_paid(stall: Stall) -> None:
+def at_once(token: str, calls: list[bytes]) -> bytes:
+    """The code of a contract that makes these calls of a token while it is created."""
+    code, data = b"", b"".join(calls)
+    at = 44 * len(calls) + 1
+    for call in calls:
+        size = f"61{len(call):04x}"
+        copied = f"{size}61{at:04x}600039"  # CODECOPY
+        code += bytes.fromhex(f"{copied}60006000{size}6000600073{token[2:]}5af150")
+        at += len(call)
+    return code + b"\0" + data
+
+
+@pytest.mark.parametrize("beside", ["nothing", "another payment", "a gift to the payee"])
+async def test_somebody_else_sent_it_first_and_it_counts_as_paid(stall: Stall, beside: str) -> None:
+    facility = stall.facility
+    stranger = Account.create()
+
+    def signed(amount: int, **changes: Any) -> bytes:
+        other = facility.authorization(amount, payer=stranger.address.lower(), **changes)
+        return other.settling(other.sign(facility.domain, bytes(stranger.key)))
+
     async def overtaken(settle: Settle, payload: Any, requirements: Any) -> Any:
         told = payload.payload
-        found = stall.facility.domain
-        from engine.payments.authorization import read_authorization
-
         authorization = read_authorization(told["authorization"])
-        call = authorization.settling(bytes.fromhex(told["signature"][2:]))
-        stall.facility.transact(to=found.token, data=call)
+        calls = [authorization.settling(bytes.fromhex(told["signature"][2:]))]
+        if beside == "another payment":
+            calls = [signed(0), *calls, signed(0, pay_to="0x" + "0c" * 20)]
+        elif beside == "a gift to the payee":
+            gift = contracts.call_data(
+                contracts.TEST_USDC, "mint", to_checksum_address(authorization.pay_to), 1
+            )
+            calls = [gift, *calls, gift]
+        code = at_once(facility.domain.token, calls)
+        sent = sender.send(facility.gateway, facility.bank, to=None, data=code)
+        assert sender.wait(facility.gateway, sent, poll_s=0.01).succeeded
         return await settle(payload, requirements)
 
     await stall.close()
     stall.open(wrap=Liar(overtaken))
     assert heard(await stall.buy("PUT", "/v1/store/a", content=b"1")) == (200, None)
     assert stall.transfers() == 1
+
+
+async def test_one_transfer_does_not_pay_for_two(stall: Stall) -> None:
+    """Both nonces are used in one transaction, one of them for somebody else."""
+    facility = stall.facility
+    first, second = stall.facility.authorization(PUT), stall.facility.authorization(PUT)
+    elsewhere = replace(first, pay_to="0x" + "0c" * 20)
+
+    async def used(settle: Settle, payload: Any, requirements: Any) -> Any:
+        key = bytes(facility.payer.key)
+        calls = [each.settling(each.sign(facility.domain, key)) for each in (elsewhere, second)]
+        code = at_once(facility.domain.token, calls)
+        sent = sender.send(facility.gateway, facility.bank, to=None, data=code)
+        assert sender.wait(facility.gateway, sent, poll_s=0.01).succeeded
+        liar.lie = None
+        return await settle(payload, requirements)
+
+    await stall.close()
+    liar = Liar(used)
+    stall.open(wrap=liar)
+    payments = [stall.header(each) for each in (first, second)]
+    liar.verify = believes
+    asked = [("PUT", f"/v1/store/{n}", payment) for n, payment in enumerate(payments)]
+    answers = [await stall.ask(*each, content=b"1") for each in asked]
+    assert [heard(each) for each in answers] == [(402, "payment_void"), (200, None)]
+    assert stall.transfers() == 2, "one of them to somebody else"
 
 
 async def test_what_was_used_before_it_came_here_buys_nothing(stall: Stall) -> None:
@@ -194,9 +282,6 @@ async def test_many_that_are_slow_to_settle_hold_up_nobody_else(stall: Stall) ->
         begun.append(payload)
         await going_on.wait()
         return says(payload, False, error_reason="settlement_pending")
-
-    async def believes(payload: Any, requirements: Any) -> Any:
-        return VerifyResponse(is_valid=True, payer=payload.payload["authorization"]["from"])
 
     class SlowGrants:
         """There is time for others between a payment's verification and its settlement."""
@@ -256,3 +341,61 @@ async def test_more_than_so_many_at_once_are_asked_to_come_again(stall: Stall) -
     answer = await stall.buy("PUT", "/v1/store/a", content=b"1")
     assert heard(answer) == (503, "busy")
     assert (stall.transfers(), await stall.grants()) == (0, 0)
+
+
+async def test_a_facilitator_that_does_not_say_what_is_valid_has_taken_nothing(
+    stall: Stall,
+) -> None:
+    async def never(payload: Any, requirements: Any) -> Any:
+        await asyncio.Event().wait()
+
+    await stall.close()
+    liar = Liar(None)
+    stall.open(wrap=liar, answer_s=0.2, settlements_max=1)
+    honest, liar.verify = liar.verify, never
+    for _ in range(2):
+        answer = await stall.buy("PUT", "/v1/store/a", content=b"1")
+        assert heard(answer) == (503, "facilitator_unavailable")
+    liar.verify = honest
+    assert (stall.transfers(), await stall.grants()) == (0, 0)
+
+
+async def test_one_payer_does_not_take_every_place(stall: Stall) -> None:
+    going_on = asyncio.Event()
+    begun = list[Any]()
+
+    async def is_slow(settle: Settle, payload: Any, requirements: Any) -> Any:
+        begun.append(payload)
+        await going_on.wait()
+        return await settle(payload, requirements)
+
+    await stall.close()
+    liar = Liar(is_slow)
+    stall.open(wrap=liar, settlements_max=3, payer_settlements_max=2)
+    payments = [stall.sign() for _ in range(40)]
+    flood = [
+        asyncio.create_task(stall.ask("PUT", f"/v1/store/{n}", payment, content=b"1"))
+        for n, payment in enumerate(payments)
+    ]
+    while len(begun) < 2 or sum(task.done() for task in flood) < 38:
+        await asyncio.wait(flood, timeout=0.01)
+    greedy, stall.facility.payer = stall.facility.payer, stall.facility.gas_payer
+    stall.stranger()
+    liar.lie = None
+    assert heard(await stall.buy("PUT", "/v1/store/a", content=b"1")) == (200, None)
+    assert (len(begun), sum(task.done() for task in flood)) == (2, 38), "while the others settle"
+    going_on.set()
+    found = [heard(answer) for answer in await asyncio.gather(*flood)]
+    assert sorted(found, key=str) == [(200, None)] * 2 + [(503, "busy")] * 38
+    stall.facility.payer = greedy
+    assert stall.transfers() == 2
+
+
+async def test_who_waits_for_the_chain_keeps_nobody_elses_thread(stall: Stall) -> None:
+    going_on, loop = threading.Event(), asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, going_on.wait)
+    assert heard(await stall.buy("PUT", "/v1/store/a", content=b"1")) == (200, None)
+    assert not busy.done()
+    going_on.set()
+    await busy

@@ -9,7 +9,8 @@ from eth_account import Account
 from engine.clock import system_clock
 from engine.errors import InvalidInput, Unavailable
 from engine.selling.currency import Currency, read_price
-from tests.gate.stall import GET, PUT, Stall, decoded, encoded, offer_of
+from engine.selling.witness import Witness
+from tests.gate.stall import GET, PUT, Stall, decoded, encoded, heard, offer_of
 from tests.payments.paying import usdc
 
 pytestmark = pytest.mark.anyio
@@ -187,6 +188,47 @@ async def test_it_is_drained_between_verification_and_settlement(stall: Stall) -
     session = stall.storage.session(stall.payer)
     assert (await session.list()).entries == {}
     assert stall.transfers() == 1, "the one that drained it"
+
+
+async def test_where_nobody_sees_the_chain_nothing_is_kept_for_who_cannot_pay(
+    stall: Stall,
+) -> None:
+    class Blind(Witness):
+        """It cannot tell from when on to look."""
+
+        def since(self) -> int:
+            raise Unavailable("away")
+
+    new = {"content": b"1", "headers": {"If-None-Match": "*"}}
+    for witness, expected in ((Blind, (503, "service_unavailable")), (Witness, (200, None))):
+        await stall.close()
+        stall.open(witness=witness(stall.facility.gateway))
+        assert heard(await stall.buy("PUT", "/v1/store/a", **new)) == expected
+    assert stall.transfers() == 1
+
+
+async def test_a_query_and_a_host_that_are_no_text_are_asked_to_pay_like_others(
+    stall: Stall,
+) -> None:
+    for query, host in (
+        (b"prefix=\xff", b"stall.test"),
+        (b"", b"[::"),
+        (b"", b"\xff/v1"),
+        (b"", b""),
+    ):
+        told: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        async def send(message: Any, told: list[Any] = told) -> None:
+            told.append(message)
+
+        scope = {"type": "http", "method": "GET", "scheme": "http", "http_version": "1.1"}
+        path = {"path": "/v1/store", "raw_path": b"/v1/store", "query_string": query}
+        where = {"headers": [(b"host", host)], "server": ("127.0.0.1", 80), "root_path": ""}
+        await stall.app({**scope, **path, **where}, receive, send)
+        assert told[0]["status"] == 402
 
 
 @pytest.mark.parametrize("part", ["verify", "read", "replace"])

@@ -1,12 +1,14 @@
 """Routes of anybody's application, sold by `Gate.sells`."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, HTTPException
-from fastapi.responses import PlainTextResponse
+from fastapi import BackgroundTasks, FastAPI, HTTPException, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
 
 from api.gate.unpaid import BeginsUnpaid
 from engine.storage.session import get_payer, get_session
@@ -62,6 +64,26 @@ def app(stall: Stall) -> FastAPI:
     async def broken() -> str:
         raise HTTPException(418, "a teapot")
 
+    @app.post("/all/{kind}", response_model=None)
+    @gate.sells("0.001", body_bytes_max=10)
+    async def all_of_it(
+        kind: str, asked: Request, answer: Response, tasks: BackgroundTasks
+    ) -> Response | str:
+        """Takes whatever FastAPI has to give, and has more to do afterwards, which fails."""
+        answer.headers["X-Own"] = "mine"
+        for done in (*before, fails):
+            tasks.add_task(done)
+        body = (await asked.body()).decode()
+        own = BackgroundTask(app.state.done.append, "own")
+        return PlainTextResponse(body, background=own) if kind == "response" else body
+
+    before = [lambda: app.state.done.append("afterwards")]
+    app.state.done = []
+
+    def fails() -> None:
+        if "fail" in app.state.done:
+            raise RuntimeError("afterwards")
+
     stall.app = app
     return app
 
@@ -105,7 +127,42 @@ async def test_what_fails_after_it_was_paid_is_still_to_be_had(stall: Stall, app
         answer = await stall.ask("GET", "/broken", payment)
         assert answer.status_code == 418
         assert answer.headers["Cache-Control"] == "private, no-store"
+        assert "PAYMENT-RESPONSE" in answer.headers, "it is paid"
     assert stall.transfers() == 1
+
+
+@pytest.mark.parametrize("kind", ["response", "text"])
+async def test_a_function_has_all_that_fastapi_gives(stall: Stall, app: FastAPI, kind: str) -> None:
+    answer = await stall.buy("POST", f"/all/{kind}", content=b"body")
+    assert (answer.status_code, answer.text.strip('"')) == (200, "body")
+    assert answer.headers.get("X-Own") == ("mine" if kind == "text" else None)
+    assert app.state.done == ["afterwards", "own"][: 1 + (kind == "response")]
+    assert "PAYMENT-RESPONSE" in answer.headers
+    refused = await stall.buy("POST", f"/all/{kind}", content=b"eleven byte")
+    assert heard(refused) == (413, "too_large")
+    assert stall.transfers() == 1
+    app.state.done.append("fail")
+    payment = stall.sign(units=1_000)
+    with pytest.raises(RuntimeError, match="afterwards"):
+        await stall.ask("POST", f"/all/{kind}", payment, content=b"2")
+    again = await stall.ask("POST", f"/all/{kind}", payment, content=b"2")
+    assert heard(again) == (409, "payment_used"), "whatever failed after it was answered"
+
+
+async def test_a_stream_that_breaks_off_is_not_told_again(stall: Stall, app: FastAPI) -> None:
+    @app.get("/stream")
+    @stall.gate.sells("0.001")
+    async def stream() -> StreamingResponse:
+        async def parts() -> AsyncIterator[str]:
+            yield "almost all of it"
+            raise ConnectionError("hung up")
+
+        return StreamingResponse(parts())
+
+    payment = stall.sign(units=1_000)
+    with pytest.raises(ConnectionError, match="hung up"):
+        await stall.ask("GET", "/stream", payment)
+    assert heard(await stall.ask("GET", "/stream", payment)) == (409, "payment_used")
 
 
 async def test_what_took_too_long_is_not_answered_if_another_was(stall: Stall) -> None:

@@ -8,6 +8,7 @@ from x402.http.utils import decode_payment_response_header
 
 from engine.storage.limits import Limits
 from tests.gate.stall import GET, PUT, Stall, decoded, heard, offer_of
+from tests.gate.test_pending import Liar, believes
 from tests.payments.paying import PAYEE
 from tests.payments.paying import Till as Facility
 
@@ -161,7 +162,9 @@ async def test_a_hundred_at_the_edge_of_a_quota_never_get_past_it_and_pay_for_wh
 ) -> None:
     await stall.close()
     stall.limits = Limits(payer_entries_max=7)
-    stall.open(settlements_max=100)
+    liar = Liar(None)
+    stall.open(wrap=liar, settlements_max=100, payer_settlements_max=100)
+    liar.verify = believes
     payments = [stall.sign(units=PUT) for _ in range(100)]
     answers = await asyncio.gather(
         *(
@@ -174,6 +177,29 @@ async def test_a_hundred_at_the_edge_of_a_quota_never_get_past_it_and_pay_for_wh
     assert found.count((409, "quota_exceeded")) == 93
     assert stall.transfers() == 7
     assert await stall.grants() == 7
+
+
+async def test_what_is_over_while_it_is_paid_for_is_told_as_it_was(stall: Stall) -> None:
+    class Forgetting:
+        """While it settles, what is bought ends."""
+
+        def __init__(self, part: Any) -> None:
+            self._part = part
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._part, name)
+
+        async def settle(self, *asked: Any) -> Any:
+            await stall.storage.session(stall.payer).delete("a")
+            return await self._part.settle(*asked)
+
+    await stall.close()
+    stall.open(wrap=lambda part: Forgetting(part) if hasattr(part, "settle") else part)
+    await stall.storage.session(stall.payer).set("a", "1")
+    answer = await stall.buy("GET", "/v1/store/a")
+    assert (answer.status_code, answer.text) == (200, "1"), "which it was when it was asked for"
+    assert heard(await stall.buy("GET", "/v1/store/a")) == (404, "not_found")
+    assert stall.transfers() == 1, "nothing is charged for nothing"
 
 
 async def test_what_is_free_knows_no_payer(stall: Stall) -> None:

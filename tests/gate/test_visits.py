@@ -15,6 +15,7 @@ from engine.errors import InvalidInput
 from engine.selling.refusals import SignInRefused
 from engine.selling.sign_in import AGE_S_MAX, SKEW_S, Wanted, message, read_sign_in
 from engine.selling.visits import SIGN_INS_MAX, Lease, Visits
+from engine.storage.memory import MemoryStore
 from tests.gate.stall import Stall, decoded, encoded, heard, offer_of
 
 pytestmark = pytest.mark.anyio
@@ -137,6 +138,15 @@ async def test_only_reading_is_done_and_a_payment_is_taken_first(
     assert heard(await stall.ask("GET", PATHS[0], paying, headers=entering)) == (200, None)
     assert stall.transfers() == 2
     assert heard(await stall.ask("GET", PATHS[0], headers=entering)) == (200, None)
+
+
+async def test_it_goes_by_the_time_of_day_in_memory_too(stall: Stall) -> None:
+    await stall.close()
+    kept = MemoryStore()
+    stall.open(visits=Visits(ORIGIN), grants=kept.grants)
+    assert heard(await stall.buy("PUT", "/v1/store/a", content=b"mine")) == (200, None)
+    entering = signed(stall, await offered(stall))
+    assert (await stall.ask("GET", PATHS[0], headers=entering)).text == "mine"
 
 
 async def test_it_is_off_unless_it_is_wanted(stall: Stall, clock: ManualClock) -> None:

@@ -1,6 +1,7 @@
 """docs/storage.md tells the truth."""
 
 import asyncio
+import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from engine.storage import limits
+from api.gate.gate import Gate
+from engine.storage import limits, load, memory, session
 from engine.storage.limits import Limits
 from engine.storage.load import define_session_store
 from engine.storage.session import Session, Storage
@@ -52,6 +54,21 @@ def test_the_limits_are_documented_with_their_defaults_and_errors() -> None:
         (field.name, field.default) for field in fields(Limits)
     ]
     assert all(hasattr(limits, error) for _, _, error in rows)
+
+
+def test_what_is_found_by_other_names_is_there() -> None:
+    table = DOCUMENT.partition("## In other words")[2]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| `")]
+    told = [span for row in rows for span in re.findall(r"`(.+?)`", row)]
+    things = vars(session) | vars(memory) | vars(load) | {"Gate": Gate}
+    for span in told:
+        parts = re.fullmatch(r"(\w+)(?:\.(\w+))?(?:\((.*)\))?", span)
+        assert parts is not None, span
+        name, attribute, values = parts.groups()
+        found = getattr(things[name], attribute) if attribute else things[name]
+        for value in re.findall(r"(\w+)=", values or ""):
+            assert value in inspect.signature(found).parameters, span
+    assert len(told) == 19
 
 
 def test_every_verb_is_documented() -> None:

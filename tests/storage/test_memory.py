@@ -3,7 +3,7 @@
 import pytest
 
 from engine.clock import ManualClock
-from engine.storage.limits import Limits, QuotaExceeded
+from engine.storage.limits import RESERVATION_MS, Limits, QuotaExceeded
 from engine.storage.memory import MemoryStore
 from engine.storage.session import Storage
 from tests.storage.stores import new_payer
@@ -60,6 +60,24 @@ async def test_at_the_cap_nobody_takes_from_others() -> None:
     assert await three.get("a") == "3"
 
 
+async def test_what_is_reserved_at_the_cap_is_kept_for_its_payer(clock: ManualClock) -> None:
+    storage = Storage(MemoryStore(max_entries=3, clock=clock))
+    one, two, three = (storage.session(new_payer()) for _ in range(3))
+    await one.set_many({"a": "1", "b": "1"})
+    await two.reserve({"c": "2"}, "ours")
+    for ask in (three.reserve({"d": "3"}, "theirs"), three.set("d", "3")):
+        with pytest.raises(QuotaExceeded, match="the store is full"):
+            await ask
+    await one.set("e", "1")
+    assert (await one.list()).entries.keys() == {"b", "e"}, "one gave up their own"
+    await two.set_many({"c": "2"}, reservation="ours")
+    await one.delete("b")
+    await two.reserve({"f": "2"}, "ours")
+    clock.advance(RESERVATION_MS)
+    await three.set("d", "3")
+    assert (await three.list()).entries == {"d": "3"}, "nobody came"
+
+
 async def test_what_is_over_makes_room_whose_ever_it_was() -> None:
     clock = ManualClock(0)
     storage = Storage(MemoryStore(max_entries=2, ttl_ms=100, clock=clock))
@@ -97,7 +115,9 @@ async def test_what_is_closed_has_forgotten_everything() -> None:
     storage = Storage(MemoryStore())
     session = storage.session(new_payer())
     await session.set("a", "1")
+    await session.reserve({"a": "1"}, "ours", alone="a")
     await storage.close()
+    await session.reserve({"a": "1"}, "theirs", alone="a")
     assert await session.get("a") is None
     await session.set("a", "2")
     assert await session.get("a") == "2"
