@@ -11,6 +11,8 @@ SESSIONS = "/api/v1/ai/sessions"
 OWN = "self"
 """What the holder of a token may call its session."""
 
+NO_TALLYSTICK = "the answer is not a Tallystick's: is the URL of the server right?"
+
 _FACTS = ("approval_id", "payment_id")
 
 
@@ -82,6 +84,8 @@ class Rest:
             raise Refused("no_answer", why, idempotency_key=idempotency_key) from error
         told = _decoded(answer)
         if answer.is_success:
+            if told is None:
+                raise Refused("http_error", NO_TALLYSTICK)
             return Heard(told, answer.headers)
         refusal = _refusal(answer.status_code, told, idempotency_key)
         refusal.headers = answer.headers

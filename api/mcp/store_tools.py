@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, NotRequired
 
 import mcp_types as types
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from api.mcp.rest import Heard, Refused, Rest
@@ -27,17 +27,29 @@ NO_SIGNER = "No authenticated signer in context"
 _SIGNER_CHARACTERS = 10
 
 
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+"""What the API would refuse in a field that no tool has."""
+
+
 class Entry(Arguments):
     """An entry."""
 
-    key: Annotated[str, Field(description="Its name among those of whoever pays")]
-    value: Annotated[str | None, Field(description="Text; null deletes the entry")]
+    key: Annotated[Text, Field(description="Its name among those of whoever pays")]
+    value: Annotated[Text | None, Field(description="Text; null deletes the entry")]
 
 
 class Key(Arguments):
     """Which entry."""
 
-    key: Annotated[str | None, Field(description="Without one, the first page of all entries")] = (
+    key: Annotated[Text | None, Field(description="Without one, the first page of all entries")] = (
         None
     )
 
@@ -90,6 +102,7 @@ class PaidTool(Tool):
     def _refused(self, refusal: Refused) -> types.CallToolResult:
         if "PAYMENT-REQUIRED" in refusal.headers:
             required = _decoded(refusal.headers["PAYMENT-REQUIRED"])
+            required.pop("extensions", None)  # a tool cannot be signed in to
             resource = {"url": f"mcp://tool/{self.name}", "mimeType": "application/json"}
             return result({**required, "resource": resource}, is_error=True)
         if refusal.facts.get("status") == UNAUTHENTICATED:  # it is free, and knows nobody

@@ -93,7 +93,8 @@ class Tool:
             return self.arguments.model_validate(arguments)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            field = str(first["loc"][0])[:_FIELD_CHARACTERS_MAX]  # what follows is pydantic's
+            # What follows is pydantic's; nothing is there if a name is no text.
+            field = str(next(iter(first["loc"]), "arguments"))[:_FIELD_CHARACTERS_MAX]
             says = first["msg"].removeprefix("Value error, ")
             code = "missing_required_field" if first["type"] == "missing" else "invalid_parameter"
             raise Refused(code, f"{field}: {says}", field=field) from None

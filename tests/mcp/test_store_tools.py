@@ -6,17 +6,26 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
 import httpx2
 import mcp_types as types
 import pytest
 from eth_account import Account
+from fastapi import FastAPI
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from x402 import PaymentRequired, x402Client
 from x402.mcp.utils import extract_payment_required_from_result
 from x402.mechanisms.evm.exact import register_exact_evm_client
 
-from api.mcp.store_tools import PAYMENT, PAYMENT_RESPONSE
+from api.gate.gate import Gate
+from api.gate.store import Prices, store_routes
+from api.mcp.rest import Rest
+from api.mcp.store_tools import PAYMENT, PAYMENT_RESPONSE, STORE_TOOLS
+from engine.selling.currency import FREE
+from engine.storage.memory import MemoryStore
+from engine.storage.session import Storage
+from tests.mcp.hands import Hands
 from tests.mcp.make_snapshot import snapshot
 from tests.paying.shop import Agent, fund, usdc
 from tests.rest.served import Served
@@ -67,6 +76,7 @@ class Buyer:
         assert required.resource is not None
         assert required.resource.url == f"mcp://tool/{name}"
         assert [offer.amount for offer in required.accepts] == [str(units)]
+        assert required.extensions is None, "a tool cannot be signed in to"
         self.meta = {PAYMENT: await self.pay(required)}
         answer, settled = await self.again(name, **arguments)
         assert settled["success"] is True
@@ -151,6 +161,54 @@ def test_a_session_s_agent_buys_with_its_own_tool(served: Served, agent: Agent) 
 
 async def no_wallet(_required: PaymentRequired) -> dict[str, Any]:
     raise AssertionError("the agent pays")
+
+
+def test_who_pays_nothing_has_no_signer() -> None:
+    def till() -> Any:
+        raise AssertionError("nothing is sold")
+
+    app = FastAPI()
+    free = Prices(put=FREE, get=FREE, list=FREE, delete=FREE)
+    app.include_router(store_routes(Gate(till), Storage(MemoryStore()), free))
+    put, get = STORE_TOOLS
+
+    async def asked() -> list[types.CallToolResult]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://store.test") as http:
+            rest = Rest(http)
+            return [
+                await put.call(rest, {"key": "k", "value": "v"}),
+                await put.call(rest, {"key": "k", "value": None}),
+                await get.call(rest, {"key": "k"}),
+                await get.call(rest, {}),
+            ]
+
+    for found in asyncio.run(asked()):
+        refused = {"success": False, "error": "No authenticated signer in context"}
+        assert (found.is_error, found.structured_content) == (False, refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "field"),
+    [
+        ("put-content", {"key": "k"}, "missing_required_field", "value"),
+        ("put-content", {"key": "k", "value": 1}, "invalid_parameter", "value"),
+        ("put-content", {"key": "k", "value": "\ud800"}, "invalid_parameter", "value"),
+        ("put-content", {"key": "k", "value": "é" * 131_073}, "too_large", "value"),
+        ("put-content", {"key": "", "value": "v"}, "invalid_parameter", "key"),
+        ("put-content", {"key": "", "value": None}, "invalid_parameter", "key"),
+        ("get-content", {"key": "\udfff"}, "invalid_parameter", "key"),
+        ("get-content", {"key": "k" * 1_025}, "too_large", "key"),
+        ("get-content", {"key": "k", "cursor": ""}, "invalid_parameter", "cursor"),
+        ("get-content", {"\ud800": "k"}, "invalid_parameter", "arguments"),
+    ],
+)
+def test_what_is_unacceptable_is_refused_by_its_name_and_costs_nothing(
+    served: Served, name: str, arguments: dict[str, Any], code: str, field: str
+) -> None:
+    heard = Hands(served.url, None, STORE_TOOLS).refusal(name, **arguments)
+    assert (heard["code"], heard["field"]) == (code, field), heard
+    assert heard["message"].startswith(f"{field}: ") or field == "arguments"
 
 
 def test_anybody_is_offered_what_is_paid_for_and_nothing_else(served: Served) -> None:
