@@ -17,9 +17,10 @@ import structlog
 from api.mcp.rest import NO_TALLYSTICK, Rest
 from api.mcp.tool import Tool
 from engine.audit.pieces import Source
+from engine.audit.report import Report, Verdict, make_check
 from tallystick.async_client import AsyncClient
 from tallystick.mcp.fetching import pay_x402
-from tallystick.mcp.verifying import verify_evidence
+from tallystick.mcp.verifying import Verifier, verify_evidence
 from tests.cli.processes import called as called_command
 from tests.ledger.paying import CENT, offer, required
 from tests.mcp.hands import Hands
@@ -121,6 +122,34 @@ def test_an_answer_of_another_web_server_is_told_from_a_tallystick_s() -> None:
     with Hostile(lambda *_: Say(200, b"<html>")) as server:
         heard = Hands(server.url, TOKEN).refusal("check_budget")
     assert (heard["code"], heard["message"]) == ("http_error", NO_TALLYSTICK)
+
+
+def test_the_chains_that_a_person_named_are_those_that_are_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verifiers: list[Verifier] = []
+    asked: dict[str, Any] = {}
+
+    def verified(_content: Source, chain: Any, **how: Any) -> Report:
+        asked.update(how, rpc=chain.name)
+        asked["networks"] = {name: view.name for name, view in how["networks"].items()}
+        return Report((make_check(1, "format", Verdict.TAMPERED, "nothing"),))
+
+    monkeypatch.setattr(anyio, "run", lambda *given: verifiers.append(given[-1]))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("tallystick.cli.mcp.log_as_json", lambda: None)
+    monkeypatch.setattr("engine.audit.verify.verify", verified)
+    registry = "0x" + "11" * 20
+    told = ("--rpc", "http://home.test", "--registry", registry)
+    told += ("--network", "eip155:8453=http://base.test")
+    assert called_command("mcp", *told, session_token=TOKEN).returncode == 0
+    [verifier] = verifiers
+    assert verifier(b"{}")["registry"] == registry
+    assert asked == {
+        "rpc": "http://home.test",
+        "registry": registry,
+        "networks": {"eip155:8453": "http://base.test"},
+    }
 
 
 def test_no_value_of_a_variable_is_on_standard_error_which_clients_keep(
