@@ -62,7 +62,7 @@ class Rest:
         *,
         idempotency_key: str | None = None,
     ) -> Heard:
-        """The answer to one request; fields of the body that are None are not sent.
+        """The answer to one request.
 
         Raises:
             Refused: as the API says it, or there is no answer (`unreachable`: nothing was done;
@@ -74,7 +74,7 @@ class Rest:
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = _encoded({name: value for name, value in body.items() if value is not None})
+            content = _encoded(body)
         try:
             answer = await self._http.request(method, path, content=content, headers=headers)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:

@@ -41,7 +41,7 @@ class Tool:
     name: str
     title: str
     description: str
-    arguments: type[Arguments]
+    arguments: type[BaseModel]
     answer: Any
     run: Callable[[Rest, Any], Awaitable[Any]]
     reads: bool = True
@@ -84,11 +84,11 @@ class Tool:
             return result(said.to_json(), is_error=True)
 
     async def _called(
-        self, rest: Rest, asked: Arguments, _meta: Mapping[str, Any]
+        self, rest: Rest, asked: BaseModel, _meta: Mapping[str, Any]
     ) -> types.CallToolResult:
         return result(await self.run(rest, asked))
 
-    def _read(self, arguments: Mapping[str, Any]) -> Arguments:
+    def _read(self, arguments: Mapping[str, Any]) -> BaseModel:
         try:
             return self.arguments.model_validate(arguments)
         except ValidationError as error:

@@ -3,34 +3,28 @@
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
-import httpx2
 import mcp_types as types
 import pytest
 from eth_account import Account
 from fastapi import FastAPI
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-from x402 import PaymentRequired, x402Client
-from x402.mcp.utils import extract_payment_required_from_result
-from x402.mechanisms.evm.exact import register_exact_evm_client
+from x402 import PaymentRequired
 
 from api.gate.gate import Gate
 from api.gate.store import Prices, store_routes
+from api.mcp.paid_tool import PAYMENT
 from api.mcp.rest import Rest
-from api.mcp.store_tools import PAYMENT, PAYMENT_RESPONSE, STORE_TOOLS
+from api.mcp.store_tools import STORE_TOOLS
 from engine.selling.currency import FREE
 from engine.storage.memory import MemoryStore
 from engine.storage.session import Storage
+from tests.mcp.buying import Buyer, in_mcp, paying
 from tests.mcp.hands import Hands
 from tests.mcp.make_snapshot import snapshot
 from tests.paying.shop import Agent, fund, usdc
 from tests.rest.served import Served
-
-Pay = Callable[[PaymentRequired], Awaitable[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -42,77 +36,6 @@ def wallet(served: Served) -> Any:
     return account
 
 
-def paying(account: Any) -> Pay:
-    """As x402's SDK pays."""
-    client = x402Client()
-    register_exact_evm_client(client, account)
-    client.set_spend_controls(False)
-
-    async def pay(required: PaymentRequired) -> dict[str, Any]:
-        payload = await client.create_payment_payload(required)
-        return payload.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-    return pay
-
-
-class Buyer:
-    """Calls a tool, and once more with a payment."""
-
-    def __init__(self, client: Client, pay: Pay) -> None:
-        self.client = client
-        self.pay = pay
-        self.meta: dict[str, Any] = {}
-        """What came with the newest paid call."""
-
-    async def buys(self, name: str, units: int, **arguments: Any) -> Any:
-        """The answer, after checking what was asked for and what was settled."""
-        unpaid = await self.client.call_tool(name, arguments)
-        assert unpaid.is_error
-        [content] = unpaid.content
-        assert isinstance(content, types.TextContent)
-        assert json.loads(content.text) == unpaid.structured_content
-        required = extract_payment_required_from_result(as_x402_has_it(unpaid))
-        assert isinstance(required, PaymentRequired)
-        assert required.resource is not None
-        assert required.resource.url == f"mcp://tool/{name}"
-        assert [offer.amount for offer in required.accepts] == [str(units)]
-        assert required.extensions is None, "a tool cannot be signed in to"
-        self.meta = {PAYMENT: await self.pay(required)}
-        answer, settled = await self.again(name, **arguments)
-        assert settled["success"] is True
-        return answer
-
-    async def again(self, name: str, **arguments: Any) -> tuple[Any, Any]:
-        """The answer to a call with the same payment, and what was settled."""
-        found = await self.client.call_tool(name, arguments, meta=self.meta)
-        return found.structured_content, (found.meta or {}).get(PAYMENT_RESPONSE)
-
-
-def as_x402_has_it(result: types.CallToolResult) -> Any:
-    """The SDK for x402 knows a result of mcp's first version."""
-    from x402.mcp.types import MCPToolResult
-
-    return MCPToolResult(
-        content=[each.model_dump() for each in result.content],
-        is_error=result.is_error,
-        structured_content=result.structured_content,
-    )
-
-
-def in_mcp(url: str, token: str | None, pay: Pay, use: Callable[[Buyer], Awaitable[None]]) -> None:
-    """Connect with the SDK's own client."""
-
-    async def connected() -> None:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        async with (
-            httpx2.AsyncClient(headers=headers, trust_env=False, timeout=60) as http,
-            Client(streamable_http_client(url, http_client=http)) as client,
-        ):
-            await use(Buyer(client, pay))
-
-    asyncio.run(connected())
-
-
 def test_whoever_pays_puts_gets_lists_and_deletes(served: Served, wallet: Any) -> None:
     signer = wallet.address[:10] + "..."
     key = "../a key/\u2603"
@@ -120,6 +43,9 @@ def test_whoever_pays_puts_gets_lists_and_deletes(served: Served, wallet: Any) -
     async def use(buyer: Buyer) -> None:
         put = await buyer.buys("put-content", 10_000, key=key, value="remember")
         assert put == {"success": True, "key": key, "signer": signer}
+        network = served.world.engine.deployment.chain
+        told = {"success": True, "payer": wallet.address, "network": network, "amount": "10000"}
+        assert buyer.settled == told | {"transaction": buyer.settled["transaction"]}
         replayed, _ = await buyer.again("put-content", key=key, value="remember")
         assert replayed["code"] == "payment_used"
         other, _ = await buyer.again("put-content", key=key, value="another")
