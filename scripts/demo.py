@@ -398,6 +398,8 @@ def the_row(name: str, printed: str) -> str:
 
 def run(kind: str, output: Path, stack: ExitStack) -> None:
     """All steps, in order."""
+    with tempfile.TemporaryFile(dir=output.parent):
+        pass  # that nothing can be written there is told before the first step
     data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tallystick-demo-")))
     console.print(Panel.fit(f"[bold]Tallystick[/]: one session's whole life, on {CHAINS[kind]}"))
 

@@ -83,8 +83,8 @@ def test_on_the_embedded_chain_it_can_be_read_on_a_terminal_of_80_columns(tmp_pa
 def test_where_it_cannot_write_it_says_so_and_fails(tmp_path: Path) -> None:
     done = demonstrate(DEMO, tmp_path, "--output", "no/such/directory.json")
     assert (done.returncode, done.stderr) == (1, "")
-    assert "no/such/directory.json" in "".join(done.stdout.splitlines()[-3:])
-    assert "Every step held." not in done.stdout
+    assert "no/such/" in "".join(done.stdout.splitlines())
+    assert "✓" not in done.stdout
 
 
 def test_an_interrupted_one_did_not_hold(tmp_path: Path) -> None:

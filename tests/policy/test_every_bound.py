@@ -261,7 +261,7 @@ edits = st.tuples(st.just("restrict"), st.tuples(which, sentences)) | st.tuples(
 scripts = st.lists(st.one_of(pays, waits, pays, settles, pays, edits), min_size=12, max_size=30)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(first=terms, second=terms, above=budgets, script=scripts)
 def test_every_bound_matches_the_oracle(
     first: Terms, second: Terms, above: list[dict[str, int]], script: list[tuple[str, Any]]

@@ -1,5 +1,7 @@
 import json
+import math
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import example, given
@@ -9,6 +11,7 @@ from engine.policy.money import (
     AMOUNT_MAX_MICRO_USD,
     AmountError,
     format_usd,
+    micro_usd_of,
     parse_usd,
     usd_number,
 )
@@ -165,3 +168,18 @@ def test_amounts_for_people(micro: int, text: str) -> None:
 def test_there_is_no_text_for_a_negative_amount() -> None:
     with pytest.raises(AssertionError):
         format_usd(-1)
+
+
+@given(st.integers(1, 10**34), st.integers(0, 18))
+@example(10**15 - 1, 6)
+@example(10**15, 6)
+@example(10**27 - 10**12, 18)
+@example(10**27 - 10**12 + 1, 18)
+@example(1, 18)
+def test_dollars_are_never_less_than_the_tokens(amount: int, decimals: int) -> None:
+    counted = math.ceil(Fraction(amount * 10**6, 10**decimals))
+    if counted > AMOUNT_MAX_MICRO_USD:
+        with pytest.raises(ValueError, match="above what can be paid"):
+            micro_usd_of(amount, decimals)
+    else:
+        assert micro_usd_of(amount, decimals) == counted

@@ -147,7 +147,7 @@ def policies(draw: st.DrawFn) -> Policy:
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(policies(), policies(), st.data())
 def test_what_a_narrower_policy_allows_its_parent_allows(
     child: Policy, parent: Policy, data: st.DataObject
