@@ -350,6 +350,7 @@ def main() -> None:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-mcp-")))
         served = stack.enter_context(Served(directory / "data"))
+        served.world.engine.start()  # else nobody reads the chain, and after 5 minutes nobody pays
         seen = fuzz(served, asked.messages, asked.seed)
     for what, count in sorted(seen.items()):
         sys.stdout.write(f"{what}: {count}\n")
