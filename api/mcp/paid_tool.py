@@ -64,7 +64,7 @@ def sold_tool(
 ) -> PaidTool:
     """A tool that is the paid route `POST path` of the application whose endpoint has it.
 
-    The route takes the `arguments` as a JSON object, and answers one.
+    The route takes the `arguments` as a JSON object, and answers one; other JSON is its `answer`.
 
         @app.post("/tools/report")
         @gate.sells("$0.05")
@@ -75,7 +75,8 @@ def sold_tool(
 
     async def run(rest: Rest, asked: BaseModel) -> Sold:
         heard = await rest.ask("POST", path, asked.model_dump(mode="json", exclude_unset=True))
-        return Sold(heard.body, heard)
+        answer: Any = json.loads(json.dumps(heard.body, default=float))  # no `Decimal`
+        return Sold(answer if isinstance(answer, dict) else {"answer": answer}, heard)
 
     return PaidTool(
         name=name,

@@ -84,10 +84,11 @@ class Rest:
             raise Refused("no_answer", why, idempotency_key=idempotency_key) from error
         told = _decoded(answer)
         if answer.is_success:
-            if told is None:
-                raise Refused("http_error", NO_TALLYSTICK)
-            return Heard(told, answer.headers)
-        refusal = _refusal(answer.status_code, told, idempotency_key)
+            if told is not None:
+                return Heard(told, answer.headers)
+            refusal = Refused("http_error", NO_TALLYSTICK)
+        else:
+            refusal = _refusal(answer.status_code, told, idempotency_key)
         refusal.headers = answer.headers
         raise refusal
 

@@ -10,11 +10,12 @@ import mcp_types as types
 import pytest
 from eth_account import Account
 from fastapi import FastAPI
+from pydantic import BaseModel
 from x402 import PaymentRequired
 
 from api.gate.gate import Gate
 from api.gate.store import Prices, store_routes
-from api.mcp.paid_tool import PAYMENT
+from api.mcp.paid_tool import HOW, PAYMENT, sold_tool
 from api.mcp.rest import Rest
 from api.mcp.store_tools import STORE_TOOLS
 from engine.selling.currency import FREE
@@ -112,6 +113,34 @@ def test_who_pays_nothing_has_no_signer() -> None:
     for found in asyncio.run(asked()):
         refused = {"success": False, "error": "No authenticated signer in context"}
         assert (found.is_error, found.structured_content) == (False, refused)
+
+
+@pytest.mark.parametrize(
+    ("told", "answer"),
+    [({"half": 0.5, "of": None}, {"half": 0.5, "of": None}), ([1], {"answer": [1]})],
+)
+def test_a_route_that_answers_any_json_is_a_tool(told: Any, answer: Any) -> None:
+    class Asked(BaseModel):
+        of: int | None
+
+    app = FastAPI()
+
+    @app.post("/tools/half")
+    async def half(asked: Asked) -> Any:
+        assert asked.model_fields_set == {"of"}
+        return told
+
+    tool = sold_tool("/tools/half", name="half", description="Half of it.", arguments=Asked)
+
+    async def called() -> types.CallToolResult:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://own.test") as http:
+            return await tool.call(Rest(http), {"of": None})
+
+    found = asyncio.run(called())
+    assert (found.is_error, found.structured_content) == (False, answer)
+    assert tool.declared.description == "Half of it." + HOW
+    assert found.model_dump_json()
 
 
 @pytest.mark.parametrize(
