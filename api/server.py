@@ -4,11 +4,11 @@ import asyncio
 import gc
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,6 +29,9 @@ from engine.engine import Engine
 from engine.errors import CannotStart
 from engine.selling.currency import read_price
 from engine.selling.opening import read_selling
+
+if TYPE_CHECKING:
+    from api.mcp.tool import Tool
 
 GC_ALLOCATIONS = 20_000
 """So many objects more than were freed bring the garbage collector; Python's own 700 brings it
@@ -162,11 +165,27 @@ def server_app(engine: Engine) -> FastAPI:
         app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))
     names = (engine.settings.host, *engine.settings.mcp_hosts)
     sells = selling is not None
-    app.router.routes.append(Route(MCP_PATH, McpEndpoint(names, sells=sells)))
+    known = McpEndpoint(partial(_tools, sells=sells), names, principals=True)
+    app.router.routes.append(Route(MCP_PATH, known))
     if sells:
-        anybody = McpEndpoint(names, principals=False, sells=True)
+        anybody = McpEndpoint(_store_tools, names, principals=False)
         app.router.routes.append(Route(MCP_STORE_PATH, anybody))
     return app
+
+
+# Imported when somebody first asks: the SDK takes a moment, and most servers are never asked.
+
+
+def _tools(*, sells: bool) -> "Sequence[Tool]":
+    from api.mcp.http_tools import HTTP_TOOLS
+
+    return (*HTTP_TOOLS, *(_store_tools() if sells else ()))
+
+
+def _store_tools() -> "Sequence[Tool]":
+    from api.mcp.store_tools import STORE_TOOLS
+
+    return STORE_TOOLS
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """`/mcp`: streamable HTTP, one POST at a time, for whoever shows a key or a token.
 
-`/mcp/store` is the same for anybody, with tools that are paid for each time.
+`/mcp/store` is the same for anybody, with tools that are paid for each time; so is that of any
+application which sells:
+
+    app.router.routes.append(Route("/mcp", McpEndpoint(lambda: tools, principals=False)))
 
 Nothing is kept between requests, so there is no MCP session that could be stolen: each request is
 its caller's by the credentials that it carries, and its tools ask the REST API with those and
@@ -16,7 +19,7 @@ The specification (basic/transports, "Security Warning") wants 403 for the secon
 
 import re
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
@@ -30,6 +33,7 @@ from api.rest.auth import party_of
 from engine.errors import TallystickError
 
 if TYPE_CHECKING:
+    from api.mcp.tool import Tool
     from api.mcp.transport import Transport
 
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]"))
@@ -38,17 +42,22 @@ _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::[0-9]{1,5})?")
 
 
 class McpEndpoint:
-    """An ASGI application. `names` are hosts under which it may be asked, beside loopback ones.
+    """An ASGI application.
 
-    Its tools are those of `principals`, who have to show who they are, and those for whoever pays,
-    if the server `sells`.
+    `tools` is called once, on a thread, when somebody first asks. `names` are hosts under which it
+    may be asked, beside loopback ones. Its tools are for `principals`, who show a key or a token of
+    this server with every request, or for anybody.
     """
 
     def __init__(
-        self, names: Collection[str] = (), *, principals: bool = True, sells: bool = False
+        self,
+        tools: Callable[[], Sequence["Tool"]],
+        names: Collection[str] = (),
+        *,
+        principals: bool,
     ) -> None:
+        self._tools = tools
         self._principals = principals
-        self._sells = sells
         self._names = LOOPBACK.union(_as_in_a_url(name) for name in names)
         self._loading = threading.Lock()
         self._transport: Transport | None = None
@@ -99,7 +108,7 @@ class McpEndpoint:
             if self._transport is None:
                 from api.mcp.transport import Transport
 
-                self._transport = Transport(principals=self._principals, sells=self._sells)
+                self._transport = Transport(self._tools())
             return self._transport
 
 

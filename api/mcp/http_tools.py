@@ -12,7 +12,7 @@ async def _pay(rest: Rest, asked: ToSign) -> SignedPayment:
     found = await rest.ask(
         "POST",
         f"{SESSIONS}/{asked.session_id}/x402",
-        asked.model_dump(exclude={"session_id", "idempotency_key"}),
+        asked.model_dump(exclude={"session_id", "idempotency_key"}, exclude_none=True),
         idempotency_key=asked.idempotency_key,
     )
     payment = found.body

@@ -11,6 +11,8 @@ SESSIONS = "/api/v1/ai/sessions"
 OWN = "self"
 """What the holder of a token may call its session."""
 
+NO_TALLYSTICK = "the answer is not a Tallystick's: is the URL of the server right?"
+
 _FACTS = ("approval_id", "payment_id")
 
 
@@ -60,7 +62,7 @@ class Rest:
         *,
         idempotency_key: str | None = None,
     ) -> Heard:
-        """The answer to one request; fields of the body that are None are not sent.
+        """The answer to one request.
 
         Raises:
             Refused: as the API says it, or there is no answer (`unreachable`: nothing was done;
@@ -72,7 +74,7 @@ class Rest:
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = _encoded({name: value for name, value in body.items() if value is not None})
+            content = _encoded(body)
         try:
             answer = await self._http.request(method, path, content=content, headers=headers)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
@@ -82,8 +84,11 @@ class Rest:
             raise Refused("no_answer", why, idempotency_key=idempotency_key) from error
         told = _decoded(answer)
         if answer.is_success:
-            return Heard(told, answer.headers)
-        refusal = _refusal(answer.status_code, told, idempotency_key)
+            if told is not None:
+                return Heard(told, answer.headers)
+            refusal = Refused("http_error", NO_TALLYSTICK)
+        else:
+            refusal = _refusal(answer.status_code, told, idempotency_key)
         refusal.headers = answer.headers
         raise refusal
 

@@ -75,7 +75,7 @@ async def _budget(rest: Rest, asked: WhichSession) -> Budget:
 
 
 async def _simulate(rest: Rest, asked: PaymentOfSession) -> Simulation:
-    payment = asked.model_dump(exclude={"session_id"})
+    payment = asked.model_dump(exclude={"session_id"}, exclude_none=True)
     found = (await rest.ask("POST", f"{SESSIONS}/{asked.session_id}/simulate", payment)).body
     decision = found["decision"]
     return {
@@ -105,7 +105,7 @@ async def _simulate(rest: Rest, asked: PaymentOfSession) -> Simulation:
 
 
 async def _request_approval(rest: Rest, asked: PaymentToApprove) -> Approval:
-    payment = asked.model_dump()
+    payment = asked.model_dump(exclude_none=True)
     found = (await rest.ask("POST", f"{SESSIONS}/{OWN}/simulate", payment)).body
     decision = found["decision"]
     if decision["allowed"]:

@@ -41,7 +41,7 @@ class Tool:
     name: str
     title: str
     description: str
-    arguments: type[Arguments]
+    arguments: type[BaseModel]
     answer: Any
     run: Callable[[Rest, Any], Awaitable[Any]]
     reads: bool = True
@@ -84,16 +84,17 @@ class Tool:
             return result(said.to_json(), is_error=True)
 
     async def _called(
-        self, rest: Rest, asked: Arguments, _meta: Mapping[str, Any]
+        self, rest: Rest, asked: BaseModel, _meta: Mapping[str, Any]
     ) -> types.CallToolResult:
         return result(await self.run(rest, asked))
 
-    def _read(self, arguments: Mapping[str, Any]) -> Arguments:
+    def _read(self, arguments: Mapping[str, Any]) -> BaseModel:
         try:
             return self.arguments.model_validate(arguments)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            field = str(first["loc"][0])[:_FIELD_CHARACTERS_MAX]  # what follows is pydantic's
+            # What follows is pydantic's; nothing is there if a name is no text.
+            field = str(next(iter(first["loc"]), "arguments"))[:_FIELD_CHARACTERS_MAX]
             says = first["msg"].removeprefix("Value error, ")
             code = "missing_required_field" if first["type"] == "missing" else "invalid_parameter"
             raise Refused(code, f"{field}: {says}", field=field) from None

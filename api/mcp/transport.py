@@ -1,25 +1,24 @@
 """Streamable HTTP by the SDK, for one request at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import httpx
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.mcp.http_tools import HTTP_TOOLS
 from api.mcp.rest import Rest
 from api.mcp.server import tool_server
-from api.mcp.store_tools import STORE_TOOLS
+from api.mcp.tool import Tool
 
 _CHECKED_BEFORE = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
 
 class Transport:
-    """Answers MCP requests: those of `principals`, and of whoever pays if anything is sold."""
+    """Answers MCP requests with these tools."""
 
-    def __init__(self, *, principals: bool, sells: bool) -> None:
-        self._tools = (HTTP_TOOLS if principals else ()) + (STORE_TOOLS if sells else ())
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._tools = tools
 
     async def answer(
         self,

@@ -1,6 +1,6 @@
 """Store something with the agent and get it back, by x402's own client.
 
-visit.py PRIVATE_KEY [URL]
+visit.py PRIVATE_KEY URL
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from x402.http.clients import x402HttpxClient
 from x402.mechanisms.evm.exact import register_exact_evm_client
 
 
-async def main(key: str, url: str = "http://127.0.0.1:8404") -> None:
+async def main(key: str, url: str) -> None:
     """Two payments: a cent, and a tenth of one."""
     client = x402Client()
     register_exact_evm_client(client, Account.from_key(key))
@@ -27,4 +27,6 @@ async def main(key: str, url: str = "http://127.0.0.1:8404") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("visit.py PRIVATE_KEY URL: as the agent prints it when it starts")
     asyncio.run(main(*sys.argv[1:]))

@@ -31,6 +31,7 @@ from tallystick.cli import (
     facilitator,
     fetch,
     fsck,
+    fund,
     intents,
     keys,
     mcp,
@@ -72,6 +73,7 @@ def tallystick(
 server.add_to(app)
 chain.add_to(app)
 facilitator.add_to(app)
+fund.add_to(app)
 app.add_typer(sessions.app, name="sessions", help="Create, show, restrict and revoke sessions.")
 app.add_typer(agent.app, name="agent", help="Sessions, keys and figures of agents.")
 app.add_typer(keys.app, name="keys", help="Make, list, rotate and revoke keys of operators.")

@@ -121,7 +121,7 @@ def verify(
         chain = view_of("--rpc", rpc, opened)
         others = {
             name: view_of("--network", urls, opened)
-            for name, urls in _networks(network or []).items()
+            for name, urls in read_networks(network or []).items()
         }
         found = examine(
             content, chain, registry=ours, anchors=theirs, chain_id=chain_id, networks=others
@@ -147,7 +147,7 @@ def read_address(option: str, value: str) -> str:
         raise InvalidInput(option, f"{value!r} is not an address") from error
 
 
-def _networks(options: list[str]) -> dict[str, list[str]]:
+def read_networks(options: list[str]) -> dict[str, list[str]]:
     """The endpoints of each further chain, by its CAIP-2 id."""
     from engine.errors import InvalidInput
     from engine.policy.identifiers import IdentifierError, normalise_chain

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tallystick.cli.connection import DEFAULT_URL, SessionToken, Url, as_session
+from tallystick.cli.server import log_as_json
 
 if TYPE_CHECKING:
     from tallystick.mcp.verifying import Verifier
@@ -26,6 +27,14 @@ def mcp(
     registry: Annotated[
         str | None, typer.Option(help="Address of the SessionRegistry that it believes.")
     ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHAIN=URL",
+            help="A further chain that it looks at, as eip155:8453=URL; several URLs of one chain "
+            "must agree.",
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     session_token: SessionToken = None,
 ) -> None:
@@ -35,7 +44,8 @@ def mcp(
     """
     as_session(url, session_token).close()  # whose complaints are those of every command
     assert session_token, "as_session refuses none"
-    verifier = _verifier(rpc or [], registry)
+    verifier = _verifier(rpc or [], registry, network or [])
+    log_as_json()  # clients keep what is said on standard error: no values of variables are in it
 
     # The thread that reads the input cannot be interrupted otherwise; there is nothing to clean up.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -47,33 +57,40 @@ def mcp(
     anyio.run(serve, url, session_token, verifier)
 
 
-def _verifier(rpc: list[str], registry: str | None) -> "Verifier | None":
+def _verifier(rpc: list[str], registry: str | None, network: list[str]) -> "Verifier | None":
     from engine.errors import InvalidInput
 
-    if not rpc and registry is None:
+    if not rpc and registry is None and not network:
         return None
     if registry is None:
-        raise InvalidInput("--registry", "is missing beside --rpc")
+        raise InvalidInput("--registry", "is missing beside --rpc or --network")
     if not rpc:
-        raise InvalidInput("--rpc", "is missing beside --registry")
+        raise InvalidInput("--rpc", "is missing beside --registry or --network")
 
     import contextlib
     from collections.abc import Mapping
     from typing import Any
 
-    from tallystick.cli.audit import read_address, view_of
+    from engine.audit.chain import ChainView
+    from engine.audit.pieces import Source
+    from tallystick.cli.audit import read_address, read_networks, view_of
 
-    address = read_address("--registry", registry)
+    address, urls = read_address("--registry", registry), read_networks(network)
+
+    def views(opened: contextlib.ExitStack) -> tuple[ChainView, dict[str, ChainView]]:
+        others = {name: view_of("--network", each, opened) for name, each in urls.items()}
+        return view_of("--rpc", rpc, opened), others
+
     with contextlib.ExitStack() as opened:  # so that a URL that is none is told at once
-        view_of("--rpc", rpc, opened)
+        views(opened)
 
-    def verified(content: bytes) -> Mapping[str, Any]:
+    def verified(content: Source) -> Mapping[str, Any]:
         from engine.audit.evidence import NOT_PROVEN
         from engine.audit.verify import summary, verify
 
         with contextlib.ExitStack() as opened:
-            chain = view_of("--rpc", rpc, opened)
-            said = summary(verify(content, chain, registry=address))
+            chain, others = views(opened)
+            said = summary(verify(content, chain, registry=address, networks=others))
         return {**said, "registry": address, "not_proven": list(NOT_PROVEN)}
 
     return verified

@@ -70,6 +70,8 @@ def serve(
                 soft_wrap=True,
             )
         console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(rpc)}")
+        if settings.chain == "embedded" and (usdc := engine.token("USDC", None)) is not None:
+            console.print(f"[bold]test USDC[/] {usdc.asset.rpartition(':')[2]}")
         if engine.networks.facilitator() is not None:
             console.print(f"[bold]x402[/]      {server.url}{FACILITATOR_PREFIX}")
         console.print(f"[bold]registry[/]  {engine.deployment.registry}")

@@ -1,5 +1,6 @@
 """How `fetch` asks and reads: what comes back has an end, however much or slowly it is sent."""
 
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import httpx
 
 from engine.errors import InvalidInput
 from engine.policy.money import AmountError, parse_usd
-from tallystick.errors import AnswerNotReadable
+from tallystick.errors import AnswerNotReadable, ApiError, PaymentError
 from tallystick.paying.buyer import AsyncBuyer, Buyer
 from tallystick.paying.deadline import beside, time_limit
 from tallystick.paying.order import (
@@ -26,6 +27,13 @@ from tallystick.paying.transports import AsyncPayingTransport, PayingTransport, 
 
 BYTES_MAX = 64 * 2**20
 """So long is an answer at most, once it is decoded."""
+SHOWN = 200
+"""So many characters of what cannot be asked for are repeated."""
+_TOKEN = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\t -~]*")
+_OURS = frozenset(("content-length", "transfer-encoding"))
+"""Headers that say how a body is sent, which whoever sends it knows."""
+_PORT_MAX = 65_535
 _GZIP_OR_DEFLATE = zlib.MAX_WBITS | 32
 
 
@@ -63,7 +71,7 @@ def fetched(wanted: Wanted, buyer: Buyer, web: httpx.BaseTransport) -> httpx.Res
                     body.feed(chunk)
             finally:
                 response.close()
-        except httpx.HTTPError as error:
+        except Exception as error:
             _raise_if_paid(request, error)
             raise
     return body.response()
@@ -89,7 +97,7 @@ async def async_fetched(
                     body.feed(chunk)
             finally:
                 await response.aclose()
-        except httpx.HTTPError as error:
+        except Exception as error:
             _raise_if_paid(request, error)
             raise
     return body.response()
@@ -138,7 +146,13 @@ def _request(http: httpx.Client | httpx.AsyncClient, wanted: Wanted) -> httpx.Re
         extensions[MAX_PRICE] = wanted.max_price
     if not wanted.max_time_s > 0:
         raise InvalidInput("max_time_s", "is a number of seconds above 0")
-    url, asked = wanted.url, {"Accept-Encoding": "identity", **wanted.headers}
+    if not _TOKEN.fullmatch(wanted.method):
+        raise InvalidInput("method", f"{wanted.method[:SHOWN]!r} is none")
+    for name, value in wanted.headers.items():
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value) or name.lower() in _OURS:
+            raise InvalidInput("headers", f"{name[:SHOWN]!r} cannot be sent as it is")
+    url, shown = wanted.url, repr(wanted.url[:SHOWN])
+    asked = {"Accept-Encoding": "identity", **wanted.headers}
     try:
         request = http.build_request(
             wanted.method.upper(),
@@ -148,14 +162,19 @@ def _request(http: httpx.Client | httpx.AsyncClient, wanted: Wanted) -> httpx.Re
             extensions=extensions,
         )
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
-        raise InvalidInput("url", f"{url!r} cannot be asked for: {error}") from error
+        raise InvalidInput("url", f"{shown} cannot be asked for: {error}") from error
     if request.url.scheme not in ("http", "https") or not request.url.host:
-        raise InvalidInput("url", f"{url!r} does not begin with http:// or https:// and a host")
+        raise InvalidInput("url", f"{shown} does not begin with http:// or https:// and a host")
+    if (request.url.port or 0) > _PORT_MAX:
+        raise InvalidInput("url", f"{shown} has no port")
     return request
 
 
-def _raise_if_paid(request: httpx.Request, error: httpx.HTTPError) -> None:
-    """Raise `PaymentOutcomeUnknown` if something was signed before an answer broke off."""
+def _raise_if_paid(request: httpx.Request, error: Exception) -> None:
+    """Raise `PaymentOutcomeUnknown` if something was signed before an answer broke off, by whatever
+    a server can bring about: a redirect to a port that is none is no error of httpx."""
+    if isinstance(error, (ApiError, PaymentError)):
+        return
     asked = request.extensions.get(ASKED)
     if isinstance(asked, Asked) and asked.signed is not None:
         why = f"the answer broke off ({type(error).__name__})"

@@ -13,15 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import typer.main
-from eth_account import Account
-from eth_tester.backends.pyevm.main import get_default_account_keys
 
-from engine.chain.json_rpc import JsonRpcChain
 from tallystick.cli import app
 from tests.cli.processes import environment
 from tests.cli.test_any_invocation import commands
 from tests.docs.terminal import PATIENCE_S, Terminal
-from tests.paying.shop import fund, open_shop
+from tests.paying.shop import open_shop
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -39,6 +36,8 @@ FROM_BEFORE = [
     (r"zfi_test_…", r"(zfi_test_\w+)"),
     (r"zai_session_…", r"(zai_session_\w+)"),
     (r"(?<=--registry )0x…", r"registry +(0x[0-9a-f]{40})\b"),
+    (r"(?<=tallystick fund )0x…", r"on-chain identity +(0x[0-9a-f]{40})\b"),
+    (r"(?<=--token )0x…", r"test USDC +(0x[0-9a-f]{40})\b"),
     (r"(?<=TALLYSTICK_REGISTRY=)0x…", r"TALLYSTICK_REGISTRY=(0x[0-9a-f]{40})\b"),
     (r"(?<=TALLYSTICK_OPERATOR_KEY=)0x…", r"0x\w{40}  (0x[0-9a-f]{64})\b"),
     (r"(?<=TALLYSTICK_TOKENS=)'\[…\]'", r"TALLYSTICK_TOKENS=('\[.*\]')"),
@@ -80,8 +79,6 @@ class Reader:
             return
         if line == ". .venv/bin/activate":  # the first thing in a terminal
             self.terminals.append(Terminal(self.directory, self.environment()))
-        if line.startswith("tallystick fetch "):  # "gives its address some of the token"
-            self.fund_newest_session()
         if line == "tallystick chain":  # "Stop the server above first"
             self.stop()
         if (until := KEEPS_ITS_TERMINAL.get(line)) is not None:
@@ -116,14 +113,6 @@ class Reader:
         """The chain, and the test USDC on it, as the newest payment has them."""
         [newest] = self.asked("/api/v1/payments?limit=1")["data"]
         return newest["chain"], newest["payment_token"].rpartition(":")[2]
-
-    def fund_newest_session(self) -> None:
-        """On the embedded chain anybody can."""
-        address = self.asked("/api/v1/ai/sessions")[0]["pkp_address"]
-        bank = Account.from_key(get_default_account_keys()[0].to_bytes())
-        chain = JsonRpcChain(f"http://127.0.0.1:{self.rpc_port}")
-        fund(chain, bank, self.deployed()[1], address)
-        chain.close()
 
     def asked(self, path: str) -> Any:
         """What the server answers its operator."""

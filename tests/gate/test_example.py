@@ -1,14 +1,19 @@
 """`examples/x402-sessions` on a real Anvil: two payers, two tools, and nothing for nobody."""
 
+import asyncio
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from eth_account.signers.local import LocalAccount
 from fastapi import FastAPI
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 from x402 import x402Client
 from x402.http.clients.httpx import x402AsyncTransport
 from x402.http.utils import decode_payment_response_header
@@ -21,6 +26,7 @@ from engine.storage.memory import MemoryStore
 from engine.storage.session import Storage
 from tests.anvil_world import ANVIL_TOML
 from tests.gate.stall import offer_of
+from tests.mcp.buying import Buyer, paying
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "x402-sessions"
@@ -87,9 +93,65 @@ async def test_two_payers_have_a_session_each(example: None, tmp_path: Path) -> 
             assert await ask(other, GET, key="note") == ABSENT
             found = await ask(one, GET, key="note")
             assert found["value"] == "mine"
+        await the_same_inside_mcp(agent, wallets)
         assert {each.payer for each in paid} == {wallet.address for wallet in wallets}
         assert all(each.success for each in paid)
         local.close()
+
+
+def test_what_the_readme_says_happens(
+    example: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reset_asset_contract_cache()
+    monkeypatch.delenv("X402_PAY_TO", raising=False)
+    serving = runpy.run_path(str(EXAMPLE / "__main__.py"))["serving"]
+    with serving(0) as said:
+        command = said.splitlines()[-1].split()
+        assert command[:2] == [sys.executable, str(EXAMPLE / "visit.py")]
+        asyncio.run(runpy.run_path(command[1])["main"](*command[2:]))
+    assert f"```\n{capsys.readouterr().out}```" in (EXAMPLE / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X402_PAY_TO", "0x12"),
+        ("X402_NETWORK", "base"),
+        ("X402_FACILITATOR_URL", "x402.org/facilitator"),
+    ],
+)
+def test_what_the_environment_says_wrong_is_named(
+    example: None, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    from app.accepts import till_from_environment  # type: ignore[import-not-found]
+
+    pay_to = "0x52908400098527886E0F7030069857D2E4169EE7"
+    storage = Storage(MemoryStore())
+    assert till_from_environment(storage, pay_to).currency.network == "eip155:8453"
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=f"^{name}: "):
+        till_from_environment(storage, value if name == "X402_PAY_TO" else pay_to)
+
+
+async def the_same_inside_mcp(agent: FastAPI, wallets: list[LocalAccount]) -> None:
+    """One finds there what they put over HTTP; the other does not."""
+    transport = httpx2.ASGITransport(agent)
+    async with (
+        httpx2.AsyncClient(transport=transport, trust_env=False) as http,
+        Client(streamable_http_client("http://localhost/mcp", http_client=http)) as client,
+    ):
+        one, other = (Buyer(client, paying(wallet)) for wallet in wallets)
+        note = {"success": True, "key": "note"}
+        assert await one.buys("get-content", 1_000, key="note") == note | {"value": "mine"}
+        assert one.settled["payer"] == wallets[0].address
+        assert await other.buys("get-content", 1_000, key="note") == ABSENT
+        assert await other.buys("put-content", 10_000, key="note", value="new") == note
+        deleted = await other.buys("put-content", 10_000, key="note", value=None)
+        assert deleted == note | {"deleted": True}
+        everything = {"success": True, "content": {"note": "mine"}, "count": 1}
+        assert await one.buys("get-content", 1_000) == everything
+        used, _ = await one.again("get-content")
+        assert used["code"] == "payment_used"
 
 
 @pytest.mark.anyio

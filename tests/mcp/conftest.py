@@ -16,7 +16,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     reset_asset_contract_cache()  # the SDK remembers for the whole process what has code
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TALLYSTICK_MCP_HOSTS", '["Pay.Example.com"]')
-        with Served(tmp_path_factory.mktemp("mcp") / "data") as opened:
+        data = tmp_path_factory.mktemp("mcp") / "data"
+        with Served(data, sign_in_origin="https://pay.example.com") as opened:
             yield opened
 
 

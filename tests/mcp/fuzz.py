@@ -40,6 +40,8 @@ from tests.world import USD
 ANSWER_S = 60
 BURST = 20
 """So many messages are sent on standard input before their answers are waited for."""
+VALID_S = 3_600
+"""Longer than a run: in the end the same signatures are asked for again."""
 KEYS = 12
 """Under so many idempotency keys each way pays again and again."""
 TOOLS = ("check_session_inventory", "check_budget", "simulate_payment", "request_approval")
@@ -161,7 +163,8 @@ class Fuzz:
 
     def signed(self) -> dict[str, Any]:
         """Good arguments of `pay_x402` over HTTP."""
-        return {"resource": URL, "payment_required": required(offer(self.served.world))}
+        lasting = offer(self.served.world, maxTimeoutSeconds=VALID_S)
+        return {"resource": URL, "payment_required": required(lasting)}
 
     def over_http(self, count: int) -> None:
         """Ask `/mcp` so often; now and then go away before it answers."""
@@ -347,6 +350,7 @@ def main() -> None:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-mcp-")))
         served = stack.enter_context(Served(directory / "data"))
+        served.world.engine.start()  # else nobody reads the chain, and after 5 minutes nobody pays
         seen = fuzz(served, asked.messages, asked.seed)
     for what, count in sorted(seen.items()):
         sys.stdout.write(f"{what}: {count}\n")

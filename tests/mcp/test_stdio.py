@@ -80,5 +80,9 @@ def test_what_is_missing_is_said_in_one_line() -> None:
     token = {"session_token": "zai_session_" + "0" * 64}
     assert "--registry: is missing" in one_line(called("mcp", "--rpc", "http://x", **token), 2)
     assert "--rpc: is missing" in one_line(called("mcp", "--registry", "0x1", **token), 2)
+    network = ("--network", "base=http://x")
+    assert "--registry: is missing" in one_line(called("mcp", *network, **token), 2)
+    told = ("--rpc", "http://x", "--registry", "0x" + "11" * 20)
+    assert "'base' is not a chain" in one_line(called("mcp", *told, *network, **token), 2)
     heard = one_line(called("mcp", "--rpc", "http://x", "--registry", "0x1", **token), 2)
     assert "is not an address" in heard

@@ -3,25 +3,29 @@
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx2
+import httpx
 import mcp_types as types
 import pytest
 from eth_account import Account
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-from x402 import PaymentRequired, x402Client
-from x402.mcp.utils import extract_payment_required_from_result
-from x402.mechanisms.evm.exact import register_exact_evm_client
+from fastapi import FastAPI
+from pydantic import BaseModel
+from x402 import PaymentRequired
 
-from api.mcp.store_tools import PAYMENT, PAYMENT_RESPONSE
+from api.gate.gate import Gate
+from api.gate.store import Prices, store_routes
+from api.mcp.paid_tool import HOW, PAYMENT, sold_tool
+from api.mcp.rest import Rest
+from api.mcp.store_tools import STORE_TOOLS
+from engine.selling.currency import FREE
+from engine.storage.memory import MemoryStore
+from engine.storage.session import Storage
+from tests.mcp.buying import Buyer, in_mcp, paying
+from tests.mcp.hands import Hands
 from tests.mcp.make_snapshot import snapshot
 from tests.paying.shop import Agent, fund, usdc
 from tests.rest.served import Served
-
-Pay = Callable[[PaymentRequired], Awaitable[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -33,76 +37,6 @@ def wallet(served: Served) -> Any:
     return account
 
 
-def paying(account: Any) -> Pay:
-    """As x402's SDK pays."""
-    client = x402Client()
-    register_exact_evm_client(client, account)
-    client.set_spend_controls(False)
-
-    async def pay(required: PaymentRequired) -> dict[str, Any]:
-        payload = await client.create_payment_payload(required)
-        return payload.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-    return pay
-
-
-class Buyer:
-    """Calls a tool, and once more with a payment."""
-
-    def __init__(self, client: Client, pay: Pay) -> None:
-        self.client = client
-        self.pay = pay
-        self.meta: dict[str, Any] = {}
-        """What came with the newest paid call."""
-
-    async def buys(self, name: str, units: int, **arguments: Any) -> Any:
-        """The answer, after checking what was asked for and what was settled."""
-        unpaid = await self.client.call_tool(name, arguments)
-        assert unpaid.is_error
-        [content] = unpaid.content
-        assert isinstance(content, types.TextContent)
-        assert json.loads(content.text) == unpaid.structured_content
-        required = extract_payment_required_from_result(as_x402_has_it(unpaid))
-        assert isinstance(required, PaymentRequired)
-        assert required.resource is not None
-        assert required.resource.url == f"mcp://tool/{name}"
-        assert [offer.amount for offer in required.accepts] == [str(units)]
-        self.meta = {PAYMENT: await self.pay(required)}
-        answer, settled = await self.again(name, **arguments)
-        assert settled["success"] is True
-        return answer
-
-    async def again(self, name: str, **arguments: Any) -> tuple[Any, Any]:
-        """The answer to a call with the same payment, and what was settled."""
-        found = await self.client.call_tool(name, arguments, meta=self.meta)
-        return found.structured_content, (found.meta or {}).get(PAYMENT_RESPONSE)
-
-
-def as_x402_has_it(result: types.CallToolResult) -> Any:
-    """The SDK for x402 knows a result of mcp's first version."""
-    from x402.mcp.types import MCPToolResult
-
-    return MCPToolResult(
-        content=[each.model_dump() for each in result.content],
-        is_error=result.is_error,
-        structured_content=result.structured_content,
-    )
-
-
-def in_mcp(url: str, token: str | None, pay: Pay, use: Callable[[Buyer], Awaitable[None]]) -> None:
-    """Connect with the SDK's own client."""
-
-    async def connected() -> None:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        async with (
-            httpx2.AsyncClient(headers=headers, trust_env=False, timeout=60) as http,
-            Client(streamable_http_client(url, http_client=http)) as client,
-        ):
-            await use(Buyer(client, pay))
-
-    asyncio.run(connected())
-
-
 def test_whoever_pays_puts_gets_lists_and_deletes(served: Served, wallet: Any) -> None:
     signer = wallet.address[:10] + "..."
     key = "../a key/\u2603"
@@ -110,6 +44,9 @@ def test_whoever_pays_puts_gets_lists_and_deletes(served: Served, wallet: Any) -
     async def use(buyer: Buyer) -> None:
         put = await buyer.buys("put-content", 10_000, key=key, value="remember")
         assert put == {"success": True, "key": key, "signer": signer}
+        network = served.world.engine.deployment.chain
+        told = {"success": True, "payer": wallet.address, "network": network, "amount": "10000"}
+        assert buyer.settled == told | {"transaction": buyer.settled["transaction"]}
         replayed, _ = await buyer.again("put-content", key=key, value="remember")
         assert replayed["code"] == "payment_used"
         other, _ = await buyer.again("put-content", key=key, value="another")
@@ -151,6 +88,82 @@ def test_a_session_s_agent_buys_with_its_own_tool(served: Served, agent: Agent) 
 
 async def no_wallet(_required: PaymentRequired) -> dict[str, Any]:
     raise AssertionError("the agent pays")
+
+
+def test_who_pays_nothing_has_no_signer() -> None:
+    def till() -> Any:
+        raise AssertionError("nothing is sold")
+
+    app = FastAPI()
+    free = Prices(put=FREE, get=FREE, list=FREE, delete=FREE)
+    app.include_router(store_routes(Gate(till), Storage(MemoryStore()), free))
+    put, get = STORE_TOOLS
+
+    async def asked() -> list[types.CallToolResult]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://store.test") as http:
+            rest = Rest(http)
+            return [
+                await put.call(rest, {"key": "k", "value": "v"}),
+                await put.call(rest, {"key": "k", "value": None}),
+                await get.call(rest, {"key": "k"}),
+                await get.call(rest, {}),
+            ]
+
+    for found in asyncio.run(asked()):
+        refused = {"success": False, "error": "No authenticated signer in context"}
+        assert (found.is_error, found.structured_content) == (False, refused)
+
+
+@pytest.mark.parametrize(
+    ("told", "answer"),
+    [({"half": 0.5, "of": None}, {"half": 0.5, "of": None}), ([1], {"answer": [1]})],
+)
+def test_a_route_that_answers_any_json_is_a_tool(told: Any, answer: Any) -> None:
+    class Asked(BaseModel):
+        of: int | None
+
+    app = FastAPI()
+
+    @app.post("/tools/half")
+    async def half(asked: Asked) -> Any:
+        assert asked.model_fields_set == {"of"}
+        return told
+
+    tool = sold_tool("/tools/half", name="half", description="Half of it.", arguments=Asked)
+
+    async def called() -> types.CallToolResult:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://own.test") as http:
+            return await tool.call(Rest(http), {"of": None})
+
+    found = asyncio.run(called())
+    assert (found.is_error, found.structured_content) == (False, answer)
+    assert tool.declared.description == "Half of it." + HOW
+    assert found.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "field"),
+    [
+        ("put-content", {"key": "k"}, "missing_required_field", "value"),
+        ("put-content", {"key": "k", "value": 1}, "invalid_parameter", "value"),
+        ("put-content", {"key": "k", "value": "\ud800"}, "invalid_parameter", "value"),
+        ("put-content", {"key": "k", "value": "é" * 131_073}, "too_large", "value"),
+        ("put-content", {"key": "", "value": "v"}, "invalid_parameter", "key"),
+        ("put-content", {"key": "", "value": None}, "invalid_parameter", "key"),
+        ("get-content", {"key": "\udfff"}, "invalid_parameter", "key"),
+        ("get-content", {"key": "k" * 1_025}, "too_large", "key"),
+        ("get-content", {"key": "k", "cursor": ""}, "invalid_parameter", "cursor"),
+        ("get-content", {"\ud800": "k"}, "invalid_parameter", "arguments"),
+    ],
+)
+def test_what_is_unacceptable_is_refused_by_its_name_and_costs_nothing(
+    served: Served, name: str, arguments: dict[str, Any], code: str, field: str
+) -> None:
+    heard = Hands(served.url, None, STORE_TOOLS).refusal(name, **arguments)
+    assert (heard["code"], heard["field"]) == (code, field), heard
+    assert heard["message"].startswith(f"{field}: ") or field == "arguments"
 
 
 def test_anybody_is_offered_what_is_paid_for_and_nothing_else(served: Served) -> None:

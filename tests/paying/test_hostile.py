@@ -117,6 +117,19 @@ def test_a_redirect_after_the_payment_does_not_take_it_along(
         assert (len(other.heard), other.signatures) == (2, [])
 
 
+@pytest.mark.parametrize("to", ["http://127.0.0.1:99999/", "http://[::1", "ftp://x/", "http://"])
+def test_a_redirect_after_the_payment_to_nowhere_names_the_payment(buyer: Buyer, to: str) -> None:
+    away = Say(307, b"", (("Location", to),))
+    with Hostile(lambda heard, _: away if heard.signature else buyer.cent) as server:
+        with pytest.raises(tallystick.PaymentOutcomeUnknown) as one:
+            buyer.client.fetch(server.url)
+        with pytest.raises(tallystick.PaymentOutcomeUnknown) as other:
+            asyncio.run(buyer.fetched(server.url))
+    named = {one.value.payment_id, other.value.payment_id}
+    assert named == {payment["id"] for payment in buyer.payments()}
+    assert len(named) == 2
+
+
 def asked(client: Client, by: str, url: str, body: Any = None) -> Any:
     """Ask for a URL in one of the ways to pay."""
     if by == "fetch":

@@ -4,11 +4,12 @@
 |---|---|
 | `X402_PAY_TO` | none: everything happens on a chain of this process |
 | `X402_NETWORK` | `eip155:8453` |
-| `X402_FACILITATOR_URL` | `https://x402.org/facilitator` |
+| `X402_FACILITATOR_URL` | `https://x402.org/facilitator`, which settles on `eip155:84532` only |
 """
 
 import os
 
+from engine.errors import InvalidInput
 from engine.selling.currency import Currency
 from engine.selling.facilitators import facilitator_at
 from engine.selling.till import Till
@@ -26,6 +27,11 @@ def till_from_environment(storage: Storage, pay_to: str) -> Till:
     if network not in USDC:
         raise SystemExit(f"X402_NETWORK: takes one of {', '.join(USDC)}")
     token, name = USDC[network]
-    currency = Currency(f"{network}/erc20:{token}", pay_to, name, "2")
+    try:
+        currency = Currency(f"{network}/erc20:{token}", pay_to, name, "2")
+    except InvalidInput as error:
+        raise SystemExit(error.message.replace("pay_to", "X402_PAY_TO", 1)) from None
     url = os.environ.get("X402_FACILITATOR_URL", "https://x402.org/facilitator")
+    if not url.startswith(("https://", "http://")):
+        raise SystemExit("X402_FACILITATOR_URL: takes a URL")
     return Till(storage, currency, facilitator_at(url))
