@@ -1,6 +1,7 @@
 """Sessions: create, consent, list, get, restrict, pause, resume, revoke one or many, evidence."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -37,6 +38,9 @@ _WAITING = CapacityLimiter(64)
 
 _HOLDERS_WAITING = CapacityLimiter(64)
 """The same for those who hold a session's token: operators never wait behind them."""
+
+_EXPORTING = CapacityLimiter(2)
+"""Evidence files that are made at a time: each takes the processor from decisions."""
 
 _EVIDENCE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -222,15 +226,16 @@ def revoke_many(body: RevokeMany, engine: EngineOf, caller: OperatorOf) -> ManyR
     response_class=Response,
     responses={**_EVIDENCE, **documented(404, 409)},
 )
-def evidence(
+async def evidence(
     session_id: str,
     engine: EngineOf,
     caller: OperatorOf,
     withhold: Annotated[list[Withholdable] | None, Query(description=_WITHHOLD)] = None,
 ) -> Response:
     """What `tallystick verify` checks; the bytes matter, so save them as they are."""
+    made = partial(engine.evidence, caller.workspace_id, session_id, withhold=withhold or ())
     return Response(
-        engine.evidence(caller.workspace_id, session_id, withhold=withhold or ()),
+        await to_thread.run_sync(made, limiter=_EXPORTING),
         media_type="application/json",
         headers={"Content-Disposition": f'attachment; filename="evidence-{session_id}.json"'},
     )
