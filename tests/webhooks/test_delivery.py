@@ -334,6 +334,43 @@ def test_one_that_hangs_holds_up_no_other(world: World, receiver: Receiver) -> N
     assert shown(world, slow).failures == 0
 
 
+def test_receivers_of_one_workspace_that_hang_hold_up_no_other_workspace(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "FLYING_MAX", 4)
+    monkeypatch.setattr(delivery, "FLYING_OF_WORKSPACE_MAX", 2)
+    hanging, heard, released = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def answer(each: Received) -> int:
+        if "slow" in each.path:
+            hanging.release()
+            assert released.wait(20)
+        else:
+            heard.set()
+        return 200
+
+    receiver.answer = answer
+    for number in range(4):
+        endpoint(world, receiver, path=f"/slow/{number}")
+    world.engine.access.create_workspace("other", "Another tenant")
+    endpoint(world, receiver, path="/fast", workspace="other")
+    world.session()
+    stopping = threading.Event()
+    world.engine.lead.sequence()
+    threads = world.engine.delivery.start(lambda: True, stopping=stopping)
+    for _ in range(2):
+        assert hanging.acquire(timeout=10)
+    world.session(workspace="other")
+    world.engine.lead.sequence()
+    in_time = heard.wait(10)
+    assert not hanging.acquire(blocking=False), "no more than its share"
+    released.set()
+    stopping.set()
+    for thread in threads:
+        thread.join()
+    assert in_time
+
+
 def test_a_key_encryption_key_that_is_another_s_is_a_failure_like_others(
     world: World, receiver: Receiver
 ) -> None:
