@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from api.rest import exact_json
 from api.rest.app import create_app
 from engine.chain.gateway import ChainUnavailable
 from engine.errors import RateLimited
@@ -47,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def app(world: World) -> FastAPI:
-    return create_app(world.engine)
+    return create_app(world.engine, larger_bodies={"/api/v1/evidence": 2**20})
 
 
 def asking_the_chain(world: World, session_id: str) -> dict[str, tuple[str, Any]]:
@@ -97,6 +98,34 @@ def test_a_session_is_ended_while_somebody_waits_for_the_chain(
             return revoked.status_code, (await asking).status_code
 
     assert asyncio.run(scene()) == (200, 503)
+
+
+def test_others_are_answered_while_a_long_body_is_parsed(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of anybody: a body is parsed before it is known who sent it."""
+    parsing, released, loads = threading.Event(), threading.Event(), exact_json.loads
+
+    def slowly(body: bytes) -> Any:
+        parsing.set()
+        assert released.wait(PATIENCE_S)
+        return loads(body)
+
+    monkeypatch.setattr(exact_json, "loads", slowly)
+    long = b'{"evidence":"' + b"x" * exact_json.AT_ONCE_BYTES_MAX + b'"}'
+
+    async def scene() -> tuple[int, int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            json = {"Content-Type": "application/json"}
+            asking = http.post("/api/v1/evidence/verify", content=long, headers=json)
+            sent = asyncio.create_task(asking)
+            assert await asyncio.to_thread(parsing.wait, PATIENCE_S)
+            healthy = await http.get("/healthz")
+            released.set()
+            return healthy.status_code, (await sent).status_code
+
+    assert asyncio.run(scene()) == (200, 401)
 
 
 def test_a_receiver_that_hangs_is_tried_by_few_at_a_time(world: World) -> None:
