@@ -249,8 +249,9 @@ class Webhooks:
 
         return self.writer.call(command, workspace_id), secret
 
-    def replay(self, workspace_id: str, endpoint_id: str, since_ms: int) -> Endpoint:
-        """Deliver everything that happened since then once more, with the same ids.
+    def replay(self, workspace_id: str, endpoint_id: str, since_ms: int, *, by: str) -> Endpoint:
+        """Deliver everything that happened since then once more, with the same ids; also what
+        happened before there was the endpoint, which is why this is a record.
 
         Raises:
             NotFound: absent, or of another workspace.
@@ -264,6 +265,8 @@ class Webhooks:
                 .where(*one(workspace_id, endpoint_id))
                 .values(next_place=place, hold_until_ms=0)
             )
+            told = {"webhook": endpoint_id, "since_ms": since_ms, "by": by}
+            batch.record(workspace_stream(workspace_id), "webhook.replayed", told)
             return replace(before, next_place=place, hold_until_ms=0)
 
         return self.writer.call(command, workspace_id)

@@ -303,13 +303,16 @@ def test_everything_since_then_comes_once_more(world: World, receiver: Receiver)
     world.pay(view, 2)
     world.pay(view, 3)
     deliver(world)
-    world.engine.webhooks.replay(WORKSPACE, made.id, since_ms)
+    world.engine.webhooks.replay(WORKSPACE, made.id, since_ms, by="test")
     deliver(world)
     ids = receiver.ids()
     assert sorted(ids[3:]) == sorted(ids[1:3])
-    world.engine.webhooks.replay(WORKSPACE, made.id, since_ms + HOUR_MS)
+    world.engine.webhooks.replay(WORKSPACE, made.id, since_ms + HOUR_MS, by="test")
     deliver(world)
     assert len(receiver.received) == 5
+    asked = {"actor": None, "kinds": ["webhook.replayed"], "from_ms": None, "until_ms": None}
+    acts = [(each.actor, each.resource_id) for each in world.engine.acts.all(WORKSPACE, **asked)]
+    assert acts == [("test", made.id)] * 2
 
 
 def test_one_that_hangs_holds_up_no_other(world: World, receiver: Receiver) -> None:
@@ -354,12 +357,12 @@ def test_receivers_of_one_workspace_that_hang_hold_up_no_other_workspace(
         endpoint(world, receiver, path=f"/slow/{number}")
     world.engine.access.create_workspace("other", "Another tenant")
     endpoint(world, receiver, path="/fast", workspace="other")
-    world.session()
-    stopping = threading.Event()
+    view, stopping = world.session(), threading.Event()
     world.engine.lead.sequence()
     threads = world.engine.delivery.start(lambda: True, stopping=stopping)
     for _ in range(2):
         assert hanging.acquire(timeout=10)
+    assert world.pay(view, 1).state == "captured"
     world.session(workspace="other")
     world.engine.lead.sequence()
     in_time = heard.wait(10)
