@@ -23,7 +23,7 @@ from api.rest.schemas import (
 from api.rest.views import session_json
 from engine.audit.disclosure import Withholdable
 from engine.engine import Engine
-from engine.errors import InvalidInput, NotFound
+from engine.errors import InvalidInput
 from engine.sessions.inventory import Inventory
 from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import NewSession, SessionView
@@ -116,8 +116,7 @@ async def create_child(
     """Who holds the parent's token may delegate from it, or an operator; what the child spends
     counts against the parent too. The token in the answer is not shown again."""
     holder = isinstance(party, SessionHolder)
-    if isinstance(party, SessionHolder) and party.session_id != session_id:
-        raise NotFound("no such session", code="session_not_found")
+    session_id = await to_thread.run_sync(session_of, engine, party, session_id)
     parent = await to_thread.run_sync(engine.sessions.get, party.workspace_id, session_id)
     new = new_session(
         engine,
