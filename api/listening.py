@@ -78,7 +78,8 @@ class EventStream(EventSourceResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        with self._feed.seat(self._caller), self._streams.open() as ending:
+        seat = self._feed.seat(self._caller, self._workspace_id)
+        with seat, self._streams.open() as ending:
             async with contextlib.aclosing(self._said(ending)) as said:
                 self.body_iterator = said
                 await super().__call__(scope, receive, send)

@@ -6,7 +6,7 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Request
 from starlette.convertors import Convertor, register_url_convertor
 
-from api.rest.exact_json import loads
+from api.rest.exact_json import parsed
 from engine.errors import InvalidInput
 from engine.storage.limits import TooLarge
 
@@ -74,7 +74,7 @@ async def read_object(request: Request, known: set[str]) -> tuple[bytes, dict[st
         TooLarge, InvalidInput: it is none, or has others.
     """
     body = await read_body(request, BATCH_BYTES_MAX, "body")
-    found = loads(body)
+    found = await parsed(body)
     if not isinstance(found, dict):
         raise InvalidInput("body", "takes a JSON object")
     for field in found.keys() - known:

@@ -30,6 +30,10 @@ class WebhookRows:
         if happened == "deleted":
             del self._rows[endpoint_id], self._rest[endpoint_id]
             return None
+        if happened == "replayed":
+            if endpoint_id not in self._rows:
+                raise ValueError("there is no such endpoint")
+            return None
         if happened not in ("created", "changed", "disabled"):
             raise ValueError("no such kind of record")
         before = self._rows.get(endpoint_id)

@@ -17,7 +17,7 @@ from engine.db.tables import Record, table
 SYSTEM = "system"
 """Whose act it is that nobody asked for: an expiry, a first start."""
 _PAYMENTS = ("payment.", "intent.")
-_SUBJECTS = ("key", "agent_id", "budget")
+_SUBJECTS = ("key", "agent_id", "budget", "webhook")
 """What an act of a workspace is about, by the field of its record; else the workspace itself."""
 
 _acts = table(Act)
@@ -30,7 +30,7 @@ class ActView:
     """An act: what was done (`kind`), when, by whom (`actor`), to what, and all its record tells.
 
     `stream` and `seq` say where the record is; `resource_id` is a session, a key, an agent, a
-    budget, an approval or the workspace.
+    budget, a webhook, an approval or the workspace.
     """
 
     id: int

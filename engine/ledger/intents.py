@@ -234,7 +234,7 @@ class Intents:
             asked = self._ask(row, by)
             if row["state"] == "requires_payment" and batch.now_ms < row["expires_ms"]:
                 payment = self._ledger.authorise_now(batch, asked)
-            elif row["session_id"] == by.session_id:
+            elif row["decided_number"] is not None and row["session_id"] == by.session_id:
                 earlier = stored_payment(batch.read, row["session_id"], row["decided_number"])
                 asked.check_same(earlier.request)
                 payment = replace(earlier, replayed=True)

@@ -8,6 +8,8 @@ EVERY = "*"
 """Stands for all events, those of later releases too."""
 
 EVENTS = (
+    "agent.key.created",
+    "agent.key.revoked",
     "agent.session.created",
     "agent.session.revoked",
     "agent.session.expired",

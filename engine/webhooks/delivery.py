@@ -11,6 +11,7 @@ itself, so an endpoint that is slow holds up no other. Only the process that lea
 import contextlib
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,7 +43,9 @@ from engine.webhooks.schedule import next_attempt_ms, retry_after_ms
 from engine.webhooks.signing import headers
 
 FLYING_MAX = 64
-"""So many deliveries are on their way at once, to all endpoints together."""
+FLYING_OF_WORKSPACE_MAX = 32
+"""So many deliveries are on their way at once, to all endpoints together and to those of one
+workspace: its receivers may be as slow as they like, and others have theirs."""
 WAITING_MAX = 100
 """So many events of one endpoint wait to be sent again; the others behind them stay in the log."""
 PROBE_MS = 5 * 60_000
@@ -87,13 +90,14 @@ class Delivery:
         self._egress = webhooks.egress
         self._lanes: dict[str, Lane] = {}
         self._sent: queue.SimpleQueue[_Sent] = queue.SimpleQueue()
-        self._flying = 0
+        self._flying: Counter[str] = Counter()
+        """Deliveries that are on their way, by workspace."""
         self._turn = 0
 
     def tick(self) -> None:
         """Send everything that is due, and wait until nothing is any more."""
         self._begin()
-        while self._flying:
+        while self._flying.total():
             self._settle(self._over(None))
             self._begin()
 
@@ -105,7 +109,7 @@ class Delivery:
         def work() -> None:
             if leads():
                 self._begin()
-            while self._flying and not stopping.is_set():
+            while self._flying.total() and not stopping.is_set():
                 if sent := self._over(POLL_S):
                     self._settle(sent)
                 if leads():
@@ -131,7 +135,10 @@ class Delivery:
                 if lane is None:
                     place = endpoint.next_place
                     lane = self._lanes[endpoint.id] = Lane(place, place, endpoint.events)
-                room = FLYING_MAX - self._flying
+                room = min(
+                    FLYING_MAX - self._flying.total(),
+                    FLYING_OF_WORKSPACE_MAX - self._flying[endpoint.workspace_id],
+                )
                 for due in lane.next(connection.execute, endpoint, now, room):
                     self._send(endpoint, lane, due, now_ms)
         if self._far_ahead():
@@ -152,7 +159,7 @@ class Delivery:
 
     def _send(self, endpoint: Endpoint, lane: Lane, due: Due, now_ms: int) -> None:
         lane.flying[due.event.record_id] = due.place
-        self._flying += 1
+        self._flying[endpoint.workspace_id] += 1
 
         def over(outcome: Outcome) -> None:
             self._sent.put(_Sent(endpoint, lane, due, now_ms, self._clock(), outcome))
@@ -198,9 +205,10 @@ class Delivery:
 
     def _settle(self, sent: Sequence[_Sent]) -> None:
         """Write down what came of attempts, and how far each endpoint is."""
-        self._flying -= len(sent)
         for each in sent:
+            self._flying[each.endpoint.workspace_id] -= 1
             del each.lane.flying[each.due.event.record_id]
+        self._flying += Counter()  # forget workspaces with none
         lanes = {each.endpoint.id: each.lane for each in sent}
         lanes |= self._far_ahead()
         owners = self._owners(sent, lanes)

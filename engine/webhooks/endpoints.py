@@ -1,7 +1,7 @@
 """What operators do with the endpoints of their workspace."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from engine.sessions.vault import Vault
 from engine.webhooks.addresses import parse_url
 from engine.webhooks.attempts import keep_attempt
 from engine.webhooks.catalogue import wanted
-from engine.webhooks.egress import Egress, Outcome
+from engine.webhooks.egress import DEADLINE_S, Egress, Outcome
 from engine.webhooks.endpoint import (
     Endpoint,
     attempts,
@@ -31,12 +31,17 @@ from engine.webhooks.endpoint import (
     secret_context,
 )
 from engine.webhooks.outbox import event_body, place_at, size
+from engine.webhooks.seats import Seats
 from engine.webhooks.signing import SECRET_BYTES, headers, secret_text
 
 ENDPOINTS_MAX = 50
 """So many endpoints has a workspace at most."""
 OVERLAP_MS = 24 * 3_600_000
 """So long after a rotation deliveries are signed with the secret before, too."""
+TESTS_MAX = 16
+TESTS_OF_WORKSPACE_MAX = 2
+"""So many tests at a time are under way, in all and of one workspace: whoever tries a webhook waits
+for its receiver, on a thread on which others would like to be answered."""
 UNCHANGED: Any = object()
 
 
@@ -71,6 +76,9 @@ class Webhooks:
     identifiers: Identifiers
     clock: Clock
     egress: Egress
+    _tests: Seats = field(
+        default_factory=lambda: Seats("tests", TESTS_MAX, retry_after_s=int(DEADLINE_S))
+    )
 
     def create(
         self,
@@ -241,8 +249,9 @@ class Webhooks:
 
         return self.writer.call(command, workspace_id), secret
 
-    def replay(self, workspace_id: str, endpoint_id: str, since_ms: int) -> Endpoint:
-        """Deliver everything that happened since then once more, with the same ids.
+    def replay(self, workspace_id: str, endpoint_id: str, since_ms: int, *, by: str) -> Endpoint:
+        """Deliver everything that happened since then once more, with the same ids; also what
+        happened before there was the endpoint, which is why this is a record.
 
         Raises:
             NotFound: absent, or of another workspace.
@@ -256,6 +265,8 @@ class Webhooks:
                 .where(*one(workspace_id, endpoint_id))
                 .values(next_place=place, hold_until_ms=0)
             )
+            told = {"webhook": endpoint_id, "since_ms": since_ms, "by": by}
+            batch.record(workspace_stream(workspace_id), "webhook.replayed", told)
             return replace(before, next_place=place, hold_until_ms=0)
 
         return self.writer.call(command, workspace_id)
@@ -266,7 +277,12 @@ class Webhooks:
         Raises:
             NotFound: absent, or of another workspace.
             Unavailable: the key-encryption key is not the one that sealed the secret.
+            RateLimited: too many are under way.
         """
+        with self._tests.seat(("workspace", workspace_id, TESTS_OF_WORKSPACE_MAX)):
+            return self._test(workspace_id, endpoint_id, event)
+
+    def _test(self, workspace_id: str, endpoint_id: str, event: str) -> tuple[str, Outcome]:
         endpoint, now_ms = self.get(workspace_id, endpoint_id), self.clock()
         event_id = self.identifiers.new("evt_test")
         body = event_body(event_id, event, now_ms, workspace_id, {"test": True}, 0)

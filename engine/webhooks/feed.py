@@ -5,16 +5,16 @@ heard is below it. Places never change, so whoever comes back with the last one 
 restarts, kills and on whichever process.
 """
 
-import contextlib
 import threading
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 
 from engine.clock import Clock
 from engine.db.database import Database
-from engine.errors import InvalidInput, RateLimited
+from engine.errors import InvalidInput
 from engine.webhooks.catalogue import EVERY
 from engine.webhooks.outbox import Event, events_from, place_at, size
+from engine.webhooks.seats import Seats
 
 POLL_MS = 500
 """How often it is looked for what is new, for all listeners together."""
@@ -22,8 +22,9 @@ EVENTS_MAX = 100
 """So many events are read at once."""
 LISTENERS_MAX = 64
 """So many listen to one process at once."""
-LISTENERS_OF_ONE_MAX = 4
-"""So many of those are of one caller."""
+LISTENERS_OF_KEY_MAX = 4
+LISTENERS_OF_WORKSPACE_MAX = 32
+"""So many of those are of one key, which can be rotated, and of all keys of a workspace."""
 RETRY_AFTER_S = 10
 
 
@@ -36,30 +37,18 @@ class Feed:
         self._looking = threading.Lock()
         self._end = 0
         self._looked_ms: int | None = None
-        self._seats: Counter[str] = Counter()
+        self._seats = Seats("listeners", LISTENERS_MAX, retry_after_s=RETRY_AFTER_S)
 
-    @contextlib.contextmanager
-    def seat(self, caller: str) -> Iterator[None]:
-        """Be one of those who listen; `caller` is a key or whoever else may do so.
+    def seat(self, key_id: str, workspace_id: str) -> AbstractContextManager[None]:
+        """Be one of those who listen, by a key or a person of a workspace.
 
         Raises:
-            RateLimited: too many do, all or of this caller.
+            RateLimited, on entering: too many do, of these or of all.
         """
-        with self._looking:
-            if self._seats[caller] >= LISTENERS_OF_ONE_MAX:
-                raise RateLimited(
-                    f"this caller listens {LISTENERS_OF_ONE_MAX} times already",
-                    retry_after=RETRY_AFTER_S,
-                )
-            if self._seats.total() >= LISTENERS_MAX:
-                raise RateLimited("too many listen already", retry_after=RETRY_AFTER_S)
-            self._seats[caller] += 1
-        try:
-            yield
-        finally:
-            with self._looking:
-                self._seats[caller] -= 1
-                self._seats += Counter()  # forget who is gone
+        return self._seats.seat(
+            ("key", key_id, LISTENERS_OF_KEY_MAX),
+            ("workspace", workspace_id, LISTENERS_OF_WORKSPACE_MAX),
+        )
 
     def begin(self, last: int | None, since_ms: int | None = None) -> int:
         """The place to listen from: behind the `last` that was heard, where what happened at

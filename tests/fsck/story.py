@@ -112,6 +112,7 @@ def _webhooks(world: World, by: str) -> None:
         for n, each in enumerate((None, "Chat", "Nothing"))
     )
     webhooks.rotate(WORKSPACE, failing.id, by=by)
+    webhooks.replay(WORKSPACE, failing.id, world.clock(), by=by)
     events = ("payment.created", "approval.requested")
     gone = webhooks.change(WORKSPACE, gone.id, events=events, by=by)
     webhooks.delete(WORKSPACE, deleted.id, by=by)

@@ -13,10 +13,11 @@ from typing import NamedTuple, Self
 
 import pytest
 
-from engine.errors import Conflict
+from engine.errors import Conflict, Unauthenticated
 from engine.ledger.payment import Payment
 from engine.policy.budgets import BudgetLimits
 from engine.sessions.session import SessionView
+from engine.workspaces.agent_keys import NewAgentKey
 from tests.anvil_world import anvil_with_contracts, wait_until
 from tests.ledger.asking import ask
 from tests.ledger.intending import confirm, intent, now
@@ -151,3 +152,19 @@ def test_a_change_counts_for_all_that_is_asked_after_its_answer(pair: list[World
     for answer in load.answers[:: len(load.answers) // EXPLAINED]:
         # As the policy was then, whatever it is by now.
         assert second.engine.explanations.explain(answer.payment).differs is None
+
+
+def test_a_key_that_one_revokes_opens_nothing_at_the_other(pair: list[World]) -> None:
+    first, second = pair
+    admin = first.engine.access.operator(str(first.operator_key))
+    made, operator = first.engine.keys.operators.create(admin, "Ada", live=False)
+    new = NewAgentKey(name="crawler", agent_id="bot")
+    agent, secret = first.engine.keys.agents.create(WORKSPACE, new, by=admin.key_id)
+    assert second.engine.access.operator(operator).key_id == made.id
+    assert second.engine.keys.use.admit(secret, None)[1].result().remaining == 999
+    first.engine.keys.operators.revoke(admin, made.id)
+    first.engine.keys.agents.revoke(WORKSPACE, agent.id, by=admin.key_id)
+    with pytest.raises(Unauthenticated):
+        second.engine.access.operator(operator)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        second.engine.keys.use.admit(secret, None)

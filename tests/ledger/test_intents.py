@@ -134,15 +134,17 @@ def test_what_needs_an_approval_is_what_becomes_of_that(world: World, clock: Man
 def test_it_is_over_from_the_millisecond_of_its_expiry(world: World, clock: ManualClock) -> None:
     session = world.session(duration_ms=3 * DAY_MS)
     early, late = intent(world, 1, life_s=60), intent(world, 1, life_s=60)
+    own = intent(world, 1, life_s=60, session=session)
     clock.advance(59_999)
     assert confirm(world, *early, session).intent.state == "succeeded"
     clock.advance(1)
     assert (now(world, late[0]).state, now(world, late[0]).code) == ("canceled", "expired")
-    with pytest.raises(Conflict) as refused:
-        confirm(world, *late, session)
-    assert refused.value.code == "intent_canceled"
-    assert told(world, late[0].id) == ["intent.created"]
-    assert world.engine.intents.expire_due() == 1
+    for over in (late, own):
+        with pytest.raises(Conflict) as refused:
+            confirm(world, *over, session)
+        assert refused.value.code == "intent_canceled"
+        assert told(world, over[0].id) == ["intent.created"]
+    assert world.engine.intents.expire_due() == 2
     assert world.engine.intents.expire_due() == 0
     assert told(world, late[0].id) == ["intent.created", "intent.canceled"]
     assert len(payments_of(world, session.id)) == 1
@@ -150,12 +152,14 @@ def test_it_is_over_from_the_millisecond_of_its_expiry(world: World, clock: Manu
 
 def test_only_what_nobody_confirmed_can_be_canceled(world: World) -> None:
     session, intents = world.session(), world.engine.intents
-    given_up, held = intent(world, 1), intent(world, 1, capture="manual")
-    for _ in range(2):
-        assert intents.cancel(WORKSPACE, given_up[0].id, by=first_key(world)).state == "canceled"
-    assert told(world, given_up[0].id) == ["intent.created", "intent.canceled"]
-    with pytest.raises(Conflict, match="canceled"):
-        confirm(world, *given_up, session)
+    held = intent(world, 1, capture="manual")
+    for given_up in (intent(world, 1), intent(world, 1, session=session)):
+        for _ in range(2):
+            ended = intents.cancel(WORKSPACE, given_up[0].id, by=first_key(world))
+            assert ended.state == "canceled"
+        assert told(world, given_up[0].id) == ["intent.created", "intent.canceled"]
+        with pytest.raises(Conflict, match="canceled"):
+            confirm(world, *given_up, session)
     confirm(world, *held, session)
     with pytest.raises(Conflict) as refused:
         intents.cancel(WORKSPACE, held[0].id, by=first_key(world))

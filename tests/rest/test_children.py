@@ -58,6 +58,7 @@ def test_the_holder_of_a_token_delegates_and_the_child_pays(api: Served) -> None
     shown = api.get(f"{SESSIONS}/{made['id']}").json()
     assert shown["parent_id"] == parent["id"]
     assert "session_token" not in shown
+    assert child(api, parent | {"id": "self"}).json()["parent_id"] == parent["id"]
 
 
 def test_an_operator_may_and_its_session_token_as_bearer_too(api: Served) -> None:

@@ -12,12 +12,12 @@ import pytest
 
 import api.listening
 from api.server import Server
-from engine.webhooks.feed import LISTENERS_OF_ONE_MAX
+from engine.webhooks.feed import LISTENERS_OF_KEY_MAX
 from tests.rest.operations import EVENTS
 from tests.rest.served import Served, refused
 from tests.world import World
 
-OTHERS = range(LISTENERS_OF_ONE_MAX - 1)
+OTHERS = range(LISTENERS_OF_KEY_MAX - 1)
 Said = Iterator[dict[str, str]]
 
 

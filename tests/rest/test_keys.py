@@ -209,7 +209,20 @@ def test_what_was_done_is_listed_by_whom_what_and_when(tenant: Served) -> None:
     assert "session.paused" in found(f"start_date={paused}")
     assert "session.paused" not in found(f"end_date={paused}")
     assert found("end_date=2026-01-01") == []
-    for wrong in ("2026-13-01", "yesterday", "1700000000", "2026-01-01T00:00:00"):
+    for first in ("0001-01-01", "0001-01-01T00:00:00%2B14:00", "1969-12-31T23:59:59.999999-12:00"):
+        assert len(found(f"start_date={first}&end_date=9999-12-31T23:59:59.999999Z")) == len(acts)
+    assert found("start_date=9999-12-31") == []
+    wrong_dates = (
+        *("2026-13-01", "yesterday", "1700000000", "2026-01-01T00:00:00", "0000-01-01"),
+        *(
+            "2026-02-29",
+            "2026-12-31T23:59:60Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:00%2B24:00",
+        ),
+        *("-2026-01-01", "10000-01-01", "2026-W01-1", "20260101", "2026-01-01%2000:00:00Z", "1e9"),
+    )
+    for wrong in wrong_dates:
         refused(tenant.get(f"{AUDIT}?start_date={wrong}"), 422, "invalid_parameter", "start_date")
 
 

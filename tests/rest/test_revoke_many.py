@@ -60,6 +60,10 @@ def test_every_part_of_the_filter_counts(tenant: Served) -> None:
         ({"type": "app"}, {one}),
         ({"chain": "eip155:8453"}, {one}),
         ({"search": "BOB"}, {other}),
+        ({"search": "b_b"}, set()),  # no wildcards
+        ({"search": "%"}, set()),
+        ({"search": "bob' OR '1'='1"}, set()),
+        ({"label": "%"}, set()),
         ({"status": "paused"}, {other}),
         ({"status": "active", "agent_id": "bob"}, set()),
     ):

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tests.rest.bodies import INTENTS
 from tests.rest.served import PAYMENTS, SESSIONS, SMART, Served
 
+AGENT_KEYS, API_KEYS = "/api/v1/agent-keys", "/api/v1/api-keys"
+
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[Served]:
@@ -59,6 +61,13 @@ def use(api: Served) -> dict[str, str]:
     api.call("POST", f"{asked}/confirm", confirming, token=token)
     for one in (INTENTS, asked, f"{asked}/events", f"{asked}?status={secret}"):
         api.get(one, key=acme)
+    agent_key = api.post(AGENT_KEYS, {"name": "n", "agent_id": "bot"}, key=acme).json()["full_key"]
+    for one in (SESSIONS, "/api/v1/audit", f"{PAYMENTS}?session_id={agent_key}"):
+        api.get(one, key=agent_key)
+    another = api.post(API_KEYS, {"name": "Ada", "workspace_id": "acme"}).json()
+    rotate = f"{API_KEYS}/{another['id']}/rotate"
+    rotated = api.post(rotate, key=another["full_key"]).json()["full_key"]
+    api.get(API_KEYS, key=rotated)
     api.post("/api/v1/log/anchor", key=acme)
     api.get(f"{path}/evidence", key=acme)
     api.post(f"{path}/revoke", key=acme)
@@ -72,6 +81,9 @@ def use(api: Served) -> dict[str, str]:
         token: SESSIONS,
         unused: SESSIONS,
         secret: INTENTS,
+        agent_key: AGENT_KEYS,
+        another["full_key"]: API_KEYS,
+        rotated: rotate,
     }
 
 

@@ -303,13 +303,16 @@ def test_everything_since_then_comes_once_more(world: World, receiver: Receiver)
     world.pay(view, 2)
     world.pay(view, 3)
     deliver(world)
-    world.engine.webhooks.replay(WORKSPACE, made.id, since_ms)
+    world.engine.webhooks.replay(WORKSPACE, made.id, since_ms, by="test")
     deliver(world)
     ids = receiver.ids()
     assert sorted(ids[3:]) == sorted(ids[1:3])
-    world.engine.webhooks.replay(WORKSPACE, made.id, since_ms + HOUR_MS)
+    world.engine.webhooks.replay(WORKSPACE, made.id, since_ms + HOUR_MS, by="test")
     deliver(world)
     assert len(receiver.received) == 5
+    asked = {"actor": None, "kinds": ["webhook.replayed"], "from_ms": None, "until_ms": None}
+    acts = [(each.actor, each.resource_id) for each in world.engine.acts.all(WORKSPACE, **asked)]
+    assert acts == [("test", made.id)] * 2
 
 
 def test_one_that_hangs_holds_up_no_other(world: World, receiver: Receiver) -> None:
@@ -332,6 +335,43 @@ def test_one_that_hangs_holds_up_no_other(world: World, receiver: Receiver) -> N
     deliver(world)
     assert released.is_set()
     assert shown(world, slow).failures == 0
+
+
+def test_receivers_of_one_workspace_that_hang_hold_up_no_other_workspace(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "FLYING_MAX", 4)
+    monkeypatch.setattr(delivery, "FLYING_OF_WORKSPACE_MAX", 2)
+    hanging, heard, released = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def answer(each: Received) -> int:
+        if "slow" in each.path:
+            hanging.release()
+            assert released.wait(20)
+        else:
+            heard.set()
+        return 200
+
+    receiver.answer = answer
+    for number in range(4):
+        endpoint(world, receiver, path=f"/slow/{number}")
+    world.engine.access.create_workspace("other", "Another tenant")
+    endpoint(world, receiver, path="/fast", workspace="other")
+    view, stopping = world.session(), threading.Event()
+    world.engine.lead.sequence()
+    threads = world.engine.delivery.start(lambda: True, stopping=stopping)
+    for _ in range(2):
+        assert hanging.acquire(timeout=10)
+    assert world.pay(view, 1).state == "captured"
+    world.session(workspace="other")
+    world.engine.lead.sequence()
+    in_time = heard.wait(10)
+    assert not hanging.acquire(blocking=False), "no more than its share"
+    released.set()
+    stopping.set()
+    for thread in threads:
+        thread.join()
+    assert in_time
 
 
 def test_a_key_encryption_key_that_is_another_s_is_a_failure_like_others(

@@ -7,7 +7,14 @@ import pytest
 
 from engine.clock import ManualClock
 from engine.errors import InvalidInput, RateLimited
-from engine.webhooks.feed import EVENTS_MAX, LISTENERS_MAX, LISTENERS_OF_ONE_MAX, POLL_MS, Feed
+from engine.webhooks.feed import (
+    EVENTS_MAX,
+    LISTENERS_MAX,
+    LISTENERS_OF_KEY_MAX,
+    LISTENERS_OF_WORKSPACE_MAX,
+    POLL_MS,
+    Feed,
+)
 from engine.webhooks.outbox import Event
 from tests.world import WORKSPACE, World
 
@@ -83,16 +90,17 @@ def test_a_place_that_the_log_does_not_have_is_refused(world: World) -> None:
         feed.begin(end)
 
 
-def test_only_so_many_listen(world: World) -> None:
+def test_only_so_many_listen_and_no_workspace_takes_all_places(world: World) -> None:
     feed, _ = feed_of(world)
     with contextlib.ExitStack() as seats:
-        for _ in range(LISTENERS_OF_ONE_MAX):
-            seats.enter_context(feed.seat("one"))
-        with pytest.raises(RateLimited, match="listens 4 times"), feed.seat("one"):
-            pass
-        for number in range(LISTENERS_MAX - LISTENERS_OF_ONE_MAX):
-            seats.enter_context(feed.seat(f"key {number}"))
-        with pytest.raises(RateLimited, match="too many listen"), feed.seat("another"):
-            pass
-    with feed.seat("one"):  # who has left makes room
+        for number in range(LISTENERS_OF_WORKSPACE_MAX):  # as by a key that is rotated
+            seats.enter_context(feed.seat(f"key {number // LISTENERS_OF_KEY_MAX}", "one"))
+        for key in ("key 0", "another"):
+            with pytest.raises(RateLimited, match=r"(4|32) listeners of this (key|workspace)"):
+                seats.enter_context(feed.seat(key, "one"))
+        for number in range(LISTENERS_MAX - LISTENERS_OF_WORKSPACE_MAX):
+            seats.enter_context(feed.seat(f"own {number}", f"workspace {number}"))
+        with pytest.raises(RateLimited, match="64 listeners at a time"):
+            seats.enter_context(feed.seat("any", "of any"))
+    with feed.seat("key 0", "one"):  # who has left makes room
         pass

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse, Response
 
@@ -10,6 +11,9 @@ from api.rest.auth import EngineOf, OperatorOf
 from api.rest.errors import documented
 
 router = APIRouter(tags=["log"])
+
+_ANCHORING = CapacityLimiter(4)
+"""Threads that may wait for the chain; see `routes.x402.PAYING`."""
 
 _TEXT: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -63,9 +67,9 @@ def consistency(
     summary="Sign a checkpoint and anchor it now",
     responses=documented(401, 503),
 )
-def anchor(engine: EngineOf, _caller: OperatorOf) -> AnchorAnswer:
+async def anchor(engine: EngineOf, _caller: OperatorOf) -> AnchorAnswer:
     """Answers with the newest anchor, which may still be on its way."""
-    newest = engine.anchor()
+    newest = await to_thread.run_sync(engine.anchor, limiter=_ANCHORING)
     if newest is None:
         return {"anchor": None}
     return {

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query
 
 from api.rest.auth import EngineOf, OperatorOf
@@ -18,6 +19,9 @@ from engine.workspaces.access import Operator
 
 BLOCK_MAX = 2**53 - 1
 
+_RECONCILING = CapacityLimiter(1)
+"""One at a time is made; who waits for it takes no thread meanwhile."""
+
 router = APIRouter(
     prefix="/api/v1/reconciliation",
     tags=["reconciliation"],
@@ -26,7 +30,7 @@ router = APIRouter(
 
 
 @router.post("", summary="Compare ledger and chain now")
-def reconcile(
+async def reconcile(
     engine: EngineOf,
     caller: OperatorOf,
     from_block: Annotated[int | None, Query(ge=0, le=BLOCK_MAX)] = None,
@@ -34,8 +38,12 @@ def reconcile(
     """Answers when it is done. With `from_block` only what the chain holds from that block on is
     compared, and nothing is resolved. 503 if the chain does not answer or contradicts itself: then
     nothing was found."""
-    engine.reconciler.run(from_block=from_block)
-    return _state(engine, caller)
+
+    def made() -> ReconciliationState:
+        engine.reconciler.run(from_block=from_block)
+        return _state(engine, caller)
+
+    return await to_thread.run_sync(made, limiter=_RECONCILING)
 
 
 @router.get("", summary="List open discrepancies")

@@ -1,6 +1,7 @@
 """Sessions: create, consent, list, get, restrict, pause, resume, revoke one or many, evidence."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -22,7 +23,7 @@ from api.rest.schemas import (
 from api.rest.views import session_json
 from engine.audit.disclosure import Withholdable
 from engine.engine import Engine
-from engine.errors import InvalidInput, NotFound
+from engine.errors import InvalidInput
 from engine.sessions.inventory import Inventory
 from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import NewSession, SessionView
@@ -37,6 +38,9 @@ _WAITING = CapacityLimiter(64)
 
 _HOLDERS_WAITING = CapacityLimiter(64)
 """The same for those who hold a session's token: operators never wait behind them."""
+
+_EXPORTING = CapacityLimiter(2)
+"""Evidence files that are made at a time: each takes the processor from decisions."""
 
 _EVIDENCE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -112,8 +116,7 @@ async def create_child(
     """Who holds the parent's token may delegate from it, or an operator; what the child spends
     counts against the parent too. The token in the answer is not shown again."""
     holder = isinstance(party, SessionHolder)
-    if isinstance(party, SessionHolder) and party.session_id != session_id:
-        raise NotFound("no such session", code="session_not_found")
+    session_id = await to_thread.run_sync(session_of, engine, party, session_id)
     parent = await to_thread.run_sync(engine.sessions.get, party.workspace_id, session_id)
     new = new_session(
         engine,
@@ -222,15 +225,16 @@ def revoke_many(body: RevokeMany, engine: EngineOf, caller: OperatorOf) -> ManyR
     response_class=Response,
     responses={**_EVIDENCE, **documented(404, 409)},
 )
-def evidence(
+async def evidence(
     session_id: str,
     engine: EngineOf,
     caller: OperatorOf,
     withhold: Annotated[list[Withholdable] | None, Query(description=_WITHHOLD)] = None,
 ) -> Response:
     """What `tallystick verify` checks; the bytes matter, so save them as they are."""
+    made = partial(engine.evidence, caller.workspace_id, session_id, withhold=withhold or ())
     return Response(
-        engine.evidence(caller.workspace_id, session_id, withhold=withhold or ()),
+        await to_thread.run_sync(made, limiter=_EXPORTING),
         media_type="application/json",
         headers={"Content-Disposition": f'attachment; filename="evidence-{session_id}.json"'},
     )

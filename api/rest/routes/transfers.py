@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Response
 
 from api.rest.answers import PaymentAnswer
@@ -11,9 +12,11 @@ from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.idempotency import WITH_KEY, IdempotencyKey
 from api.rest.routes.payments import DENIED, payment_answer
+from api.rest.routes.x402 import PAYING
 from api.rest.schemas import Execute
 from api.rest.views import REMAINING_HEADERS
 from engine.errors import Conflict, InvalidInput
+from engine.ledger.payment import Payment
 
 _CALLER_NAMES = {
     "amount_micro_usd": "amount",
@@ -40,7 +43,7 @@ router = APIRouter(
     },
     openapi_extra=WITH_KEY,
 )
-def execute(
+async def execute(
     session_id: str,
     body: Execute,
     engine: EngineOf,
@@ -49,15 +52,23 @@ def execute(
 ) -> Response:
     """On the server's own chain. The payment is held until the chain has it for good; `settlement`
     of the payment says how far that is."""
-    session_id = session_of(engine, party, session_id)
     symbol = (body.token or DEFAULT_SYMBOL).upper()
     token = engine.token(symbol, body.chain)
     if token is None:
         raise InvalidInput("token", f"{symbol} is not configured on that chain")
-    try:
-        payment = engine.networks.transfers.execute(
-            session_id, body.to, body.amount, token, key=key, description=body.memo
+
+    def executed() -> Payment:
+        return engine.networks.transfers.execute(
+            session_of(engine, party, session_id),
+            body.to,
+            body.amount,
+            token,
+            key=key,
+            description=body.memo,
         )
+
+    try:
+        payment = await to_thread.run_sync(executed, limiter=PAYING)
     except Conflict as conflict:
         raise _in_callers_words(conflict) from conflict
     return payment_answer(payment)

@@ -114,5 +114,6 @@ def replay(
     webhook_id: str, body: ReplayWebhook, engine: EngineOf, caller: OperatorOf
 ) -> ReplayedWebhook:
     """Everything that the webhook wants and that happened since then, with the same ids."""
-    engine.webhooks.replay(caller.workspace_id, webhook_id, body.since_ms)
+    where, by = caller.workspace_id, caller.key_id
+    engine.webhooks.replay(where, webhook_id, body.since_ms, by=by)
     return {"success": True}

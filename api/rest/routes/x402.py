@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Response
 
 from api.rest.answers import PaymentAnswer, SettlementAnswer, SignedPayment
@@ -19,7 +20,12 @@ from api.rest.views import (
     signed_payment_json,
 )
 from engine.errors import Conflict
+from engine.ledger.payment import Payment
 from engine.payments.gate import Signed
+
+PAYING = CapacityLimiter(64)
+"""Threads that may wait for a chain, to pay. Those that all routes share would be all taken by
+whoever pays on a chain that hangs, and no session could be revoked."""
 
 _CALLER_NAMES = {"metadata_json": "metadata", "merchant": "resource"}
 
@@ -44,7 +50,7 @@ of_payments = APIRouter(
     },
     openapi_extra=WITH_KEY,
 )
-def pay(
+async def pay(
     session_id: str,
     body: PayForResource,
     engine: EngineOf,
@@ -54,8 +60,9 @@ def pay(
     """The cheapest offer that the policy allows is held and signed (x402 version 2, scheme `exact`,
     EIP-3009). The same request has the same answer until it is known what became of the payment;
     with a key always. Who pays with a session's token may call that session `self`."""
-    try:
-        found = engine.gate.pay(
+
+    def paid() -> Signed | Payment:
+        return engine.gate.pay(
             session_of(engine, party, session_id),
             body.payment_required,
             body.resource,
@@ -65,6 +72,9 @@ def pay(
             amount_max=body.max_amount,
             metadata_json=body.metadata or "{}",
         )
+
+    try:
+        found = await to_thread.run_sync(paid, limiter=PAYING)
     except Conflict as conflict:
         raise _in_callers_words(conflict) from conflict
     if not isinstance(found, Signed):

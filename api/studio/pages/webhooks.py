@@ -76,7 +76,8 @@ def replay(asked: Asked) -> Response:
     except ValueError as error:
         raise InvalidInput("since", "takes a time such as 2026-01-31T09:00 (UTC)") from error
     since_ms = max(0, int(since.replace(tzinfo=since.tzinfo or UTC).timestamp() * 1000))
-    asked.engine.webhooks.replay(asked.who.workspace_id, webhook_id, since_ms)
+    who = asked.who
+    asked.engine.webhooks.replay(who.workspace_id, webhook_id, since_ms, by=who.key_id)
     return asked.see(f"/webhooks/{webhook_id}")
 
 
