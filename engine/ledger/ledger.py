@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine.audit.approvals import REQUIRED_CODE
+from engine.audit.decided import Decided
 from engine.db import tables
 from engine.errors import Conflict, InvalidInput, TallystickError
 from engine.ledger.account import Account
@@ -246,18 +247,18 @@ class Ledger:
         record = account.record(
             batch,
             "payment.decided",
-            {
-                "payment": payment.id,
-                "request": asked.decided_on,
-                "request_digest": asked.digest,
-                "grant_hash": account.grant_hash,
-                "standing": standing.value,
-                "chain_time_ms": chain_time_ms,
-                "decision": payment.decision,
-                "hold_expires_ms": payment.expires_ms,
-                "approval": approval,
-                "idempotency_key": asked.key,
-            },
+            Decided(
+                approval=approval,
+                chain_time_ms=chain_time_ms,
+                decision=decision,
+                grant_hash=account.grant_hash,
+                hold_expires_ms=payment.expires_ms,
+                idempotency_key=asked.key,
+                payment=payment.id,
+                request=asked.decided_on,
+                request_digest=asked.digest,
+                standing=standing.value,
+            ),
         )
         if allowed and asked.capture:
             payment = replace(

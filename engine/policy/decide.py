@@ -11,6 +11,7 @@ from engine.policy.limits import Limits
 from engine.policy.rules import RULES, Rule
 from engine.policy.spending import Meter, Spending
 
+
 @dataclass(frozen=True, slots=True)
 class Left:
     """What the limits of a session leave, and beside it each cap of its conditions over time.
