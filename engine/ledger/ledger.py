@@ -7,10 +7,10 @@ and its event are written together; memory is changed last.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from engine.audit.approvals import REQUIRED_CODE
@@ -261,7 +261,7 @@ class Ledger:
             ),
         )
         if allowed and asked.capture:
-            payment = replace(
+            payment = msgspec.structs.replace(
                 payment, state="captured", captured=payment.amount, closed_ms=batch.now_ms
             )
             account.record(batch, "payment.captured", payment.end())
@@ -356,7 +356,9 @@ class Ledger:
         settlement: Mapping[str, Any] | None = None,
     ) -> Payment:
         """End a hold; of a signed payment its record tells how the chain did (`settlement`)."""
-        after = replace(before, state=state, captured=captured, closed_ms=batch.now_ms)
+        after = msgspec.structs.replace(
+            before, state=state, captured=captured, closed_ms=batch.now_ms
+        )
         account.record(batch, f"payment.{state}", after.end(settlement))
         batch.update(
             sa.update(_decisions)
