@@ -14,14 +14,17 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from engine.audit import canonical
+from engine.audit.decided import Decided
 from engine.audit.disclosure import (
     FIELD_SALT_BYTES,
     GROUPS,
     Fields,
     Opening,
     check_absent,
+    commitment,
     field_salt,
     join,
     members,
@@ -31,6 +34,8 @@ from engine.audit.merkle import HASH_BYTES, leaf_hash
 
 FORMAT = "tallystick.record/2"
 SALT_BYTES = 16
+Body = Mapping[str, Any] | Decided
+"""What a new record tells."""
 _COMMON = ("body", "kind", "log", "prev", "seq", "stream", "time_ms", "v", "workspace")
 _WHOLE = frozenset((*_COMMON, "salt"))
 _COMMITTED = frozenset((*_COMMON, "commitments"))
@@ -49,6 +54,22 @@ class _Kind(msgspec.Struct):
 
 _KIND = msgspec.json.Decoder(_Kind)
 _decode = msgspec.json.decode
+
+
+class _Written(msgspec.Struct):
+    """A record on its way to its bytes, whole or in committed form."""
+
+    body: Any
+    kind: str
+    log: str
+    prev: str | None
+    seq: int
+    stream: str
+    time_ms: int
+    workspace: str
+    v: str = FORMAT
+    salt: str | msgspec.UnsetType = UNSET
+    commitments: Mapping[str, str] | msgspec.UnsetType = UNSET
 
 
 class _WholeRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,7 +118,7 @@ def encode_record(
     head: Head,
     time_ms: int,
     kind: str,
-    body: Mapping[str, Any],
+    body: Body,
     salt: bytes,
 ) -> tuple[bytes, bytes]:
     """The canonical bytes of a new record, and its hash.
@@ -105,23 +126,23 @@ def encode_record(
     `body` holds JSON values with ASCII keys, integers below 2^53, and the fields of all groups of
     its kind; it is not looked at again here.
     """
-    record = {
-        "v": FORMAT,
-        "log": log,
-        "workspace": workspace,
-        "stream": stream,
-        "seq": head.seq,
-        "prev": None if head.prev is None else head.prev.hex(),
-        "time_ms": time_ms,
-        "kind": kind,
-        "body": body,
-        "salt": salt.hex(),
-    }
+    record = _Written(
+        body=body,
+        kind=kind,
+        log=log,
+        prev=None if head.prev is None else head.prev.hex(),
+        seq=head.seq,
+        stream=stream,
+        time_ms=time_ms,
+        workspace=workspace,
+        salt=salt.hex(),
+    )
     raw = canonical.encode_own(record)
     if kind not in GROUPS:
         return raw, leaf_hash(raw)
-    committed, _ = _committed(record, kind, salt)
-    return raw, leaf_hash(canonical.encode_own(committed))
+    record.body, record.commitments = _withheld(body, kind, salt)
+    record.salt = UNSET
+    return raw, leaf_hash(canonical.encode_own(record))
 
 
 def record_hash(raw: bytes) -> bytes:
@@ -264,6 +285,17 @@ def _committed(
     committed = {**record, "body": body, "commitments": commitments}
     del committed["salt"]
     return committed, openings
+
+
+def _withheld(body: Body, kind: str, salt: bytes) -> tuple[object, dict[str, str]]:
+    """A body without its groups, and their commitments."""
+    kept: Any = body
+    commitments = {}
+    for name, fields in GROUPS[kind].items():
+        kept, value = kept.split() if type(kept) is Decided else split(kept, fields)
+        made = commitment(field_salt(salt, name), value, canonical.encode_own)
+        commitments[name] = made.hex()
+    return kept, commitments
 
 
 def _opened(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering
+from engine.audit.record import Body
 from engine.audit.restricting import RESTRICTED, Above, follow_above
 from engine.errors import Conflict
 from engine.ledger.ask import read_request
@@ -116,7 +117,7 @@ class Account:
         if how != "active":
             raise Conflict(f"the session is {how}", code="session_not_active")
 
-    def record(self, batch: Batch, kind: str, body: dict[str, Any]) -> int:
+    def record(self, batch: Batch, kind: str, body: Body) -> int:
         """Append to the log what the account is about to follow; returns the record's id."""
         self.records += 1
         return batch.record(self.stream, kind, body)

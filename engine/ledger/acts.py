@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from engine.audit.decided import Decided
+from engine.audit.record import Body
 from engine.db.acts import Act
 from engine.db.database import Database, all_rows
 from engine.db.tables import Record, table
@@ -44,10 +46,10 @@ class ActView:
 
 
 def act_row(
-    record_id: int, workspace_id: str, time_ms: int, kind: str, body: Mapping[str, Any]
+    record_id: int, workspace_id: str, time_ms: int, kind: str, body: Body
 ) -> dict[str, Any] | None:
     """The row beside a record; None beside one of a payment or an intent."""
-    if kind.startswith(_PAYMENTS):
+    if isinstance(body, Decided) or kind.startswith(_PAYMENTS):
         return None
     by = body.get("key" if kind.startswith("approval.") else "by")
     return {

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from engine.audit.canonical import CanonicalError, encode
 from engine.errors import Conflict, InvalidInput
@@ -15,8 +16,7 @@ _DECIDED_ON = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """Use `ask`. `decided_on` is what the policy looks at, `memo_json` all else that was sent.
 
     `digest` is the SHA-256 of both, in hexadecimal: the record names it. `terms` are what is to be

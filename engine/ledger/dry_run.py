@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
+import msgspec
+
 from engine.ledger.account import Account
 from engine.ledger.ask import read_request
 from engine.ledger.payment import Payment
@@ -37,7 +39,7 @@ def told_now(account: Account, payment: Payment, now_ms: int, *, replayed: bool 
     """A payment as it is answered later than it was decided: with what is left by now."""
     spending, request = _spending(account, now_ms), read_request(payment.request)
     left = remaining(account.policy, spending, now_ms, request)
-    return replace(payment, left=left, replayed=replayed)
+    return msgspec.structs.replace(payment, left=left, replayed=replayed)
 
 
 def _spending(account: Account, now_ms: int) -> Spending:

@@ -8,9 +8,10 @@ confirms, how often and from where, it is paid once.
 import hmac
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from engine.audit.canonical import CanonicalError, encode
@@ -237,7 +238,7 @@ class Intents:
             elif row["decided_number"] is not None and row["session_id"] == by.session_id:
                 earlier = stored_payment(batch.read, row["session_id"], row["decided_number"])
                 asked.check_same(earlier.request)
-                payment = replace(earlier, replayed=True)
+                payment = msgspec.structs.replace(earlier, replayed=True)
             else:
                 state = "canceled" if row["state"] == "requires_payment" else row["state"]
                 raise Conflict(f"the payment intent is {state}", code=f"intent_{state}")

@@ -7,13 +7,14 @@ and its event are written together; memory is changed last.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from engine.audit.approvals import REQUIRED_CODE
+from engine.audit.decided import Decided
 from engine.db import tables
 from engine.errors import Conflict, InvalidInput, TallystickError
 from engine.ledger.account import Account
@@ -246,21 +247,21 @@ class Ledger:
         record = account.record(
             batch,
             "payment.decided",
-            {
-                "payment": payment.id,
-                "request": asked.decided_on,
-                "request_digest": asked.digest,
-                "grant_hash": account.grant_hash,
-                "standing": standing.value,
-                "chain_time_ms": chain_time_ms,
-                "decision": payment.decision,
-                "hold_expires_ms": payment.expires_ms,
-                "approval": approval,
-                "idempotency_key": asked.key,
-            },
+            Decided(
+                approval=approval,
+                chain_time_ms=chain_time_ms,
+                decision=decision,
+                grant_hash=account.grant_hash,
+                hold_expires_ms=payment.expires_ms,
+                idempotency_key=asked.key,
+                payment=payment.id,
+                request=asked.decided_on,
+                request_digest=asked.digest,
+                standing=standing.value,
+            ),
         )
         if allowed and asked.capture:
-            payment = replace(
+            payment = msgspec.structs.replace(
                 payment, state="captured", captured=payment.amount, closed_ms=batch.now_ms
             )
             account.record(batch, "payment.captured", payment.end())
@@ -355,7 +356,9 @@ class Ledger:
         settlement: Mapping[str, Any] | None = None,
     ) -> Payment:
         """End a hold; of a signed payment its record tells how the chain did (`settlement`)."""
-        after = replace(before, state=state, captured=captured, closed_ms=batch.now_ms)
+        after = msgspec.structs.replace(
+            before, state=state, captured=captured, closed_ms=batch.now_ms
+        )
         account.record(batch, f"payment.{state}", after.end(settlement))
         batch.update(
             sa.update(_decisions)

@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
 import sqlalchemy as sa
 
 from engine.db.database import Read
@@ -21,8 +21,7 @@ _records = table(Record)
 _PAYMENT_ID = re.compile(r"pay_([0-9a-z]{26})_(0|[1-9][0-9]{0,17})")
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(msgspec.Struct, frozen=True, eq=False):  # one is made for every decision
     """One payment. Amounts are micro-USD, times milliseconds.
 
     `number` is that of the record in the session that has the decision, `decision` the answer that
@@ -44,7 +43,15 @@ class Payment:
     closed_ms: int | None
     approval_id: str | None = None
     replayed: bool = False
-    left: Remaining | None = field(default=None, compare=False)
+    left: Remaining | None = None
+
+    __hash__ = None  # type: ignore[assignment]  # what was asked is a mapping
+
+    def __eq__(self, other: object) -> bool:
+        """The same payment in the same state, whatever the limits leave by now."""
+        if not isinstance(other, Payment):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _COMPARED)
 
     @property
     def remaining(self) -> Mapping[str, int | None]:
@@ -103,6 +110,9 @@ class Payment:
             "captured_micro_usd": self.captured,
             "code": self.decision["code"],
         }
+
+
+_COMPARED = tuple(name for name in Payment.__struct_fields__ if name != "left")
 
 
 def payment_id(session_id: str, number: int) -> str:

@@ -3,8 +3,10 @@
 The signature itself is made once this is committed, from the record, and is not kept.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from engine.audit.binding import NONCE_SALT_BYTES, payment_nonce
 from engine.audit.record import Head
@@ -93,4 +95,4 @@ def sign_payment(
         },
     )
     account.signed(payment.number)
-    return replace(payment, expires_ms=None)
+    return msgspec.structs.replace(payment, expires_ms=None)

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 import structlog
 
 from engine.audit.canonical import encode_own
-from engine.audit.record import Head, encode_record
+from engine.audit.record import Body, Head, encode_record
 from engine.clock import Clock
 from engine.db.acts import Act
 from engine.db.database import Database, Turn
@@ -135,7 +135,7 @@ class Batch:
         if self._turn.heads is None:
             self._heads.pop(stream, None)
 
-    def record(self, stream: Stream, kind: str, body: dict[str, Any]) -> int:
+    def record(self, stream: Stream, kind: str, body: Body) -> int:
         """Append to the audit log and return the record's id."""
         head = self.head(stream.id)
         raw, leaf = encode_record(

@@ -11,9 +11,6 @@ from engine.policy.limits import Limits
 from engine.policy.rules import RULES, Rule
 from engine.policy.spending import Meter, Spending
 
-PLANS_MAX = 32
-"""For so many kinds of payments a policy remembers which rules matter."""
-
 
 @dataclass(frozen=True, slots=True)
 class Left:
@@ -132,28 +129,13 @@ def _left_by(meter: Meter | None, amount: int, now_ms: int) -> int | None:
 
 
 def _that_matter(facts: Facts) -> Sequence[Rule]:
-    """The rules that could deny such a payment to an active session, by precedence.
+    """The rules that could deny a payment to an active session, by precedence.
 
-    The others need not be asked again for the same policy, whenever and however much it is.
+    The others need not be asked again for the same policy, whatever is paid, whenever and however
+    much it is.
     """
-    request, plans = facts.request, facts.policy.plans
-    kind = (
-        request.merchant,
-        request.token,
-        request.chain,
-        request.permission,
-        request.token_priced,
-        request.pay_to,
-        bool(facts.budgets),
-    )
-    rules = plans.get(kind)
+    kind = facts.request.token_priced, bool(facts.budgets)
+    rules = facts.policy.plans.get(kind)
     if rules is None:
-        rules = tuple(
-            rule
-            for rule in RULES
-            if (rule.check(facts) is not None if rule.bounds is None else rule.bounds(facts))
-        )
-        if len(plans) >= PLANS_MAX:
-            plans.clear()
-        plans[kind] = rules
+        rules = facts.policy.plans[kind] = tuple(rule for rule in RULES if rule.bounds(facts))
     return rules

@@ -88,7 +88,7 @@ class Policy:
     above: tuple[tuple[Condition, ...], ...] = ()
     in_force: InForce = field(init=False, repr=False, compare=False)
     """What conditions and restrictions come to together."""
-    plans: dict[tuple[object, ...], tuple[Any, ...]] = field(
+    plans: dict[tuple[bool, bool], tuple[Any, ...]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
     """The memory of `engine.policy.decide`."""

