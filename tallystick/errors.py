@@ -18,8 +18,8 @@ class ApiError(Exception):
     """The server refused, or denied a payment (`status` 402), or did not answer (`status` 0).
 
     `code` is stable, `message` is for people, `body` is the whole answer. Without an answer `code`
-    is `unreachable` or `not_sendable` (nothing was done) or `no_answer` (perhaps it was). Of a
-    payment, `idempotency_key` is the one that was sent: asked again with it, it is made once.
+    is `unreachable` or `not_sendable` (nothing was done) or `no_answer` (perhaps it was).
+    `idempotency_key` is the one that was sent: what is asked again with it is done once.
     `retry_after_s` is how many seconds the server wants to be left alone, if it said so.
     """
 

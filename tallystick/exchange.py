@@ -41,7 +41,12 @@ def session_token_of(session_token: str | None) -> str:
 
 def new_key() -> str:
     """An idempotency key that nobody else has."""
-    return f"pay_{secrets.token_hex(16)}"
+    return f"idem_{secrets.token_hex(16)}"
+
+
+def given_or_new(key: str | None) -> str:
+    """The idempotency key that was given, or a new one."""
+    return new_key() if key is None else key
 
 
 def part(identifier: str) -> str:

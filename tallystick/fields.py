@@ -62,6 +62,18 @@ class FilterFields(TypedDict, total=False):
     label: str | None
 
 
+class PaymentFilterFields(TypedDict, total=False):
+    """Which payments. What is left out, or None, is any."""
+
+    session_id: str | None
+    status: str | None
+    """`pending`, `confirmed`, `failed` or `expired`."""
+    from_date: str | None
+    """A date, or a date and time with its zone (RFC 3339)."""
+    to_date: str | None
+    """The same: a date is still in it, a time is not."""
+
+
 class RevocationFields(FilterFields, total=False):
     """Which live sessions to revoke together."""
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from tallystick import calls
 from tallystick.calls import Answer, Call, query_of
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tallystick.answers import (
         ActAnswer,
         AgentAnswer,
+        AnalyticsAnswer,
         AnchorAnswer,
         ApprovalAnswer,
         ApprovalsPage,
@@ -33,26 +34,6 @@ if TYPE_CHECKING:
 
 REPLAY_TIMEOUT_S = 600.0
 """What replays a session's log, or reads a chain, takes longer the more there is of it."""
-
-
-class PaymentsOfDay(TypedDict):
-    """What was paid on one day (UTC)."""
-
-    date: str
-    count: int
-    volume_usd: int | float
-
-
-class AgentAnalytics(TypedDict):
-    """What agents paid; `success_rate` is from 0 to 1."""
-
-    total_payments: int
-    total_volume_usd: int | float
-    average_payment_usd: int | float
-    success_rate: int | float
-    active_sessions: int
-    payments_by_token: dict[str, int]
-    payments_by_day: list[PaymentsOfDay]
 
 
 class Oversight(ABC):
@@ -143,9 +124,13 @@ class Oversight(ABC):
         """Payments in two steps."""
         return Intents(self.ask)
 
-    def agent_analytics(self) -> "AgentAnalytics":
-        """What the agents of the workspace paid; `success_rate` is from 0 to 1, amounts dollars."""
-        return self.ask(Call("GET", "/api/v1/analytics/agents"))
+    def agent_analytics(self, *, days: int = 30, agent_id: str | None = None) -> "AnalyticsAnswer":
+        """What was paid in the last `days` (UTC; at most 90), by all agents or by one.
+
+        `success_rate` is from 0 to 1, amounts are dollars.
+        """
+        asked = query_of(days=days, agent_id=agent_id)
+        return self.ask(Call("GET", "/api/v1/analytics/agents" + asked))
 
     @property
     def agent_keys(self) -> AgentKeys:

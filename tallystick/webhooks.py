@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tallystick.calls import Call, query_of
-from tallystick.exchange import part
+from tallystick.exchange import given_or_new, part
 
 if TYPE_CHECKING:
     from tallystick.answers import (
@@ -26,11 +26,17 @@ class Webhooks:
     ask: Callable[[Call[Any]], Any]
 
     def create(
-        self, url: str, events: Sequence[str] = ("*",), *, description: str | None = None
+        self,
+        url: str,
+        events: Sequence[str] = ("*",),
+        *,
+        description: str | None = None,
+        idempotency_key: str | None = None,
     ) -> "CreatedWebhook":
         """Have events sent to a URL; the answer holds the `secret` that signs them, once."""
         body = {"url": url, "events": list(events), "description": description}
-        made: CreatedWebhook = self.ask(Call("POST", _ROOT, body, once=True))
+        key = given_or_new(idempotency_key)
+        made: CreatedWebhook = self.ask(Call("POST", _ROOT, body, key=key))
         return made
 
     def list(self) -> "list[WebhookAnswer]":
@@ -47,11 +53,13 @@ class Webhooks:
         """Have nothing sent there any more."""
         self.ask(Call("DELETE", _path(webhook_id), once=True))
 
-    def rotate_secret(self, webhook_id: str) -> "RotatedWebhook":
+    def rotate_secret(
+        self, webhook_id: str, *, idempotency_key: str | None = None
+    ) -> "RotatedWebhook":
         """Get another `secret`; the one before it signs too until `previous_valid_until`."""
-        rotated: RotatedWebhook = self.ask(
-            Call("POST", _path(webhook_id) + "/rotate-secret", once=True)
-        )
+        path = _path(webhook_id) + "/rotate-secret"
+        key = given_or_new(idempotency_key)
+        rotated: RotatedWebhook = self.ask(Call("POST", path, key=key))
         return rotated
 
     def test(self, webhook_id: str, event: str) -> "TriedWebhook":

@@ -164,7 +164,8 @@ class PaymentAnswer(TypedDict):
     """A payment: what was asked, what was decided, and what became of the hold.
 
     `remaining_today`, `…_week` and `…_month` are as the decision, the capture or the void left
-    them; `remaining_now` is as of this answer, null while nobody can say.
+    them; `remaining_now` is as of this answer, null while nobody can say. The transaction of
+    `transaction_signature` is on the chain.
     """
 
     id: str
@@ -182,7 +183,9 @@ class PaymentAnswer(TypedDict):
     chain: str
     description: str | None
     metadata: dict[str, Any]
+    confirmed_at: NotRequired[str]
     product_details: NotRequired[dict[str, Any]]
+    customer_wallet: NotRequired[str]
     customer_email: NotRequired[str]
     redirect_url: NotRequired[str]
     created_at: str
@@ -196,6 +199,7 @@ class PaymentAnswer(TypedDict):
     remaining_now: NotRequired[RemainingAnswer | None]
     terms: NotRequired[TermsAnswer]
     settlement: NotRequired[SettlementAnswer]
+    transaction_signature: NotRequired[str]
 
 
 class SignedPayment(PaymentAnswer):

@@ -11,6 +11,7 @@ from api.rest.asked import new_session
 from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, PaymentReaderOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
+from api.rest.idempotency import WITH_KEY, IdempotencyKey, mark_replay, once
 from api.rest.queries import SessionsQuery
 from api.rest.revocations import ManyRevoked, RevokeMany, many_json
 from api.rest.schemas import (
@@ -23,6 +24,7 @@ from api.rest.views import session_json
 from engine.audit.disclosure import Withholdable
 from engine.engine import Engine
 from engine.errors import InvalidInput, NotFound
+from engine.ledger.once import Once
 from engine.sessions.inventory import Inventory
 from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import NewSession, SessionView
@@ -52,10 +54,23 @@ router = APIRouter(
 )
 
 
-@router.post("", status_code=201, summary="Create a session", responses=documented(415))
-async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> CreatedSession:
-    """The token in the answer is not shown again."""
-
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a session",
+    responses=documented(409, 415),
+    openapi_extra=WITH_KEY,
+)
+async def create(
+    body: CreateSession,
+    engine: EngineOf,
+    caller: OperatorOf,
+    key: IdempotencyKey,
+    response: Response,
+) -> CreatedSession:
+    """The token in the answer is shown again only to the same request under the same idempotency
+    key."""
+    asked = once(engine, caller, key, "sessions", body)
     new = new_session(
         engine,
         body,
@@ -64,7 +79,11 @@ async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> C
         approvals_required=body.approvals_required,
         by=caller.key_id,
     )
-    return await to_thread.run_sync(_created, engine, caller.workspace_id, new, limiter=_WAITING)
+    created = await to_thread.run_sync(
+        _created, engine, caller.workspace_id, new, asked, limiter=_WAITING
+    )
+    mark_replay(response, asked)
+    return created
 
 
 @router.get("", summary="List sessions, the newest first")
@@ -105,12 +124,18 @@ def get(session_id: str, engine: EngineOf, caller: PaymentReaderOf) -> SessionAn
     status_code=201,
     summary="Create a session beneath another one",
     responses=documented(404, 409, 415),
+    openapi_extra=WITH_KEY,
 )
 async def create_child(
-    session_id: str, body: CreateChild, engine: EngineOf, party: PaymentPartyOf
+    session_id: str,
+    body: CreateChild,
+    engine: EngineOf,
+    party: PaymentPartyOf,
+    key: IdempotencyKey,
+    response: Response,
 ) -> CreatedSession:
     """Who holds the parent's token may delegate from it, or an operator; what the child spends
-    counts against the parent too. The token in the answer is not shown again."""
+    counts against the parent too. The token is shown again as to create any session."""
     holder = isinstance(party, SessionHolder)
     if isinstance(party, SessionHolder) and party.session_id != session_id:
         raise NotFound("no such session", code="session_not_found")
@@ -124,8 +149,13 @@ async def create_child(
         parent_id=session_id,
         by=party.session_id if isinstance(party, SessionHolder) else party.key_id,
     )
+    asked = once(engine, party, key, f"sessions/{session_id}/children", body)
     limiter = _HOLDERS_WAITING if holder else _WAITING
-    return await to_thread.run_sync(_created, engine, party.workspace_id, new, limiter=limiter)
+    created = await to_thread.run_sync(
+        _created, engine, party.workspace_id, new, asked, limiter=limiter
+    )
+    mark_replay(response, asked)
+    return created
 
 
 @router.post(
@@ -240,6 +270,8 @@ def _shown(engine: Engine, view: SessionView) -> SessionAnswer:
     return session_json(engine, view, engine.ledger.left(view.id).result())
 
 
-def _created(engine: Engine, workspace_id: str, new: NewSession) -> CreatedSession:
-    view, secret = engine.create_session(workspace_id, new, wait_s=REGISTRATION_WAIT_S)
+def _created(
+    engine: Engine, workspace_id: str, new: NewSession, asked: Once | None
+) -> CreatedSession:
+    view, secret = engine.create_session(workspace_id, new, wait_s=REGISTRATION_WAIT_S, once=asked)
     return {**_shown(engine, view), "session_token": secret, "token": secret}
