@@ -4,7 +4,7 @@ NOTHING_CHECKS = {
     "agent_key_uses.key_id": "whose use it was; there is such a key",
     "agent_key_uses.number": "the same: uses are counted for an hour's limit, and not recorded",
     "agent_key_uses.at_ms": "the same",
-    "idempotency_keys.caller": "what was made under a key, for a day and not recorded",
+    "idempotency_keys.caller": "who made what under a key, for a day; there is such a caller",
     "idempotency_keys.key": "the same",
     "idempotency_keys.fields_json": "the same",
     "idempotency_keys.made": "the same; of another the secret cannot be opened",

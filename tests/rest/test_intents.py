@@ -45,6 +45,7 @@ def test_an_intent_is_made_confirmed_and_told_as_clients_expect_it(tenant: Serve
     payment = tenant.get(f"{PAYMENTS}/{paid['payment_id']}").json()
     assert (payment["status"], payment["amount_usd"]) == ("confirmed", 12.5)
     assert (payment["description"], payment["metadata"]) == ("Paper", {"a": 1})
+    assert payment["customer_wallet"] == "wallet"
     again = confirm(tenant, intent, token=session["session_token"], body={"payment_type": "direct"})
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.json() == paid == tenant.get(f"{INTENTS}/{intent['id']}").json()
@@ -62,7 +63,7 @@ def test_what_is_manual_is_held_until_it_is_captured(tenant: Served) -> None:
     refused(tenant.post(f"{path}/capture"), 409, "intent_requires_payment")
     assert confirm(tenant, intent, token=token).json()["status"] == "processing"
     refused(tenant.post(f"{path}/cancel"), 409, "intent_processing")
-    refused(tenant.post(f"{path}/capture", {"amount": 11}), 422, "invalid_parameter", "amount")
+    refused(tenant.post(f"{path}/capture", {"amount": 11}), 422, "invalid_amount", "amount")
     for _ in range(2):
         captured = tenant.call("POST", f"{path}/capture", {"amount": 4}, token=token).json()
         assert (captured["status"], captured["amount_captured"]) == ("succeeded", 4)

@@ -234,7 +234,7 @@ def test_a_capture_spends_what_it_says_and_frees_the_rest(
 def test_a_capture_above_the_hold_is_refused_and_the_hold_stands(
     api: Served, day: dict[str, Any]
 ) -> None:
-    refused(end(api, day, "capture", {"amount": "40.000001"}), 422, "invalid_parameter", "amount")
+    refused(end(api, day, "capture", {"amount": "40.000001"}), 422, "invalid_amount", "amount")
     assert left(api, day) == 60
     assert end(api, day, "capture", {"amount": 40}).status_code == 200
 
