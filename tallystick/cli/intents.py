@@ -77,7 +77,7 @@ def list_intents(
         print_json(found)
         return
     if not found:
-        console.print("no intents yet")
+        console.print("no intents")
         return
     table(
         ("STATUS", "ID", "AMOUNT", "CAPTURE", "PAYMENT", "EXPIRES"),

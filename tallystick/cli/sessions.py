@@ -141,7 +141,7 @@ def list_sessions(
         print_json(sessions)
         return
     if not sessions:
-        console.print("no sessions yet")
+        console.print("no sessions")
         return
     table(
         ("STATUS", "ID", "AGENT", "LABEL", "REMAINING TODAY", "EXPIRES"),
