@@ -164,8 +164,7 @@ class PaymentAnswer(TypedDict):
     """A payment: what was asked, what was decided, and what became of the hold.
 
     `remaining_today`, `…_week` and `…_month` are as the decision, the capture or the void left
-    them; `remaining_now` is as of this answer, null while nobody can say. The transaction of
-    `transaction_signature` is on the chain.
+    them; `remaining_now` is as of this answer, null while nobody can say.
     """
 
     id: str
@@ -177,6 +176,7 @@ class PaymentAnswer(TypedDict):
     status: Literal["pending", "confirmed", "failed", "expired"]
     state: Literal["denied", "held", "captured", "voided", "expired"]
     amount_usd: Dollars
+    amount: Dollars
     captured_usd: Dollars
     currency: Literal["USD"]
     payment_token: str

@@ -190,6 +190,17 @@ def test_a_session_key_affords_the_least_that_any_limit_leaves(tenant: Served) -
     amounts = [status[name] for name in ("limit_usdc", "used_amount_usdc", "remaining_usdc")]
     assert amounts == [60, 45, 15]
     assert (status["is_active"], status["linked_session"]["effective_limit"]) == (True, 15)
+    tenant.session()
+    listed = tenant.get(f"{KEYS}/list").json()
+    assert listed["session_keys"][1] == status
+    assert listed["merchant_id"] == tenant.workspace_id
+    assert listed["stats"] == {
+        "total_keys": 2,
+        "active_keys": 2,
+        "total_limit_usdc": 60,
+        "total_used_usdc": 45,
+    }
+    assert tenant.get(f"{KEYS}/list?status=revoked").json()["session_keys"] == []
     tenant.post(f"{KEYS}/revoke", {"session_key_id": session["id"]})
     assert not check(1)["allowed"]
 
@@ -203,4 +214,5 @@ def test_what_is_not_offered_says_so_and_why_and_is_in_the_document(api: Served)
                 assert answer.json()["message"] == why
         last = re.sub(r"\{id\}", "", path).rstrip("/").rpartition("/")[2]
         assert last in COMPATIBILITY or path.startswith("/ai/autonomy/"), path
+    refused(api.get("/api/v1/escrows/esc_1/events"), 501, "not_offered")
     refused(api.post("/api/v1/ai/session-keys/x/y"), 404, "not_found")

@@ -1,13 +1,12 @@
 """Sessions: create, consent, list, get, restrict, pause, resume, revoke one or many, evidence."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Response
 
 from api.rest.answers import CreatedSession, Revoked, SessionAnswer
-from api.rest.asked import new_session
+from api.rest.asked import new_session, wanted_sessions
 from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, PaymentReaderOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
@@ -26,10 +25,8 @@ from engine.engine import Engine
 from engine.errors import InvalidInput, NotFound
 from engine.ledger.once import Once
 from engine.sessions.inventory import Inventory
-from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import NewSession, SessionView
 from engine.workspaces.access import SessionHolder
-from engine.workspaces.agent_access import AgentCaller
 
 REGISTRATION_WAIT_S = 10.0
 """How long a create request waits for the chain before it answers with a pending session."""
@@ -96,11 +93,7 @@ def list_sessions(
     """Sessions in every state, those that ended too, unless a `status` is named. `X-Total-Count`
     says how many there are. An agent's key sees those of its agent, the holder of a token that
     session and all beneath it."""
-    wanted = Wanted(engine.clock(), asked.status, asked.type, asked.agent_id, asked.label)
-    if isinstance(caller, AgentCaller):
-        wanted = replace(wanted, of_agent=caller.agent_id)
-    elif isinstance(caller, SessionHolder):
-        wanted = replace(wanted, top=caller.session_id)
+    wanted = wanted_sessions(caller, asked, engine.clock())
     views, total = engine.sessions.page(
         caller.workspace_id, wanted=wanted, offset=asked.offset, limit=asked.limit
     )
