@@ -166,15 +166,22 @@ def _show(intent: Mapping[str, Any], as_json: bool) -> None:
         return
     rows = [
         ("id", intent["id"]),
-        ("status", intent["status"]),
+        ("status", _status(intent)),
         ("amount", f"{dollars(intent['amount'])} {intent['currency']}"),
         ("description", intent.get("description") or ""),
         ("capture", intent["capture_method"]),
+        ("captured", dollars(intent["amount_captured"])),
         ("agent", intent.get("agent_id") or "any"),
         ("payment", intent.get("payment_id") or "none"),
         ("made", intent["created_at"]),
         ("expires", intent["expires_at"]),
     ]
-    if "client_secret" in intent:
-        rows.append(("client secret", intent["client_secret"]))
     fields(rows)
+    if "client_secret" in intent:  # in one line, to be copied
+        secret = f"\n[bold]client secret[/] (shown once): {intent['client_secret']}"
+        console.print(secret, soft_wrap=True)
+
+
+def _status(intent: Mapping[str, Any]) -> str:
+    code = intent["code"]
+    return str(intent["status"]) if code is None else f"{intent['status']}, {code}"

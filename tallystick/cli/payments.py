@@ -173,7 +173,7 @@ def get(
         ("token", found["payment_token"]),
         ("description", found["description"] or ""),
         ("made", found["created_at"]),
-        ("hold ends", found["expires_at"] or _ended_by(found)),
+        ("hold ends", _hold_ends(found)),
         ("closed", found["closed_at"] or "not yet"),
         ("left today", _left_today(found["remaining_now"])),
     ]
@@ -211,8 +211,10 @@ def _state(payment: Mapping[str, Any]) -> str:
     return f"{state}, {payment['settlement']['state']}" if "settlement" in payment else state
 
 
-def _ended_by(payment: Mapping[str, Any]) -> str:
-    return "when the chain says" if payment["state"] == "held" else "never"
+def _hold_ends(payment: Mapping[str, Any]) -> str:
+    if payment["state"] != "held":
+        return "nothing is held"
+    return payment["expires_at"] or "when the chain says"
 
 
 def _left_today(now: Mapping[str, Any] | None) -> str:

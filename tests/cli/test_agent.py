@@ -153,6 +153,10 @@ def test_intents_are_confirmed_captured_and_given_up(desk: Desk) -> None:
     made = desk.told(*arguments)
     assert (made["agent_id"], made["description"]) == ("ann", "Paper")
     assert desk.told(*arguments) == made
+    assert re.search(
+        r"\nclient secret \(shown once\): pi_\w+_secret_\w{64}\n$",
+        desk.said("intents", "create", "--amount", "2", "--currency", "USD"),
+    )
     said = desk.said("intents", "get", made["id"])
     assert re.search(r"status +requires_payment *\namount +\$12.50 USD *\n", said)
     confirming = ("intents", "confirm", made["id"], "--wallet", "w")
