@@ -54,13 +54,6 @@ def part(identifier: str) -> str:
     return quote(identifier, safe="")
 
 
-def budget_path(agent_id: str | None) -> str:
-    """Where the budget of an agent is or, without one, that of the workspace."""
-    if agent_id is None:
-        return "/api/v1/budgets/workspace"
-    return f"/api/v1/agents/{part(agent_id)}/budget"
-
-
 @contextmanager
 def heard(base_url: httpx.URL) -> Iterator[None]:
     """Have what httpx raises inside be an `ApiError`."""

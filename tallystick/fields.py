@@ -74,6 +74,27 @@ class PaymentFilterFields(TypedDict, total=False):
     """The same: a date is still in it, a time is not."""
 
 
+class BudgetFields(TypedDict, total=False):
+    """What all sessions of an agent, or of a workspace, may spend together. Left out or None:
+    unlimited."""
+
+    max_payments_per_hour: int | None
+    max_payments_per_day: int | None
+    max_per_day: Dollars | None
+    max_per_week: Dollars | None
+    max_per_month: Dollars | None
+    max_lifetime: Dollars | None
+
+
+class WebhookFields(TypedDict, total=False):
+    """What changes of a webhook. Left out: as it was."""
+
+    url: str
+    events: Sequence[str]
+    description: str | None
+    active: bool
+
+
 class RevocationFields(FilterFields, total=False):
     """Which live sessions to revoke together."""
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tallystick.calls import Call, query_of
 from tallystick.exchange import given_or_new, part
+from tallystick.fields import WebhookFields
 
 if TYPE_CHECKING:
     from tallystick.answers import (
@@ -44,8 +45,8 @@ class Webhooks:
         found: list[WebhookAnswer] = self.ask(Call("GET", _ROOT, kind=list))
         return found
 
-    def change(self, webhook_id: str, **fields: Any) -> "WebhookAnswer":
-        """Change `url`, `events`, `description` or `active`."""
+    def change(self, webhook_id: str, **fields: Unpack[WebhookFields]) -> "WebhookAnswer":
+        """Change what is given; one that is active again goes on where it stopped."""
         changed: WebhookAnswer = self.ask(Call("PATCH", _path(webhook_id), fields))
         return changed
 

@@ -13,11 +13,13 @@ import tallystick
 from tallystick.cli import app
 from tallystick.configurations import Configuration, ConfigurationError, fields_of
 from tallystick.fields import (
+    BudgetFields,
     FilterFields,
     LimitFields,
     PaymentFilterFields,
     RevocationFields,
     SessionFields,
+    WebhookFields,
 )
 from tallystick.intents import Intents
 from tallystick.keys import AgentKeys, OperatorKeys
@@ -39,7 +41,7 @@ COMMON = {"help", "url", "as_json", *CREDENTIALS}
 ASYNC = sorted(name for name in vars(tallystick.AsyncClient) if not name.startswith("_"))
 SHAPES = (
     *(SessionFields, LimitFields, FilterFields, PaymentFilterFields, RevocationFields),
-    Configuration,
+    *(BudgetFields, WebhookFields, Configuration),
 )
 FUNCTIONS = (tallystick.verify_webhook, tallystick.paid, fields_of)
 ERRORS = (
