@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -36,6 +37,7 @@ from engine.ledger.explanations import Explanations
 from engine.ledger.intents import Intents
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log
+from engine.ledger.once import Once, forget_answers
 from engine.ledger.paying import Paying
 from engine.ledger.payments import Payments
 from engine.ledger.scribe import Scribe
@@ -111,10 +113,8 @@ class Engine:
         self.explanations, self.decision_counts = Explanations(database), DecisionCounts(database)
         self.analytics, self.acts = Analytics(database, self.clock), Acts(database)
         self.access, self.agents = Access(database, self.writer), Agents(database, self.writer)
-        self.budgets, self.keys = (
-            Budgets(database, self.writer),
-            Keys(database, self.writer, stopwatch),
-        )
+        self.budgets, self.once = Budgets(database, self.writer), partial(Once, vault)
+        self.keys = Keys(database, self.writer, stopwatch)
         self.sessions = Sessions(
             database,
             self.writer,
@@ -178,11 +178,10 @@ class Engine:
         self._background = threading.Thread(target=self._run, name="engine", daemon=True)
         self._background.start()
         stopping, poll_s = self._stopping, self.settings.poll_interval_ms / 1000
-        threads = [repeating("sweep", self._sweep, interval_s=SWEEP_INTERVAL_S, stopping=stopping)]
+        again = partial(repeating, stopping=stopping)
+        threads = [again("sweep", self._sweep, interval_s=SWEEP_INTERVAL_S)]
         if every_s := self.settings.reconcile_interval_s:
-            threads += [
-                repeating("reconcile", self._reconcile, interval_s=every_s, stopping=stopping)
-            ]
+            threads.append(again("reconcile", self._reconcile, interval_s=every_s))
         threads += self.networks.start(
             lambda: self.lead.leads, interval_s=poll_s, stopping=stopping
         )
@@ -212,10 +211,10 @@ class Engine:
             self.delivery.tick()
 
     def create_session(
-        self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0
+        self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0, once: Once | None = None
     ) -> tuple[SessionView, str]:
         """Create a session and wait up to `wait_s` for its registration on the chain."""
-        view, token = self.sessions.create(workspace_id, new)
+        view, token = self.sessions.create(workspace_id, new, once=once)
         return self._settled(view, wait_s), token
 
     def consent(
@@ -316,8 +315,7 @@ class Engine:
     def _run(self) -> None:
         anchored_at = time.monotonic()
         while not self._stopping.is_set():
-            interval_s = self.settings.anchor_interval_s
-            due = 0 < interval_s <= time.monotonic() - anchored_at
+            due = 0 < self.settings.anchor_interval_s <= time.monotonic() - anchored_at
             if due:
                 anchored_at = time.monotonic()
             # One bad tick must not end all later ones, and the line may not fit on a full disk.
@@ -339,6 +337,8 @@ class Engine:
             self.reconciler.run()
 
     def _sweep(self) -> None:
+        if self.lead.leads:
+            forget_answers(self.writer)
         while self.lead.leads and not self._stopping.is_set() and self.keeper.sweep():
             pass
 

@@ -4,6 +4,7 @@ They are dictionaries, as they came. Amounts are dollars as JSON numbers, null w
 times are ISO 8601 in UTC. To import this module brings the server along: a client does not do so.
 """
 
+from api.rest.analytics_answers import AnalyticsAnswer
 from api.rest.answers import (
     AgentAnswer,
     AnchorAnswer,
@@ -20,6 +21,7 @@ from api.rest.answers import (
     SessionAnswer,
 )
 from api.rest.explanation_answers import BacktestAnswer, ExplainedPayment, SimulatedPayment
+from api.rest.intent_answers import CreatedIntent, IntentAnswer, IntentEventAnswer
 from api.rest.key_answers import (
     ActAnswer,
     ActsPage,
@@ -43,6 +45,7 @@ __all__ = [
     "ActsPage",
     "AgentAnswer",
     "AgentKeyAnswer",
+    "AnalyticsAnswer",
     "AnchorAnswer",
     "ApiKeyAnswer",
     "ApprovalAnswer",
@@ -52,10 +55,13 @@ __all__ = [
     "BudgetAnswer",
     "CreatedAgentKey",
     "CreatedApiKey",
+    "CreatedIntent",
     "CreatedSession",
     "CreatedWebhook",
     "DeploymentAnswer",
     "ExplainedPayment",
+    "IntentAnswer",
+    "IntentEventAnswer",
     "LimitsAnswer",
     "ManyRevoked",
     "PaymentAnswer",

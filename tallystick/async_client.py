@@ -22,13 +22,13 @@ from tallystick.exchange import (
     TIMEOUT_S,
     authorization,
     checked,
+    given_or_new,
     heard,
-    new_key,
     part,
     read_json,
     session_token_of,
 )
-from tallystick.fields import FilterFields, RevocationFields, SessionFields
+from tallystick.fields import FilterFields, PaymentFilterFields, RevocationFields, SessionFields
 from tallystick.pages import async_each_of_pages, async_each_of_parts
 from tallystick.paying import MAX_TIME_S
 from tallystick.paying.deadline import AsyncDeadlineTransport
@@ -91,15 +91,21 @@ class AsyncClient:
         if self._web is not None:
             await self._web.aclose()
 
-    async def create_session(self, **fields: Unpack[SessionFields]) -> "CreatedSession":
+    async def create_session(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[SessionFields]
+    ) -> "CreatedSession":
         """Create a session; the answer holds its `session_token`, once."""
-        return await self.ask(calls.create_session(fields))
+        return await self.ask(calls.create_session(fields, idempotency_key))
 
     async def create_child(
-        self, session_id: str, **fields: Unpack[SessionFields]
+        self,
+        session_id: str,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[SessionFields],
     ) -> "CreatedSession":
         """Create a session beneath another one; a holder of that one's token may, too."""
-        return await self.ask(calls.create_child(session_id, fields))
+        return await self.ask(calls.create_child(session_id, fields, idempotency_key))
 
     async def consent(
         self, session_id: str, owner_signature: str, *, consent: str = "eip712"
@@ -162,6 +168,7 @@ class AsyncClient:
         chain: str | None = None,
         hold: bool = False,
         description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         session_token: str | None = None,
     ) -> "PaymentAnswer":
@@ -174,6 +181,7 @@ class AsyncClient:
                 chain=chain,
                 hold=hold,
                 description=description,
+                metadata=metadata,
                 idempotency_key=idempotency_key,
                 session_token=session_token or self._session_token,
             )
@@ -210,7 +218,7 @@ class AsyncClient:
         bytes_max: int = BYTES_MAX,
     ) -> httpx.Response:
         """Ask for a URL, and pay if it is answered with a 402: see `Client.fetch`."""
-        key = new_key() if idempotency_key is None else idempotency_key
+        key = given_or_new(idempotency_key)
         wanted = Wanted(
             url, method, content, headers or {}, max_price, key, timeout_s, max_time_s, bytes_max
         )
@@ -249,16 +257,16 @@ class AsyncClient:
         return await self.ask(calls.void(payment_id))
 
     async def payments(
-        self, *, session_id: str | None = None, page: int = 1, limit: int = 20
+        self, *, page: int = 1, limit: int = 20, **filters: Unpack[PaymentFilterFields]
     ) -> "PaymentsPage":
         """A page of at most 100 payments, the newest first; a session token sees its own."""
-        return await self.ask(calls.payments(session_id, page, limit))
+        return await self.ask(calls.payments(page, limit, filters))
 
-    def each_payment(self, *, session_id: str | None = None) -> "AsyncIterator[PaymentAnswer]":
+    def each_payment(
+        self, **filters: Unpack[PaymentFilterFields]
+    ) -> "AsyncIterator[PaymentAnswer]":
         """All payments, the newest first; each once."""
-        return async_each_of_pages(
-            lambda page: self.payments(session_id=session_id, page=page, limit=PAGE_MAX)
-        )
+        return async_each_of_pages(lambda page: self.payments(page=page, limit=PAGE_MAX, **filters))
 
     async def payment(self, payment_id: str) -> "PaymentAnswer":
         """One payment."""

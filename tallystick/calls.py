@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlencode
 
-from tallystick.exchange import TIMEOUT_S, authorization, new_key, part
-from tallystick.fields import FilterFields, RevocationFields, SessionFields
+from tallystick.exchange import TIMEOUT_S, authorization, given_or_new, part
+from tallystick.fields import FilterFields, PaymentFilterFields, RevocationFields, SessionFields
 
 if TYPE_CHECKING:  # the server's own types, which a client does without
     from tallystick.answers import (
@@ -51,14 +51,14 @@ class Call(Generic[Answer]):
         return sent | authorization(self.secret)
 
 
-def create_session(fields: SessionFields) -> "Call[CreatedSession]":
+def create_session(fields: SessionFields, key: str | None) -> "Call[CreatedSession]":
     """A new session."""
-    return Call("POST", SESSIONS, fields, once=True)
+    return Call("POST", SESSIONS, fields, key=given_or_new(key))
 
 
-def create_child(session_id: str, fields: SessionFields) -> "Call[CreatedSession]":
+def create_child(session_id: str, fields: SessionFields, key: str | None) -> "Call[CreatedSession]":
     """A new session beneath another one."""
-    return Call("POST", of_session(session_id, "children"), fields, once=True)
+    return Call("POST", of_session(session_id, "children"), fields, key=given_or_new(key))
 
 
 def sessions(page: int, limit: int, filters: FilterFields) -> "Call[list[SessionAnswer]]":
@@ -103,6 +103,7 @@ def pay(
     chain: str | None,
     hold: bool,
     description: str | None,
+    metadata: Mapping[str, Any] | None,
     idempotency_key: str | None,
     session_token: str | None,
 ) -> "Call[PaymentAnswer]":
@@ -113,9 +114,10 @@ def pay(
         "token": token,
         "chain": chain,
         "description": description,
+        "metadata": metadata,
         "capture_method": "manual" if hold else "automatic",
     }
-    key = new_key() if idempotency_key is None else idempotency_key
+    key = given_or_new(idempotency_key)
     return Call("POST", PAYMENTS, body, key=key, session_token=session_token or "")
 
 
@@ -130,8 +132,7 @@ def execute(
 ) -> "Call[PaymentAnswer]":
     """Tokens that the server sends."""
     body = {"to": to, "amount": amount, "token": token, "memo": memo}
-    key = new_key() if idempotency_key is None else idempotency_key
-    return Call("POST", of_session(session_id, "execute"), body, key=key)
+    return Call("POST", of_session(session_id, "execute"), body, key=given_or_new(idempotency_key))
 
 
 def capture(payment_id: str, amount: str | int | None) -> "Call[PaymentAnswer]":
@@ -144,9 +145,9 @@ def void(payment_id: str) -> "Call[PaymentAnswer]":
     return Call("POST", f"{PAYMENTS}/{part(payment_id)}/void")
 
 
-def payments(session_id: str | None, page: int, limit: int) -> "Call[PaymentsPage]":
+def payments(page: int, limit: int, filters: PaymentFilterFields) -> "Call[PaymentsPage]":
     """A page of payments."""
-    return Call("GET", PAYMENTS + query_of(page=page, limit=limit, session_id=session_id))
+    return Call("GET", PAYMENTS + query_of(page=page, limit=limit, **filters))
 
 
 def payment(payment_id: str) -> "Call[PaymentAnswer]":

@@ -26,13 +26,13 @@ from tallystick.exchange import (
     TIMEOUT_S,
     authorization,
     checked,
+    given_or_new,
     heard,
-    new_key,
     part,
     read_json,
     session_token_of,
 )
-from tallystick.fields import FilterFields, RevocationFields, SessionFields
+from tallystick.fields import FilterFields, PaymentFilterFields, RevocationFields, SessionFields
 from tallystick.oversight import Oversight
 from tallystick.pages import each_of_pages, each_of_parts
 from tallystick.paying import MAX_TIME_S
@@ -98,17 +98,28 @@ class Client(Oversight):
         if self._web is not None:
             self._web.close()
 
-    def create_session(self, **fields: Unpack[SessionFields]) -> "CreatedSession":
+    def create_session(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[SessionFields]
+    ) -> "CreatedSession":
         """Create a session; the answer holds its `session_token`, once.
 
-        Raises:
-            ApiError: `invalid_parameter`, naming the field; with `no_answer` it may exist.
-        """
-        return self.ask(calls.create_session(fields))
+        Without an `idempotency_key` one is made. If the answer is lost it is on the `ApiError`: to
+        ask again with it within a day has the same session answered, with its token.
 
-    def create_child(self, session_id: str, **fields: Unpack[SessionFields]) -> "CreatedSession":
+        Raises:
+            ApiError: such as `invalid_parameter`, naming the field.
+        """
+        return self.ask(calls.create_session(fields, idempotency_key))
+
+    def create_child(
+        self,
+        session_id: str,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[SessionFields],
+    ) -> "CreatedSession":
         """Create a session beneath another one; a holder of that one's token may, too."""
-        return self.ask(calls.create_child(session_id, fields))
+        return self.ask(calls.create_child(session_id, fields, idempotency_key))
 
     def consent(
         self, session_id: str, owner_signature: str, *, consent: str = "eip712"
@@ -171,6 +182,7 @@ class Client(Oversight):
         chain: str | None = None,
         hold: bool = False,
         description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         session_token: str | None = None,
     ) -> "PaymentAnswer":
@@ -189,6 +201,7 @@ class Client(Oversight):
                 chain=chain,
                 hold=hold,
                 description=description,
+                metadata=metadata,
                 idempotency_key=idempotency_key,
                 session_token=session_token or self._session_token,
             )
@@ -238,7 +251,7 @@ class Client(Oversight):
             httpx.HTTPError: the URL does not answer in time, or redirects without end; nothing was
                 paid.
         """
-        key = new_key() if idempotency_key is None else idempotency_key
+        key = given_or_new(idempotency_key)
         wanted = Wanted(
             url, method, content, headers or {}, max_price, key, timeout_s, max_time_s, bytes_max
         )
@@ -280,16 +293,14 @@ class Client(Oversight):
         return self.ask(calls.void(payment_id))
 
     def payments(
-        self, *, session_id: str | None = None, page: int = 1, limit: int = 20
+        self, *, page: int = 1, limit: int = 20, **filters: Unpack[PaymentFilterFields]
     ) -> "PaymentsPage":
         """A page of at most 100 payments, the newest first; a session token sees its own."""
-        return self.ask(calls.payments(session_id, page, limit))
+        return self.ask(calls.payments(page, limit, filters))
 
-    def each_payment(self, *, session_id: str | None = None) -> "Iterator[PaymentAnswer]":
-        """All payments, page by page, the newest first; each once."""
-        return each_of_pages(
-            lambda page: self.payments(session_id=session_id, page=page, limit=PAGE_MAX)
-        )
+    def each_payment(self, **filters: Unpack[PaymentFilterFields]) -> "Iterator[PaymentAnswer]":
+        """All payments that match, page by page, the newest first; each once."""
+        return each_of_pages(lambda page: self.payments(page=page, limit=PAGE_MAX, **filters))
 
     def payment(self, payment_id: str) -> "PaymentAnswer":
         """One payment: the decision as it was made, and the state of its hold."""

@@ -13,13 +13,15 @@ PaymentError         of a resource that asks for a payment (x402)
 from collections.abc import Mapping
 from typing import Any
 
+_NOT_OFFERED = 501
+
 
 class ApiError(Exception):
     """The server refused, or denied a payment (`status` 402), or did not answer (`status` 0).
 
     `code` is stable, `message` is for people, `body` is the whole answer. Without an answer `code`
-    is `unreachable` or `not_sendable` (nothing was done) or `no_answer` (perhaps it was). Of a
-    payment, `idempotency_key` is the one that was sent: asked again with it, it is made once.
+    is `unreachable` or `not_sendable` (nothing was done) or `no_answer` (perhaps it was).
+    `idempotency_key` is the one that was sent: what is asked again with it is done once.
     `retry_after_s` is how many seconds the server wants to be left alone, if it said so.
     """
 
@@ -35,7 +37,8 @@ class ApiError(Exception):
     @property
     def is_unknown(self) -> bool:
         """Whether the server may have done what was asked: it did not get to say so."""
-        return self.code == "no_answer" or (self.status > 0 and not 400 <= self.status < 500)
+        refused = 400 <= self.status < 500 or self.status == _NOT_OFFERED
+        return self.code == "no_answer" or (self.status > 0 and not refused)
 
 
 class PaymentDenied(ApiError):

@@ -41,19 +41,17 @@ def session_token_of(session_token: str | None) -> str:
 
 def new_key() -> str:
     """An idempotency key that nobody else has."""
-    return f"pay_{secrets.token_hex(16)}"
+    return f"idem_{secrets.token_hex(16)}"
+
+
+def given_or_new(key: str | None) -> str:
+    """The idempotency key that was given, or a new one."""
+    return new_key() if key is None else key
 
 
 def part(identifier: str) -> str:
     """An identifier as one part of a path, whatever it contains."""
     return quote(identifier, safe="")
-
-
-def budget_path(agent_id: str | None) -> str:
-    """Where the budget of an agent is or, without one, that of the workspace."""
-    if agent_id is None:
-        return "/api/v1/budgets/workspace"
-    return f"/api/v1/agents/{part(agent_id)}/budget"
 
 
 @contextmanager

@@ -62,6 +62,39 @@ class FilterFields(TypedDict, total=False):
     label: str | None
 
 
+class PaymentFilterFields(TypedDict, total=False):
+    """Which payments. What is left out, or None, is any."""
+
+    session_id: str | None
+    status: str | None
+    """`pending`, `confirmed`, `failed` or `expired`."""
+    from_date: str | None
+    """A date, or a date and time with its zone (RFC 3339)."""
+    to_date: str | None
+    """The same: a date is still in it, a time is not."""
+
+
+class BudgetFields(TypedDict, total=False):
+    """What all sessions of an agent, or of a workspace, may spend together. Left out or None:
+    unlimited."""
+
+    max_payments_per_hour: int | None
+    max_payments_per_day: int | None
+    max_per_day: Dollars | None
+    max_per_week: Dollars | None
+    max_per_month: Dollars | None
+    max_lifetime: Dollars | None
+
+
+class WebhookFields(TypedDict, total=False):
+    """What changes of a webhook. Left out: as it was."""
+
+    url: str
+    events: Sequence[str]
+    description: str | None
+    active: bool
+
+
 class RevocationFields(FilterFields, total=False):
     """Which live sessions to revoke together."""
 

@@ -1,33 +1,21 @@
 """What a client does with payment intents: `client.intents`.
 
-An intent is a payment in two steps: it is created with an amount, and confirmed with its secret.
-The server must have these routes.
+An intent is a payment in two steps: it is created with an amount, and confirmed with its secret by
+a session, which pays.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from tallystick.calls import Call, query_of
-from tallystick.exchange import new_key, part
+from tallystick.defaults import PAGE_MAX
+from tallystick.exchange import given_or_new, part
+
+if TYPE_CHECKING:
+    from tallystick.answers import CreatedIntent, IntentAnswer, IntentEventAnswer
 
 _ROOT = "/api/v1/payment-intents"
-
-
-class PaymentIntent(TypedDict):
-    """An intent. `amount` is dollars; `client_secret` is what confirms it; times are ISO 8601."""
-
-    id: str
-    client_secret: NotRequired[str]
-    amount: int | float
-    currency: str
-    description: NotRequired[str | None]
-    status: str
-    capture_method: Literal["automatic", "manual"]
-    agent_id: NotRequired[str | None]
-    payment_id: NotRequired[str | None]
-    created_at: str
-    expires_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,79 +28,100 @@ class Intents:
         self,
         amount: str | int,
         *,
-        currency: str = "USD",
+        merchant: str | None = None,
+        token: str | None = None,
         description: str | None = None,
         capture_method: str = "automatic",
         agent_id: str | None = None,
         expires_in_seconds: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
-    ) -> PaymentIntent:
+    ) -> "CreatedIntent":
         """An intent over an amount in dollars; with `manual` it is captured after it is confirmed.
 
-        It lives a day unless told otherwise.
+        The answer holds its `client_secret`, once. It can be confirmed for a day unless told
+        otherwise; by sessions of `agent_id` alone, if that is named.
         """
         given = {
             "amount": amount,
-            "currency": currency,
+            "merchant_id": merchant,
+            "token": token,
             "description": description,
             "capture_method": capture_method,
             "agent_id": agent_id,
             "expires_in_seconds": expires_in_seconds,
             "metadata": metadata,
         }
-        return self._changed(_ROOT, _without_none(given), idempotency_key)
+        body = {name: value for name, value in given.items() if value is not None}
+        made: CreatedIntent = self.ask(Call("POST", _ROOT, body, key=given_or_new(idempotency_key)))
+        return made
 
-    def list(
-        self, *, status: str | None = None, limit: int = 20, offset: int = 0
-    ) -> list[PaymentIntent]:
-        """Intents, the newest first, in one `status` or every."""
-        asked = query_of(status=status, limit=limit, offset=offset)
-        found: list[PaymentIntent] = self.ask(Call("GET", _ROOT + asked, kind=list))
+    def events(self, intent_id: str) -> "list[IntentEventAnswer]":
+        """What was told of it, the first thing first."""
+        found: list[IntentEventAnswer] = self.ask(
+            Call("GET", _path(intent_id, "events"), kind=list)
+        )
         return found
 
-    def get(self, intent_id: str) -> PaymentIntent:
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        limit: int = 20,
+        offset: int = 0,
+        starting_after: str | None = None,
+    ) -> "list[IntentAnswer]":
+        """At most 100 intents, the newest first, in one `status` or every; those that are older
+        than `starting_after`."""
+        asked = query_of(status=status, limit=limit, offset=offset, starting_after=starting_after)
+        found: list[IntentAnswer] = self.ask(Call("GET", _ROOT + asked, kind=list))
+        return found
+
+    def each(self, *, status: str | None = None) -> "Iterator[IntentAnswer]":
+        """All intents that match, the newest first; each once."""
+        last: str | None = None
+        while found := self.list(status=status, limit=PAGE_MAX, starting_after=last):
+            yield from found
+            if len(found) < PAGE_MAX:
+                return
+            last = found[-1]["id"]
+
+    def get(self, intent_id: str) -> "IntentAnswer":
         """One intent."""
-        found: PaymentIntent = self.ask(Call("GET", _path(intent_id)))
+        found: IntentAnswer = self.ask(Call("GET", _path(intent_id)))
         return found
 
     def confirm(
         self,
         intent_id: str,
         client_secret: str,
-        customer_wallet: str,
+        customer_wallet: str = "",
         *,
         session_token: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> PaymentIntent:
-        """Pay it, by the session whose token is given, within its limits."""
-        body = {
-            "client_secret": client_secret,
-            "customer_wallet": customer_wallet,
-            "session_token": session_token,
-        }
-        path = _path(intent_id, "confirm")
-        return self._changed(path, _without_none(body), idempotency_key)
+    ) -> "IntentAnswer":
+        """Have the session pay whose token this is, or the client's own; again is a replay.
 
-    def capture(self, intent_id: str, amount: str | int | None = None) -> PaymentIntent:
-        """Spend what a confirmed intent holds, or part of it."""
+        `customer_wallet` is kept and shown.
+        """
+        body = {"client_secret": client_secret, "customer_wallet": customer_wallet}
+        if session_token is not None:
+            body["session_token"] = session_token
+        return self._changed(_path(intent_id, "confirm"), body)
+
+    def capture(self, intent_id: str, amount: str | int | None = None) -> "IntentAnswer":
+        """Spend what a confirmed intent holds, or part of it; the same again changes nothing."""
         body = None if amount is None else {"amount": amount}
-        return self._changed(_path(intent_id, "capture"), body, None)
+        return self._changed(_path(intent_id, "capture"), body)
 
-    def cancel(self, intent_id: str) -> PaymentIntent:
-        """Give it up."""
-        return self._changed(_path(intent_id, "cancel"), None, None)
+    def cancel(self, intent_id: str) -> "IntentAnswer":
+        """Give it up while nobody has confirmed it; again changes nothing."""
+        return self._changed(_path(intent_id, "cancel"))
 
-    def _changed(self, path: str, body: Mapping[str, Any] | None, key: str | None) -> PaymentIntent:
-        key = new_key() if key is None else key
-        found: PaymentIntent = self.ask(Call("POST", path, body, key=key, once=True))
+    def _changed(self, path: str, body: Mapping[str, Any] | None = None) -> "IntentAnswer":
+        found: IntentAnswer = self.ask(Call("POST", path, body))
         return found
 
 
 def _path(intent_id: str, what: str | None = None) -> str:
     path = f"{_ROOT}/{part(intent_id)}"
     return path if what is None else f"{path}/{what}"
-
-
-def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tallystick.calls import Call, query_of
-from tallystick.exchange import part
+from tallystick.exchange import given_or_new, part
 
 if TYPE_CHECKING:
     from tallystick.answers import AgentKeyAnswer, ApiKeyAnswer, CreatedAgentKey, CreatedApiKey
@@ -22,12 +22,18 @@ class OperatorKeys:
     ask: Callable[[Call[Any]], Any]
 
     def create(
-        self, name: str, *, mode: str = "test", workspace_id: str | None = None
+        self,
+        name: str,
+        *,
+        mode: str = "test",
+        workspace_id: str | None = None,
+        idempotency_key: str | None = None,
     ) -> "CreatedApiKey":
         """A key for one more operator, `test` or `live`; only the admin makes one. The answer holds
         it as `full_key`, once."""
         body = {"name": name, "mode": mode, "workspace_id": workspace_id}
-        made: CreatedApiKey = self.ask(Call("POST", _OF_OPERATORS, body, once=True))
+        key = given_or_new(idempotency_key)
+        made: CreatedApiKey = self.ask(Call("POST", _OF_OPERATORS, body, key=key))
         return made
 
     def list(self) -> "list[ApiKeyAnswer]":
@@ -62,6 +68,7 @@ class AgentKeys:
         ip_allowlist: Sequence[str] = (),
         expires_in_seconds: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> "CreatedAgentKey":
         """A key for an agent, which is registered if it is new. The answer holds it as `full_key`,
         once."""
@@ -74,7 +81,8 @@ class AgentKeys:
             "expires_in_seconds": expires_in_seconds,
             "metadata": metadata,
         }
-        made: CreatedAgentKey = self.ask(Call("POST", _OF_AGENTS, body, once=True))
+        key = given_or_new(idempotency_key)
+        made: CreatedAgentKey = self.ask(Call("POST", _OF_AGENTS, body, key=key))
         return made
 
     def list(self, *, agent_id: str | None = None, page: int = 1) -> "list[AgentKeyAnswer]":

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tallystick import calls
 from tallystick.calls import Answer, Call, query_of
 from tallystick.defaults import PAGE_MAX
-from tallystick.exchange import budget_path, part
+from tallystick.exchange import part
+from tallystick.fields import BudgetFields
 from tallystick.intents import Intents
 from tallystick.keys import AgentKeys, OperatorKeys
 from tallystick.pages import each_of_pages
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tallystick.answers import (
         ActAnswer,
         AgentAnswer,
+        AnalyticsAnswer,
         AnchorAnswer,
         ApprovalAnswer,
         ApprovalsPage,
@@ -33,26 +35,6 @@ if TYPE_CHECKING:
 
 REPLAY_TIMEOUT_S = 600.0
 """What replays a session's log, or reads a chain, takes longer the more there is of it."""
-
-
-class PaymentsOfDay(TypedDict):
-    """What was paid on one day (UTC)."""
-
-    date: str
-    count: int
-    volume_usd: int | float
-
-
-class AgentAnalytics(TypedDict):
-    """What agents paid; `success_rate` is from 0 to 1."""
-
-    total_payments: int
-    total_volume_usd: int | float
-    average_payment_usd: int | float
-    success_rate: int | float
-    active_sessions: int
-    payments_by_token: dict[str, int]
-    payments_by_day: list[PaymentsOfDay]
 
 
 class Oversight(ABC):
@@ -74,12 +56,11 @@ class Oversight(ABC):
         """The agents of the workspace."""
         return self.ask(Call("GET", "/api/v1/agents", kind=list))
 
-    def set_budget(self, agent_id: str | None = None, **limits: Any) -> "BudgetAnswer":
-        """Limit what an agent, or the workspace, spends in all sessions; replaces all its limits.
-
-        `limits` are those of `PUT /api/v1/budgets/workspace`.
-        """
-        return self.ask(Call("PUT", budget_path(agent_id), limits, once=True))
+    def set_budget(
+        self, agent_id: str | None = None, **limits: Unpack[BudgetFields]
+    ) -> "BudgetAnswer":
+        """Limit what an agent, or the workspace, spends in all sessions, in place of all limits."""
+        return self.ask(Call("PUT", _budget_path(agent_id), limits, once=True))
 
     def budgets(self) -> "list[BudgetAnswer]":
         """The budgets of the workspace and of its agents."""
@@ -87,11 +68,11 @@ class Oversight(ABC):
 
     def budget(self, agent_id: str | None = None) -> "BudgetAnswer":
         """The budget of an agent or, without one, of the workspace."""
-        return self.ask(Call("GET", budget_path(agent_id)))
+        return self.ask(Call("GET", _budget_path(agent_id)))
 
     def clear_budget(self, agent_id: str | None = None) -> None:
         """Lift a budget."""
-        self.ask(Call("DELETE", budget_path(agent_id), once=True))
+        self.ask(Call("DELETE", _budget_path(agent_id), once=True))
 
     def accept_settlement(self, payment_id: str, reason: str) -> "PaymentAnswer":
         """Count a payment that the chain contradicts as spent, once it can say nothing else."""
@@ -143,9 +124,13 @@ class Oversight(ABC):
         """Payments in two steps."""
         return Intents(self.ask)
 
-    def agent_analytics(self) -> "AgentAnalytics":
-        """What the agents of the workspace paid; `success_rate` is from 0 to 1, amounts dollars."""
-        return self.ask(Call("GET", "/api/v1/analytics/agents"))
+    def agent_analytics(self, *, days: int = 30, agent_id: str | None = None) -> "AnalyticsAnswer":
+        """What was paid in the last `days` (UTC; at most 90), by all agents or by one.
+
+        `success_rate` is from 0 to 1, amounts are dollars.
+        """
+        asked = query_of(days=days, agent_id=agent_id)
+        return self.ask(Call("GET", "/api/v1/analytics/agents" + asked))
 
     @property
     def agent_keys(self) -> AgentKeys:
@@ -203,3 +188,10 @@ class Oversight(ABC):
     def deny_approval(self, approval_id: str, reason: str | None = None) -> "ApprovalAnswer":
         """Deny an approval."""
         return self.ask(calls.decide_approval(approval_id, "deny", {"reason": reason}))
+
+
+def _budget_path(agent_id: str | None) -> str:
+    """Where the budget of an agent is or, without one, that of the workspace."""
+    if agent_id is None:
+        return "/api/v1/budgets/workspace"
+    return f"/api/v1/agents/{part(agent_id)}/budget"

@@ -15,7 +15,7 @@ from tallystick.calls import Call, of_session
 from tallystick.client import Client
 from tallystick.configurations import Configuration, checked_configuration, exported, fields_of
 from tallystick.errors import ApiError, SessionNotActive
-from tallystick.exchange import new_key
+from tallystick.exchange import given_or_new
 from tallystick.fields import ChangedFields, FilterFields, RevocationFields, SessionFields
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class SessionManager:
         return token
 
     def _from(self, session: str | None, key: str | None, asked: Any) -> "PaymentAnswer":
-        used = new_key() if key is None else key
+        used = given_or_new(key)
         while True:
             with self._lock:
                 chosen = session or self._unknown.get(used)

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tallystick.calls import Call, query_of
-from tallystick.exchange import part
+from tallystick.exchange import given_or_new, part
+from tallystick.fields import WebhookFields
 
 if TYPE_CHECKING:
     from tallystick.answers import (
@@ -26,11 +27,17 @@ class Webhooks:
     ask: Callable[[Call[Any]], Any]
 
     def create(
-        self, url: str, events: Sequence[str] = ("*",), *, description: str | None = None
+        self,
+        url: str,
+        events: Sequence[str] = ("*",),
+        *,
+        description: str | None = None,
+        idempotency_key: str | None = None,
     ) -> "CreatedWebhook":
         """Have events sent to a URL; the answer holds the `secret` that signs them, once."""
         body = {"url": url, "events": list(events), "description": description}
-        made: CreatedWebhook = self.ask(Call("POST", _ROOT, body, once=True))
+        key = given_or_new(idempotency_key)
+        made: CreatedWebhook = self.ask(Call("POST", _ROOT, body, key=key))
         return made
 
     def list(self) -> "list[WebhookAnswer]":
@@ -38,8 +45,8 @@ class Webhooks:
         found: list[WebhookAnswer] = self.ask(Call("GET", _ROOT, kind=list))
         return found
 
-    def change(self, webhook_id: str, **fields: Any) -> "WebhookAnswer":
-        """Change `url`, `events`, `description` or `active`."""
+    def change(self, webhook_id: str, **fields: Unpack[WebhookFields]) -> "WebhookAnswer":
+        """Change what is given; one that is active again goes on where it stopped."""
         changed: WebhookAnswer = self.ask(Call("PATCH", _path(webhook_id), fields))
         return changed
 
@@ -47,11 +54,13 @@ class Webhooks:
         """Have nothing sent there any more."""
         self.ask(Call("DELETE", _path(webhook_id), once=True))
 
-    def rotate_secret(self, webhook_id: str) -> "RotatedWebhook":
+    def rotate_secret(
+        self, webhook_id: str, *, idempotency_key: str | None = None
+    ) -> "RotatedWebhook":
         """Get another `secret`; the one before it signs too until `previous_valid_until`."""
-        rotated: RotatedWebhook = self.ask(
-            Call("POST", _path(webhook_id) + "/rotate-secret", once=True)
-        )
+        path = _path(webhook_id) + "/rotate-secret"
+        key = given_or_new(idempotency_key)
+        rotated: RotatedWebhook = self.ask(Call("POST", path, key=key))
         return rotated
 
     def test(self, webhook_id: str, event: str) -> "TriedWebhook":

@@ -176,13 +176,16 @@ class PaymentAnswer(TypedDict):
     status: Literal["pending", "confirmed", "failed", "expired"]
     state: Literal["denied", "held", "captured", "voided", "expired"]
     amount_usd: Dollars
+    amount: Dollars
     captured_usd: Dollars
     currency: Literal["USD"]
     payment_token: str
     chain: str
     description: str | None
     metadata: dict[str, Any]
+    confirmed_at: NotRequired[str]
     product_details: NotRequired[dict[str, Any]]
+    customer_wallet: NotRequired[str]
     customer_email: NotRequired[str]
     redirect_url: NotRequired[str]
     created_at: str
@@ -196,6 +199,7 @@ class PaymentAnswer(TypedDict):
     remaining_now: NotRequired[RemainingAnswer | None]
     terms: NotRequired[TermsAnswer]
     settlement: NotRequired[SettlementAnswer]
+    transaction_signature: NotRequired[str]
 
 
 class SignedPayment(PaymentAnswer):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from api.rest.queries import SessionsQuery
 from api.rest.schemas import CreatePayment, DraftPolicy, PaymentBody, SessionBody
 from engine.audit.backtest import Draft
 from engine.engine import Engine
@@ -12,8 +13,11 @@ from engine.policy.decision import PaymentRequest, Policy
 from engine.policy.identifiers import IdentifierError, normalise_asset
 from engine.policy.limits import Limits
 from engine.sessions.creation import DEFAULT_PERMISSIONS
+from engine.sessions.lifecycle import Wanted
 from engine.sessions.sentences import in_order
 from engine.sessions.session import NewSession
+from engine.workspaces.access import Operator, SessionHolder
+from engine.workspaces.agent_access import AgentCaller
 
 DEFAULT_SYMBOL = "USDC"
 
@@ -103,6 +107,19 @@ def new_session(
         approvals_required=approvals_required,
         by=by,
     )
+
+
+def wanted_sessions(
+    caller: Operator | SessionHolder | AgentCaller, asked: SessionsQuery, now_ms: int
+) -> Wanted:
+    """The sessions that a list is of: an operator sees the workspace's, an agent its own, and the
+    holder of a token that session and all beneath it."""
+    wanted = Wanted(now_ms, asked.status, asked.type, asked.agent_id, asked.label)
+    if isinstance(caller, AgentCaller):
+        return replace(wanted, of_agent=caller.agent_id)
+    if isinstance(caller, SessionHolder):
+        return replace(wanted, top=caller.session_id)
+    return wanted
 
 
 def drafted(engine: Engine, body: DraftPolicy) -> Draft:

@@ -91,6 +91,7 @@ AUTHORITY: Mapping[tuple[str, str], Row] = {
     ("POST", _INTENTS + "/{intent_id}/confirm"): Row("session", PAY),
     ("POST", _INTENTS + "/{intent_id}/capture"): _SPEND,
     ("POST", _INTENTS + "/{intent_id}/cancel"): _SPEND,
+    ("GET", "/api/v1/ai/session-keys/list"): _LOOK,
     ("POST", "/api/v1/ai/session-keys/status"): _LOOK,
     ("POST", "/api/v1/ai/session-keys/revoke"): _OPERATOR,
     ("POST", "/api/v1/ai/session-keys/{session_id}/check-payment"): _LOOK,

@@ -48,6 +48,12 @@ _HEADERS: Mapping[int, Mapping[str, str]] = {
     503: {"Retry-After": "1"},
 }
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
+_FAULTS = {"missing": "missing_required_field", "extra_forbidden": InvalidInput.code}
+_FIELDS = {
+    "amount": "invalid_amount",
+    "amount_usd": "invalid_amount",
+    "currency": "invalid_currency",
+}
 _MEANING = {
     401: "No valid key or token",
     403: "The key is valid, and does not open this",
@@ -85,7 +91,10 @@ def answer(error: Exception) -> JSONResponse:
     """What a caller hears of an engine error; of anything else no more than that it happened."""
     for kind, status in STATUS.items():
         if isinstance(error, kind):
-            body = error_body(error.code, error.message, **error.details)
+            code = error.code
+            if isinstance(error, InvalidInput) and code == InvalidInput.code:
+                code = _code_of(error.field)
+            body = error_body(code, error.message, **error.details)
             headers = _HEADERS.get(status)
             if isinstance(error, RateLimited):
                 body["retry_after"] = error.retry_after
@@ -94,6 +103,11 @@ def answer(error: Exception) -> JSONResponse:
     # As text: a logger that is given the exception may show local variables, secrets too.
     _log.error("unexpected_error", trace="".join(traceback.format_exception(error)))
     return JSONResponse(error_body("internal_error", "something went wrong"), 500, _HEADERS[500])
+
+
+def _code_of(field: str) -> str:
+    """What clients of the agent-session API call a field that is not acceptable."""
+    return _FIELDS.get(field, InvalidInput.code)
 
 
 def install(app: FastAPI) -> None:
@@ -109,7 +123,7 @@ def install(app: FastAPI) -> None:
         path = [str(part) for part in first["loc"]]
         field = ".".join(path[1:]) or path[0]
         message = first["msg"].removeprefix("Value error, ")
-        code = "missing_required_field" if first["type"] == "missing" else "invalid_parameter"
+        code = _FAULTS.get(first["type"]) or _code_of(field)
         return JSONResponse(error_body(code, f"{field}: {message}", field=field), 422)
 
     @app.exception_handler(HTTPException)

@@ -2,11 +2,15 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from pydantic import BaseModel
 
 from api.rest.schemas import PaymentBody
+from engine.engine import Engine
 from engine.errors import Conflict, InvalidInput
 from engine.ledger.ask import IDEMPOTENCY_KEY_LENGTH_MAX
+from engine.ledger.once import Once
+from engine.workspaces.access import Operator, SessionHolder
 
 REPLAYED = {"Idempotent-Replayed": "true"}
 """The header of an answer that was given before."""
@@ -68,3 +72,24 @@ def in_callers_words(conflict: Conflict, body: PaymentBody) -> Conflict:
 
 
 IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]
+
+
+def once(
+    engine: Engine,
+    party: Operator | SessionHolder,
+    key: str | None,
+    path: str,
+    body: BaseModel | None = None,
+) -> Once | None:
+    """What is asked for under an idempotency key, if one was sent: by whom, at which path."""
+    if key is None:
+        return None
+    caller = party.key_id if isinstance(party, Operator) else party.session_id
+    fields = {} if body is None else body.model_dump(by_alias=True)
+    return engine.once(caller, key, path, fields)
+
+
+def mark_replay(response: Response, asked: Once | None) -> None:
+    """Say so in the headers where the answer was given before."""
+    if asked is not None and asked.replayed:
+        response.headers.update(REPLAYED)

@@ -26,7 +26,6 @@ _SIGNED = "the server signs what the policy allowed; no client sends it a signed
 _SMART = "it names no session that pays: POST /api/v1/ai/smart-payment, or a session's execute"
 
 NOT_OFFERED = (
-    ("/ai/session-keys/list", "the key of each session is its own: GET /api/v1/ai/sessions"),
     ("/ai/session-keys/create", _DEVICE),
     ("/ai/session-keys/device-bound/create", _DEVICE),
     ("/ai/session-keys/device-bound/get-encrypted", _DEVICE),
@@ -59,10 +58,12 @@ NOT_OFFERED = (
     ("/payment-links", "nothing here has a page to pay on"),
     ("/installment-plans", "nothing here pays again by itself"),
 )
-"""Paths below `/api/v1`, whatever the method, and what to say; `{id}` is any one part."""
+"""Paths below `/api/v1`, and all that is below them, whatever the method; and what to say. `{id}`
+is any one part."""
 
 _PATTERNS = tuple(
-    (re.compile("/api/v1" + path.replace("{id}", "[^/]+")), why) for path, why in NOT_OFFERED
+    (re.compile("/api/v1" + path.replace("{id}", "[^/]+") + "(/.*)?"), why)
+    for path, why in NOT_OFFERED
 )
 
 

@@ -4,7 +4,7 @@ Clients link a session key, which has a budget for its life, to a session, which
 days, weeks and months. Here both are one session: its lifetime limit is the key's budget.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -12,8 +12,10 @@ from typing_extensions import TypedDict
 from api.rest.answers import Dollars
 from api.rest.views import time_text, usd
 from engine.audit.replay import LIVE_STATES
+from engine.policy.conditions import Cap
 from engine.policy.decide import Left
 from engine.policy.explain import Explanation
+from engine.policy.money import usd_number
 from engine.sessions.session import SessionView
 
 _DAY_MS = 86_400_000
@@ -68,6 +70,23 @@ class SessionKeyStatus(TypedDict):
     linked_session: LinkedSession
 
 
+class SessionKeyStats(TypedDict):
+    """Sums over the keys that are listed; the amounts are of those with a limit for their life."""
+
+    total_keys: int
+    active_keys: int
+    total_limit_usdc: Dollars
+    total_used_usdc: Dollars
+
+
+class SessionKeys(TypedDict):
+    """The keys of sessions, the newest first; `merchant_id` is the workspace."""
+
+    session_keys: list[SessionKeyStatus]
+    stats: SessionKeyStats
+    merchant_id: str
+
+
 class SessionKeyRevoked(TypedDict):
     """The session is ended, and its key pays nothing more."""
 
@@ -95,8 +114,7 @@ def status_json(view: SessionView, left: Left, now_ms: int) -> SessionKeyStatus:
     """The key of a session, as it is at `now_ms`."""
     remaining, limits = left.remaining, view.policy.limits
     active = view.state == "active" and now_ms < view.expires_ms
-    lifetimes = [(cap, rest) for cap, rest in left.caps if (cap.of, cap.per) == ("sum", "lifetime")]
-    budget, rest = min(lifetimes, key=lambda each: each[1], default=(None, None))
+    budget, rest = _of_life(left)
     limit = None if budget is None else budget.at_most
     each_window = remaining.per_day, remaining.per_week, remaining.per_month
     live = view.state in LIVE_STATES
@@ -125,6 +143,34 @@ def status_json(view: SessionView, left: Left, now_ms: int) -> SessionKeyStatus:
             "effective_limit": _least((*each_window, rest, limits.per_transaction)),
         },
     }
+
+
+def keys_json(
+    workspace_id: str, found: Sequence[tuple[SessionView, Left]], now_ms: int
+) -> SessionKeys:
+    """The keys of these sessions, as they are at `now_ms`."""
+    keys = [status_json(view, left, now_ms) for view, left in found]
+    limited = [
+        (budget.at_most, rest)
+        for budget, rest in (_of_life(left) for _, left in found)
+        if budget is not None and rest is not None
+    ]
+    return {
+        "session_keys": keys,
+        "stats": {
+            "total_keys": len(keys),
+            "active_keys": sum(key["is_active"] for key in keys),
+            "total_limit_usdc": usd_number(sum(limit for limit, _ in limited)),
+            "total_used_usdc": usd_number(sum(limit - rest for limit, rest in limited)),
+        },
+        "merchant_id": workspace_id,
+    }
+
+
+def _of_life(left: Left) -> tuple[Cap, int] | tuple[None, None]:
+    """The limit for a session's whole life that leaves the least, and what that is."""
+    found = [(cap, rest) for cap, rest in left.caps if (cap.of, cap.per) == ("sum", "lifetime")]
+    return min(found, key=lambda each: each[1], default=(None, None))
 
 
 def _least(amounts: Iterable[int | None]) -> Dollars | None:

@@ -136,6 +136,8 @@ _PAYMENT_STATUS: dict[State, Literal["pending", "confirmed", "failed", "expired"
     "expired": "expired",
 }
 
+_SHOWN_BY_THE_CHAIN = ("pending", "confirmed", "final")
+"""States of a settlement whose transaction is not only what somebody reported."""
 
 _REMAINING = {
     "per_day": "Tallystick-Remaining-Today",
@@ -202,7 +204,8 @@ def payment_json(
         "merchant_id": request["merchant"],
         "status": _PAYMENT_STATUS[payment.state],
         "state": payment.state,
-        "amount_usd": usd_number(payment.amount),
+        "amount_usd": (amount := usd_number(payment.amount)),
+        "amount": amount,
         "captured_usd": usd_number(payment.captured),
         "currency": "USD",
         "payment_token": request["token"],
@@ -224,6 +227,10 @@ def payment_json(
         "remaining_this_week": usd(remaining["per_week"]),
         "remaining_this_month": usd(remaining["per_month"]),
     }
+    if payment.state == "captured" and body["closed_at"] is not None:
+        body["confirmed_at"] = body["closed_at"]
+    if "customer_wallet" in request:
+        body["customer_wallet"] = request["customer_wallet"]
     if "customer_email" in request:
         body["customer_email"] = request["customer_email"]
     if "redirect_url" in request:
@@ -233,7 +240,9 @@ def payment_json(
     if "terms" in request:
         body["terms"] = request["terms"]
     if settlement is not None:
-        body["settlement"] = settlement_json(settlement)
+        told = body["settlement"] = settlement_json(settlement)
+        if told["state"] in _SHOWN_BY_THE_CHAIN and told["tx_hash"] is not None:
+            body["transaction_signature"] = told["tx_hash"]
     return body
 
 

@@ -8,10 +8,10 @@ from pydantic import AfterValidator, Field
 from api.rest.fields import printable
 from api.rest.schemas import Body
 from engine.webhooks.addresses import URL_LENGTH_MAX
-from engine.webhooks.catalogue import EVENTS, EVERY
+from engine.webhooks.catalogue import EVENTS, EVERY, OTHER_NAMES
 
-Event = Literal[EVENTS]  # type: ignore[valid-type]
-Wanted = Literal[(*EVENTS, EVERY)]  # type: ignore[valid-type]
+Event = Literal[(*EVENTS, *OTHER_NAMES)]  # type: ignore[valid-type]
+Wanted = Literal[(*EVENTS, *OTHER_NAMES, EVERY)]  # type: ignore[valid-type]
 Events = Annotated[
     list[Wanted], Field(min_length=1, max_length=100, description='`"*"` stands for all')
 ]

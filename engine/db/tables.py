@@ -14,6 +14,7 @@ from engine.db.columns import raw as _bytes
 from engine.db.columns import text as _text
 from engine.db.intents import PaymentIntent  # noqa: F401 (and this)
 from engine.db.keys import Agent  # noqa: F401 (the schema has it too)
+from engine.db.once import IdempotencyKey  # noqa: F401 (and this)
 from engine.db.passkeys import Passkey  # noqa: F401 (and these)
 from engine.db.settlements import Settlement  # noqa: F401 (and this)
 from engine.db.webhooks import WebhookEndpoint  # noqa: F401 (and these)

@@ -21,6 +21,7 @@ _SECRETS = frozenset(
         ("agent_keys", "secret_hash"),
         ("api_keys", "prefix"),
         ("api_keys", "secret_hash"),
+        ("idempotency_keys", "sealed"),
         ("payment_intents", "secret_hash"),
         ("session_keys", "sealed"),
         ("sessions", "secret_hash"),

@@ -8,8 +8,9 @@ from engine.audit.canonical import encode
 from engine.audit.record import Record
 from engine.audit.rest import rest_hash
 from engine.db.keys import Agent, AgentKey, AgentKeyUse, ApiKey
+from engine.db.once import IdempotencyKey
 from engine.db.passkeys import Passkey, SignIn, SpentChallenge
-from engine.db.tables import BudgetRow, Workspace, table
+from engine.db.tables import BudgetRow, Session, Workspace, table
 from engine.fsck.budgets import Founding, Foundings
 from engine.fsck.events import Event, compare_event
 from engine.fsck.finding import UNSAID, Findings, Row, stored
@@ -211,14 +212,16 @@ class WorkspaceFold:
 
 
 def check_uses(connection: sa.Connection, findings: Findings) -> None:
-    """What was counted is counted for a key that there is, and who is signed in is somebody."""
-    for rows, keys in (
-        (_uses, _agent_keys),
-        (table(SignIn), _keys),
-        (table(SpentChallenge), _keys),
+    """What was counted is counted for a key that there is, who is signed in is somebody, and what
+    was made once was made for somebody."""
+    for rows, name, those in (
+        (_uses, "key_id", (_agent_keys,)),
+        (table(SignIn), "key_id", (_keys,)),
+        (table(SpentChallenge), "key_id", (_keys,)),
+        (table(IdempotencyKey), "caller", (_keys, table(Session))),
     ):
-        known = sa.exists().where(keys.c.id == rows.c.key_id)
+        known = sa.or_(*(sa.exists().where(each.c.id == rows.c[name]) for each in those))
         strange = sa.select(*rows.primary_key.columns).where(~known)
         for row in connection.execute(strange).all():
             where = "/".join(part.hex() if isinstance(part, bytes) else str(part) for part in row)
-            findings.unexpected(rows.name, where, "there is no such key")
+            findings.unexpected(rows.name, where, f"there is no such {name.removesuffix('_id')}")

@@ -37,6 +37,7 @@ from engine.ledger.intent import (
     open_intent,
 )
 from engine.ledger.ledger import Ledger
+from engine.ledger.once import Once, made_once
 from engine.ledger.payment import Payment, stored_payment
 from engine.ledger.writer import Batch, Writer
 from engine.policy.decision import PaymentRequest
@@ -118,11 +119,14 @@ class Intents:
         self._ledger = ledger
         self._priced = {token.asset for token in tokens if token.usd_price is not None}
 
-    def create(self, workspace_id: str, new: NewIntent, *, by: str) -> tuple[Intent, str]:
-        """Make one; returns it and its client secret, which is not shown again.
+    def create(
+        self, workspace_id: str, new: NewIntent, *, by: str, once: Once | None = None
+    ) -> tuple[Intent, str]:
+        """Make one; returns it and its client secret, which is not shown again but to `once`.
 
         Raises:
             InvalidInput: naming the field.
+            Conflict: the idempotency key was used for another request.
         """
         if not 0 < new.lifetime_s <= LIFE_MAX_S:
             raise InvalidInput("expires_in_seconds", f"must be 1 to {LIFE_MAX_S}")
@@ -139,7 +143,7 @@ class Intents:
         except CanonicalError as error:
             raise InvalidInput("request", str(error)) from error
 
-        def command(batch: Batch) -> tuple[Intent, str]:
+        def make(batch: Batch) -> tuple[Intent, str]:
             intent_id = batch.identifiers.new("pi")
             secret = batch.identifiers.secret(f"{intent_id}_secret_")
             rest: dict[str, str | bytes] = {
@@ -163,7 +167,10 @@ class Intents:
             open_intent(batch, row, by, rest_hash(**rest))
             return self._found(batch.read, workspace_id, intent_id, batch.now_ms), secret
 
-        return self._writer.call(command, workspace_id)
+        def find(batch: Batch, made: str) -> Intent:
+            return self._found(batch.read, workspace_id, made, batch.now_ms)
+
+        return self._writer.call(made_once(once, make, find), workspace_id)
 
     def get(
         self, workspace_id: str, intent_id: str, now_ms: int, seen: Seen | None = None

@@ -24,6 +24,7 @@ from engine.errors import Conflict, InvalidInput
 from engine.grant import NO_PARENT, Domain
 from engine.identifiers import Identifiers
 from engine.ledger.budgets import delegated
+from engine.ledger.once import Once, made_once
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import workspace_is_closed
 from engine.sessions.consent import check_consent
@@ -102,13 +103,16 @@ class Sessions(Pausing):
         self._audit_log = audit_log
         self._confirmations = confirmations
 
-    def create(self, workspace_id: str, new: NewSession) -> tuple[SessionView, str]:
-        """Create a session; returns it and its token, which is not shown again.
+    def create(
+        self, workspace_id: str, new: NewSession, *, once: Once | None = None
+    ) -> tuple[SessionView, str]:
+        """Create a session; returns it and its token, which is not shown again but to `once`.
 
         Raises:
             InvalidInput: naming the field.
             NotFound: there is no such parent in the workspace.
-            Conflict: the parent cannot delegate, or the workspace is closed on the chain.
+            Conflict: the parent cannot delegate, the workspace is closed on the chain, or the
+                idempotency key was used for another request.
         """
         check_agent_id(new.agent_id)
         if not 0 < new.duration_ms <= DURATION_MAX_MS:
@@ -120,13 +124,16 @@ class Sessions(Pausing):
             raise InvalidInput("user_wallet", "must be an EVM address to consent")
         new = replace(new, conditions=in_order(new.conditions, "conditions"))
         identity = draw_identity(self._identifiers, self._vault)
-        view = self._writer.call(
-            lambda batch: self._create(batch, workspace_id, new, identity),
+
+        def make(batch: Batch) -> tuple[SessionView, str]:
+            return self._create(batch, workspace_id, new, identity), identity.token
+
+        return self._writer.call(
+            made_once(once, make, lambda batch, made: self.read(batch, made, workspace_id)),
             identity.session_id,
             workspace_id,
             *(() if new.parent_id is None else (new.parent_id, BUDGETS)),
         )
-        return view, identity.token
 
     def get(self, workspace_id: str, session_id: str) -> SessionView:
         """One session of a workspace.

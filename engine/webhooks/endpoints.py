@@ -11,6 +11,7 @@ from engine.clock import Clock
 from engine.db.database import Database
 from engine.errors import Conflict
 from engine.identifiers import Identifiers
+from engine.ledger.once import Find, Once, made_once
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.vault import Vault
@@ -88,19 +89,22 @@ class Webhooks:
         *,
         description: str | None = None,
         by: str,
+        once: Once | None = None,
     ) -> tuple[Endpoint, str]:
-        """An endpoint that is told of all that happens from now on, and its secret, shown once.
+        """An endpoint that is told of all that happens from now on, and its secret, which is not
+        shown again but to `once`.
 
         Raises:
             InvalidInput: the URL or an event is not acceptable.
-            Conflict: the workspace has `ENDPOINTS_MAX`.
+            Conflict: the workspace has `ENDPOINTS_MAX`, or the idempotency key was used for another
+                request.
         """
         parse_url(url, self.egress.allowed)
         endpoint_id = self.identifiers.new("wh")
         sealed, secret = self._new_secret(endpoint_id)
         names = wanted(events)
 
-        def command(batch: Batch) -> Endpoint:
+        def make(batch: Batch) -> tuple[Endpoint, str]:
             count = sa.select(sa.func.count()).where(endpoints.c.workspace_id == workspace_id)
             if batch.read(count).scalar_one() >= ENDPOINTS_MAX:
                 raise Conflict(
@@ -125,9 +129,9 @@ class Webhooks:
             )
             batch.insert(endpoints, _row(endpoint))
             record_endpoint(batch, endpoint, "created", by=by)
-            return endpoint
+            return endpoint, secret
 
-        return self.writer.call(command, workspace_id), secret
+        return self.writer.call(made_once(once, make, self._finding(workspace_id)), workspace_id)
 
     def list(self, workspace_id: str) -> list[Endpoint]:
         """All endpoints of a workspace, the oldest first."""
@@ -227,15 +231,19 @@ class Webhooks:
 
         self.writer.call(command, workspace_id)
 
-    def rotate(self, workspace_id: str, endpoint_id: str, *, by: str) -> tuple[Endpoint, str]:
-        """Give it another secret, shown once; for `OVERLAP_MS` both sign.
+    def rotate(
+        self, workspace_id: str, endpoint_id: str, *, by: str, once: Once | None = None
+    ) -> tuple[Endpoint, str]:
+        """Give it another secret, which is not shown again but to `once`; for `OVERLAP_MS` both
+        sign.
 
         Raises:
             NotFound: absent, or of another workspace.
+            Conflict: the idempotency key was used for another request.
         """
         sealed, secret = self._new_secret(endpoint_id)
 
-        def command(batch: Batch) -> Endpoint:
+        def make(batch: Batch) -> tuple[Endpoint, str]:
             before = find(batch.read, workspace_id, endpoint_id)
             after = replace(
                 before,
@@ -245,9 +253,9 @@ class Webhooks:
             )
             self._store(batch, after)
             record_endpoint(batch, after, "changed", by=by)
-            return after
+            return after, secret
 
-        return self.writer.call(command, workspace_id), secret
+        return self.writer.call(made_once(once, make, self._finding(workspace_id)), workspace_id)
 
     def replay(self, workspace_id: str, endpoint_id: str, since_ms: int, *, by: str) -> Endpoint:
         """Deliver everything that happened since then once more, with the same ids; also what
@@ -319,6 +327,9 @@ class Webhooks:
             )
             found = [Attempt(*row) for row in connection.execute(query)]
             return found, connection.execute(count).scalar_one()
+
+    def _finding(self, workspace_id: str) -> Find[Endpoint]:
+        return lambda batch, made: find(batch.read, workspace_id, made)
 
     def _new_secret(self, endpoint_id: str) -> tuple[bytes, str]:
         secret = self.identifiers.random_bytes(SECRET_BYTES)

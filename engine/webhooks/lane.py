@@ -90,7 +90,9 @@ class Lane:
             .limit(room + len(self.flying))
         )
         for row in read(query).all():
-            event = None if row.record_id in self.flying else event_of(read, row.record_id)
+            if row.record_id in self.flying:
+                continue
+            event = event_of(read, row.record_id, self.wanted)
             if event is not None and room > 0:
                 room -= 1
                 yield Due(event, None, row.attempts, row.first_ms)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from engine.audit.merkle import HASH_BYTES
 from engine.db.database import Read
 from engine.db.tables import BATCH_RECORDS_MAX, LogBatch, OutboxEvent, table
-from engine.webhooks.catalogue import EVERY
+from engine.webhooks.catalogue import EVERY, own_names, told_as
 
 API_VERSION = "2025-01"
 SCANNED_MAX = 50_000
@@ -105,17 +105,17 @@ def events_from(
         _outbox.c.workspace_id == workspace_id,
     )
     if EVERY not in wanted:
-        query = query.where(_outbox.c.event.in_(wanted))
+        query = query.where(_outbox.c.event.in_(own_names(wanted)))
     rows = read(query.order_by(_batches.c.first_leaf, _outbox.c.id).limit(limit)).all()
-    events = [_event(row, row.place) for row in rows]
+    events = [_event(row, wanted, row.place) for row in rows]
     after = rows[-1].place + 1 if len(rows) == limit else max(place, end)
     return events, after
 
 
-def event_of(read: Read, record_id: int) -> Event | None:
-    """The event beside a record; None if there is none any more."""
+def event_of(read: Read, record_id: int, wanted: Collection[str]) -> Event | None:
+    """The event beside a record, as it is `wanted`; None if there is none any more."""
     row = read(sa.select(_outbox).where(_outbox.c.id == record_id)).first()
-    return None if row is None else _event(row)
+    return None if row is None else _event(row, wanted)
 
 
 def place_at(read: Read, time_ms: int) -> int:
@@ -126,13 +126,13 @@ def place_at(read: Read, time_ms: int) -> int:
     return size(read) if first is None else int(first)
 
 
-def _event(row: Any, place: int | None = None) -> Event:
+def _event(row: Any, wanted: Collection[str], place: int | None = None) -> Event:
     return Event(
         record_id=row.id,
         workspace_id=row.workspace_id,
         stream=row.stream,
         sequence=row.seq,
-        name=row.event,
+        name=told_as(row.event, wanted),
         data=json.loads(row.payload_json),
         created_ms=row.created_ms,
         place=place,

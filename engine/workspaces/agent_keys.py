@@ -19,6 +19,7 @@ from engine.db.keys import AgentKey, AgentKeyUse
 from engine.db.tables import table
 from engine.errors import Conflict, InvalidInput, NotFound
 from engine.identifiers import secret_hash
+from engine.ledger.once import Once, made_once
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
 from engine.workspaces.access import SHOWN_PREFIX_CHARACTERS
@@ -97,13 +98,16 @@ class AgentKeys:
         self._database = database
         self._writer = writer
 
-    def create(self, workspace_id: str, new: NewAgentKey, *, by: str) -> tuple[AgentKeyView, str]:
+    def create(
+        self, workspace_id: str, new: NewAgentKey, *, by: str, once: Once | None = None
+    ) -> tuple[AgentKeyView, str]:
         """Make a key, and register its agent if it is new; returns the key and its secret, which
-        is not shown again.
+        is not shown again but to `once`.
 
         Raises:
             InvalidInput: naming the field.
-            Conflict: the workspace has too many keys that are valid.
+            Conflict: the workspace has too many keys that are valid, or the idempotency key was
+                used for another request.
         """
         check_agent_id(new.agent_id)
         if not 0 < new.rate_limit_per_hour <= RATE_LIMIT_PER_HOUR_MAX:
@@ -113,9 +117,14 @@ class AgentKeys:
         if new.lifetime_s is not None and not 0 < new.lifetime_s <= LIFE_MAX_S:
             raise InvalidInput("expires_in_seconds", f"must be 1 to {LIFE_MAX_S}")
         networks = _networks(new.ip_allowlist)
-        return self._writer.call(
-            lambda batch: self._create(batch, workspace_id, new, networks, by), workspace_id
-        )
+
+        def make(batch: Batch) -> tuple[AgentKeyView, str]:
+            return self._create(batch, workspace_id, new, networks, by)
+
+        def find(batch: Batch, made: str) -> AgentKeyView:
+            return _found(batch.read, workspace_id, made)
+
+        return self._writer.call(made_once(once, make, find), workspace_id)
 
     def page(
         self, workspace_id: str, *, agent_id: str | None, offset: int, limit: int

@@ -15,6 +15,7 @@ from engine.db.database import Database, Read
 from engine.db.keys import ApiKey
 from engine.db.tables import Workspace, table
 from engine.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from engine.ledger.once import Once, made_once
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
 from engine.workspaces.access import (
@@ -58,19 +59,26 @@ class OperatorKeys:
         self._writer = writer
 
     def create(
-        self, caller: Operator, name: str, *, live: bool, workspace_id: str | None = None
+        self,
+        caller: Operator,
+        name: str,
+        *,
+        live: bool,
+        workspace_id: str | None = None,
+        once: Once | None = None,
     ) -> tuple[OperatorKey, str]:
         """Make a key for an operator of a workspace, the caller's unless one is named; returns it
-        and its secret, which is not shown again.
+        and its secret, which is not shown again but to `once`.
 
         Raises:
             NotFound: there is no such workspace.
             Forbidden: the caller is not the admin.
+            Conflict: the idempotency key was used for another request.
         """
         _check_admin(caller)
         where = workspace_id or caller.workspace_id
 
-        def command(batch: Batch) -> tuple[OperatorKey, str]:
+        def make(batch: Batch) -> tuple[OperatorKey, str]:
             _check_valid(batch, caller)
             known = sa.select(_workspaces.c.id).where(_workspaces.c.id == where)
             if batch.read(known).first() is None:
@@ -80,7 +88,10 @@ class OperatorKeys:
             key_id = write_operator_key(batch, where, "operator", secret, name=name, by=by)
             return _found(batch.read, caller, key_id), secret
 
-        return self._writer.call(command, where)
+        def find(batch: Batch, made: str) -> OperatorKey:
+            return _found(batch.read, caller, made)
+
+        return self._writer.call(made_once(once, make, find), where)
 
     def list(self, workspace_id: str) -> list[OperatorKey]:
         """The keys of a workspace, revoked ones too, the oldest first."""

@@ -15,14 +15,18 @@ app.add_typer(agent_keys.app, name="keys", help="Make, list and revoke keys of a
 
 @app.command()
 def analytics(
-    days: Annotated[int, typer.Option(min=1, help="So many of the newest days are shown.")] = 14,
+    days: Annotated[int, typer.Option(help="Of so many days, with today (UTC); at most 90.")] = 30,
+    agent_id: Annotated[str | None, typer.Option(help="Only of this agent.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what agents paid, by token and by day."""
+    """Show what agents paid, by token and by day.
+
+    Days on which nothing was paid are in --json alone.
+    """
     with as_operator(url, api_key) as client:
-        found = client.agent_analytics()
+        found = client.agent_analytics(days=days, agent_id=agent_id)
     if as_json:
         print_json(found)
         return
@@ -35,7 +39,7 @@ def analytics(
     ]
     rows += [(name, str(count)) for name, count in found["payments_by_token"].items()]
     fields(rows)
-    if by_day := found["payments_by_day"][-days:]:
+    if by_day := [each for each in found["payments_by_day"] if each["count"]]:
         console.print()
         table(
             ("DATE", "PAYMENTS", "VOLUME"),

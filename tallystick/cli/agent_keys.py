@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
+from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Key, Url, as_operator
 from tallystick.cli.output import console, minute, print_json, print_line, table
 from tallystick.cli.prompts import confirmed, given_or_asked
 
@@ -27,6 +27,7 @@ def create(
     expires_in: Annotated[
         int | None, typer.Option(help="Seconds that it is valid; without, until it is revoked.")
     ] = None,
+    key: Key = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -42,6 +43,7 @@ def create(
             rate_limit_per_hour=rate_limit,
             ip_allowlist=allow_ip or (),
             expires_in_seconds=expires_in,
+            idempotency_key=key,
         )
     if as_json:
         print_json(made)

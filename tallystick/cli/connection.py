@@ -19,12 +19,17 @@ SessionToken = Annotated[
     str | None,
     typer.Option("--session-token", envvar="TALLYSTICK_SESSION_TOKEN", help="A session's token."),
 ]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", help="An idempotency key: with the same one it is done once."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
 
 __all__ = [
     "DEFAULT_URL",
     "ApiKey",
     "AsJson",
+    "Key",
     "SessionToken",
     "Url",
     "as_operator",

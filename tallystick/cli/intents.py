@@ -9,9 +9,9 @@ from tallystick.cli.connection import (
     DEFAULT_URL,
     ApiKey,
     AsJson,
+    Key,
     SessionToken,
     Url,
-    as_operator,
     as_party,
 )
 from tallystick.cli.output import console, dollars, fields, minute, print_json, table
@@ -25,7 +25,8 @@ IntentId = Annotated[str, typer.Argument(help="The intent's id.")]
 @app.command()
 def create(
     amount: Annotated[str | None, typer.Option(help="Dollars, such as 12.50.")] = None,
-    currency: Annotated[str, typer.Option(help="In which currency.")] = "USD",
+    currency: Annotated[Literal["USD"], typer.Option(help="In which currency.")] = "USD",
+    merchant: Annotated[str | None, typer.Option(help="Who is paid.")] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
     capture: Annotated[
         Literal["automatic", "manual"], typer.Option(help="Spend at once, or hold until captured.")
@@ -34,20 +35,19 @@ def create(
     expires_in: Annotated[
         int | None, typer.Option(help="Seconds until it cannot be confirmed any more.")
     ] = None,
-    key: Annotated[
-        str | None, typer.Option(help="An idempotency key: the same key creates one.")
-    ] = None,
+    key: Key = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     session_token: SessionToken = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a payment that is confirmed later."""
+    del currency  # there is no other
     amount = given_or_asked(amount, "--amount", "Dollars")
     with as_party(url, api_key, session_token) as client:
         made = client.intents.create(
             amount,
-            currency=currency,
+            merchant=merchant,
             description=description,
             capture_method=capture,
             agent_id=agent_id,
@@ -64,16 +64,20 @@ def list_intents(
     offset: Annotated[int, typer.Option(min=0, help="After so many.")] = 0,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    session_token: SessionToken = None,
     as_json: AsJson = False,
 ) -> None:
-    """List intents, the newest first."""
-    with as_operator(url, api_key) as client:
+    """List intents, the newest first.
+
+    With an API key those of the workspace, with a session token those that it made or confirmed.
+    """
+    with as_party(url, api_key, session_token) as client:
         found = client.intents.list(status=status, limit=limit, offset=offset)
     if as_json:
         print_json(found)
         return
     if not found:
-        console.print("no intents yet")
+        console.print("no intents")
         return
     table(
         ("STATUS", "ID", "AMOUNT", "CAPTURE", "PAYMENT", "EXPIRES"),
@@ -93,10 +97,14 @@ def list_intents(
 
 @app.command()
 def get(
-    intent: IntentId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+    intent: IntentId,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    session_token: SessionToken = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show one intent."""
-    with as_operator(url, api_key) as client:
+    with as_party(url, api_key, session_token) as client:
         found = client.intents.get(intent)
     _show(found, as_json)
 
@@ -108,9 +116,6 @@ def confirm(
     client_secret: Annotated[
         str | None, typer.Option(help="The intent's secret.", envvar="TALLYSTICK_CLIENT_SECRET")
     ] = None,
-    key: Annotated[
-        str | None, typer.Option(help="An idempotency key: the same key pays once.")
-    ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     session_token: SessionToken = None,
@@ -120,9 +125,7 @@ def confirm(
     secret = given_or_asked(client_secret, "--client-secret", "The intent's secret", hidden=True)
     wallet = given_or_asked(wallet, "--wallet", "The wallet that pays")
     with as_party(url, api_key, session_token) as client:
-        paid = client.intents.confirm(
-            intent, secret, wallet, session_token=session_token, idempotency_key=key
-        )
+        paid = client.intents.confirm(intent, secret, wallet, session_token=session_token)
     _show(paid, as_json)
 
 
@@ -145,10 +148,14 @@ def capture(
 
 @app.command()
 def cancel(
-    intent: IntentId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+    intent: IntentId,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    session_token: SessionToken = None,
+    as_json: AsJson = False,
 ) -> None:
     """Give an intent up."""
-    with as_operator(url, api_key) as client:
+    with as_party(url, api_key, session_token) as client:
         found = client.intents.cancel(intent)
     _show(found, as_json)
 
@@ -159,15 +166,22 @@ def _show(intent: Mapping[str, Any], as_json: bool) -> None:
         return
     rows = [
         ("id", intent["id"]),
-        ("status", intent["status"]),
+        ("status", _status(intent)),
         ("amount", f"{dollars(intent['amount'])} {intent['currency']}"),
         ("description", intent.get("description") or ""),
         ("capture", intent["capture_method"]),
+        ("captured", dollars(intent["amount_captured"])),
         ("agent", intent.get("agent_id") or "any"),
         ("payment", intent.get("payment_id") or "none"),
         ("made", intent["created_at"]),
         ("expires", intent["expires_at"]),
     ]
-    if "client_secret" in intent:
-        rows.append(("client secret", intent["client_secret"]))
     fields(rows)
+    if "client_secret" in intent:  # in one line, to be copied
+        secret = f"\n[bold]client secret[/] (shown once): {intent['client_secret']}"
+        console.print(secret, soft_wrap=True)
+
+
+def _status(intent: Mapping[str, Any]) -> str:
+    code = intent["code"]
+    return str(intent["status"]) if code is None else f"{intent['status']}, {code}"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
+from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Key, Url, as_operator
 from tallystick.cli.output import console, minute, print_json, print_line, table
 from tallystick.cli.prompts import confirmed, given_or_asked
 
@@ -50,6 +50,7 @@ def create(
     workspace: Annotated[
         str | None, typer.Option(help="Of which workspace; without, the own one.")
     ] = None,
+    key: Key = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -60,7 +61,7 @@ def create(
     """
     name = given_or_asked(name, "--name", "Whose key it is")
     with as_operator(url, api_key) as client:
-        made = client.keys.create(name, mode=mode, workspace_id=workspace)
+        made = client.keys.create(name, mode=mode, workspace_id=workspace, idempotency_key=key)
     if as_json:
         print_json(made)
         return

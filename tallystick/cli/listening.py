@@ -54,15 +54,18 @@ class Listener:
                 """What is shown is shown by `show`."""
 
         self._http = http
+        self._serving = False
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
 
     def serve(self) -> None:
         """Go on until `close`, or an interruption."""
+        self._serving = True
         self._server.serve_forever(poll_interval=0.1)
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
+        if self._serving:  # else it would wait for that to begin, and end
+            self._server.shutdown()
         self._server.server_close()
         self._http.close()

@@ -127,5 +127,5 @@ def _what_next(error: Exception) -> str:
         return ": is `tallystick serve` running? TALLYSTICK_URL or --url names it"
     if error.is_unknown and error.idempotency_key is not None:
         key = shlex.quote(error.idempotency_key)
-        return f": it may have been paid; to pay once, ask again with --key {key}"
+        return f": it may have been done; to do it once, ask again with --key {key}"
     return ": it may have been done" if error.is_unknown else ""

@@ -10,6 +10,7 @@ from tallystick.cli.connection import (
     DEFAULT_URL,
     ApiKey,
     AsJson,
+    Key,
     SessionToken,
     Url,
     as_operator,
@@ -37,9 +38,7 @@ def pay(
     merchant: Annotated[str | None, typer.Option(help="Who is paid.")] = None,
     token: Annotated[str, typer.Option(help="In which token.")] = "USDC",  # noqa: S107 (a currency)
     hold: Annotated[bool, typer.Option("--hold", help="Only hold; capture later.")] = False,
-    key: Annotated[
-        str | None, typer.Option(help="An idempotency key: the same key pays once.")
-    ] = None,
+    key: Key = None,
     url: Url = DEFAULT_URL,
     session_token: SessionToken = None,
     as_json: AsJson = False,
@@ -58,9 +57,7 @@ def execute(
     to: Annotated[str, typer.Option(help="To which account: 0x and 40 hex digits.")],
     token: Annotated[str, typer.Option(help="In which token.")] = "USDC",  # noqa: S107 (a currency)
     memo: Annotated[str | None, typer.Option(help="What it is for.")] = None,
-    key: Annotated[
-        str | None, typer.Option(help="An idempotency key: the same key sends once.")
-    ] = None,
+    key: Key = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     session_token: SessionToken = None,
@@ -102,6 +99,15 @@ def void(
 @app.command("list")
 def list_payments(
     session: Annotated[str | None, typer.Option(help="Only those of this session.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only pending, confirmed, failed or expired ones.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="Asked for on this day (UTC) or later; or a time.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="Asked for on this day or earlier; or before a time.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -113,13 +119,15 @@ def list_payments(
     With an API key those of the workspace, with a session token its own.
     """
     with as_party(url, api_key, session_token) as client:
-        listed = client.each_payment(session_id=session)
+        listed = client.each_payment(
+            session_id=session, status=status, from_date=since, to_date=until
+        )
         payments = list(islice(listed, limit))
     if as_json:
         print_json(payments)
         return
     if not payments:
-        console.print("no payments yet")
+        console.print("no payments")
         return
     table(
         ("STATE", "ID", "AMOUNT", "CAPTURED", "MERCHANT", "DECISION", "MADE"),
@@ -165,7 +173,7 @@ def get(
         ("token", found["payment_token"]),
         ("description", found["description"] or ""),
         ("made", found["created_at"]),
-        ("hold ends", found["expires_at"] or _ended_by(found)),
+        ("hold ends", _hold_ends(found)),
         ("closed", found["closed_at"] or "not yet"),
         ("left today", _left_today(found["remaining_now"])),
     ]
@@ -203,8 +211,10 @@ def _state(payment: Mapping[str, Any]) -> str:
     return f"{state}, {payment['settlement']['state']}" if "settlement" in payment else state
 
 
-def _ended_by(payment: Mapping[str, Any]) -> str:
-    return "when the chain says" if payment["state"] == "held" else "never"
+def _hold_ends(payment: Mapping[str, Any]) -> str:
+    if payment["state"] != "held":
+        return "nothing is held"
+    return payment["expires_at"] or "when the chain says"
 
 
 def _left_today(now: Mapping[str, Any] | None) -> str:

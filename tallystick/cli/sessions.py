@@ -1,6 +1,6 @@
 """`tallystick sessions …`"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -10,13 +10,15 @@ from tallystick.cli.connection import (
     DEFAULT_URL,
     ApiKey,
     AsJson,
+    Key,
     SessionToken,
     Url,
     as_operator,
     as_party,
 )
-from tallystick.cli.output import console, dollars, fields, minute, print_json, table
+from tallystick.cli.output import console, dollars, minute, print_json, table
 from tallystick.cli.prompts import confirmed, given_or_asked
+from tallystick.cli.session_views import print_selected, print_session, print_state, state_of
 
 if TYPE_CHECKING:
     from tallystick.client import Client
@@ -53,6 +55,9 @@ def create(
     token: Annotated[
         list[str] | None, typer.Option(help="An allowed token; may be repeated.")
     ] = None,
+    chain: Annotated[
+        list[str] | None, typer.Option(help="An allowed chain (CAIP-2); may be repeated.")
+    ] = None,
     condition: Annotated[
         list[str] | None,
         typer.Option(help="What else bounds it: 'at most 10 payments per hour'; may be repeated."),
@@ -73,6 +78,7 @@ def create(
             envvar="TALLYSTICK_OWNER_KEY_FILE",
         ),
     ] = None,
+    key: Key = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     session_token: SessionToken = None,
@@ -95,6 +101,7 @@ def create(
         "limits": limits,
         "allowed_merchants": merchant or None,
         "allowed_tokens": token or None,
+        "allowed_chains": chain or None,
         "conditions": condition or [],
         "duration_hours": int(duration) if duration.isdecimal() else duration,
         "label": label,
@@ -104,12 +111,12 @@ def create(
     if approvals_required is not None:
         wanted["approvals_required"] = approvals_required
     with as_party(url, api_key, session_token if parent else None) as client:
-        session = _created(client, parent, wanted, sign)
+        session = _created(client, parent, wanted, sign, key)
     secret = session["session_token"]
     if as_json:
         print_json(session)
         return
-    _show(session)
+    print_session(session)
     console.print(f"\n[bold]session token[/] (shown once): {secret}", soft_wrap=True)
 
 
@@ -121,22 +128,26 @@ def list_sessions(
     label: Label = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    session_token: SessionToken = None,
     as_json: AsJson = False,
 ) -> None:
-    """List sessions, the newest first, at most a thousand."""
-    with as_operator(url, api_key) as client:
+    """List sessions, the newest first, at most a thousand.
+
+    With a session token its own and those beneath it.
+    """
+    with as_party(url, api_key, session_token) as client:
         sessions = client.sessions(status=status, type=type, agent_id=agent_id, label=label)
     if as_json:
         print_json(sessions)
         return
     if not sessions:
-        console.print("no sessions yet")
+        console.print("no sessions")
         return
     table(
         ("STATUS", "ID", "AGENT", "LABEL", "REMAINING TODAY", "EXPIRES"),
         [
             (
-                _status(session),
+                state_of(session),
                 session["id"],
                 session["agent_id"],
                 session["label"] or "",
@@ -150,15 +161,19 @@ def list_sessions(
 
 @app.command()
 def get(
-    session_id: SessionId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+    session_id: SessionId,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    session_token: SessionToken = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show one session."""
-    with as_operator(url, api_key) as client:
+    """Show one session; a session's token shows its own, `self`."""
+    with as_party(url, api_key, session_token) as client:
         session = client.session(session_id)
     if as_json:
         print_json(session)
     else:
-        _show(session)
+        print_session(session)
 
 
 @app.command()
@@ -186,7 +201,7 @@ def restrict(
     if as_json:
         print_json(session)
     else:
-        _show(session)
+        print_session(session)
 
 
 @app.command()
@@ -196,7 +211,7 @@ def pause(
     """Stop a session, and all beneath it, until it is resumed."""
     with as_operator(url, api_key) as client:
         session = client.pause_session(session_id)
-    _print_state(session, as_json)
+    print_state(session, as_json)
 
 
 @app.command()
@@ -206,7 +221,7 @@ def resume(
     """Let a paused session go on, and what was paused with it."""
     with as_operator(url, api_key) as client:
         session = client.resume_session(session_id)
-    _print_state(session, as_json)
+    print_state(session, as_json)
 
 
 @app.command()
@@ -260,7 +275,7 @@ def revoke_many(
     with as_operator(url, api_key) as client:
         found = client.preview_revocation(**wanted)
         if not as_json:
-            _print_selected(found["sessions"])
+            print_selected(found["sessions"])
         if found["count"] and not preview:
             count = f"{found['count']} session{'s' if found['count'] > 1 else ''}"
             question = f"Revoke {count} and all beneath? This cannot be undone."
@@ -280,84 +295,24 @@ def _given(**limits: str | None) -> "LimitFields":
 
 
 def _created(
-    client: "Client", parent: str | None, wanted: "SessionFields", sign: "Sign | None"
+    client: "Client",
+    parent: str | None,
+    wanted: "SessionFields",
+    sign: "Sign | None",
+    key: str | None,
 ) -> Mapping[str, Any]:
     """A new session with its token, its grant signed by the owner if its key is here."""
     created = (
-        client.create_session(**wanted) if parent is None else client.create_child(parent, **wanted)
+        client.create_session(idempotency_key=key, **wanted)
+        if parent is None
+        else client.create_child(parent, idempotency_key=key, **wanted)
     )
     if sign is None:
         return created
+    if "typed_data" not in created:  # asked again with its key, after it was consented to
+        return created
     signed = client.consent(created["id"], sign(created["typed_data"]))
     return {**signed, "session_token": created["session_token"]}
-
-
-def _print_state(session: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(session)
-    else:
-        console.print(f"{session['id']} is {session['status']}", soft_wrap=True)
-
-
-def _print_selected(sessions: Sequence[Mapping[str, Any]]) -> None:
-    if sessions:
-        table(
-            ("STATUS", "ID", "AGENT", "LABEL", "EXPIRES"),
-            [
-                (
-                    each["status"].upper().replace("_", " "),
-                    each["id"],
-                    each["agent_id"],
-                    each["label"] or "",
-                    minute(each["expires_at"]),
-                )
-                for each in sessions
-            ],
-        )
-
-
-def _show(session: Mapping[str, Any]) -> None:
-    limits = session["limits"]
-    rows = [
-        ("id", session["id"]),
-        ("status", session["status"]),
-        ("agent", session["agent_id"]),
-        ("label", session["label"] or ""),
-        ("owner", session["user_wallet"]),
-        ("parent", session["parent_id"] or "none"),
-        ("consent", session["consent"]),
-        ("on-chain identity", session.get("pkp_address", "none")),
-        ("expires", session["expires_at"]),
-        ("per transaction", dollars(limits["max_per_transaction"])),
-        ("per 24 hours", _left(session["remaining_today"], limits["max_per_day"])),
-        ("per 7 days", _left(session["remaining_this_week"], limits["max_per_week"])),
-        ("per 30 days", _left(session["remaining_this_month"], limits["max_per_month"])),
-        ("approval above", dollars(limits["require_approval_above"])),
-        ("approvals required", str(session["approvals_required"])),
-        ("merchants", ", ".join(session["allowed_merchants"] or ["any"])),
-    ]
-    rows += [("condition", sentence) for sentence in session["conditions"]]
-    rows += [("restriction", sentence) for sentence in session["restrictions"]]
-    rows += [
-        ("left", f"{_amount_left(left)} of {left['condition']}")
-        for left in session["remaining_by_condition"]
-    ]
-    fields(rows)
-
-
-def _status(session: Mapping[str, Any]) -> str:
-    mark = "●" if session["is_active"] else "○"
-    return f"{mark} {session['status'].upper().replace('_', ' ')}"
-
-
-def _left(remaining: float | None, limit: float | None) -> str:
-    if limit is None:
-        return "unlimited"
-    return f"{dollars(remaining)} left of {dollars(limit)}"
-
-
-def _amount_left(left: Mapping[str, Any]) -> str:
-    return str(left["remaining"]) if left["unit"] == "payments" else dollars(left["remaining"])
 
 
 def _signer(key_file: Path, wallet: str) -> Sign:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import InvalidInput
-from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Url, as_operator
+from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Key, Url, as_operator
 from tallystick.cli.output import console, failed, minute, print_json, print_line, table
 from tallystick.cli.server import leave
 from tallystick.defaults import PAGE_MAX
@@ -52,6 +52,7 @@ def create(
         list[str] | None, typer.Option(help="Only this event; more than once for several.")
     ] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    key: Key = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -61,7 +62,9 @@ def create(
     The secret is shown once.
     """
     with as_operator(url, api_key) as client:
-        made = client.webhooks.create(to, event or ["*"], description=description)
+        made = client.webhooks.create(
+            to, event or ["*"], description=description, idempotency_key=key
+        )
     if as_json:
         print_json(made)
         return
@@ -104,11 +107,15 @@ def disable(
 
 @app.command("rotate-secret")
 def rotate_secret(
-    webhook: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
+    webhook: WebhookId,
+    key: Key = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
 ) -> None:
     """Get another secret, shown once; for a day both sign."""
     with as_operator(url, api_key) as client:
-        rotated = client.webhooks.rotate_secret(webhook)
+        rotated = client.webhooks.rotate_secret(webhook, idempotency_key=key)
     if as_json:
         print_json(rotated)
         return

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tallystick.cli.completion import VARIABLE
-from tests.cli.intents_stub import IntentsStub
 from tests.cli.processes import ANSI, COMMAND, Done, called, environment, one_line
 from tests.cli.terminal import on_a_terminal
 from tests.rest.served import Served
@@ -21,7 +20,7 @@ _tenants = itertools.count(1)
 class Desk:
     """An operator of a workspace."""
 
-    def __init__(self, served: Served | IntentsStub) -> None:
+    def __init__(self, served: Served) -> None:
         self.served = served
 
     def __call__(self, *arguments: str, **how: Any) -> Done:
@@ -143,48 +142,90 @@ def test_who_is_at_a_terminal_is_asked_for_what_is_left_out(desk: Desk) -> None:
     assert "aborted: nothing was done" in done.stderr
 
 
-def test_intents_and_figures() -> None:
-    with IntentsStub() as stub:
-        desk = Desk(stub)
-        assert desk.said("intents", "list") == "no intents yet\n"
-        made = desk.told(
-            *("intents", "create", "--amount", "12.50", "--description", "Paper"),
-            *("--capture", "manual", "--agent-id", "ann", "--expires-in", "60"),
-        )
-        assert stub.asked[-1].body == {
-            "amount": "12.50",
-            "currency": "USD",
-            "description": "Paper",
-            "capture_method": "manual",
-            "agent_id": "ann",
-            "expires_in_seconds": 60,
-        }
-        assert stub.asked[-1].key
-        said = desk.said("intents", "get", made["id"])
-        assert re.search(r"status +requires_payment *\namount +\$12.50 USD *\n", said)
-        confirmed = desk.told(
-            *("intents", "confirm", made["id"], "--wallet", "w"),
-            client_secret=made["client_secret"],
-            session_token="zai_session_1",
-        )
-        assert (confirmed["status"], confirmed["payment_id"]) == ("processing", "pay_1")
-        assert stub.asked[-1].body == {
-            "client_secret": made["client_secret"],
-            "customer_wallet": "w",
-            "session_token": "zai_session_1",
-        }
-        wrong = desk("intents", "confirm", made["id"], "--wallet", "w", "--client-secret", "x")
-        assert one_line(wrong, 6).startswith("payment_declined: ")
-        assert desk.told("intents", "capture", made["id"], "10")["status"] == "succeeded"
-        assert stub.asked[-1].body == {"amount": "10"}
-        assert one_line(desk("intents", "cancel", made["id"]), 1).startswith("conflict: ")
-        assert re.search(
-            rf"SUCCEEDED +{made['id']} +\$12.50 +manual +pay_1", desk.said("intents", "list")
-        )
-        assert stub.asked[-1].path.endswith("?limit=20&offset=0")
-        figures = desk.said("agent", "analytics", "--days", "1")
-        assert re.search(r"volume +\$12.50 *\n.*success rate +50.0% *\n", figures, re.DOTALL)
-        assert ("2026-01-31" in figures, "2026-01-30" in figures) == (True, False)
+def test_intents_are_confirmed_captured_and_given_up(desk: Desk) -> None:
+    assert desk.said("intents", "list") == "no intents\n"
+    session = desk.told("sessions", "create", "--agent-id", "ann", "--wallet", "w")
+    token = session["session_token"]
+    arguments = (
+        *("intents", "create", "--amount", "12.50", "--description", "Paper"),
+        *("--capture", "manual", "--agent-id", "ann", "--expires-in", "60", "--key", "mine"),
+    )
+    made = desk.told(*arguments)
+    assert (made["agent_id"], made["description"]) == ("ann", "Paper")
+    assert desk.told(*arguments) == made
+    assert re.search(
+        r"\nclient secret \(shown once\): pi_\w+_secret_\w{64}\n$",
+        desk.said("intents", "create", "--amount", "2", "--currency", "USD"),
+    )
+    said = desk.said("intents", "get", made["id"])
+    assert re.search(r"status +requires_payment *\namount +\$12.50 USD *\n", said)
+    confirming = ("intents", "confirm", made["id"], "--wallet", "w")
+    wrong = desk(*confirming, "--client-secret", "x", session_token=token)
+    assert one_line(wrong, 1).startswith("invalid_client_secret: ")
+    confirmed = desk.told(*confirming, client_secret=made["client_secret"], session_token=token)
+    assert confirmed["status"] == "processing"
+    assert confirmed["payment_id"] in desk.said("intents", "list", session_token=token, api_key="")
+    assert desk.told("intents", "capture", made["id"], "10")["status"] == "succeeded"
+    assert one_line(desk("intents", "cancel", made["id"]), 1).startswith("intent_succeeded: ")
+    listed = desk.said("intents", "list")
+    assert re.search(
+        rf"SUCCEEDED +{made['id']} +\$12.50 +manual +{confirmed['payment_id']}", listed
+    )
+    other = desk.told("intents", "create", "--amount", "1")["id"]
+    assert desk.told("intents", "cancel", other)["status"] == "canceled"
+    assert [each["id"] for each in desk.told("intents", "list", "--status", "canceled")] == [other]
+
+
+def test_figures_are_of_the_days_and_the_agent_that_are_named(desk: Desk) -> None:
+    for agent in ("ann", "bob"):
+        session = desk.told("sessions", "create", "--agent-id", agent, "--wallet", "w")
+        desk("pay", "12.50", session_token=session["session_token"])
+    figures = desk.said("agent", "analytics", "--days", "2", "--agent-id", "ann")
+    assert re.search(r"payments +1 *\nvolume +\$12.50 *\n", figures)
+    assert re.search(r"success rate +100.0% *\n", figures)
+    assert figures.count("Z") == 0
+    assert len(re.findall(r"^20\d\d-\d\d-\d\d +1 +\$12.50 *$", figures, re.MULTILINE)) == 1
+    found = desk.told("agent", "analytics", "--days", "2")
+    assert (found["total_payments"], len(found["payments_by_day"])) == (2, 2)
+    assert one_line(desk("agent", "analytics", "--days", "91"), 1).startswith("invalid_parameter: ")
+
+
+def test_payments_are_found_by_status_and_day(desk: Desk) -> None:
+    session = desk.told("sessions", "create", "--agent-id", "ann", "--wallet", "w")
+    token = session["session_token"]
+    held, paid = (
+        desk.told("pay", "1", *more, session_token=token)["id"] for more in (("--hold",), ())
+    )
+    day = session["created_at"][:10]
+    for query, found in (
+        (("--status", "pending"), [held]),
+        (("--status", "confirmed", "--from", day), [paid]),
+        (("--to", "2026-01-01"), []),
+    ):
+        assert [each["id"] for each in desk.told("payments", "list", *query)] == found
+    wrong = desk("payments", "list", "--from", "yesterday")
+    assert one_line(wrong, 1).startswith("invalid_parameter: from_date: ")
+
+
+def test_what_is_made_with_a_key_is_made_once(desk: Desk, served: Served) -> None:
+    for arguments, secret in (
+        (("sessions", "create", "--agent-id", "ann", "--wallet", "w"), "session_token"),
+        (("agent", "keys", "create", "--name", "crawler", "--agent-id", "ann"), "full_key"),
+        (("webhooks", "create", "https://hooks.test/"), "secret"),
+    ):
+        key = ("--key", arguments[0])
+        assert desk.told(*arguments, *key)[secret] == desk.told(*arguments, *key)[secret]
+    other = desk("sessions", "create", "--agent-id", "bob", "--wallet", "w", "--key", "sessions")
+    assert one_line(other, 1).startswith("idempotency_key_reused: ")
+    made = ("keys", "create", "--name", "Ada", "--key", "ada")
+    assert desk.told(*made, api_key=served.key) == desk.told(*made, api_key=served.key)
+
+
+def test_a_session_token_shows_its_own(desk: Desk) -> None:
+    session = desk.told("sessions", "create", "--agent-id", "ann", "--wallet", "w")
+    own = {"api_key": "", "session_token": session["session_token"]}
+    assert desk.told("sessions", "get", "self", **own)["id"] == session["id"]
+    assert [each["id"] for each in desk.told("sessions", "list", **own)] == [session["id"]]
 
 
 def test_a_shell_completes_what_it_knows() -> None:

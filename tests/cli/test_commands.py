@@ -294,7 +294,7 @@ def test_an_amount_that_is_none_is_refused(
     shell: Shell, session: dict[str, Any], amount: str
 ) -> None:
     done = shell("pay", "--merchant", "books", "--", amount, session_token=session["session_token"])
-    assert one_line(done, 1).startswith("invalid_parameter: amount: ")
+    assert one_line(done, 1).startswith("invalid_amount: amount: ")
 
 
 def test_a_key_file_is_read_before_anything_is_asked(shell: Shell) -> None:

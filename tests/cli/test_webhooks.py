@@ -77,3 +77,8 @@ def test_what_is_listened_to_goes_on_as_it_came() -> None:
     assert received.headers["x-zendfi-signature"] == signed["X-ZendFi-Signature"]
     assert received.headers["host"] == f"127.0.0.1:{behind.port}"
     assert shown == [(body, 418)]
+
+
+def test_whoever_cannot_listen_is_told_so(shell: Shell) -> None:
+    done = shell.process("webhooks", "listen", "--port", "0", api_key="zfi_test_nobody")
+    assert one_line(done, 1).startswith("invalid_api_key: ")

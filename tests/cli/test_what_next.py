@@ -87,7 +87,7 @@ def test_a_payment_whose_answer_is_lost_can_be_asked_for_again(shell: Shell, ans
         sent = between.header("Idempotency-Key")
     line = one_line(done, 1)
     asked_with = re.search(
-        r": it may have been paid; to pay once, ask again with --key (\S+)$", line
+        r": it may have been done; to do it once, ask again with --key (\S+)$", line
     )
     assert asked_with is not None, line
     assert asked_with[1] == sent
@@ -152,7 +152,7 @@ def test_an_empty_list_says_so(tmp_path: Path) -> None:
     known = {"url": server.url, "api_key": server.first_key}
     for noun in ("sessions", "payments"):
         done = called(noun, "list", **known)
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"no {noun} yet\n", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"no {noun}\n", "")
         assert called(noun, "list", "--json", **known).stdout == "[]\n"
     assert server.stop() == (0, "")
 

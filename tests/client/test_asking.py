@@ -78,10 +78,43 @@ def test_what_could_happen_twice_is_not_asked_again(tenant: Served) -> None:
     client, network = operator(tenant, "lost")
     with client:
         with pytest.raises(ApiError) as lost:
-            client.create_session(agent_id="bot", user_wallet=WALLET)
+            client.set_budget(max_per_day=10)
         assert (lost.value.code, lost.value.is_unknown) == ("no_answer", True)
         assert len(network.sent) == 1
-        assert len(client.sessions()) == 1
+        assert client.budget()["version"] == 1
+
+
+def test_what_is_made_is_asked_for_again_with_its_key_and_has_its_secret(tenant: Served) -> None:
+    client, network = operator(tenant, *["lost"] * 3, retries=1)
+    with client:
+        with pytest.raises(ApiError) as lost:
+            client.create_session(agent_id="bot", user_wallet=WALLET)
+        key = lost.value.idempotency_key
+        made = client.create_session(agent_id="bot", user_wallet=WALLET, idempotency_key=key)
+        assert {request.headers["Idempotency-Key"] for request in network.sent} == {key}
+        assert [each["id"] for each in client.sessions()] == [made["id"]]
+        client.pay(1, session_token=made["session_token"])
+    for make, secret in (
+        (lambda by: by.create_child(made["id"], agent_id="bot"), "session_token"),
+        (lambda by: by.agent_keys.create("crawler", "bot"), "full_key"),
+        (lambda by: by.webhooks.create("https://hooks.test/"), "secret"),
+        (lambda by: by.intents.create("1"), "client_secret"),
+    ):
+        client, network = operator(tenant, "lost")
+        with client:
+            assert make(client)[secret]
+            assert len(network.sent) == 2
+
+
+def test_intents_are_iterated_and_each_once(client: Client) -> None:
+    made = [client.intents.create(amount)["id"] for amount in (1, 2, 3)]
+    client.intents.cancel(made[0])
+    assert [each["id"] for each in client.intents.each()] == made[::-1]
+    assert [each["id"] for each in client.intents.each(status="canceled")] == made[:1]
+    assert [each["event_type"] for each in client.intents.events(made[0])] == [
+        "intent.created",
+        "intent.canceled",
+    ]
 
 
 def test_what_was_certainly_not_done_is_asked_again(tenant: Served) -> None:

@@ -12,10 +12,17 @@ import typer.main
 import tallystick
 from tallystick.cli import app
 from tallystick.configurations import Configuration, ConfigurationError, fields_of
-from tallystick.fields import FilterFields, LimitFields, RevocationFields, SessionFields
-from tallystick.intents import Intents, PaymentIntent
+from tallystick.fields import (
+    BudgetFields,
+    FilterFields,
+    LimitFields,
+    PaymentFilterFields,
+    RevocationFields,
+    SessionFields,
+    WebhookFields,
+)
+from tallystick.intents import Intents
 from tallystick.keys import AgentKeys, OperatorKeys
-from tallystick.oversight import AgentAnalytics
 from tallystick.webhooks import Webhooks
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -33,8 +40,8 @@ COMMON = {"help", "url", "as_json", *CREDENTIALS}
 """Options that docs/cli.md describes."""
 ASYNC = sorted(name for name in vars(tallystick.AsyncClient) if not name.startswith("_"))
 SHAPES = (
-    *(SessionFields, LimitFields, FilterFields, RevocationFields, Configuration),
-    *(PaymentIntent, AgentAnalytics),
+    *(SessionFields, LimitFields, FilterFields, PaymentFilterFields, RevocationFields),
+    *(BudgetFields, WebhookFields, Configuration),
 )
 FUNCTIONS = (tallystick.verify_webhook, tallystick.paid, fields_of)
 ERRORS = (

@@ -124,7 +124,8 @@ def _keys(world: World) -> None:
     keys, admin = world.engine.keys, world.engine.access.operator(str(world.operator_key))
     for name in ("crawler", "buyer"):
         new = NewAgentKey(name=name, agent_id="bot", ip_allowlist=("::1",), lifetime_s=60)
-        key, secret = keys.agents.create(WORKSPACE, new, by=admin.key_id)
+        once = world.engine.once(admin.key_id, name, "agent-keys", {"name": name})
+        key, secret = keys.agents.create(WORKSPACE, new, by=admin.key_id, once=once)
         for _ in range(3):
             keys.use.admit(secret, "::1")[1].result()
     keys.agents.revoke(WORKSPACE, key.id, by=admin.key_id)

@@ -4,6 +4,7 @@ from typing import Any
 
 from engine.ledger.intent import Intent
 from engine.ledger.intents import Confirmed, Confirming, NewIntent
+from engine.ledger.once import Once
 from engine.sessions.session import SessionView
 from tests.world import WORKSPACE, World
 
@@ -20,11 +21,12 @@ def intent(
     session: SessionView | None = None,
     life_s: int = 86_400,
     by: str = OPERATOR,
+    once: Once | None = None,
 ) -> tuple[Intent, str]:
     """A new one, and its secret."""
     own = None if session is None else session.id
     new = NewIntent(world.request(dollars), capture, agent, own, life_s, MEMO)
-    return world.engine.intents.create(WORKSPACE, new, by=by)
+    return world.engine.intents.create(WORKSPACE, new, by=by, once=once)
 
 
 def confirm(

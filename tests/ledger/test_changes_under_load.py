@@ -96,6 +96,20 @@ def pair(
             yield [first, second]
 
 
+def test_what_both_are_asked_to_make_under_one_key_is_made_once(pair: list[World]) -> None:
+    def made(caller: int) -> tuple[bool, str, str]:
+        """Whether it was a replay, what was made, and its secret."""
+        world = pair[caller % 2]
+        once = world.engine.once("key_of_an_operator", "order 7", "payment-intents", {"amount": 5})
+        found, secret = intent(world, 5, once=once)
+        return once.replayed, found.id, secret
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [*pool.map(made, range(16))]
+    assert len({(made_id, secret) for _, made_id, secret in answers}) == 1
+    assert sorted(replayed for replayed, *_ in answers) == [False] + [True] * 15
+
+
 def test_an_intent_that_both_are_asked_to_confirm_is_paid_once(pair: list[World]) -> None:
     sessions = [pair[0].session() for _ in range(2)]
     every = [intent(pair[n % 2], 1, capture=("automatic", "manual")[n % 2]) for n in range(6)]

@@ -67,6 +67,7 @@ ROUTES = {
     ("POST", CAPTURE_INTENT): Route(409),
     ("POST", INTENTS + "/{intent_id}/cancel"): Route(),
     ("POST", CHECK_PAYMENT): Route(200, {"amount": 1}),
+    ("GET", "/api/v1/ai/session-keys/list"): Route(),
     ("POST", KEY_STATUS): Route(404, GOOD[KEY_STATUS]),
     ("POST", KEY_REVOKE): Route(404, GOOD[KEY_REVOKE]),
     ("GET", APPROVALS): Route(),

@@ -43,6 +43,10 @@ def send(api: Served) -> Sender:
     return Sender(api, token, api.hold(token, 100)["id"])
 
 
+def code_of(name: str) -> str:
+    return "invalid_amount" if name.startswith("amount") else "invalid_parameter"
+
+
 def expect_refused(send: Sender, field: str, raw: str, named: tuple[str, str]) -> None:
     before = send.api.records()
     refused(send(field, raw), 422, *named)
@@ -55,19 +59,19 @@ def test_what_is_no_amount_is_refused_by_name_and_leaves_no_trace(
     send: Sender, field: str, spelling: str
 ) -> None:
     name = field.removeprefix("capture ")
-    expect_refused(send, field, NOT_AMOUNTS[spelling], ("invalid_parameter", name))
+    expect_refused(send, field, NOT_AMOUNTS[spelling], (code_of(name), name))
 
 
 @pytest.mark.parametrize("zero", ZEROS)
 @pytest.mark.parametrize("field", ["amount_usd", "amount", "capture amount"])
 def test_nothing_is_no_amount(send: Sender, field: str, zero: str) -> None:
     name = field.removeprefix("capture ")
-    expect_refused(send, field, ZEROS[zero], ("invalid_parameter", name))
+    expect_refused(send, field, ZEROS[zero], (code_of(name), name))
 
 
 @pytest.mark.parametrize("field", ["amount_usd", "amount"])
 def test_null_is_no_amount(send: Sender, field: str) -> None:
-    expect_refused(send, field, "null", ("invalid_parameter", field))
+    expect_refused(send, field, "null", ("invalid_amount", field))
 
 
 @pytest.mark.parametrize("raw", NOT_JSON)

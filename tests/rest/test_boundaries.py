@@ -45,8 +45,8 @@ VALUES = (
 )
 """As they stand in JSON, or nearly."""
 QUERIES = {
-    PAYMENTS: ("page", "limit", "session_id"),
-    PAYMENTS + "/export": ("session_id", "format"),
+    PAYMENTS: ("page", "limit", "session_id", "status", "from_date", "to_date"),
+    PAYMENTS + "/export": ("session_id", "status", "from_date", "to_date", "format"),
     SESSIONS: ("page", "limit", "status", "type", "agent_id", "label"),
     APPROVALS: ("page", "limit", "state", "session_id"),
     "/api/v1/agent-keys": ("page", "limit", "agent_id"),

@@ -45,6 +45,7 @@ def test_an_intent_is_made_confirmed_and_told_as_clients_expect_it(tenant: Serve
     payment = tenant.get(f"{PAYMENTS}/{paid['payment_id']}").json()
     assert (payment["status"], payment["amount_usd"]) == ("confirmed", 12.5)
     assert (payment["description"], payment["metadata"]) == ("Paper", {"a": 1})
+    assert payment["customer_wallet"] == "wallet"
     again = confirm(tenant, intent, token=session["session_token"], body={"payment_type": "direct"})
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.json() == paid == tenant.get(f"{INTENTS}/{intent['id']}").json()
@@ -62,7 +63,7 @@ def test_what_is_manual_is_held_until_it_is_captured(tenant: Served) -> None:
     refused(tenant.post(f"{path}/capture"), 409, "intent_requires_payment")
     assert confirm(tenant, intent, token=token).json()["status"] == "processing"
     refused(tenant.post(f"{path}/cancel"), 409, "intent_processing")
-    refused(tenant.post(f"{path}/capture", {"amount": 11}), 422, "invalid_parameter", "amount")
+    refused(tenant.post(f"{path}/capture", {"amount": 11}), 422, "invalid_amount", "amount")
     for _ in range(2):
         captured = tenant.call("POST", f"{path}/capture", {"amount": 4}, token=token).json()
         assert (captured["status"], captured["amount_captured"]) == ("succeeded", 4)
@@ -189,6 +190,17 @@ def test_a_session_key_affords_the_least_that_any_limit_leaves(tenant: Served) -
     amounts = [status[name] for name in ("limit_usdc", "used_amount_usdc", "remaining_usdc")]
     assert amounts == [60, 45, 15]
     assert (status["is_active"], status["linked_session"]["effective_limit"]) == (True, 15)
+    tenant.session()
+    listed = tenant.get(f"{KEYS}/list").json()
+    assert listed["session_keys"][1] == status
+    assert listed["merchant_id"] == tenant.workspace_id
+    assert listed["stats"] == {
+        "total_keys": 2,
+        "active_keys": 2,
+        "total_limit_usdc": 60,
+        "total_used_usdc": 45,
+    }
+    assert tenant.get(f"{KEYS}/list?status=revoked").json()["session_keys"] == []
     tenant.post(f"{KEYS}/revoke", {"session_key_id": session["id"]})
     assert not check(1)["allowed"]
 
@@ -202,4 +214,5 @@ def test_what_is_not_offered_says_so_and_why_and_is_in_the_document(api: Served)
                 assert answer.json()["message"] == why
         last = re.sub(r"\{id\}", "", path).rstrip("/").rpartition("/")[2]
         assert last in COMPATIBILITY or path.startswith("/ai/autonomy/"), path
+    refused(api.get("/api/v1/escrows/esc_1/events"), 501, "not_offered")
     refused(api.post("/api/v1/ai/session-keys/x/y"), 404, "not_found")

@@ -42,6 +42,7 @@ def test_a_transfer_is_decided_held_sent_and_captured(tenant: Served) -> None:
     engine.tick()
     paid = tenant.get(f"/api/v1/payments/{held['id']}").json()
     assert (paid["state"], paid["settlement"]["state"]) == ("captured", "final")
+    assert paid["transaction_signature"] == paid["settlement"]["tx_hash"]
 
     denied = tenant.call("POST", path, {**body, "amount": 4}, token=token)
     assert (denied.status_code, denied.json()["error"]["code"]) == (402, "LIMIT_EXCEEDED")

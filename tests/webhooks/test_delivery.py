@@ -87,6 +87,26 @@ def test_an_endpoint_hears_what_it_wants_of_its_own_workspace_since_it_was_made(
     assert shown(world, mine).succeeded_ms == world.clock()
 
 
+def test_an_event_has_the_name_by_which_it_was_asked_for_at_each_attempt(
+    world: World, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: 500
+    completed = ("payment.completed", "payment.failed")
+    for path, events in (("/docs", completed), ("/both", (*completed, "payment.confirmed"))):
+        endpoint(world, receiver, *events, path=path)
+    view = world.session()
+    world.pay(view, 1)
+    world.engine.ledger.void(WORKSPACE, world.pay(view, 1, hold=True).id).result()
+    deliver(world)
+    receiver.answer = lambda _: 200
+    pass_time(world, 60_000)
+    deliver(world)
+    for path, confirmed in (("/hooks/docs", "completed"), ("/hooks/both", "confirmed")):
+        heard = [each for each in receiver.received if each.path == path]
+        assert {each.name for each in heard} == {f"payment.{confirmed}", "payment.failed"}
+        assert (len(heard), len({each.body for each in heard})) == (4, 2)
+
+
 def test_ten_attempts_on_the_schedule_over_restarts_and_then_it_is_disabled(
     world: World, receiver: Receiver
 ) -> None:

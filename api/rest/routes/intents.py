@@ -16,7 +16,7 @@ from api.rest.auth import (
 )
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
-from api.rest.idempotency import REPLAYED
+from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey, mark_replay, once
 from api.rest.intent_answers import (
     CreatedIntent,
     IntentAnswer,
@@ -44,10 +44,18 @@ router = APIRouter(
     "",
     status_code=201,
     summary="Ask for a payment that a session confirms",
-    responses=documented(415),
+    responses=documented(409, 415),
+    openapi_extra=WITH_KEY,
 )
-def create_intent(body: CreateIntent, engine: EngineOf, party: PaymentPartyOf) -> CreatedIntent:
-    """The `client_secret` in the answer is not shown again. What a session makes it confirms."""
+def create_intent(
+    body: CreateIntent,
+    engine: EngineOf,
+    party: PaymentPartyOf,
+    key: IdempotencyKey,
+    response: Response,
+) -> CreatedIntent:
+    """The `client_secret` in the answer is shown again only to the same request under the same
+    idempotency key. What a session makes it confirms."""
     own = party if isinstance(party, SessionHolder) else None
     if own is not None and body.agent_id not in (None, own.agent_id):
         raise Forbidden("the session is another agent's", code="intent_of_another_agent")
@@ -63,7 +71,9 @@ def create_intent(body: CreateIntent, engine: EngineOf, party: PaymentPartyOf) -
             "agent_name": body.agent_name,
         },
     )
-    intent, secret = engine.intents.create(party.workspace_id, new, by=_name(party))
+    asked = once(engine, party, key, "payment-intents", body)
+    intent, secret = engine.intents.create(party.workspace_id, new, by=_name(party), once=asked)
+    mark_replay(response, asked)
     return {**intent_json(intent), "client_secret": secret}
 
 

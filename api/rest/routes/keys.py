@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 from api.rest.auth import AdminOf, EngineOf, OperatorOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
+from api.rest.idempotency import WITH_KEY, IdempotencyKey, mark_replay, once
 from api.rest.key_answers import (
     AgentKeyAnswer,
     ApiKeyAnswer,
@@ -35,10 +36,21 @@ of_operators = APIRouter(
 
 
 @of_agents.post(
-    "", status_code=201, summary="Make a key for an agent", responses=documented(409, 415)
+    "",
+    status_code=201,
+    summary="Make a key for an agent",
+    responses=documented(409, 415),
+    openapi_extra=WITH_KEY,
 )
-def create_agent_key(body: CreateAgentKey, engine: EngineOf, caller: OperatorOf) -> CreatedAgentKey:
-    """The key in the answer is not shown again. An agent that is new is registered."""
+def create_agent_key(
+    body: CreateAgentKey,
+    engine: EngineOf,
+    caller: OperatorOf,
+    idempotency_key: IdempotencyKey,
+    response: Response,
+) -> CreatedAgentKey:
+    """The key in the answer is shown again only to the same request under the same idempotency
+    key. An agent that is new is registered."""
     new = NewAgentKey(
         name=body.name,
         agent_id=body.agent_id,
@@ -50,7 +62,9 @@ def create_agent_key(body: CreateAgentKey, engine: EngineOf, caller: OperatorOf)
         metadata_json=body.metadata or "{}",
         live=caller.live,
     )
-    key, secret = engine.keys.agents.create(caller.workspace_id, new, by=caller.key_id)
+    asked = once(engine, caller, idempotency_key, "agent-keys", body)
+    key, secret = engine.keys.agents.create(caller.workspace_id, new, by=caller.key_id, once=asked)
+    mark_replay(response, asked)
     return {**agent_key_json(key, engine.clock()), "full_key": secret}
 
 
@@ -80,13 +94,27 @@ def revoke_agent_key(agent_key_id: str, engine: EngineOf, caller: OperatorOf) ->
 
 
 @of_operators.post(
-    "", status_code=201, summary="Make a key for an operator", responses=documented(404, 415)
+    "",
+    status_code=201,
+    summary="Make a key for an operator",
+    responses=documented(404, 409, 415),
+    openapi_extra=WITH_KEY,
 )
-def create_api_key(body: CreateApiKey, engine: EngineOf, caller: AdminOf) -> CreatedApiKey:
-    """The key in the answer is not shown again. Only the admin makes keys: approvals count them."""
+def create_api_key(
+    body: CreateApiKey,
+    engine: EngineOf,
+    caller: AdminOf,
+    idempotency_key: IdempotencyKey,
+    response: Response,
+) -> CreatedApiKey:
+    """The key in the answer is shown again only to the same request under the same idempotency
+    key. Only the admin makes keys: approvals count them."""
+    asked = once(engine, caller, idempotency_key, "api-keys", body)
+    live = body.mode == "live"
     key, secret = engine.keys.operators.create(
-        caller, body.name, live=body.mode == "live", workspace_id=body.workspace_id
+        caller, body.name, live=live, workspace_id=body.workspace_id, once=asked
     )
+    mark_replay(response, asked)
     return {**api_key_json(key), "full_key": secret}
 
 

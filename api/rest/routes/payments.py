@@ -28,7 +28,7 @@ from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.exports import DOCUMENTED, export
 from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey, in_callers_words
-from api.rest.queries import PaymentsExport, PaymentsQuery
+from api.rest.queries import PaymentsExport, PaymentsQuery, WantedPayments
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, SmartPayment
 from api.rest.views import (
     REMAINING_HEADERS,
@@ -43,6 +43,7 @@ from engine.engine import Engine
 from engine.errors import Conflict, NotFound, Unavailable
 from engine.ledger.ask import read_request
 from engine.ledger.payment import Payment, parse_payment_id
+from engine.ledger.payments import Sought
 from engine.policy.decision import Remaining
 from engine.workspaces.access import Operator, SessionHolder
 from engine.workspaces.agent_access import AgentCaller
@@ -119,7 +120,7 @@ def list_payments(
     """An operator sees the workspace's, an agent its sessions', a session token its own."""
     payments, total = engine.payments.page(
         party.workspace_id,
-        **_seen(engine, party, wanted.session_id),
+        **_sought(engine, party, wanted),
         offset=wanted.offset,
         limit=wanted.limit,
     )
@@ -142,8 +143,8 @@ def export_payments(
     engine: EngineOf, party: PaymentReaderOf, wanted: Annotated[PaymentsExport, Query()]
 ) -> StreamingResponse:
     """The payments of the list, the oldest first, as JSON, NDJSON or CSV."""
-    seen = _seen(engine, party, wanted.session_id)
-    payments = engine.payments.all(party.workspace_id, **seen)
+    sought = _sought(engine, party, wanted)
+    payments = engine.payments.all(party.workspace_id, **sought)
     return export("payments", wanted.format, COLUMNS, _told(engine, payments))
 
 
@@ -154,20 +155,27 @@ def _told(engine: Engine, payments: Iterator[Payment]) -> Iterator[PaymentAnswer
             yield payment_json(payment, settlement=settlements.get(payment.id))
 
 
-def _seen(
-    engine: Engine, party: Operator | SessionHolder | AgentCaller, session_id: str | None
-) -> dict[str, str | None]:
-    """Whose payments the caller sees.
+def _sought(
+    engine: Engine, party: Operator | SessionHolder | AgentCaller, wanted: WantedPayments
+) -> Sought:
+    """Which payments are wanted, of those that the caller sees.
 
     Raises:
         NotFound: it names a session that it does not see; a mistyped id is not an empty list.
     """
+    session_id = wanted.session_id
     if session_id is not None:
         session_id = session_of(engine, party, session_id)
     elif isinstance(party, SessionHolder):
         session_id = party.session_id
     agent_id = party.agent_id if isinstance(party, AgentCaller) else None
-    return {"agent_id": agent_id, "session_id": session_id}
+    return {
+        "agent_id": agent_id,
+        "session_id": session_id,
+        "states": wanted.states,
+        "from_ms": wanted.from_date,
+        "until_ms": wanted.to_date,
+    }
 
 
 @router.get(

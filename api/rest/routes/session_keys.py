@@ -1,18 +1,23 @@
 """Session keys, as far as they have a meaning here: the key of a session, under its limits."""
 
-from fastapi import APIRouter
+from typing import Annotated
 
-from api.rest.asked import payment_request
+from fastapi import APIRouter, Query
+
+from api.rest.asked import payment_request, wanted_sessions
 from api.rest.auth import EngineOf, OperatorOf, PaymentReaderOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.intent_bodies import CheckPayment, NamedSessionKey
+from api.rest.queries import SessionsQuery
 from api.rest.schemas import PaymentBody
 from api.rest.session_key_answers import (
     CheckedPayment,
     SessionKeyRevoked,
+    SessionKeys,
     SessionKeyStatus,
     checked_json,
+    keys_json,
     status_json,
 )
 
@@ -32,6 +37,23 @@ def session_key_status(
     session_id = session_of(engine, party, body.session_key_id)
     left = engine.ledger.left(session_id).result()
     return status_json(engine.sessions.get(party.workspace_id, session_id), left, engine.clock())
+
+
+@router.get("/list", summary="The keys of sessions, the newest first")
+def list_session_keys(
+    engine: EngineOf, party: PaymentReaderOf, asked: Annotated[SessionsQuery, Query()]
+) -> SessionKeys:
+    """Those of the sessions that `GET /api/v1/ai/sessions` lists."""
+    now_ms = engine.clock()
+    views, _ = engine.sessions.page(
+        party.workspace_id,
+        wanted=wanted_sessions(party, asked, now_ms),
+        offset=asked.offset,
+        limit=asked.limit,
+    )
+    futures = [engine.ledger.left(view.id) for view in views]
+    found = [(view, left.result()) for view, left in zip(views, futures, strict=True)]
+    return keys_json(party.workspace_id, found, now_ms)
 
 
 @router.post("/revoke", summary="End the session whose key it is")

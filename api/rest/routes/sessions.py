@@ -1,6 +1,5 @@
 """Sessions: create, consent, list, get, restrict, pause, resume, revoke one or many, evidence."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -8,10 +7,11 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Response
 
 from api.rest.answers import CreatedSession, Revoked, SessionAnswer
-from api.rest.asked import new_session
+from api.rest.asked import new_session, wanted_sessions
 from api.rest.auth import EngineOf, OperatorOf, PaymentPartyOf, PaymentReaderOf, session_of
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
+from api.rest.idempotency import WITH_KEY, IdempotencyKey, mark_replay, once
 from api.rest.queries import SessionsQuery
 from api.rest.revocations import ManyRevoked, RevokeMany, many_json
 from api.rest.schemas import (
@@ -24,11 +24,10 @@ from api.rest.views import session_json
 from engine.audit.disclosure import Withholdable
 from engine.engine import Engine
 from engine.errors import InvalidInput
+from engine.ledger.once import Once
 from engine.sessions.inventory import Inventory
-from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import NewSession, SessionView
 from engine.workspaces.access import SessionHolder
-from engine.workspaces.agent_access import AgentCaller
 
 REGISTRATION_WAIT_S = 10.0
 """How long a create request waits for the chain before it answers with a pending session."""
@@ -56,10 +55,23 @@ router = APIRouter(
 )
 
 
-@router.post("", status_code=201, summary="Create a session", responses=documented(415))
-async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> CreatedSession:
-    """The token in the answer is not shown again."""
-
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a session",
+    responses=documented(409, 415),
+    openapi_extra=WITH_KEY,
+)
+async def create(
+    body: CreateSession,
+    engine: EngineOf,
+    caller: OperatorOf,
+    key: IdempotencyKey,
+    response: Response,
+) -> CreatedSession:
+    """The token in the answer is shown again only to the same request under the same idempotency
+    key."""
+    asked = once(engine, caller, key, "sessions", body)
     new = new_session(
         engine,
         body,
@@ -68,7 +80,11 @@ async def create(body: CreateSession, engine: EngineOf, caller: OperatorOf) -> C
         approvals_required=body.approvals_required,
         by=caller.key_id,
     )
-    return await to_thread.run_sync(_created, engine, caller.workspace_id, new, limiter=_WAITING)
+    created = await to_thread.run_sync(
+        _created, engine, caller.workspace_id, new, asked, limiter=_WAITING
+    )
+    mark_replay(response, asked)
+    return created
 
 
 @router.get("", summary="List sessions, the newest first")
@@ -81,11 +97,7 @@ def list_sessions(
     """Sessions in every state, those that ended too, unless a `status` is named. `X-Total-Count`
     says how many there are. An agent's key sees those of its agent, the holder of a token that
     session and all beneath it."""
-    wanted = Wanted(engine.clock(), asked.status, asked.type, asked.agent_id, asked.label)
-    if isinstance(caller, AgentCaller):
-        wanted = replace(wanted, of_agent=caller.agent_id)
-    elif isinstance(caller, SessionHolder):
-        wanted = replace(wanted, top=caller.session_id)
+    wanted = wanted_sessions(caller, asked, engine.clock())
     views, total = engine.sessions.page(
         caller.workspace_id, wanted=wanted, offset=asked.offset, limit=asked.limit
     )
@@ -109,12 +121,18 @@ def get(session_id: str, engine: EngineOf, caller: PaymentReaderOf) -> SessionAn
     status_code=201,
     summary="Create a session beneath another one",
     responses=documented(404, 409, 415),
+    openapi_extra=WITH_KEY,
 )
 async def create_child(
-    session_id: str, body: CreateChild, engine: EngineOf, party: PaymentPartyOf
+    session_id: str,
+    body: CreateChild,
+    engine: EngineOf,
+    party: PaymentPartyOf,
+    key: IdempotencyKey,
+    response: Response,
 ) -> CreatedSession:
     """Who holds the parent's token may delegate from it, or an operator; what the child spends
-    counts against the parent too. The token in the answer is not shown again."""
+    counts against the parent too. The token is shown again as to create any session."""
     holder = isinstance(party, SessionHolder)
     session_id = await to_thread.run_sync(session_of, engine, party, session_id)
     parent = await to_thread.run_sync(engine.sessions.get, party.workspace_id, session_id)
@@ -127,8 +145,13 @@ async def create_child(
         parent_id=session_id,
         by=party.session_id if isinstance(party, SessionHolder) else party.key_id,
     )
+    asked = once(engine, party, key, f"sessions/{session_id}/children", body)
     limiter = _HOLDERS_WAITING if holder else _WAITING
-    return await to_thread.run_sync(_created, engine, party.workspace_id, new, limiter=limiter)
+    created = await to_thread.run_sync(
+        _created, engine, party.workspace_id, new, asked, limiter=limiter
+    )
+    mark_replay(response, asked)
+    return created
 
 
 @router.post(
@@ -244,6 +267,8 @@ def _shown(engine: Engine, view: SessionView) -> SessionAnswer:
     return session_json(engine, view, engine.ledger.left(view.id).result())
 
 
-def _created(engine: Engine, workspace_id: str, new: NewSession) -> CreatedSession:
-    view, secret = engine.create_session(workspace_id, new, wait_s=REGISTRATION_WAIT_S)
+def _created(
+    engine: Engine, workspace_id: str, new: NewSession, asked: Once | None
+) -> CreatedSession:
+    view, secret = engine.create_session(workspace_id, new, wait_s=REGISTRATION_WAIT_S, once=asked)
     return {**_shown(engine, view), "session_token": secret, "token": secret}

@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from api.rest.auth import EngineOf, OperatorOf
 from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
+from api.rest.idempotency import WITH_KEY, IdempotencyKey, mark_replay, once
 from api.rest.queries import Page
 from api.rest.views import time_text
 from api.rest.webhook_answers import (
@@ -31,16 +32,32 @@ router = APIRouter(
 )
 
 
-@router.post("", status_code=201, summary="Make a webhook", responses=documented(409, 415))
-def create_webhook(body: CreateWebhook, engine: EngineOf, caller: OperatorOf) -> CreatedWebhook:
-    """It is told of everything from now on. The secret in the answer is not shown again."""
+@router.post(
+    "",
+    status_code=201,
+    summary="Make a webhook",
+    responses=documented(404, 409, 415),
+    openapi_extra=WITH_KEY,
+)
+def create_webhook(
+    body: CreateWebhook,
+    engine: EngineOf,
+    caller: OperatorOf,
+    key: IdempotencyKey,
+    response: Response,
+) -> CreatedWebhook:
+    """It is told of everything from now on. The secret in the answer is shown again only to the
+    same request under the same idempotency key; 404 if that webhook is deleted."""
+    asked = once(engine, caller, key, "webhooks", body)
     endpoint, secret = engine.webhooks.create(
         caller.workspace_id,
         body.url,
         body.events,
         description=body.description,
         by=caller.key_id,
+        once=asked,
     )
+    mark_replay(response, asked)
     return {**webhook_json(endpoint), "secret": secret}
 
 
@@ -72,10 +89,26 @@ def delete_webhook(webhook_id: str, engine: EngineOf, caller: OperatorOf) -> Del
     return {"success": True}
 
 
-@router.post("/{webhook_id}/rotate-secret", summary="Rotate a secret", responses=documented(404))
-def rotate_secret(webhook_id: str, engine: EngineOf, caller: OperatorOf) -> RotatedWebhook:
-    """For a day deliveries are signed with both secrets."""
-    endpoint, secret = engine.webhooks.rotate(caller.workspace_id, webhook_id, by=caller.key_id)
+@router.post(
+    "/{webhook_id}/rotate-secret",
+    summary="Rotate a secret",
+    responses=documented(404, 409),
+    openapi_extra=WITH_KEY,
+)
+def rotate_secret(
+    webhook_id: str,
+    engine: EngineOf,
+    caller: OperatorOf,
+    key: IdempotencyKey,
+    response: Response,
+) -> RotatedWebhook:
+    """For a day deliveries are signed with both secrets. Under the same idempotency key it is
+    rotated once."""
+    asked = once(engine, caller, key, f"webhooks/{webhook_id}/rotate-secret")
+    endpoint, secret = engine.webhooks.rotate(
+        caller.workspace_id, webhook_id, by=caller.key_id, once=asked
+    )
+    mark_replay(response, asked)
     assert endpoint.previous_until_ms is not None
     return {
         "id": endpoint.id,

@@ -247,6 +247,17 @@ def upgrade() -> None:
         postgresql_where=sa.text("resolved_ms IS NULL"),
     )
     op.create_table(
+        "idempotency_keys",
+        sa.Column("caller", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("key", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("fields_json", sa.Text(), nullable=False),
+        sa.Column("made", sa.Text(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("caller", "key"),
+    )
+    op.create_index("idempotency_keys_by_time", "idempotency_keys", ["created_ms"], unique=False)
+    op.create_table(
         "log_batches",
         sa.Column(
             "id",
