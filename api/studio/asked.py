@@ -17,6 +17,7 @@ from api.studio.challenges import Challenges
 from api.studio.failures import Failures
 from api.studio.place import Place, place_of
 from api.studio.templating import Static, environment
+from api.studio.uploads import Upload
 from engine.engine import Engine
 from engine.errors import Forbidden, InvalidInput, Unauthenticated
 from engine.sessions.inventory import Inventory
@@ -64,13 +65,15 @@ class Asked:
     def __init__(self, studio: Studio, request: Request, body: bytes) -> None:
         self.studio, self.engine, self.request = studio, studio.engine, request
         self.person: Person | None = None
+        self.upload: Upload | None = None
         self._body = body
 
     @cached_property
     def place(self) -> Place:
         """Where the request came to; raises `Forbidden`."""
-        settings = self.engine.settings
-        return place_of(settings.studio_origin, self.request.headers.get("host", ""))
+        origin, request = self.engine.settings.studio_origin, self.request
+        _, port = request.scope.get("server") or ("", None)
+        return place_of(origin, request.headers.get("host", ""), port)
 
     @property
     def now_ms(self) -> int:
@@ -105,6 +108,8 @@ class Asked:
         Raises:
             InvalidInput: it is none, or has a field twice.
         """
+        if self.upload is not None:
+            return self.upload.fields
         try:
             pairs = parse_qsl(
                 self._body.decode("ascii"),
@@ -119,6 +124,12 @@ class Asked:
         if len(fields) < len(pairs):
             raise InvalidInput("form", "has a field twice")
         return fields
+
+    @property
+    def uploaded(self) -> Upload:
+        """The file that the form brings, where it brings one."""
+        assert self.upload is not None
+        return self.upload
 
     def admit(self, act: Act | None, *, seen: bool = True) -> None:
         """Find out who asks; without `seen` that is no sign that somebody sits there.
