@@ -231,10 +231,12 @@ class People:
         that others can check it as well.
 
         Raises:
-            Unauthenticated: it was before, or the authenticator's counter went on meanwhile.
+            Unauthenticated: it was before, the authenticator's counter went on meanwhile, or the
+                person is revoked.
         """
 
         def command(batch: Batch) -> None:
+            _person(batch.read, _keys.c.id == person.key_id)
             _spend(batch, used, sign_count, challenge, expires_ms)
             if asked is None or assertion is None:
                 return
