@@ -127,15 +127,8 @@ def write_session(
             "ended_ms": None,
         },
     )
-    batch.insert(
-        _session_keys,
-        {
-            **stream.columns(),
-            "session_id": stream.id,
-            "address": identity.address,
-            "sealed": identity.sealed_key,
-        },
-    )
+    key = {"address": identity.address, "sealed": identity.sealed_key}
+    batch.insert(_session_keys, {**stream.columns(), "session_id": stream.id, **key})
     batch.record(
         stream,
         "session.created",
