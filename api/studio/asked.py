@@ -19,7 +19,7 @@ from api.studio.place import Place, place_of
 from api.studio.templating import Static, environment
 from api.studio.uploads import Upload
 from engine.engine import Engine
-from engine.errors import Forbidden, InvalidInput, Unauthenticated
+from engine.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
 from engine.sessions.inventory import Inventory
 from engine.workspaces.people import SIGNED_IN_MAX_MS, Act, People, Person
 
@@ -82,12 +82,23 @@ class Asked:
 
     @property
     def path(self) -> Mapping[str, str]:
-        """What the path names."""
+        """What the path names.
+
+        Raises:
+            NotFound: nothing could have such a name.
+        """
+        if any("\0" in each for each in self.request.path_params.values()):
+            raise NotFound("there is no such page")
         return self.request.path_params
 
-    @property
+    @cached_property
     def query(self) -> Mapping[str, str]:
-        """What the query says."""
+        """What the query says.
+
+        Raises:
+            InvalidInput: no database has such text.
+        """
+        _check_text(self.request.query_params)
         return self.request.query_params
 
     @property
@@ -109,6 +120,7 @@ class Asked:
             InvalidInput: it is none, or has a field twice.
         """
         if self.upload is not None:
+            _check_text(self.upload.fields)
             return self.upload.fields
         try:
             pairs = parse_qsl(
@@ -123,6 +135,7 @@ class Asked:
         fields = dict(pairs)
         if len(fields) < len(pairs):
             raise InvalidInput("form", "has a field twice")
+        _check_text(fields)
         return fields
 
     @property
@@ -262,3 +275,12 @@ class Asked:
             samesite="strict",
         )
         return answer
+
+
+def _check_text(fields: Mapping[str, str]) -> None:
+    """SQLite would take a NUL, PostgreSQL has none."""
+    for name, text in fields.items():
+        if "\0" in text:
+            raise InvalidInput(name.partition("\0")[0] or "form", "has a NUL character")
+        if "\0" in name:
+            raise InvalidInput("form", "has a NUL character")

@@ -2,6 +2,7 @@
 one."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -283,3 +284,25 @@ def test_a_cookie_is_worth_what_its_person_may_and_no_key_or_token_is_one(studio
         assert rest.status_code == 401, headers
     for path, act, _, _ in UPLOADS:
         assert act == "examine", path
+
+
+def test_a_nul_is_no_part_of_any_name_and_reaches_no_database(studio: Opened) -> None:
+    visitor = studio.visitor("admin")
+    token = csrf(visitor)
+    for path, _, _ in (*PAGES, *FILES):
+        address = "/studio" + re.sub(r"\{[a-z_]+\}", "a%00b", path)
+        told = visitor.get(address if "{" in path else f"{address}?label=a%00b&x%00=1")
+        if "{" in path:
+            assert (told.status_code, "there is no such page" in told.text) == (404, True), path
+        elif path not in ("/reconciliation", "/log", "/agents", "/sign-in", "/set-up"):
+            assert (told.status_code, "a NUL character" in told.text) == (422, True), path
+    for path, act, _ in FORMS:
+        if act is None:
+            continue
+        address = "/studio" + re.sub(r"\{[a-z_]+\}", "a%00b", path)
+        for fields in ({"replaces": "a\0b"}, {"\0": "x"}):
+            sent = visitor.ask("POST", address, data={**token, **fields})
+            assert (sent.status_code, "a NUL character" in sent.text) == (422, True), path
+        if "{" in path and path != "/sessions/{session_id}/consent":
+            sent = visitor.ask("POST", address, data=token)
+            assert (sent.status_code, "there is no such page" in sent.text) == (404, True), path
