@@ -81,6 +81,8 @@ def test_the_owner_s_signature_of_the_new_grant_ends_the_old_one_in_one_transact
     assert records_of(own, new.id)[0].body["rotates"] == old.id
     own.engine.ledger.capture(WORKSPACE, held.id, 3 * USD).result()
     own.engine.tick()  # nothing is left to be told to the chain
+    own.engine.reconciler.run()
+    assert own.engine.reconciler.open() == []
     for view in (old, new):
         replayed(own, view)
         report = verified(own, view)

@@ -12,7 +12,7 @@ from api.studio.uploads import FILE_BYTES_MAX
 from tests.evidence.story import pass_time
 from tests.studio.conftest import Opened
 from tests.studio.visitor import Visitor
-from tests.world import USD, WORKSPACE
+from tests.world import USD
 
 LOG = "/studio/log"
 
@@ -33,7 +33,12 @@ def evidence(studio: Opened) -> bytes:
     view = studio.world.session(mint_pkp=True, label="audited")
     studio.world.pay(view, 7)
     studio.world.engine.anchor()
-    return studio.world.engine.evidence(WORKSPACE, view.id)
+    file = studio.visitor("auditor").get(f"/studio/sessions/{view.id}/evidence")
+    name = f'attachment; filename="evidence-{view.id}.json"'
+    assert (file.status_code, file.headers["content-disposition"]) == (200, name)
+    assert file.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert file.headers["x-content-type-options"] == "nosniff"
+    return file.content
 
 
 def test_the_page_has_the_numbered_checks_the_verdict_and_whose_word_it_is(
