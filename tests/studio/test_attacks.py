@@ -306,3 +306,22 @@ def test_a_nul_is_no_part_of_any_name_and_reaches_no_database(studio: Opened) ->
         if "{" in path and path != "/sessions/{session_id}/consent":
             sent = visitor.ask("POST", address, data=token)
             assert (sent.status_code, "there is no such page" in sent.text) == (404, True), path
+
+
+def test_an_admin_whose_passkey_is_lost_is_replaced_from_where_the_server_runs(
+    studio: Opened,
+) -> None:
+    people = studio.people
+    invited = people.invite(studio.persons["admin"], "admin", "Invited")
+    assert people.first() is None
+    lost, token = people.first(another=True), people.first(another=True)
+    for each in (str(lost), "zfi_setup_" + "0" * 64):
+        with pytest.raises(Unauthenticated):
+            people.in_setup(each, studio.clock())
+    assert people.in_setup(invited, studio.clock()).name == "Invited"
+    studio.join("admin", str(token), "found again")
+    visitor = studio.visitor("found again")
+    assert visitor.get("/studio/people").status_code == 200
+    path = f"/studio/people/{studio.persons['found again'].key_id}/revoke"
+    assert visitor.ask("POST", path, data=csrf(visitor)).status_code == 303
+    assert studio.visitor("admin").get("/studio/people").status_code == 200
