@@ -162,6 +162,8 @@ def test_another_secret_of_a_webhook_needs_a_passkey_for_exactly_that(studio: Op
     assert visitor.answer(form, studio.passkeys["operator"]).status_code == 401
     form.action = f"{page}/rotate"
     assert "whsec_" in visitor.answer(form, studio.passkeys["operator"]).text
+    for each in (first, second):
+        studio.world.engine.webhooks.delete(WORKSPACE, each.id, by=by)
 
 
 def test_what_the_passkey_confirms_is_shown_as_it_is_taken(studio: Opened) -> None:
@@ -261,6 +263,7 @@ def test_nothing_of_another_workspace_is_shown_or_changed_by_any_address(studio:
     assert engine.sessions.get(OTHER, theirs.id).state == "active"
     assert engine.approvals.get(OTHER, approval_id, studio.clock()).state == "waiting"
     assert engine.webhooks.get(OTHER, hook.id).active
+    engine.webhooks.delete(OTHER, hook.id, by="key_other")
     mine = world.session(LIMITS, label="mine")
     crossed = visitor.get(f"/studio/sessions/{mine.id}/payments/{paid.id}")
     assert crossed.status_code == 404

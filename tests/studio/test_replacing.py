@@ -3,6 +3,7 @@
 import re
 from html import unescape
 
+from api.studio import passkeys
 from engine.audit.verify import Verdict, verify
 from engine.evidence.chain_view import GatewayView
 from engine.policy.limits import Limits
@@ -63,8 +64,11 @@ def test_the_page_says_whose_signature_is_missing_for_a_rotation_on_the_chain(
 ) -> None:
     world, visitor = studio.world, studio.visitor("operator")
     by_wallet = world.session(mint_pkp=True, label="a wallet's")
-    by_admin = opened(studio, studio.visitor("admin"), "admin", label="the admin's")
-    for session_id in (by_wallet.id, by_admin):
+    mine = studio.people.passkeys(studio.persons["admin"].key_id)[0]
+    owner = passkeys.owner(mine)
+    how = {"owner": owner, "user_wallet": owner, "await_consent": False}
+    by_admin = world.session(mint_pkp=True, label="the admin's", **how)
+    for session_id in (by_wallet.id, by_admin.id):
         owner = world.engine.sessions.get(WORKSPACE, session_id).grant.owner
         page = unescape(visitor.get(f"{NEW}?replaces={session_id}").text)
         assert 'name="rotates" disabled' in page
