@@ -25,6 +25,7 @@ from api.rest.app import create_app
 from api.rest.lean_payments import LeanPayments
 from api.studio.app import PREFIX as STUDIO_PREFIX
 from api.studio.app import studio_app
+from api.studio.uploads import FORM_BYTES_MAX
 from engine.engine import Engine
 from engine.errors import CannotStart
 from engine.selling.currency import read_price
@@ -40,7 +41,10 @@ several times in one batch of requests, to find nothing."""
 FACILITATOR_PREFIX = "/facilitator"
 MCP_PATH = "/mcp"
 MCP_STORE_PATH = "/mcp/store"
-LARGER_BODIES = dict.fromkeys((PREFIX, MCP_PATH, "/api/v1/evidence"), BATCH_BYTES_MAX)
+LARGER_BODIES = {
+    **dict.fromkeys((PREFIX, MCP_PATH, "/api/v1/evidence"), BATCH_BYTES_MAX),
+    **dict.fromkeys((f"{STUDIO_PREFIX}/log", f"{STUDIO_PREFIX}/log.json"), FORM_BYTES_MAX),
+}
 """Below which paths a body may be longer than elsewhere."""
 
 

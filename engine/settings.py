@@ -231,7 +231,7 @@ class Settings(BaseSettings):
     )
     studio_origin: str | None = Field(
         default=None,
-        description="Where browsers open the Studio (`https://host`); default: http://localhost",
+        description="Where browsers open the Studio (`https://host`); default: localhost:PORT",
     )
     webhook_networks: Annotated[str, AfterValidator(_ip_networks)] | None = Field(
         default=None,

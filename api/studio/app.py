@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.listening import EventStream, Streams
 from api.rest.errors import STATUS, error_body
+from api.rest.verifying import VERIFYING
 from api.studio.asked import Asked, PageView, Studio
 from api.studio.pages import (
     agents,
@@ -33,6 +34,7 @@ from api.studio.pages import (
 )
 from api.studio.place import check_origin
 from api.studio.templating import Static
+from api.studio.uploads import Upload
 from engine.engine import Engine
 from engine.errors import NotFound, RateLimited, TallystickError, Unauthenticated
 from engine.webhooks.catalogue import EVERY
@@ -82,6 +84,10 @@ def studio_app(engine: Engine, streams: Streams) -> ASGIApp:
     routes.sort(key=lambda route: not route.path.endswith(".json"))
     for path, act, do in FORMS:
         routes.append(Route(path, _endpoint(partial(_form, studio, act, do)), methods=["POST"]))
+    for path, act, field, show in UPLOADS:
+        for suffix in ("", ".json"):
+            brought = partial(_brought, studio, act, field, show, twin=bool(suffix))
+            routes.append(Route(path + suffix, brought, methods=["POST"]))
     for path, act, do in FILES:
         routes.append(Route(path, _endpoint(partial(_file, studio, act, do))))
 
@@ -158,6 +164,9 @@ FILES: tuple[tuple[str, Act, Do], ...] = (
     ("/sessions/{session_id}/configuration", "look", opening.download),
 )
 
+UPLOADS: tuple[tuple[str, Act, str, Show], ...] = (("/log", "examine", "evidence", log.verified),)
+"""Forms that bring a file in a field, and answer with a page and its twin."""
+
 
 def _endpoint(
     answer: Callable[[Request, bytes], Response],
@@ -184,7 +193,7 @@ def _twin(studio: Studio, act: Act | None, show: Show, request: Request, _body: 
         asked.admit(act)
         return JSONResponse(show(asked).data)
     except TallystickError as error:
-        return JSONResponse(error_body(error.code, error.message), _status(error))
+        return _error_twin(error)
 
 
 def _form(studio: Studio, act: Act | None, do: Do, request: Request, body: bytes) -> Response:
@@ -208,10 +217,31 @@ def _file(studio: Studio, act: Act, do: Do, request: Request, _body: bytes) -> R
         return _refused(studio, asked, error)
 
 
+async def _brought(
+    studio: Studio, act: Act, field: str, show: Show, request: Request, *, twin: bool
+) -> Response:
+    asked = Asked(studio, request, b"")
+
+    def enter() -> None:
+        asked.check_origin()
+        asked.admit(act)
+
+    try:
+        await to_thread.run_sync(enter)  # before anything is read that somebody brings
+        asked.upload = await Upload.read(request, field)
+        asked.check_form()
+        view = await to_thread.run_sync(show, asked, limiter=VERIFYING)
+    except TallystickError as error:
+        if twin:
+            return _error_twin(error)
+        return await to_thread.run_sync(_refused, studio, asked, error)
+    return JSONResponse(view.data) if twin else await to_thread.run_sync(asked.page, view)
+
+
 async def _live(studio: Studio, streams: Streams, request: Request) -> Response:
     """Tells a page that something happened, for as long as somebody is signed in."""
     asked = Asked(studio, request, b"")
-    feed, secret = studio.engine.feed, asked.secret
+    feed = studio.engine.feed
 
     def place() -> int:
         asked.admit("look", seen=False)
@@ -220,12 +250,12 @@ async def _live(studio: Studio, streams: Streams, request: Request) -> Response:
         return feed.begin(int(last) if known else None)
 
     def allowed() -> None:
-        studio.people.signed_in(secret, asked.now_ms, seen=False)
+        studio.people.signed_in(asked.secret, asked.now_ms, seen=False)
 
     try:
         begin = await to_thread.run_sync(place)
     except TallystickError as error:
-        return JSONResponse(error_body(error.code, error.message), _status(error))
+        return _error_twin(error)
     return EventStream(
         streams,
         feed,
@@ -246,6 +276,10 @@ def _refused(_studio: Studio, asked: Asked, error: TallystickError) -> Response:
     if isinstance(error, RateLimited):
         page.headers["retry-after"] = str(error.retry_after)
     return page
+
+
+def _error_twin(error: TallystickError) -> Response:
+    return JSONResponse(error_body(error.code, error.message), _status(error))
 
 
 def _status(error: TallystickError) -> int:

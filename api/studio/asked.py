@@ -17,8 +17,9 @@ from api.studio.challenges import Challenges
 from api.studio.failures import Failures
 from api.studio.place import Place, place_of
 from api.studio.templating import Static, environment
+from api.studio.uploads import Upload
 from engine.engine import Engine
-from engine.errors import Forbidden, InvalidInput, Unauthenticated
+from engine.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
 from engine.sessions.inventory import Inventory
 from engine.workspaces.people import SIGNED_IN_MAX_MS, Act, People, Person
 
@@ -64,13 +65,15 @@ class Asked:
     def __init__(self, studio: Studio, request: Request, body: bytes) -> None:
         self.studio, self.engine, self.request = studio, studio.engine, request
         self.person: Person | None = None
+        self.upload: Upload | None = None
         self._body = body
 
     @cached_property
     def place(self) -> Place:
         """Where the request came to; raises `Forbidden`."""
-        settings = self.engine.settings
-        return place_of(settings.studio_origin, self.request.headers.get("host", ""))
+        origin, request = self.engine.settings.studio_origin, self.request
+        _, port = request.scope.get("server") or ("", None)
+        return place_of(origin, request.headers.get("host", ""), port)
 
     @property
     def now_ms(self) -> int:
@@ -79,12 +82,23 @@ class Asked:
 
     @property
     def path(self) -> Mapping[str, str]:
-        """What the path names."""
+        """What the path names.
+
+        Raises:
+            NotFound: nothing could have such a name.
+        """
+        if any("\0" in each for each in self.request.path_params.values()):
+            raise NotFound("there is no such page")
         return self.request.path_params
 
-    @property
+    @cached_property
     def query(self) -> Mapping[str, str]:
-        """What the query says."""
+        """What the query says.
+
+        Raises:
+            InvalidInput: no database has such text.
+        """
+        _check_text(self.request.query_params)
         return self.request.query_params
 
     @property
@@ -105,6 +119,9 @@ class Asked:
         Raises:
             InvalidInput: it is none, or has a field twice.
         """
+        if self.upload is not None:
+            _check_text(self.upload.fields)
+            return self.upload.fields
         try:
             pairs = parse_qsl(
                 self._body.decode("ascii"),
@@ -118,7 +135,14 @@ class Asked:
         fields = dict(pairs)
         if len(fields) < len(pairs):
             raise InvalidInput("form", "has a field twice")
+        _check_text(fields)
         return fields
+
+    @property
+    def uploaded(self) -> Upload:
+        """The file that the form brings, where it brings one."""
+        assert self.upload is not None
+        return self.upload
 
     def admit(self, act: Act | None, *, seen: bool = True) -> None:
         """Find out who asks; without `seen` that is no sign that somebody sits there.
@@ -251,3 +275,12 @@ class Asked:
             samesite="strict",
         )
         return answer
+
+
+def _check_text(fields: Mapping[str, str]) -> None:
+    """SQLite would take a NUL, PostgreSQL has none."""
+    for name, text in fields.items():
+        if "\0" in text:
+            raise InvalidInput(name.partition("\0")[0] or "form", "has a NUL character")
+        if "\0" in name:
+            raise InvalidInput("form", "has a NUL character")

@@ -7,6 +7,7 @@ backup is what it was. It is imported when the first answer comes: that takes a 
 """
 
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,8 +20,14 @@ from engine.workspaces.people import Assertion, Credential, People, Person
 ANSWER_CHARACTERS_MAX = 16_384
 _ES256 = -7
 """Of the IANA registry of COSE algorithms."""
+_P256 = 1
+"""Of that of COSE elliptic curves."""
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _NAME = "Tallystick"
+_ID = re.compile("[A-Za-z0-9_-]{1,1364}")
+"""A credential's id: at most 1023 bytes (WebAuthn, section 4), in base64url."""
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+"""What reading an answer comes upon that is none, beside what the library says of it."""
 
 
 class Answer(NamedTuple):
@@ -84,7 +91,8 @@ def created(place: Place, challenge: bytes, answer: str) -> Credential:
             require_user_verification=True,
             supported_pub_key_algs=[COSEAlgorithmIdentifier(_ES256)],
         )
-    except (WebAuthnException, KeyError, TypeError, ValueError, AttributeError) as error:
+        _check_point(found.credential_public_key)
+    except (WebAuthnException, *_WRONG) as error:
         _refuse(error)
     return Credential(
         id=encoded(found.credential_id),
@@ -107,7 +115,7 @@ def answered(
     from webauthn.helpers.exceptions import WebAuthnException
 
     given = _read(answer)
-    credential = people.credential(str(given.get("id", "")))
+    credential = people.credential(_id(given))
     if credential is None:
         raise Unauthenticated("nobody here has this passkey", code="passkey_refused")
     if key_id not in (None, credential.key_id):
@@ -130,7 +138,7 @@ def answered(
             authenticator_data=decoded(response["authenticatorData"]),
             signature=decoded(response["signature"]),
         )
-    except (WebAuthnException, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (WebAuthnException, *_WRONG) as error:
         _refuse(error)
     return Answer(credential, found.new_sign_count, assertion)
 
@@ -138,7 +146,7 @@ def answered(
 def credential_id(answer: str) -> str | None:
     """Which passkey an answer says to be of; None if it is no answer."""
     try:
-        return str(_read(answer).get("id", ""))
+        return _id(_read(answer))
     except Unauthenticated:
         return None
 
@@ -185,12 +193,17 @@ def decoded(text: str) -> bytes:
 
 
 def point(public_key: bytes) -> tuple[bytes, bytes]:
-    """The coordinates of a key of ours, a COSE_Key (RFC 9053, section 7.1.1); 32 bytes each."""
+    """The coordinates of a key of ours, a COSE_Key (RFC 9053, section 7.1.1); 32 bytes each.
+
+    Raises:
+        ValueError: it is a key of another kind, which is never set up.
+    """
     from webauthn.helpers import decode_credential_public_key
     from webauthn.helpers.decode_credential_public_key import DecodedEC2PublicKey
 
     key = decode_credential_public_key(public_key)
-    assert isinstance(key, DecodedEC2PublicKey), "only ES256 is set up"
+    if not isinstance(key, DecodedEC2PublicKey) or key.crv != _P256:
+        raise ValueError("it is no key of P-256")
     return key.x, key.y
 
 
@@ -202,6 +215,23 @@ def _read(answer: str) -> dict[str, Any]:
     if not isinstance(given, dict) or not isinstance(given.get("response"), dict):
         raise Unauthenticated("that is no answer of a passkey", code="passkey_refused")
     return given
+
+
+def _id(given: dict[str, Any]) -> str:
+    found = given.get("id")
+    if not isinstance(found, str) or not _ID.fullmatch(found):
+        raise Unauthenticated("that is no answer of a passkey", code="passkey_refused")
+    return found
+
+
+def _check_point(public_key: bytes) -> None:
+    """It can be verified with, and its owner has an address."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    x, y = point(public_key)
+    if (len(x), len(y)) != (32, 32):
+        raise ValueError("its coordinates have not 32 bytes each")
+    ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1()).public_key()
 
 
 def _check_frame(given: dict[str, Any]) -> None:

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 from engine.errors import CannotStart, Forbidden
 
-_LOCAL = re.compile(r"localhost(:[0-9]{1,5})?")
-
-
 _ORIGIN = re.compile(
-    r"https://[a-z0-9.-]+(:[0-9]{1,5})?|http://localhost(:[0-9]{1,5})?",
+    r"https://(?=[^:]*[a-z])[a-z0-9.-]+(:(?!443$)[0-9]{1,5})?|http://localhost(:(?!80$)[0-9]{1,5})?",
 )
 
 
@@ -21,8 +18,8 @@ def check_origin(configured: str | None) -> None:
     """
     if configured is not None and not _ORIGIN.fullmatch(configured):
         raise CannotStart(
-            "TALLYSTICK_STUDIO_ORIGIN: takes an origin such as https://studio.example.com, "
-            "without a path"
+            "TALLYSTICK_STUDIO_ORIGIN: takes an origin as browsers write it, such as "
+            "https://studio.example.com: a name, no default port and no path"
         )
 
 
@@ -53,11 +50,11 @@ class Place:
         return "/" if self.secure else "/studio"
 
 
-def place_of(configured: str | None, host: str) -> Place:
-    """The place that a request to `host` came to.
+def place_of(configured: str | None, host: str, port: int | None) -> Place:
+    """The place that a request to `host` came to, by a connection to `port`.
 
-    Without a configured origin that is `http://localhost` and no other name, so that no page of
-    somebody else's can have this server answer under its own name.
+    Without a configured origin that is `http://localhost` with that port and no other name: whoever
+    has another name or port cannot have this server take passkeys that were asked for there.
 
     Raises:
         Forbidden: it came to another one.
@@ -66,9 +63,10 @@ def place_of(configured: str | None, host: str) -> Place:
         if host != configured.partition("://")[2]:
             raise Forbidden(f"the Studio is at {configured}/studio", code="wrong_origin")
         return Place(configured)
-    if not _LOCAL.fullmatch(host):
+    local = "localhost" if port in (None, 80) else f"localhost:{port}"
+    if host != local:
         raise Forbidden(
-            "open the Studio at http://localhost, or set TALLYSTICK_STUDIO_ORIGIN",
+            f"open the Studio at http://{local}/studio, or set TALLYSTICK_STUDIO_ORIGIN",
             code="wrong_origin",
         )
-    return Place(f"http://{host}")
+    return Place(f"http://{local}")

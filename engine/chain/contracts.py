@@ -145,16 +145,26 @@ def registering(
 
     The owner's signature is of that kind of `CONSENT`; without it the consent is recorded as none.
     """
-    x, y = public_key[1:33], public_key[33:65]
-    consent = CONSENT.index(kind if owner_signature else "none")
-    registration = (grant.abi_tuple(), x, y, False, consent, owner_signature or b"")
+    registration = _registration(grant, public_key, owner_signature, kind)
     return call_data(SESSION_REGISTRY, "register", [registration])
+
+
+def rotating(
+    old: Grant,
+    old_token_id: bytes,
+    grant: Grant,
+    public_key: bytes,
+    owner_signature: bytes | None = None,
+    kind: str = "eip712",
+) -> bytes:
+    """The call that registers one session, as `registering`, and revokes an `old` one."""
+    registration = _registration(grant, public_key, owner_signature, kind)
+    return call_data(SESSION_REGISTRY, "rotate", _ref(old, old_token_id), registration)
 
 
 def revoking(grant: Grant, token_id: bytes) -> bytes:
     """The call that revokes one session, for its owner or an operator to send."""
-    session = (int.from_bytes(token_id), to_checksum_address(grant.owner), grant.hash())
-    return call_data(SESSION_REGISTRY, "revoke", [session])
+    return call_data(SESSION_REGISTRY, "revoke", [_ref(grant, token_id)])
 
 
 def lowering(grant: Grant, token_id: bytes, limits: Limits) -> bytes:
@@ -250,6 +260,19 @@ def revert_name(error: CallReverted, name: str = SESSION_REGISTRY) -> str:
         if _signature_hash(item)[:4] == error.data[:4]:
             return str(item["name"])
     return error.reason or "a revert without a reason"
+
+
+def _ref(grant: Grant, token_id: bytes) -> tuple[Any, ...]:
+    """How the registry is told which session is meant."""
+    return int.from_bytes(token_id), to_checksum_address(grant.owner), grant.hash()
+
+
+def _registration(
+    grant: Grant, public_key: bytes, owner_signature: bytes | None, kind: str
+) -> tuple[Any, ...]:
+    x, y = public_key[1:33], public_key[33:65]
+    consent = CONSENT.index(kind if owner_signature else "none")
+    return grant.abi_tuple(), x, y, False, consent, owner_signature or b""
 
 
 def _signature_hash(item: Any) -> bytes:

@@ -63,6 +63,7 @@ class Session(Row, table=True):
     `restrictions_above_json` has those of sessions above (`engine.audit.restricting`).
     `lowered_json` tells the limits that were lowered on the chain (`engine.audit.lowering`).
     `paused_by` is a key or `ancestor`, while the session is paused.
+    `rotates_id` is the session that its registration revokes (`engine.sessions.rotation`).
     """
 
     __tablename__ = "sessions"
@@ -74,6 +75,7 @@ class Session(Row, table=True):
     workspace_id: str = _text()
     id: str = _key()
     parent_id: str | None = _text(nullable=True)
+    rotates_id: str | None = _text(nullable=True)
     type: str = _text()
     label: str | None = _text(nullable=True)
     agent_id: str = _text()

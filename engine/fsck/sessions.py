@@ -139,6 +139,7 @@ class SessionFold:
             "workspace_id": first.workspace,
             "id": first.stream,
             "parent_id": told["parent_id"],
+            "rotates_id": told.get("rotates"),
             "type": told["type"],
             "label": told["label"],
             "agent_id": grant.agent_id,

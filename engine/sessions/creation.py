@@ -100,6 +100,7 @@ def write_session(
             "workspace_id": stream.workspace_id,
             "id": stream.id,
             "parent_id": new.parent_id,
+            "rotates_id": new.rotates_id,
             "type": new.type,
             "label": new.label,
             "agent_id": new.agent_id,
@@ -126,15 +127,8 @@ def write_session(
             "ended_ms": None,
         },
     )
-    batch.insert(
-        _session_keys,
-        {
-            **stream.columns(),
-            "session_id": stream.id,
-            "address": identity.address,
-            "sealed": identity.sealed_key,
-        },
-    )
+    key = {"address": identity.address, "sealed": identity.sealed_key}
+    batch.insert(_session_keys, {**stream.columns(), "session_id": stream.id, **key})
     batch.record(
         stream,
         "session.created",
@@ -156,5 +150,6 @@ def write_session(
                 secret_hash=token_hash,
             ),
             "sealed_key_hash": rest_hash(sealed=identity.sealed_key),
+            **({} if new.rotates_id is None else {"rotates": new.rotates_id}),
         },
     )

@@ -3,7 +3,7 @@ revoked together.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from engine.db.tables import BATCH_RECORDS_MAX, ChainEvent, Decision, LogBatch, 
 from engine.db.tables import Record as RecordRow
 from engine.errors import Conflict, InvalidInput
 from engine.ledger.writer import Batch, Writer
+from engine.sessions.chain_facts import chain_facts
 from engine.sessions.lifecycle import Sessions, Wanted
 from engine.sessions.session import SessionView, session_from_row
 
@@ -146,6 +147,21 @@ class Inventory:
         )
         with self._database.reading() as connection:
             return [OnChain(*row) for row in connection.execute(query)]
+
+    def rotated(self, view: SessionView) -> tuple[SessionView | None, SessionView | None]:
+        """The session whose place this one took on the chain in one transaction, and the one that
+        took its place; None: none did, or it is nobody's here."""
+        with self._database.reading() as connection:
+            facts = chain_facts(connection.execute, view.token_id)
+            ours = _sessions.c.workspace_id == view.workspace_id
+
+            def found(event: Mapping[str, Any] | None, side: str) -> SessionView | None:
+                token_id = bytes.fromhex((event or {}).get(side, "")[2:])
+                query = sa.select(_sessions).where(ours, _sessions.c.token_id == token_id)
+                row = connection.execute(query).mappings().first() if token_id else None
+                return None if row is None else session_from_row(row)
+
+            return found(facts.registration, "rotated_from"), found(facts.revocation, "rotated_to")
 
     def to_revoke(self, workspace_id: str, sought: Filter) -> list[SessionView]:
         """The sessions that `revoke` would end.

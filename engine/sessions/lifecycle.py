@@ -37,6 +37,7 @@ from engine.sessions.delegation import (
     has_children,
 )
 from engine.sessions.pausing import Pausing, paused_above
+from engine.sessions.rotation import check_rotation
 from engine.sessions.sentences import in_order
 from engine.sessions.session import NewSession, SessionView, session_from_row
 from engine.sessions.vault import Vault
@@ -110,7 +111,7 @@ class Sessions(Pausing):
 
         Raises:
             InvalidInput: naming the field.
-            NotFound: there is no such parent in the workspace.
+            NotFound: there is no such parent, or session to rotate, in the workspace.
             Conflict: the parent cannot delegate, the workspace is closed on the chain, or the
                 idempotency key was used for another request.
         """
@@ -277,6 +278,9 @@ class Sessions(Pausing):
             now_ms=batch.now_ms,
         )
         check_narrower(grant, line)
+        if new.rotates_id is not None:
+            old = self.read(batch, new.rotates_id, workspace_id)
+            check_rotation(old, new, grant.owner)
         ensure_agent(batch, workspace_id, new.agent_id, new.agent_name, by=new.by)
         state = "awaiting_consent" if new.await_consent else _after_consent(new.mint_pkp)
         if line and not has_children(batch.read, line[0].id):

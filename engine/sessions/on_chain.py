@@ -1,4 +1,4 @@
-"""What the chain says of sessions, and what we say to it: registration and revocation.
+"""What the chain says of sessions, and what we say to it: registration, rotation, revocation.
 
 Listening: what tightens acts at first sight (a revocation, lower limits, the end of a workspace), a
 registration counts after enough confirmations. Lower limits are undone once their event has been
@@ -45,6 +45,7 @@ from engine.ledger.discrepancies import SESSION_DAMAGED
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import chain_facts, workspace_closings, workspace_hash
 from engine.sessions.lifecycle import Sessions
+from engine.sessions.rotation import may_rotate_now
 from engine.sessions.session import SessionView
 
 TRANSACTIONS_PER_TICK_MAX = 50
@@ -213,7 +214,7 @@ def _is_indexed(batch: Batch, block: BlockHeader, tip: BlockHeader) -> bool:
 
 
 class Registrar:
-    """Sends the registrations and revocations that the sessions call for."""
+    """Sends the registrations, rotations and revocations that the sessions call for."""
 
     def __init__(
         self,
@@ -311,14 +312,14 @@ class Registrar:
 
     def _send(self, session_id: str, action: str) -> bool:
         try:
-            view = self._writer.call(lambda batch: self._sessions.read(batch, session_id))
+            view, old = self._writer.call(lambda batch: self._read(batch, session_id))
         except Unavailable as error:  # the others must not wait until its row is mended
             _log.error("session_unreadable", session=session_id, reason=error.message)
             self._refused[session_id, action] = time.monotonic()
             return False
         try:
             signed = sender.sign(
-                self._gateway, self._operator, to=self._registry, data=_call(view, action)
+                self._gateway, self._operator, to=self._registry, data=_call(view, old, action)
             )
         except (CallReverted, TransactionRejected) as error:
             reason = contracts.revert_name(error) if isinstance(error, CallReverted) else str(error)
@@ -343,6 +344,14 @@ class Registrar:
 
         self._writer.call(command)
         return self._offer(signed.raw)
+
+    def _read(self, batch: Batch, session_id: str) -> tuple[SessionView, SessionView | None]:
+        """A session, and the one that its registration is to revoke, if it still can."""
+        view = self._sessions.read(batch, session_id)
+        if view.rotates_id is None:
+            return view, None
+        old = self._sessions.read(batch, view.rotates_id)
+        return view, old if may_rotate_now(batch.read, old) else None
 
     def _offer(self, raw: bytes) -> bool:
         return send_again(self._gateway, self._operator.address.lower(), raw)
@@ -372,8 +381,10 @@ def _forget(batch: Batch, session_id: str, action: str) -> None:
     )
 
 
-def _call(view: SessionView, action: str) -> bytes:
+def _call(view: SessionView, old: SessionView | None, action: str) -> bytes:
     if action == "register":
-        signed = view.owner_signature, view.consent
-        return contracts.registering(view.grant, view.public_key, *signed)
+        new = view.grant, view.public_key, view.owner_signature, view.consent
+        if old is not None:
+            return contracts.rotating(old.grant, old.token_id, *new)
+        return contracts.registering(*new)
     return contracts.revoking(view.grant, view.token_id)

@@ -43,6 +43,8 @@ class NewSession:
     """The session that delegates; see `engine.sessions.delegation`."""
     approvals_required: int | None = None
     """How many operators must grant an approval; None: as many as for the parent, or one."""
+    rotates_id: str | None = None
+    """The session that its registration revokes; see `engine.sessions.rotation`."""
     by: str | None = None
     """The key, or for a child the session, that asks for it; None: nobody who could be named."""
 
@@ -56,6 +58,7 @@ class SessionView:
     id: str
     workspace_id: str
     parent_id: str | None
+    rotates_id: str | None
     type: str
     label: str | None
     agent_id: str

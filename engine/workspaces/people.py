@@ -44,6 +44,8 @@ MAY: Mapping[Role, frozenset[Act]] = {
 
 ROLES: tuple[Role, ...] = tuple(MAY)
 SETUP_TTL_MS = 24 * 3_600_000
+_FIRST = "First operator"
+"""Whom nobody in the Studio invited, but whoever started the server."""
 IDLE_MS = 30 * 60_000
 SIGNED_IN_MAX_MS = 12 * 3_600_000
 """A browser is signed out after so long without a request, and after so long in any case."""
@@ -98,14 +100,18 @@ class People:
         self._database = database
         self._writer = writer
 
-    def first(self) -> str | None:
+    def first(self, *, another: bool = False) -> str | None:
         """A token that sets up the first person of the installation, an admin; None if somebody
-        has a passkey. A token from an earlier start is invalid from then on."""
+        has a passkey, unless `another` is wanted: passkeys get lost. A token from an earlier start
+        is invalid from then on."""
 
         def command(batch: Batch) -> str | None:
-            if batch.read(sa.select(_passkeys.c.id).limit(1)).first() is not None:
+            if not another and batch.read(sa.select(_passkeys.c.id).limit(1)).first() is not None:
                 return None
-            waiting = sa.and_(_is_person(), _keys.c.revoked_ms.is_(None), _keys.c.role == "admin")
+            waiting = sa.and_(
+                *(_is_person(), _is_in_setup(), _keys.c.revoked_ms.is_(None)),
+                *(_keys.c.role == "admin", _keys.c.name == _FIRST),
+            )
             stream = workspace_stream(DEFAULT_WORKSPACE)
             query = sa.select(_keys.c.id).where(waiting, _keys.c.workspace_id == DEFAULT_WORKSPACE)
             for key_id in batch.read(query).scalars().all():
@@ -113,7 +119,7 @@ class People:
                     sa.update(_keys).where(_keys.c.id == key_id).values(revoked_ms=batch.now_ms)
                 )
                 batch.record(stream, "key.revoked", {"key": key_id, "role": "admin", "by": None})
-            return _write_person(batch, DEFAULT_WORKSPACE, "admin", "First operator", by=None)
+            return _write_person(batch, DEFAULT_WORKSPACE, "admin", _FIRST, by=None)
 
         return self._writer.call(command, DEFAULT_WORKSPACE)
 
@@ -231,10 +237,12 @@ class People:
         that others can check it as well.
 
         Raises:
-            Unauthenticated: it was before, or the authenticator's counter went on meanwhile.
+            Unauthenticated: it was before, the authenticator's counter went on meanwhile, or the
+                person is revoked.
         """
 
         def command(batch: Batch) -> None:
+            _person(batch.read, _keys.c.id == person.key_id)
             _spend(batch, used, sign_count, challenge, expires_ms)
             if asked is None or assertion is None:
                 return
@@ -314,6 +322,10 @@ def _is_person() -> sa.ColumnElement[bool]:
     return _keys.c.prefix.startswith(SETUP_TOKEN_PREFIX)
 
 
+def _is_in_setup() -> sa.ColumnElement[bool]:
+    return ~sa.exists().where(_passkeys.c.key_id == _keys.c.id)
+
+
 def _token(token: str) -> sa.ColumnElement[bool]:
     return sa.and_(_is_person(), _keys.c.secret_hash == secret_hash(token))
 
@@ -325,8 +337,7 @@ def _write_person(batch: Batch, workspace_id: str, role: str, name: str, *, by: 
 
 
 def _in_setup(read: Read, token: str, now_ms: int) -> Person:
-    unused = ~sa.exists().where(_passkeys.c.key_id == _keys.c.id)
-    return _person(read, _token(token), unused, _keys.c.created_ms > now_ms - SETUP_TTL_MS)
+    return _person(read, _token(token), _is_in_setup(), _keys.c.created_ms > now_ms - SETUP_TTL_MS)
 
 
 def _person(read: Read, *where: sa.ColumnElement[bool]) -> Person:

@@ -32,6 +32,9 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Overrides TALLYSTICK_DATA_DIR.")] = None,
     port: Annotated[int | None, typer.Option(help="Overrides TALLYSTICK_PORT.")] = None,
+    new_admin: Annotated[
+        bool, typer.Option("--new-admin", help="Set up one more admin: if a passkey was lost.")
+    ] = False,
 ) -> None:
     """Run the server.
 
@@ -60,7 +63,7 @@ def serve(
         first_key = engine.access.ensure_admin(secret)
         if first_key is not None:
             console.print(f"[bold]admin key[/] (shown once): {first_key}", soft_wrap=True)
-        setup_token = People(engine.database, engine.writer).first()
+        setup_token = People(engine.database, engine.writer).first(another=new_admin)
         console.print(f"[bold]REST[/]      {server.url}  (OpenAPI at {server.url}/docs)")
         studio = settings.studio_origin or f"http://localhost:{server.port}"
         console.print(f"[bold]Studio[/]    {studio}/studio")

@@ -14,6 +14,7 @@ import structlog
 
 from engine.chain.gateway import BlockHeader
 from engine.chain.json_rpc import JsonRpcChain
+from engine.workspaces.people import Credential, People
 from tallystick import Client
 from tests.anvil_world import anvil_with_contracts
 from tests.cli.processes import Serving, called, one_line, tallystick
@@ -25,6 +26,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory that was in use, not to be changed."""
     world = World(tmp_path_factory.mktemp("used") / "data")
     world.pay(world.session(mint_pkp=True), 1)
+    people = People(world.engine.database, world.engine.writer)
+    people.set_up(str(people.first()), Credential("YWRh", "", b"a key", True, 0))
     world.engine.close()
     return world.settings.data_dir
 
@@ -103,10 +106,13 @@ def test_what_was_answered_survives_a_kill_and_the_key_is_shown_once(tmp_path: P
     assert (tmp_path / "kek").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_key_of_ones_own_is_never_printed_and_ctrl_c_ends_it(copy: Path) -> None:
+def test_a_key_of_ones_own_is_never_printed_one_more_admin_can_be_set_up_and_ctrl_c_ends_it(
+    copy: Path,
+) -> None:
     key = "zfi_test_of_my_own_choosing_123456"
-    server = Serving(copy, admin_key=key)
+    server = Serving(copy, "--new-admin", admin_key=key)
     assert key not in "\n".join(server.lines)
+    assert server.found(r"http://localhost:\d+/studio/set-up#(zfi_setup_[0-9a-f]{64}) ")
     with Client(server.url, api_key=key) as client:
         [session] = client.sessions()
     assert session["status"] == "active"

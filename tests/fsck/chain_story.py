@@ -76,11 +76,13 @@ def lowered_limits(world: World, view: SessionView) -> None:
 
 
 def rotated(world: World) -> None:
-    """A session takes the place of another."""
+    """A session takes the place of another: past the engine, and by it."""
     old = world.create(await_consent=False)
     new = world.create(await_consent=False, wait_s=0)
     rotate(world, old, new)
-    assert (code(world, old), code(world, new)) == ("SESSION_REVOKED", "ALLOWED")
+    newest = world.session(mint_pkp=True, await_consent=False, rotates_id=new.id)
+    codes = [code(world, each) for each in (old, new, newest)]
+    assert codes == ["SESSION_REVOKED", "SESSION_REVOKED", "ALLOWED"]
 
 
 def owners_of_every_kind(world: World) -> None:

@@ -261,3 +261,29 @@ def test_a_closing_that_left_the_chain_ended_its_sessions_for_good(
     closings = [r for r in records_of(cautious, WORKSPACE) if r.kind == "workspace.closed"]
     assert len(closings) == 1
     assert code(cautious, active(anvil, cautious)) == "ALLOWED"
+
+
+def test_a_rotation_that_left_the_chain_brings_nothing_back_and_is_told_to_it_again(
+    anvil: AnvilWithContracts, cautious: World
+) -> None:
+    """The old session ends at first sight, and the new one pays when it is confirmed."""
+    old = active(anvil, cautious)
+    new = cautious.consent(cautious.create(GRANTED, rotates_id=old.id), wait_s=0)
+    anvil.mine()  # the new one has begun by the chain's clock, too
+
+    def rotated() -> bool:
+        cautious.engine.tick()
+        return events(cautious.engine, "SessionRotated", old) != []
+
+    wait_until(rotated)
+    assert (code(cautious, old), code(cautious, new)) == ("SESSION_REVOKED", "SESSION_NOT_ANCHORED")
+    replaced(anvil)
+    for _ in range(CONFIRMATIONS + 3):
+        cautious.engine.tick()
+        assert code(cautious, old) == "SESSION_REVOKED"
+        anvil.mine()
+    cautious.engine.tick()
+    assert (code(cautious, old), code(cautious, new)) == ("SESSION_REVOKED", "ALLOWED")
+    assert len(events(cautious.engine, "SessionRevoked", old)) == 1
+    for view in (old, new):
+        replayed(cautious, view)

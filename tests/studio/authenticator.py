@@ -30,17 +30,23 @@ class Authenticator:
         return cbor2.dumps({1: 2, 3: -7, -1: 1, -2: at.x.to_bytes(32), -3: at.y.to_bytes(32)})
 
     def create(
-        self, options: dict[str, Any], *, public_key: bytes | None = None, flags: int | None = None
+        self,
+        options: dict[str, Any],
+        *,
+        client: dict[str, Any] | None = None,
+        public_key: bytes | None = None,
+        flags: int | None = None,
+        rp_id: str = "localhost",
     ) -> dict[str, Any]:
-        """What `navigator.credentials.create` gives."""
-        client = _client_data("webauthn.create", options["challenge"])
+        """What `navigator.credentials.create` gives, or what is like it but for one thing."""
+        told = _client_data("webauthn.create", options["challenge"], client)
         attested = bytes(16) + len(self.raw_id).to_bytes(2) + self.raw_id
-        data = _authenticator_data("localhost", (flags or self.flags) | AT, self.count)
+        data = _authenticator_data(rp_id, (flags or self.flags) | AT, self.count)
         data += attested + (public_key or self.public_key)
         attestation = cbor2.dumps({"fmt": "none", "attStmt": {}, "authData": data})
         return self._credential(
             {
-                "clientDataJSON": bytes_to_base64url(client),
+                "clientDataJSON": bytes_to_base64url(told),
                 "attestationObject": bytes_to_base64url(attestation),
             }
         )

@@ -128,6 +128,12 @@ class Browser:
         self.run(f"window.before = true; document.querySelector({json.dumps(selector)}).click()")
         self.arrived(path)
 
+    def choose(self, selector: str, file: Path) -> None:
+        """Choose a file in a field."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        found = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=found, files=[str(file)])
+
     def text(self) -> str:
         """All that can be read."""
         return str(self.run("document.body.innerText"))

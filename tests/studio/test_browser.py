@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from api.server import Server
+from api.studio.uploads import FILE_BYTES_MAX
 from engine.audit.verify import Verdict, verify
 from engine.evidence.chain_view import GatewayView
 from engine.policy.limits import Limits
@@ -101,6 +102,7 @@ def test_an_operator_does_everything_in_a_browser(world: World, tmp_path: Path) 
         file = engine.evidence(WORKSPACE, signed.split("/")[3])
         report = verify(file, GatewayView(engine.gateway), registry=engine.deployment.registry)
         assert report.verdict is Verdict.VERIFIED, report
+        _rotates(tour, signed.split("/")[3])
 
         browser.open(f"{tour.studio}/sessions/{lunch.id}")
         world.pay(lunch, 2, merchant="florist")
@@ -128,11 +130,11 @@ def test_an_operator_does_everything_in_a_browser(world: World, tmp_path: Path) 
             (f"/sessions/{lunch.id}/try?amount=30&merchant_id=books", "try"),
             ("/approvals", "approvals"),
             ("/reconciliation", "reconciliation"),
-            ("/log", "log"),
             ("/people", "people"),
         ):
             tour.open(page, name)
 
+        _verifies(tour, file, tmp_path)
         tour.open("/webhooks/new")
         tour.fill(url="https://localhost/tallystick", description=HOSTILE)
         browser.press(".actions button", "/studio/webhooks/new")
@@ -172,6 +174,55 @@ def _follows_the_snippet(browser: Browser, directory: Path) -> None:
     told: list[str] = []
     exec(compile(code, "snippet", "exec"), {"print": lambda *said: told.extend(said)})
     assert told[1] == 199
+
+
+def _rotates(tour: Tour, old_id: str) -> None:
+    """The chain ends a session as it registers the one that takes its place."""
+    browser = tour.browser
+    tour.open(f"/sessions/new?replaces={old_id}", "replace-session")
+    browser.run("document.querySelector('[name=rotates]').click()")
+    browser.press(".actions button", "/studio/sessions/new")
+    assert "ends another session for good" in browser.text()
+    tour.look()
+    signed = browser.run("new URL(document.querySelector('main form').action).pathname")
+    browser.press("main form button", signed)
+    assert "has ended" in browser.text()
+    tour.open(f"/sessions/{old_id}")
+    assert "took its place in the transaction that ended it" in browser.text()
+
+
+def _verifies(tour: Tour, file: bytes, directory: Path) -> None:
+    """An evidence file is dropped on the page of the log, or chosen where no script runs."""
+    browser = tour.browser
+    tour.open("/log", "log")
+    drop = "document.querySelector('.drop')"
+    for content, verdict, name in (
+        (file, "It holds: verified.", "verified"),
+        (file.replace(b"trading", b"taxes"), "It does not hold: tampered.", None),
+    ):
+        text = json.dumps(content.decode())
+        browser.run(
+            "window.before = true; const moved = new DataTransfer();"
+            f"moved.items.add(new File([{text}], 'evidence.json'));"
+            f"{drop}.dispatchEvent(new DragEvent('drop', {{dataTransfer: moved}}))"
+        )
+        browser.arrived("/studio/log")
+        assert verdict in browser.text()
+        assert "This is the word of this server." in browser.text()
+        tour.look(name)
+    browser.run(
+        "const long = new DataTransfer();"
+        f"long.items.add(new File([new ArrayBuffer({FILE_BYTES_MAX + 1})], 'evidence.json'));"
+        f"{drop}.dispatchEvent(new DragEvent('drop', {{dataTransfer: long}}))"
+    )
+    assert "is longer than" in browser.run(f"{drop}.querySelector('[type=file]').validationMessage")
+    (directory / "evidence.json").write_bytes(file)
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.open(f"{tour.studio}/log")
+    browser.choose(".drop [type=file]", directory / "evidence.json")
+    browser.press(".drop button", "/studio/log")
+    assert "It holds: verified." in browser.text()
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
 
 
 def _shown(browser: Browser, place: str) -> str:

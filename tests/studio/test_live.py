@@ -11,7 +11,6 @@ from engine.db.tables import table
 from engine.webhooks.feed import POLL_MS
 from engine.workspaces.people import IDLE_MS, SEEN_EVERY_MS
 from tests.rest.test_events import blocks
-from tests.studio.authenticator import ORIGIN
 from tests.studio.conftest import Opened
 from tests.studio.visitor import COOKIE
 
@@ -22,8 +21,8 @@ def test_a_page_hears_what_happens_until_its_person_is_revoked(studio: Opened) -
     world, admin = studio.world, studio.persons["admin"]
     studio.join("viewer", studio.people.invite(admin, "viewer", "Listener"), "listener")
     visitor = studio.visitor("listener")
-    headers = {"Host": ORIGIN.partition("://")[2]}
     with Server(world.engine, "127.0.0.1", 0) as server, httpx.Client(timeout=10) as http:
+        headers = {"Host": f"localhost:{server.port}"}
         assert http.get(server.url + LIVE, headers=headers).status_code == 401
         headers["Cookie"] = f"{COOKIE}={visitor.cookie}"
         beyond = http.get(server.url + LIVE, headers={**headers, "Last-Event-ID": "9" * 12})

@@ -160,7 +160,8 @@ def test_a_session_is_rotated_by_one_that_takes_its_place(studio: Opened) -> Non
     assert (new.state, new.policy.limits, new.grant.merchants) == ("active", limits, ("books",))
     assert engine.sessions.get(WORKSPACE, old.id).state == "active"  # until it is revoked
     told = visitor.get(f"/studio/sessions/{new.id}.json").json()
-    assert told["replaces"] == {"id": old.id, "label": "daily", "live": True}
+    replaced = {"id": old.id, "label": "daily", "live": True, "rotates": False}
+    assert (told["replaces"], told["rotation"]) == (replaced, {"from": None, "to": None})
     child = studio.world.session(limits, agent_id="trader", merchants=("books",), parent_id=old.id)
     assert visitor.get(f"{NEW}?replaces={child.id}").status_code == 409
     odd = studio.world.session(metadata_json='{"replaces":["x"]}')

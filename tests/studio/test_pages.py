@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from api.studio import templating
 from api.studio.app import FILES, FORMS, HEADERS, PAGES
 from api.studio.place import check_origin
 from engine.errors import CannotStart
@@ -18,6 +19,7 @@ from tests.studio.conftest import Opened
 from tests.world import USD, WORKSPACE
 
 LIMITS = Limits(100 * USD, 200 * USD, 700 * USD, None, 50 * USD)
+TEMPLATES = Path(templating.__file__).with_name("templates")
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -80,8 +82,6 @@ def test_every_answer_has_the_headers_and_no_inline_script_or_style(
         assert file.status_code == 200
         assert "immutable" in file.headers["cache-control"]
     assert visitor.get("/studio/static/0000000000000000/studio.js").status_code == 404
-    evidence = visitor.get(f"/studio/sessions/{places['session_id']}/evidence")
-    assert "sandbox" in evidence.headers["content-security-policy"] or evidence.status_code == 409
 
 
 def test_the_roles_are_documented() -> None:
@@ -141,12 +141,6 @@ def test_a_form_comes_from_our_page_and_from_this_sign_in(
     assert _state(studio, places) == "active"
 
 
-def test_the_studio_answers_to_its_own_name_only(studio: Opened) -> None:
-    for host in ("evil.test", "127.0.0.1:8402", "localhost.evil.test", "localhost:x"):
-        answer = studio.visitor().get("/studio/sign-in", headers={"Host": host})
-        assert (answer.status_code, "wrong_origin" in answer.text) == (403, True), host
-
-
 @pytest.mark.parametrize("wrong", ["studio.test", "http://studio.test", "https://a.test/x"])
 def test_an_origin_that_is_none_is_refused_at_the_start(wrong: str) -> None:
     with pytest.raises(CannotStart, match="TALLYSTICK_STUDIO_ORIGIN"):
@@ -199,9 +193,11 @@ def test_what_is_stored_is_text(studio: Opened) -> None:
             WORKSPACE, "https://localhost/", ("*",), description=text, by=by.key_id
         )
         studio.people.invite(by, "viewer", text)
+        waiting = world.create(LIMITS, label=text, merchants=(text,), wait_s=0)
         for path in (
             "/agents",
             "/webhooks",
+            f"/sessions/{waiting.id}/consent",
             f"/webhooks/{webhook.id}",
             "/people",
             f"/sessions/new?replaces={session.id}",
@@ -224,6 +220,9 @@ def test_what_is_stored_is_text(studio: Opened) -> None:
         assert tried.status_code == 200
         assert "<script>alert" not in tried.text
         assert "<img src=x" not in tried.text
+        world.engine.webhooks.delete(WORKSPACE, webhook.id, by=by.key_id)  # or it would be told all
+    for template in TEMPLATES.glob("*.html"):
+        assert not re.search(r"\|\s*safe|autoescape", template.read_text()), template
     for query in ({"search": HOSTILE[0]}, {"status": HOSTILE[0]}, {"page": HOSTILE[0]}):
         assert "<script>alert" not in visitor.ask("GET", "/studio/", params=query).text
 
@@ -267,7 +266,7 @@ def test_sessions_are_filtered_sorted_and_counted(studio: Opened) -> None:
         "near": True,
     }
     assert row["health"] == ["82% used in 24 hours"]
-    studio.clock.now_ms += 7_200_000 - 3_600_000
+    studio.clock.now_ms = on_base.expires_ms - 3_600_000
     later = studio.visitor("viewer")
     told = later.ask("GET", "/studio/index.json", params={"label": "base"}).json()["sessions"]
     assert told[0]["health"] == ["expires within the hour"]

@@ -1,6 +1,6 @@
 """Verifying evidence for whoever cannot run `tallystick verify`."""
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import APIRouter
 
 from api.rest.auth import EngineOf, PaymentPartyOf
@@ -8,16 +8,11 @@ from api.rest.errors import documented
 from api.rest.exact_json import ExactJsonRoute
 from api.rest.schemas import VerifyEvidence
 from api.rest.verification_answers import VerificationAnswer
-from api.rest.views import verification_json
-from engine.audit.verify import Report, verify
-from engine.evidence.chain_view import GatewayView
+from api.rest.verifying import VERIFYING, verified_here
 
 router = APIRouter(
     route_class=ExactJsonRoute, tags=["sessions"], responses=documented(401, 422, 503)
 )
-
-_VERIFYING = CapacityLimiter(1)
-"""It takes the processor from decisions, and asks the chain."""
 
 
 @router.post(
@@ -29,21 +24,5 @@ async def verify_evidence(
     body: VerifyEvidence, engine: EngineOf, _party: PaymentPartyOf
 ) -> VerificationAnswer:
     """Whoever does not trust this server, or its endpoints, runs `tallystick verify` elsewhere."""
-    deployment = engine.deployment
-
-    def verified() -> Report:
-        chains = {
-            chain: GatewayView(gateway, name=f"this server's endpoint of {chain}")
-            for chain, gateway in engine.networks.gateways.items()
-        }
-        home = chains.pop(deployment.chain)
-        return verify(
-            body.evidence.encode(),
-            home,
-            registry=deployment.registry,
-            anchors=deployment.anchors,
-            networks=chains,
-        )
-
-    report = await to_thread.run_sync(verified, limiter=_VERIFYING)
-    return verification_json(report, chain=deployment.chain, registry=deployment.registry)
+    file = body.evidence.encode()
+    return await to_thread.run_sync(verified_here, engine, file, limiter=VERIFYING)

@@ -67,7 +67,16 @@ def new_key(asked: Asked) -> PageView:
     }
     asked_for = None
     if given["name"] and given["agent_id"]:
-        asked_for = _act(_wanted(given))
+        body = _wanted(given)
+        asked_for = _act(body)
+        given.update(  # as it is taken, so that what is shown is what is confirmed
+            name=body.name,
+            agent_id=body.agent_id,
+            scopes=list(body.scopes),
+            rate_limit_per_hour=str(body.rate_limit_per_hour),
+            days=str((body.expires_in_seconds or 0) // DAY_S or ""),
+            networks="\n".join(body.ip_allowlist),
+        )
     data = {
         "given": given,
         "scopes": SCOPES,

@@ -8,6 +8,7 @@ object. Until then the session pays nothing.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -19,9 +20,11 @@ from api.studio import passkeys
 from api.studio.asked import Asked, PageView
 from api.studio.configuration import configuration, snippet
 from api.studio.forms import lines, ticked, validated, whole
+from api.studio.pages.session import replaced
 from engine.errors import Conflict, Forbidden, InvalidInput, Unauthenticated
 from engine.policy.limits import DEFAULT_LIMITS
 from engine.sessions.creation import DEFAULT_PERMISSIONS
+from engine.sessions.rotation import obstacle
 from engine.sessions.session import SessionView
 
 REGISTRATION_WAIT_S = 3.0
@@ -39,9 +42,8 @@ _TEXTS = ("label", "agent_id", "permissions", "merchants", "conditions", "durati
 
 def new(asked: Asked) -> PageView:
     """The form: empty, or filled as the session is whose place the new one takes."""
-    replaced = asked.query.get("replaces", "")
-    if replaced:
-        view = asked.engine.sessions.get(asked.who.workspace_id, replaced)
+    if old_id := asked.query.get("replaces", ""):
+        view = asked.engine.sessions.get(asked.who.workspace_id, old_id)
         _check_replaceable(view)
         return _form(asked, view.type, _given_by(view))
     kind = "app" if asked.query.get("type") == "app" else "agent"
@@ -56,6 +58,7 @@ def new(asked: Asked) -> PageView:
         "chains": [],
         "tokens": [],
         "mint_pkp": True,
+        "rotates": False,
         "replaces": "",
     }
     return _form(asked, kind, given)
@@ -76,6 +79,7 @@ def opened(asked: Asked) -> Response:
         tokens=ticked(form, "token"),
         mint_pkp="mint_pkp" in form,
         replaces=form.get("replaces", ""),
+        rotates="rotates" in form,
     )
     try:
         body = validated(CreateSession, _body(asked, kind, given))
@@ -87,6 +91,8 @@ def opened(asked: Asked) -> Response:
             approvals_required=body.approvals_required,
             by=who.key_id,
         )
+        rotated = given["replaces"] if given["rotates"] else None
+        asked_for = replace(asked_for, rotates_id=rotated or None)
         view, token = engine.create_session(who.workspace_id, asked_for)
     except InvalidInput as error:
         page = _form(asked, kind, given)
@@ -160,21 +166,31 @@ def _form(asked: Asked, kind: str, given: Mapping[str, Any]) -> PageView:
         "chains": list(dict.fromkeys((*networks, *given["chains"]))),
         "tokens": {**dict.fromkeys(given["tokens"]), **tokens},
         "agents": [{"id": each.id, "name": each.name} for each in agents],
+        "replaced": _old(asked, given["replaces"]),
         "wrong": None,
     }
     return PageView("new_session.html", f"New {kind} session", data)
 
 
+def _old(asked: Asked, session_id: str) -> dict[str, Any] | None:
+    """The session whose place is taken, and why that cannot be in one transaction, if so."""
+    if not session_id:
+        return None
+    old = asked.engine.sessions.get(asked.who.workspace_id, session_id)
+    why = obstacle(old, _owner(asked), signs=True)
+    return {"id": old.id, "label": old.label or old.agent_id, "obstacle": why}
+
+
 def _body(asked: Asked, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The form as the body of a request."""
-    agent_id, replaced = given["agent_id"].strip(), given["replaces"]
+    agent_id, old_id = given["agent_id"].strip(), given["replaces"]
     agents = {each.id: each for each in asked.engine.agents.list(asked.who.workspace_id)}
     if kind == "agent" and agent_id not in agents:
         raise InvalidInput("agent_id", "is no registered agent")
     metadata: dict[str, str] = {}
-    if replaced:
-        _check_replaceable(asked.engine.sessions.get(asked.who.workspace_id, replaced))
-        metadata["replaces"] = replaced
+    if old_id:
+        _check_replaceable(asked.engine.sessions.get(asked.who.workspace_id, old_id))
+        metadata["replaces"] = old_id
     known = agents.get(agent_id)
     return {
         "type": kind,
@@ -213,6 +229,7 @@ def _consent_page(asked: Asked, view: SessionView, token: str | None) -> PageVie
     digest = grant.digest(engine.sessions.domain)
     data = {
         "session_id": view.id,
+        "rotates": _rotated(asked, view),
         "label": view.label,
         "type": view.type,
         "mint_pkp": view.mint_pkp,
@@ -246,14 +263,17 @@ def _provisioned(asked: Asked, view: SessionView, token: str) -> PageView:
         configuration=json.dumps(made, indent=2),
         snippet=snippet(view),
         environment=f"TALLYSTICK_URL={made['url']}\nTALLYSTICK_SESSION_TOKEN={token}",
-        replaced=_replaced(asked, view),
+        replaced=replaced(asked, view),
     )
     return page
 
 
-def _replaced(asked: Asked, view: SessionView) -> SessionView | None:
-    named = json.loads(view.metadata_json).get("replaces")
-    return named and asked.engine.sessions.get(asked.who.workspace_id, named)
+def _rotated(asked: Asked, view: SessionView) -> dict[str, Any] | None:
+    """The session that the registration of this one revokes."""
+    if view.rotates_id is None:
+        return None
+    old = asked.engine.sessions.get(view.workspace_id, view.rotates_id)
+    return {"id": old.id, "label": old.label or old.agent_id}
 
 
 def _check_replaceable(view: SessionView) -> None:
@@ -265,22 +285,24 @@ def _check_replaceable(view: SessionView) -> None:
 
 
 def _given_by(view: SessionView) -> dict[str, Any]:
-    """The form as it would have to be filled for this session."""
-    grant = view.grant
+    """The form as it would have to be filled for this session, as it is bound now: what it was
+    restricted to, and what its limits were lowered to, stays so."""
+    grant, limits = view.grant, view.policy.limits
     lasts_ms = view.expires_ms - view.created_ms
     return {
         "label": view.label or "",
         "agent_id": view.agent_id,
         "permissions": ", ".join(grant.permissions),
         "merchants": "\n".join(grant.merchants),
-        "conditions": "\n".join(grant.conditions),
+        "conditions": "\n".join(dict.fromkeys((*grant.conditions, *view.restrictions))),
         "duration_hours": str(max(1, round(lasts_ms / HOURS))),
-        **{name: _dollars(getattr(grant.limits, field)) for name, field, _ in _LIMITS},
+        **{name: _dollars(getattr(limits, field)) for name, field, _ in _LIMITS},
         "approvals_required": str(view.approvals_required),
         "chains": list(grant.chains),
         "tokens": list(grant.tokens),
         "mint_pkp": view.mint_pkp,
         "replaces": view.id,
+        "rotates": False,
     }
 
 

@@ -74,7 +74,8 @@ def one(asked: Asked) -> PageView:
             for (name, window), days in zip(WINDOWS, (1, 7, 30), strict=True)
             if (limit := getattr(limits, name)) is not None
         ],
-        "replaces": _replaced(asked, view),
+        "replaces": replaced(asked, view),
+        "rotation": _rotation(asked, view),
         "per_transaction_usd": usd(limits.per_transaction),
         "approval_above_usd": usd(limits.approval_above),
     }
@@ -151,8 +152,9 @@ def evidence(asked: Asked) -> Response:
     )
 
 
-def _replaced(asked: Asked, view: SessionView) -> dict[str, Any] | None:
-    """The session whose place this one takes, which its metadata names."""
+def replaced(asked: Asked, view: SessionView) -> dict[str, Any] | None:
+    """The session whose place this one takes, which its metadata names. One that it `rotates` ends
+    in the transaction that registers this one."""
     named = json.loads(view.metadata_json).get("replaces")
     if not isinstance(named, str):
         return None
@@ -161,7 +163,19 @@ def _replaced(asked: Asked, view: SessionView) -> dict[str, Any] | None:
     except NotFound:  # metadata is whatever its maker says
         return None
     live = found.state in LIVE_STATES and asked.now_ms < found.expires_ms
-    return {"id": found.id, "label": found.label or found.agent_id, "live": live}
+    rotates = found.id == view.rotates_id
+    return {**_named(found), "live": live, "rotates": rotates}
+
+
+def _rotation(asked: Asked, view: SessionView) -> dict[str, Any]:
+    """The sessions on both sides of it, as the chain links them; None: there was no rotation."""
+    sides = asked.studio.inventory.rotated(view)
+    names = ("from", "to")
+    return {name: each and _named(each) for name, each in zip(names, sides, strict=True)}
+
+
+def _named(view: SessionView) -> dict[str, str]:
+    return {"id": view.id, "label": view.label or view.agent_id}
 
 
 def _record(told: Told, anchored: int) -> dict[str, Any]:

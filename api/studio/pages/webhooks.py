@@ -90,8 +90,9 @@ def switch(asked: Asked) -> Response:
 
 
 def rotate(asked: Asked) -> Response:
-    """Give it another secret, shown once."""
+    """Give it another secret, by passkey: it is shown once, and for a day both sign."""
     webhook_id, who = asked.path["webhook_id"], asked.who
+    asked.check_proof({"act": "rotate a webhook's secret", "webhook": webhook_id})
     _, secret = asked.engine.webhooks.rotate(who.workspace_id, webhook_id, by=who.key_id)
     return _with_secret(asked, webhook_id, secret)
 

@@ -58,6 +58,30 @@ if (token && location.hash.length > 1) {
   history.replaceState(null, "", location.pathname);
 }
 
+// A file is chosen on its form or dropped there; one that is too long is not sent.
+const drop = document.querySelector("[data-drop]");
+if (drop) {
+  const input = drop.querySelector("input[type=file]");
+  const bytesMax = Number(drop.dataset.drop);
+  const check = () => {
+    const tooLong = input.files[0]?.size > bytesMax;
+    input.setCustomValidity(tooLong ? `The file is longer than ${bytesMax} bytes.` : "");
+  };
+  const over = (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", event.type === "dragover");
+  };
+  input.addEventListener("change", check);
+  drop.addEventListener("dragover", over);
+  drop.addEventListener("dragleave", over);
+  drop.addEventListener("drop", (event) => {
+    over(event);
+    input.files = event.dataTransfer.files;
+    check();
+    if (input.files.length) drop.requestSubmit();
+  });
+}
+
 // A page that says so shows what happened since, but not while somebody is in the middle of it.
 let stale = false;
 

@@ -368,6 +368,7 @@ def upgrade() -> None:
         sa.Column("workspace_id", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("parent_id", sa.Text(), nullable=True),
+        sa.Column("rotates_id", sa.Text(), nullable=True),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("label", sa.Text(), nullable=True),
         sa.Column("agent_id", sa.Text(), nullable=False),
