@@ -12,6 +12,8 @@ from engine.audit.verify import Verdict, verify
 from engine.evidence.chain_view import GatewayView
 from engine.policy.limits import Limits
 from engine.workspaces.people import People
+from tallystick import Client, Wallet
+from tallystick.configurations import exported
 from tests.ledger.approving import asked_for
 from tests.studio.browser import CHROMIUM, Browser
 from tests.world import USD, WORKSPACE, World
@@ -96,7 +98,7 @@ def test_an_operator_does_everything_in_a_browser(world: World, tmp_path: Path) 
         signed = browser.run("new URL(document.querySelector('main form').action).pathname")
         browser.press("main form button", signed)
         tour.look("provisioned")
-        _follows_the_snippet(browser, tmp_path)
+        _follows_the_snippet(browser, tmp_path, str(world.operator_key))
         engine.anchor()
         file = engine.evidence(WORKSPACE, signed.split("/")[3])
         report = verify(file, GatewayView(engine.gateway), registry=engine.deployment.registry)
@@ -164,9 +166,15 @@ def test_an_operator_does_everything_in_a_browser(world: World, tmp_path: Path) 
     assert states == ["revoked", "revoked"]
 
 
-def _follows_the_snippet(browser: Browser, directory: Path) -> None:
-    """What the page says to copy pays, as it stands there."""
-    name = f"wallet-{json.loads(_shown(browser, 'configuration'))['session_id']}.json"
+def _follows_the_snippet(browser: Browser, directory: Path, operator_key: str) -> None:
+    """What the page says to copy pays, as it stands there; the configuration is a wallet's."""
+    made = json.loads(_shown(browser, "configuration"))
+    with Client(made["url"], api_key=operator_key) as client:
+        session = client.session(made["session_id"])
+        own = exported(session, made["session_token"], made["url"])
+        assert {name: made[name] for name in own} == own
+        assert Wallet.from_configuration(client, made).init()["id"] == session["id"]
+    name = f"wallet-{made['session_id']}.json"
     (directory / name).write_text(_shown(browser, "configuration"))
     code = _shown(browser, "python").replace(name, str(directory / name))
     told: list[str] = []
