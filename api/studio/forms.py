@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import InvalidInput
+from engine.policy.money import plain_usd
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,6 +29,16 @@ def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
 def lines(text: str) -> list[str]:
     """What stands on each line that is not empty."""
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def plain_dollars(micro: int | None) -> str:
+    """An amount of micro-USD as a field shows it; empty where there is none."""
+    return "" if micro is None else plain_usd(micro)
+
+
+def shown(error: InvalidInput) -> dict[str, str]:
+    """What is wrong with a field, to be said beside it."""
+    return {"field": error.field, "message": error.message.removeprefix(f"{error.field}: ")}
 
 
 def ticked(form: Mapping[str, str], name: str) -> list[str]:

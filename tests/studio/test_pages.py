@@ -10,6 +10,7 @@ import pytest
 from api.studio.app import FILES, FORMS, HEADERS, PAGES
 from api.studio.place import check_origin
 from engine.errors import CannotStart
+from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.workspaces.agent_keys import NewAgentKey
 from engine.workspaces.people import ACTS, IDLE_MS, MAY, SIGNED_IN_MAX_MS
@@ -199,12 +200,18 @@ def test_what_is_stored_is_text(studio: Opened) -> None:
             WORKSPACE, "https://localhost/", ("*",), description=text, by=by.key_id
         )
         studio.people.invite(by, "viewer", text)
+        limits = BudgetLimits(per_day=10**6 * USD)
+        world.engine.budgets.set(WORKSPACE, session.agent_id, limits, by=by.key_id)
+        budget = visitor.get("/studio/budgets/set", params={"agent": session.agent_id})
+        assert (budget.status_code, "<script>alert" in budget.text) == (200, False)
         for path in (
             "/agents",
+            "/budgets",
             "/webhooks",
             f"/webhooks/{webhook.id}",
             "/people",
             f"/sessions/new?replaces={session.id}",
+            f"/sessions/{session.id}/restrict",
             f"/?search={session.id}",
             "/?type=all",
             f"/sessions/{session.id}",

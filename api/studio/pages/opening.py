@@ -7,7 +7,7 @@ object. Until then the session pays nothing.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.responses import Response
@@ -15,10 +15,11 @@ from starlette.responses import Response
 from api.rest.asked import new_session
 from api.rest.schemas import CreateSession
 from api.rest.views import session_json, time_text, usd
-from api.studio import passkeys
+from api.studio import conditions, passkeys
 from api.studio.asked import Asked, PageView
 from api.studio.configuration import configuration, snippet
-from api.studio.forms import lines, ticked, validated, whole
+from api.studio.forms import lines, plain_dollars, shown, ticked, validated, whole
+from api.studio.pages.sessions import budgets_above
 from engine.errors import Conflict, Forbidden, InvalidInput, Unauthenticated
 from engine.policy.limits import DEFAULT_LIMITS
 from engine.sessions.creation import DEFAULT_PERMISSIONS
@@ -28,13 +29,26 @@ REGISTRATION_WAIT_S = 3.0
 """How long a consent waits for the chain before it is answered."""
 HOURS = 3_600_000
 _LIMITS = (
-    ("max_per_transaction", "per_transaction", "A payment"),
-    ("max_per_day", "per_day", "Any 24 hours"),
-    ("max_per_week", "per_week", "Any 7 days"),
-    ("max_per_month", "per_month", "Any 30 days"),
+    ("max_per_transaction", "per_transaction", "Per payment"),
+    ("max_per_day", "per_day", "Per 24 hours"),
+    ("max_per_week", "per_week", "Per 7 days"),
+    ("max_per_month", "per_month", "Per 30 days"),
     ("require_approval_above", "approval_above", "Approval above"),
 )
-_TEXTS = ("label", "agent_id", "permissions", "merchants", "conditions", "duration_hours")
+_TEXTS = ("label", "agent_id", "permissions", "merchants", "duration_hours")
+_TITLES = {
+    "agent_id": "Agent",
+    "label": "Label",
+    "duration_hours": "Hours until it expires",
+    **{name: title for name, _, title in _LIMITS},
+    "approvals_required": "Approvals needed",
+    "chains": "Chains",
+    "tokens": "Tokens",
+    "permissions": "Permissions",
+    "merchants": "Merchants",
+    **conditions.TITLES,
+}
+"""What people know the fields of the form by."""
 
 
 def new(asked: Asked) -> PageView:
@@ -45,10 +59,11 @@ def new(asked: Asked) -> PageView:
         _check_replaceable(view)
         return _form(asked, view.type, _given_by(view))
     kind = "app" if asked.query.get("type") == "app" else "agent"
-    limits = {name: _dollars(getattr(DEFAULT_LIMITS, field)) for name, field, _ in _LIMITS}
+    limits = {name: plain_dollars(getattr(DEFAULT_LIMITS, field)) for name, field, _ in _LIMITS}
     given: dict[str, Any] = {
         **dict.fromkeys(_TEXTS, ""),
         **limits,
+        **conditions.fields_of(()),
         "agent_id": asked.query.get("agent", ""),
         "permissions": ", ".join(DEFAULT_PERMISSIONS),
         "duration_hours": "24",
@@ -71,14 +86,17 @@ def opened(asked: Asked) -> Response:
             raise InvalidInput(name, "is missing")
         given[name] = form[name]
     given.update(
+        conditions.asked_for(form),
         approvals_required=form.get("approvals_required", ""),
         chains=ticked(form, "chain"),
         tokens=ticked(form, "token"),
         mint_pkp="mint_pkp" in form,
         replaces=form.get("replaces", ""),
     )
+    said: list[str] = []
     try:
-        body = validated(CreateSession, _body(asked, kind, given))
+        said = conditions.sentences(given)
+        body = validated(CreateSession, _body(asked, kind, given, said))
         asked_for = new_session(
             engine,
             body,
@@ -90,8 +108,8 @@ def opened(asked: Asked) -> Response:
         view, token = engine.create_session(who.workspace_id, asked_for)
     except InvalidInput as error:
         page = _form(asked, kind, given)
-        message = error.message.removeprefix(f"{error.field}: ")
-        page.data["wrong"] = {"field": error.field, "message": message}
+        wrong = shown(conditions.told(error, said))
+        page.data["wrong"] = {**wrong, "field": wrong["field"].removeprefix("allowed_")}
         return asked.page(page, 422)
     return asked.page(_consent_page(asked, view, token))
 
@@ -155,7 +173,8 @@ def _form(asked: Asked, kind: str, given: Mapping[str, Any]) -> PageView:
     data = {
         "type": kind,
         "given": dict(given),
-        "limits": [{"name": name, "title": title} for name, _, title in _LIMITS],
+        "limits": [name for name, _, _ in _LIMITS],
+        "titles": {**_TITLES, "agent_id": "Agent" if kind == "agent" else "Application"},
         # What a session that is replaced has, and this server does not know, stays in the form.
         "chains": list(dict.fromkeys((*networks, *given["chains"]))),
         "tokens": {**dict.fromkeys(given["tokens"]), **tokens},
@@ -165,7 +184,7 @@ def _form(asked: Asked, kind: str, given: Mapping[str, Any]) -> PageView:
     return PageView("new_session.html", f"New {kind} session", data)
 
 
-def _body(asked: Asked, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _body(asked: Asked, kind: str, given: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any]:
     """The form as the body of a request."""
     agent_id, replaced = given["agent_id"].strip(), given["replaces"]
     agents = {each.id: each for each in asked.engine.agents.list(asked.who.workspace_id)}
@@ -187,7 +206,7 @@ def _body(asked: Asked, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
         "allowed_tokens": given["tokens"] or None,
         "allowed_chains": given["chains"] or None,
         "permissions": [p for p in given["permissions"].replace(",", " ").split() if p] or None,
-        "conditions": lines(given["conditions"]),
+        "conditions": list(said),
         "duration_hours": given["duration_hours"].strip(),
         "approvals_required": whole(given, "approvals_required") or 1,
         "await_consent": True,
@@ -225,6 +244,7 @@ def _consent_page(asked: Asked, view: SessionView, token: str | None) -> PageVie
             "valid_from": time_text(grant.valid_from_s * 1000),
             "valid_until": time_text(grant.valid_until_s * 1000),
         },
+        "budgets": list(budgets_above(asked, [view.agent_id]).values()),
         "chain": engine.deployment.chain,
         "registry": engine.deployment.registry,
         "digest": "0x" + digest.hex(),
@@ -273,17 +293,12 @@ def _given_by(view: SessionView) -> dict[str, Any]:
         "agent_id": view.agent_id,
         "permissions": ", ".join(grant.permissions),
         "merchants": "\n".join(grant.merchants),
-        "conditions": "\n".join(grant.conditions),
+        **conditions.fields_of(grant.conditions),
         "duration_hours": str(max(1, round(lasts_ms / HOURS))),
-        **{name: _dollars(getattr(grant.limits, field)) for name, field, _ in _LIMITS},
+        **{name: plain_dollars(getattr(grant.limits, field)) for name, field, _ in _LIMITS},
         "approvals_required": str(view.approvals_required),
         "chains": list(grant.chains),
         "tokens": list(grant.tokens),
         "mint_pkp": view.mint_pkp,
         "replaces": view.id,
     }
-
-
-def _dollars(micro: int | None) -> str:
-    amount = usd(micro)
-    return "" if amount is None else f"{amount:.6f}".rstrip("0").rstrip(".")
