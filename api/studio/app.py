@@ -167,6 +167,10 @@ FILES: tuple[tuple[str, Act, Do], ...] = (
 )
 
 
+_TITLES = {403: "Not allowed", 404: "Not found", 503: "Not now"}
+"""Of a page that cannot be shown, by its status."""
+
+
 def _endpoint(
     answer: Callable[[Request, bytes], Response],
 ) -> Callable[[Request], Awaitable[Response]]:
@@ -249,8 +253,11 @@ def _refused(_studio: Studio, asked: Asked, error: TallystickError) -> Response:
     unknown = isinstance(error, Unauthenticated) and asked.person is None
     if unknown and asked.request.method == "GET":
         return RedirectResponse(f"{PREFIX}/sign-in", 303)
-    data = {"code": error.code, "message": error.message}
-    page = asked.page(PageView("error.html", "Not done", data), _status(error))
+    sent = asked.request.method != "GET"
+    data = {"code": error.code, "message": error.message.rstrip("."), "sent": sent}
+    status = _status(error)
+    title = "Not done" if sent else _TITLES.get(status, "Not shown")
+    page = asked.page(PageView("error.html", title, data), status)
     if isinstance(error, RateLimited):
         page.headers["retry-after"] = str(error.retry_after)
     return page

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import InvalidInput
 from engine.policy.money import plain_usd
 
+EDIT = "edit"
+"""With this in its query a form that is filled in is shown, and not what it asks for."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -39,6 +42,11 @@ def plain_dollars(micro: int | None) -> str:
 def shown(error: InvalidInput) -> dict[str, str]:
     """What is wrong with a field, to be said beside it."""
     return {"field": error.field, "message": error.message.removeprefix(f"{error.field}: ")}
+
+
+def again(query: Mapping[str, str]) -> str:
+    """The query of the same form, filled in as it was, to be changed."""
+    return urlencode({**query, EDIT: "1"})
 
 
 def ticked(form: Mapping[str, str], name: str) -> list[str]:

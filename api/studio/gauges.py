@@ -88,7 +88,7 @@ def _told(cap: Cap, used: int) -> dict[str, Any]:
     share = round(max(0, used) / cap.at_most, 4) if cap.at_most else 1.0
     span = _SPANS[cap.per]
     return {
-        "name": f"payments, {span}" if counts else span,
+        "name": f"payments in {span}" if counts and cap.per != "lifetime" else span,
         "unit": "payments" if counts else "USD",
         "limit": cap.at_most if counts else usd(cap.at_most),
         "used": max(0, used) if counts else usd(max(0, used)),

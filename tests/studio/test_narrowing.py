@@ -68,7 +68,7 @@ def test_a_budget_is_set_and_lifted_by_passkey_and_seen_where_it_binds(studio: O
     again = visitor.form(f"{place}?given=1&agent=thrifty&max_payments_per_hour=1", place)
     visitor.answer(again, mine)
     counted = visitor.get(f"/studio/sessions/{session.id}.json").json()["session"]["budgets"]
-    assert counted[0]["limits"][0]["name"] == "payments, 1 hour"
+    assert counted[0]["limits"][0]["name"] == "payments in 1 hour"
     assert (counted[0]["limits"][0]["used"], counted[0]["limits"][0]["limit"]) == (1, 1)
     lift = visitor.form(f"{place}?agent=thrifty", "/studio/budgets/lift")
     assert visitor.send(lift).status_code == 401

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from api.rest.schemas import SetBudget
 from api.rest.views import time_text
 from api.studio.asked import Asked, PageView
-from api.studio.forms import plain_dollars, shown, validated, whole
+from api.studio.forms import EDIT, again, plain_dollars, shown, validated, whole
 from api.studio.gauges import budgeted
 from engine.errors import InvalidInput, NotFound
 from engine.workspaces.budgets import BudgetView
@@ -29,7 +29,8 @@ def everything(asked: Asked) -> PageView:
     gauges = engine.ledger.budgets_used(workspace_id).result()
     used = {each["id"]: each for each in budgeted(gauges)}
     found = engine.budgets.list(workspace_id)
-    names = {each.id: each.name for each in engine.agents.list(workspace_id)}
+    agents = engine.agents.list(workspace_id)
+    names = {each.id: each.name for each in agents}
     data = {
         "budgets": [
             {
@@ -42,7 +43,7 @@ def everything(asked: Asked) -> PageView:
             }
             for view in sorted(found, key=lambda each: each.agent_id or "")
         ],
-        "for_workspace": any(each.agent_id is None for each in found),
+        "agents": [{"id": each.id, "name": each.name} for each in agents],
     }
     return PageView("budgets.html", "Budgets", data)
 
@@ -62,7 +63,7 @@ def new(asked: Asked) -> PageView:
         given = {name: query.get(name, "").strip() for name in TITLES}
         try:
             _wanted(given)
-            wanted = _act(agent_id, given)
+            wanted = None if EDIT in query else _act(agent_id, given)
         except InvalidInput as error:
             wrong = shown(error)
     data = {
@@ -75,6 +76,7 @@ def new(asked: Asked) -> PageView:
         "exists": before is not None,
         "lifting": {"act": "lift a budget", "agent": agent_id},
         "wanted": wanted,
+        "again": again(query),
         "wrong": wrong,
     }
     title = f"Budget of {agent_id}" if agent_id else "Budget of the workspace"

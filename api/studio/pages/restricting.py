@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from api.studio import conditions
 from api.studio.asked import Asked, PageView
-from api.studio.forms import lines, shown
+from api.studio.forms import EDIT, again, lines, shown
 from engine.audit.replay import LIVE_STATES
 from engine.errors import Conflict, InvalidInput
 from engine.sessions.sentences import in_order
@@ -24,7 +24,8 @@ def new(asked: Asked) -> PageView:
     if "given" in asked.query:
         given = conditions.asked_for(asked.query)
         try:
-            wanted = _change(view, _said(given))
+            change = _change(view, _said(given))
+            wanted = None if EDIT in asked.query else change
         except InvalidInput as error:
             wrong = shown(error)
     data = {
@@ -35,6 +36,7 @@ def new(asked: Asked) -> PageView:
         "titles": conditions.TITLES,
         "wrong": wrong,
         "wanted": wanted,
+        "again": again(asked.query),
     }
     return PageView("restrict.html", f"Restrict {view.label or view.agent_id}", data)
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.rest.webhook_answers import attempt_json, tried_json, webhook_json
 from api.rest.webhook_bodies import CreateWebhook, TryWebhook
 from api.studio.asked import Asked, PageView
-from api.studio.forms import ticked, validated
+from api.studio.forms import EDIT, again, ticked, validated
 from api.studio.paging import paged
 from engine.errors import InvalidInput
 from engine.webhooks.catalogue import EVENTS, EVERY
@@ -37,8 +37,14 @@ def new(asked: Asked) -> PageView:
         "description": query.get("description", "").strip(),
         "events": ticked(query, "event"),
     }
-    asked_for = _act(_wanted(given)) if given["url"] else None
-    data = {"given": given, "events": EVENTS, "every": EVERY, "asked_for": asked_for}
+    asked_for = _act(_wanted(given)) if given["url"] and EDIT not in query else None
+    data = {
+        "given": given,
+        "events": EVENTS,
+        "every": EVERY,
+        "asked_for": asked_for,
+        "again": again(query),
+    }
     return PageView("new_webhook.html", "New webhook", data)
 
 
