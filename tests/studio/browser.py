@@ -155,7 +155,7 @@ class Browser:
         while (told := self._tab()) is not None and told not in found[:-1]:
             if told not in found[-1:]:  # a time has fields of its own in it
                 found.append(told)
-        everything = self.run("controls.map(named)")
+        everything = self.run("document.activeElement.blur(); controls.map(named)")
         return [each for each in everything if f"{each} with an outline" not in found]
 
     def _tab(self) -> str | None:

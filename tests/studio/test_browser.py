@@ -126,12 +126,12 @@ def test_an_operator_does_everything_in_a_browser(
             LUNCH, label=HOSTILE, agent_id="crawler", agent_name=HOSTILE, mint_pkp=True
         )
         payment = world.pay(hostile, 45, hold=True, merchant="<script>alert(1)</script>")
+        for page in ("", f"/payments/{payment.id}"):
+            browser.open(f"{tour.studio}/sessions/{hostile.id}{page}")
+        for page in (f"/sessions/new?replaces={hostile.id}", "/agents"):
+            browser.open(tour.studio + page)
         for page, name in (
             (f"/sessions/{lunch.id}", "session"),
-            (f"/sessions/{hostile.id}", None),
-            (f"/sessions/{hostile.id}/payments/{payment.id}", None),
-            (f"/sessions/new?replaces={hostile.id}", None),
-            ("/agents", None),
             (f"/sessions/{lunch.id}/payments/{scene.paid.id}", "payment"),
             (f"/sessions/{lunch.id}/try?amount=30&merchant_id=Bakery", "try"),
             ("/approvals", "approvals"),
