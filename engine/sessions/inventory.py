@@ -37,8 +37,8 @@ _held = _decisions.c.state == "held"
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which sessions. One without chains of its own may spend on any `chain`; `search` is part of
-    an id, a label, an agent's id or name, or of the grant if it is hexadecimal (`0x…`: the address
-    of the session's key or of its owner), whatever its case."""
+    an id, a label, an agent's id or name, or the beginning of the address of the session's key or
+    owner, whatever its case."""
 
     wanted: Wanted
     chain: str | None = None
@@ -52,13 +52,13 @@ class Filter:
             listed = grant.contains(f'"{self.chain}"', autoescape=True)
             found.append(sa.or_(grant.contains('"chains":[]', autoescape=True), listed))
         if self.search is not None:
-            names = ["id", "label", "agent_id", "agent_name"]
-            if self.search[:2] in ("0x", "0X"):  # of the addresses in a grant: owner and key
-                names.append("grant_json")
-            columns = (_sessions.c[name] for name in names)
-            found.append(
-                sa.or_(*(column.icontains(self.search, autoescape=True) for column in columns))
-            )
+            columns = (_sessions.c[name] for name in ("id", "label", "agent_id", "agent_name"))
+            parts = [column.icontains(self.search, autoescape=True) for column in columns]
+            if self.search[:2].lower() == "0x":
+                begins = (f'"{name}":"{self.search.lower()}' for name in ("owner", "session_key"))
+                grant = _sessions.c.grant_json
+                parts += [grant.contains(each, autoescape=True) for each in begins]
+            found.append(sa.or_(*parts))
         return found
 
 
