@@ -161,7 +161,9 @@ def test_what_cannot_be_is_said_beside_what_was_filled_in(studio: Opened) -> Non
         told, name = unescape(page.text), next(iter(wrong))
         assert page.status_code == 422, wrong
         assert f"<strong>{title}</strong>" in told, told
-        assert re.search(f'<[a-z]+ name="{name}"[^>]*aria-invalid="true"[^>]* autofocus', page.text), wrong
+        assert re.search(
+            f'<[a-z]+ name="{name}"[^>]*aria-invalid="true"[^>]* autofocus', page.text
+        ), wrong
         assert 'value="25"' in told
         assert wrong[name] in told
     assert wizard(visitor, kind="agent", agent_id="nobody").status_code == 422
