@@ -16,6 +16,10 @@ from websockets.sync.client import connect
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 AXE = Path(__file__).parents[1] / "javascript/node_modules/axe-core/axe.min.js"
 WAIT_S = 30
+_CUT = """[document.documentElement, ...document.querySelectorAll(".scroll:has(> .stack)")].some(
+  (each) => each.scrollWidth > each.clientWidth
+)"""
+"""Whether something is wider than it may be; tables that scroll by themselves may."""
 _CONTROLS = """
 var controls = [...document.querySelectorAll(
   "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"
@@ -168,7 +172,7 @@ class Browser:
         found = []
         for width in (390, 640, 320):
             self._resize(width)
-            if self.run("document.documentElement.scrollWidth > innerWidth"):
+            if self.run(_CUT):
                 found.append(width)
         return found
 

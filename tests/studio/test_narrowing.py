@@ -83,6 +83,23 @@ def test_a_budget_is_set_and_lifted_by_passkey_and_seen_where_it_binds(studio: O
     assert visitor.get(f"{place}?agent=nobody").status_code == 404
 
 
+def test_a_session_at_a_limit_goes_on_by_itself(studio: Opened) -> None:
+    visitor, limits = studio.visitor("operator"), Limits(None, 100 * USD, None, None, None)
+    session = studio.world.session(limits, label="at its limit")
+    studio.world.pay(session, 95)
+    studio.world.pay(session, 10)
+    path = f"/studio/sessions/{session.id}"
+    told = visitor.get(f"{path}.json").json()["session"]
+    assert (told["status"], told["resumes_at"] is None) == ("paused", False)
+    page = visitor.get(path).text
+    assert "fits again from" in page
+    assert (f"{path}/resume" in page, f"{path}/pause" in page) == (False, True)
+    assert "at a limit until" in visitor.get("/studio/?label=at+its+limit").text
+    assert visitor.send(visitor.form(path, f"{path}/pause")).status_code == 303
+    page = visitor.get(path).text
+    assert (f"{path}/resume" in page, f"{path}/pause" in page) == (True, False)
+
+
 def test_a_page_of_a_session_counts_all_of_it(studio: Opened) -> None:
     world, visitor = studio.world, studio.visitor("viewer")
     session = world.session(Limits(None, 1000 * USD, None, None, None), label="busy")
