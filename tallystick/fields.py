@@ -100,4 +100,5 @@ class RevocationFields(FilterFields, total=False):
 
     chain: str | None
     search: str | None
-    """Part of an id, a label, an agent's id or name, in any case."""
+    """Part of an id, a label, an agent's id or name, or the beginning of the address of the
+    session's key or owner, in any case."""

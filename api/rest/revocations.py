@@ -27,7 +27,9 @@ class SessionsFilter(Body):
         default=None, description="Those that may spend there; without chains of its own, one may"
     )
     search: Annotated[str, printable(128)] | None = Field(
-        default=None, description="Part of an id, a label, an agent's id or name, in any case"
+        default=None,
+        description="Part of an id, a label, an agent's id or name, or the beginning of the "
+        "address of the session's key or owner, in any case",
     )
 
     def sought(self, now_ms: int) -> Filter:

@@ -23,10 +23,12 @@ from api.studio.asked import Asked, PageView, Studio
 from api.studio.pages import (
     agents,
     approvals,
+    budgets,
     log,
     opening,
     people,
     reconciliation,
+    restricting,
     session,
     sessions,
     sign_in,
@@ -116,6 +118,7 @@ PAGES: tuple[tuple[str, Act | None, Show], ...] = (
     ("/sessions/{session_id}/consent", "loosen", opening.consent),
     ("/sessions/{session_id}/payments/{payment_id}", "look", session.explained),
     ("/sessions/{session_id}/try", "try", session.tried),
+    ("/sessions/{session_id}/restrict", "loosen", restricting.new),
     ("/revoke", "tighten", sessions.preview),
     ("/approvals", "look", approvals.inbox),
     ("/approvals/{approval_id}", "look", approvals.one),
@@ -123,6 +126,8 @@ PAGES: tuple[tuple[str, Act | None, Show], ...] = (
     ("/log", "examine", log.state),
     ("/agents", "examine", agents.everything),
     ("/agents/new-key", "loosen", agents.new_key),
+    ("/budgets", "examine", budgets.everything),
+    ("/budgets/set", "loosen", budgets.new),
     ("/webhooks", "connect", webhooks.everything),
     ("/webhooks/new", "connect", webhooks.new),
     ("/webhooks/{webhook_id}", "connect", webhooks.one),
@@ -144,6 +149,9 @@ FORMS: tuple[tuple[str, Act | None, Do], ...] = (
     ("/sessions/{session_id}/pause", "tighten", session.pause),
     ("/sessions/{session_id}/revoke", "tighten", session.revoke),
     ("/sessions/{session_id}/resume", "loosen", session.resume),
+    ("/sessions/{session_id}/restrict", "loosen", restricting.restrict),
+    ("/budgets/set", "loosen", budgets.put),
+    ("/budgets/lift", "loosen", budgets.lift),
     ("/approvals/{approval_id}/grant", "approve", approvals.grant),
     ("/approvals/{approval_id}/deny", "approve", approvals.deny),
     ("/agents", "loosen", agents.register),
@@ -166,6 +174,10 @@ FILES: tuple[tuple[str, Act, Do], ...] = (
 
 UPLOADS: tuple[tuple[str, Act, str, Show], ...] = (("/log", "examine", "evidence", log.verified),)
 """Forms that bring a file in a field, and answer with a page and its twin."""
+
+
+_TITLES = {403: "Not allowed", 404: "Not found", 503: "Not now"}
+"""Of a page that cannot be shown, by its status."""
 
 
 def _endpoint(
@@ -271,8 +283,11 @@ def _refused(_studio: Studio, asked: Asked, error: TallystickError) -> Response:
     unknown = isinstance(error, Unauthenticated) and asked.person is None
     if unknown and asked.request.method == "GET":
         return RedirectResponse(f"{PREFIX}/sign-in", 303)
-    data = {"code": error.code, "message": error.message}
-    page = asked.page(PageView("error.html", "Not done", data), _status(error))
+    sent = asked.request.method != "GET"
+    data = {"code": error.code, "message": error.message.rstrip("."), "sent": sent}
+    status = _status(error)
+    title = "Not done" if sent else _TITLES.get(status, "Not shown")
+    page = asked.page(PageView("error.html", title, data), status)
     if isinstance(error, RateLimited):
         page.headers["retry-after"] = str(error.retry_after)
     return page

@@ -23,7 +23,7 @@ from engine.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
 from engine.sessions.inventory import Inventory
 from engine.workspaces.people import SIGNED_IN_MAX_MS, Act, People, Person
 
-FIELDS_MAX = 64
+FIELDS_MAX = 256
 _FOREVER_S = SIGNED_IN_MAX_MS // 1000
 
 
@@ -37,7 +37,8 @@ class Studio:
         self.challenges = Challenges(engine.derive("studio challenges"))
         self.form_key = engine.derive("studio forms")
         self.failures = Failures()
-        self.templates = environment(static)
+        tokens = {each.asset: each.symbol for each in engine.deployment.tokens}
+        self.templates = environment(static, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +244,23 @@ class Asked:
             csrf="" if self.person is None else self.csrf,
             proof=self.proof,
             here=self.request.url.path,
+            waiting=self._waiting() if status == 200 else 0,
         )
         return HTMLResponse(shown, status)
+
+    def _waiting(self) -> int:
+        """How many approvals wait, for whoever is signed in."""
+        if self.person is None:
+            return 0
+        _, waiting = self.engine.approvals.page(
+            self.person.workspace_id,
+            self.now_ms,
+            session_id=None,
+            state="waiting",
+            offset=0,
+            limit=1,
+        )
+        return waiting
 
     def see(self, path: str) -> Response:
         """Go on at another page of the Studio."""

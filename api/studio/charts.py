@@ -8,37 +8,55 @@ WIDTH, HEIGHT = 640, 120
 DAY_MS = 24 * 3_600_000
 
 
-def chart_of(
-    window: str, days: int, spent: list[tuple[int, int]], limit: int, since_ms: int, now_ms: int
-) -> dict[str, Any]:
-    """The sum over the window of `days` at each instant since `since_ms`, or for twice the window's
-    length until now if that is shorter.
+def begin_of(days: int, since_ms: int, now_ms: int) -> int:
+    """Where the chart of a window of `days` begins: at `since_ms`, or twice the window's length ago
+    if that is later."""
+    return max(since_ms, now_ms - 2 * days * DAY_MS)
 
-    `spent` are times (milliseconds) and amounts (micro-USD), in any order. The line is a step line:
-    a payment counts from its own instant until it leaves the window.
+
+def step_of(begin_ms: int, now_ms: int) -> int:
+    """What no chart of that time can show apart: a unit of its width, in milliseconds."""
+    return max(1, (now_ms - begin_ms) // WIDTH)
+
+
+def chart_of(
+    window: str,
+    days: int,
+    spent: list[tuple[int, int]],
+    *,
+    limit: int,
+    used: int,
+    begin_ms: int,
+    now_ms: int,
+) -> dict[str, Any]:
+    """The sum over the window of `days` at each instant from `begin_ms` until now, where it is
+    `used`.
+
+    `spent` are times (milliseconds) and amounts (micro-USD), in any order, from the window's length
+    before the beginning on. The line is a step line: a payment counts from its own instant until it
+    leaves the window.
     """
     length = days * DAY_MS
-    begin = max(since_ms, now_ms - 2 * length)
-    span = max(1, now_ms - begin)
+    span = max(1, now_ms - begin_ms)
     changes = sorted(
         [(at, amount) for at, amount in spent] + [(at + length, -amount) for at, amount in spent]
     )
-    steps, total, highest = [(begin, 0)], 0, 0
+    steps, total, highest = [(begin_ms, 0)], 0, used
     for at, change in changes:
         if at > now_ms:
             break
         total += change
-        if at <= begin:
-            steps = [(begin, total)]
+        if at <= begin_ms:
+            steps = [(begin_ms, total)]
         else:
             steps.append((at, total))
         highest = max(highest, total)
-    steps.append((now_ms, total))
+    steps.append((now_ms, used))
     top = max(limit, highest) or 1
     points: list[str] = []
     before = 0.0
     for at, amount in steps:
-        x = round((at - begin) / span * WIDTH, 1)
+        x = round((at - begin_ms) / span * WIDTH, 1)
         y = round(HEIGHT - amount / top * (HEIGHT - 8), 1)
         if points:
             points.append(f"{x},{before}")
@@ -47,8 +65,8 @@ def chart_of(
     return {
         "window": window,
         "limit_usd": usd(limit),
-        "used_usd": usd(total),
-        "from": time_text(begin),
+        "used_usd": usd(used),
+        "from": time_text(begin_ms),
         "points": " ".join(points),
         "limit_y": round(HEIGHT - limit / top * (HEIGHT - 8), 1),
     }

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import InvalidInput
+from engine.policy.money import plain_usd
 
+EDIT = "edit"
+"""With this in its query a form that is filled in is shown, and not what it asks for."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -28,6 +32,21 @@ def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
 def lines(text: str) -> list[str]:
     """What stands on each line that is not empty."""
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def plain_dollars(micro: int | None) -> str:
+    """An amount of micro-USD as a field shows it; empty where there is none."""
+    return "" if micro is None else plain_usd(micro)
+
+
+def shown(error: InvalidInput) -> dict[str, str]:
+    """What is wrong with a field, to be said beside it."""
+    return {"field": error.field, "message": error.message.removeprefix(f"{error.field}: ")}
+
+
+def again(query: Mapping[str, str]) -> str:
+    """The query of the same form, filled in as it was, to be changed."""
+    return urlencode({**query, EDIT: "1"})
 
 
 def ticked(form: Mapping[str, str], name: str) -> list[str]:

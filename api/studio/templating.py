@@ -1,6 +1,7 @@
 """How pages are rendered: templates that escape everything, and files named by their hash."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,8 +41,14 @@ class Static:
         )
 
 
-def environment(static: Static) -> Environment:
-    """The templates. A name that is not given is an error, not an empty place."""
+def environment(static: Static, tokens: Mapping[str, str]) -> Environment:
+    """The templates. A name that is not given is an error, not an empty place. `tokens` are the
+    symbols of assets (CAIP-19), which is what people know them by."""
+
+    def token(asset: str) -> Markup:
+        shown = Markup('<code class="under">{}</code>').format(asset)
+        return Markup("{}{}").format(tokens[asset], shown) if asset in tokens else shown
+
     made = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -49,7 +56,7 @@ def environment(static: Static) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals["static"] = static.url
+    made.globals.update(static=static.url, token=token)
     made.filters.update(when=_when, usd=_usd, short=_short, words=_words, percent=_percent)
     return made
 

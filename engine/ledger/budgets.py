@@ -23,6 +23,7 @@ from engine.ledger.stream import budget_stream
 from engine.ledger.writer import Batch
 from engine.policy.budgets import Budget, BudgetLimits
 from engine.policy.decision import PaymentRequest
+from engine.policy.spending import Gauge
 from engine.policy.windows import Entry
 
 _budgets = table(BudgetRow)
@@ -32,6 +33,8 @@ _sessions = table(Session)
 _shared = table(Shared)
 _held = _decisions.c.state == "held"
 _NEW: tuple[None, None] = (None, None)
+Gauges = dict[str, list[Gauge]]
+"""Limits of budgets, and what is used of each, by the budgets' ids."""
 _UNKNOWN_TOKEN = "unknown:0/unknown:0"  # noqa: S105 (the id of an asset)
 
 
@@ -110,9 +113,24 @@ class Budgets:
         bounds = self._bounds(batch, account)
         if not bounds:
             return ()
-        streams = self._above[account.stream.id] = tuple(
-            budget_stream(account.stream.workspace_id, budget_id) for budget_id in bounds
-        )
+        found = self._followed(batch, account.stream.workspace_id, bounds)
+        self._above[account.stream.id] = tuple(known.stream for known in found)
+        return found
+
+    def used(self, batch: Batch, workspace_id: str, wanted: Collection[str] | None) -> Gauges:
+        """Every limit of the `wanted` budgets of a workspace that there are, or of all."""
+        limits = stored_limits(batch.read, workspace_id)
+        bounds = {each: limits[each] for each in limits if wanted is None or each in wanted}
+        found = self._followed(batch, workspace_id, bounds)
+        return {
+            each: list(known.policy.meters.gauges(batch.now_ms))
+            for each, known in zip(bounds, found, strict=True)
+        }
+
+    def _followed(
+        self, batch: Batch, workspace_id: str, bounds: Mapping[str, Any]
+    ) -> Sequence[Known]:
+        streams = [budget_stream(workspace_id, budget_id) for budget_id in bounds]
         batch.hold(streams)
         found = []
         for stream, (budget_id, limits) in zip(streams, bounds.items(), strict=True):

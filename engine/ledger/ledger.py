@@ -21,7 +21,7 @@ from engine.ledger.account import Account
 from engine.ledger.accounts import Accounts, examine, note_differing
 from engine.ledger.approval import approval_for, end_approvals, request_approval
 from engine.ledger.ask import Ask, ask
-from engine.ledger.budgets import Budgets
+from engine.ledger.budgets import Budgets, Gauges
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.dry_run import dry_run, left_of, told_now
 from engine.ledger.events import tell
@@ -138,6 +138,10 @@ class Ledger:
     def left(self, session_id: str) -> "Future[Left]":
         """The same, what is left of the session's conditions, and whether it is at a limit."""
         return self._at_this_moment(session_id, left_of)
+
+    def budgets_used(self, workspace_id: str, *wanted: str) -> "Future[Gauges]":
+        """Each limit of the `wanted` budgets of a workspace, or of all, by their ids."""
+        return self._writer.submit(lambda b: self._budgets.used(b, workspace_id, wanted or None))
 
     def simulate(self, session_id: str, request: PaymentRequest) -> "Future[Explanation]":
         """What `authorise` would decide now, and why, or raise; nothing is changed."""

@@ -3,7 +3,7 @@ revoked together.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from engine.audit.record import Record, decode_record
 from engine.audit.replay import LIVE_STATES
+from engine.db.acts import Act
 from engine.db.database import Database
 from engine.db.tables import BATCH_RECORDS_MAX, ChainEvent, Decision, LogBatch, Session, table
 from engine.db.tables import Record as RecordRow
@@ -21,19 +22,24 @@ from engine.sessions.lifecycle import Sessions, Wanted
 from engine.sessions.session import SessionView, session_from_row
 
 REVOKED_TOGETHER_MAX = 500
+LIFE_MAX = 200
 Order = Literal["created", "last_used", "expiry"]
 
+_acts = table(Act)
 _batches = table(LogBatch)
 _decisions = table(Decision)
 _events = table(ChainEvent)
 _records = table(RecordRow)
 _sessions = table(Session)
+_denied = _decisions.c.state == "denied"
+_held = _decisions.c.state == "held"
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which sessions. One without chains of its own may spend on any `chain`; `search` is part of
-    an id, a label, an agent's id or name, whatever its case."""
+    an id, a label, an agent's id or name, or the beginning of the address of the session's key or
+    owner, whatever its case."""
 
     wanted: Wanted
     chain: str | None = None
@@ -48,9 +54,12 @@ class Filter:
             found.append(sa.or_(grant.contains('"chains":[]', autoescape=True), listed))
         if self.search is not None:
             columns = (_sessions.c[name] for name in ("id", "label", "agent_id", "agent_name"))
-            found.append(
-                sa.or_(*(column.icontains(self.search, autoescape=True) for column in columns))
-            )
+            parts = [column.icontains(self.search, autoescape=True) for column in columns]
+            if self.search[:2].lower() == "0x":
+                begins = (f'"{name}":"{self.search.lower()}' for name in ("owner", "session_key"))
+                grant = _sessions.c.grant_json
+                parts += [grant.contains(each, autoescape=True) for each in begins]
+            found.append(sa.or_(*parts))
         return found
 
 
@@ -69,6 +78,15 @@ class Told:
 
     record: Record
     leaf: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """Something that happened to a session: the kind of its record, or `paid` and `refused` for the
+    first payment that was allowed and denied; milliseconds."""
+
+    what: str
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +142,55 @@ class Inventory:
             last, asked = connection.execute(query).one()
         return Used(view, asked, last)
 
-    def records(self, session_id: str, limit: int) -> list[Told]:
-        """The newest records of a session, the newest first."""
+    def records(self, session_id: str, *, offset: int, limit: int) -> tuple[list[Told], int]:
+        """Records of a session from `offset` on, the newest first, and how many there are."""
         within = _records.c.id % BATCH_RECORDS_MAX
         query = (
             sa.select(_records.c.body, (_batches.c.first_leaf + within).label("leaf"))
             .join(_batches, _batches.c.id == _records.c.id - within)
             .where(_records.c.stream == session_id)
             .order_by(_records.c.seq.desc())
+            .offset(offset)
             .limit(limit)
         )
+        last = sa.select(sa.func.max(_records.c.seq)).where(_records.c.stream == session_id)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
-        return [Told(decode_record(row.body), row.leaf) for row in rows]
+            total = (connection.execute(last).scalar_one() or 0) + 1
+        return [Told(decode_record(row.body), row.leaf) for row in rows], total
+
+    def life(self, session_id: str, kinds: Collection[str]) -> list[Milestone]:
+        """The newest `LIFE_MAX` records of some kinds, none of payments, and the first payments;
+        the first first."""
+        acts = (
+            sa.select(_acts.c.kind, _acts.c.time_ms)
+            .join(_records, _records.c.id == _acts.c.id)
+            .where(_records.c.stream == session_id, _acts.c.kind.in_(kinds))
+            .order_by(_records.c.seq.desc())
+            .limit(LIFE_MAX)
+        )
+        with self._database.reading() as connection:
+            found = [Milestone(*row) for row in connection.execute(acts)][::-1]
+            for what, denied in (("paid", False), ("refused", True)):
+                query = _of(session_id, sa.func.min(_decisions.c.decided_ms))
+                at_ms = connection.execute(query.where(_denied if denied else ~_denied)).scalar()
+                if at_ms is not None:
+                    found.append(Milestone(what, at_ms))
+        return sorted(found, key=lambda each: each.at_ms)
+
+    def spent(self, session_id: str, since_ms: int, step_ms: int) -> list[tuple[int, int]]:
+        """What a session has held or spent since then: when (milliseconds) and how much
+        (micro-USD), in order. What was decided within the same `step_ms` is one amount."""
+        decided, step = _decisions.c.decided_ms, (_decisions.c.decided_ms - since_ms) // step_ms
+        amount = sa.case((_held, _decisions.c.amount), else_=_decisions.c.captured)
+        query = (
+            _of(session_id, sa.func.min(decided), sa.func.sum(amount))
+            .where(decided >= since_ms, _decisions.c.state.in_(("held", "captured")))
+            .group_by(step)
+            .order_by(sa.func.min(decided))
+        )
+        with self._database.reading() as connection:
+            return [(at_ms, int(total)) for at_ms, total in connection.execute(query)]
 
     def on_chain(self, view: SessionView) -> list[OnChain]:
         """What the contracts told of a session, the first first."""
@@ -227,6 +281,12 @@ def _decided() -> sa.Select[Any]:
         .select_from(both)
         .where(_records.c.stream == _sessions.c.id)
     )
+
+
+def _of(session_id: str, *wanted: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Of the decisions on a session's payments."""
+    both = _records.join(_decisions, _decisions.c.id == _records.c.id)
+    return sa.select(*wanted).select_from(both).where(_records.c.stream == session_id)
 
 
 def _last_used() -> sa.ScalarSelect[Any]:

@@ -1,6 +1,10 @@
 """Several sessions in one program, and a wallet that always has one."""
 
 import json
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -78,6 +82,44 @@ def test_a_successor_is_like_its_predecessor(client: Client) -> None:
     changed = sessions.rotate(label="other", limits={"max_per_day": 1})
     assert (changed["label"], changed["limits"]["max_per_day"]) == ("other", 1)
     assert sessions.selected == changed["id"]
+
+
+def test_no_payment_fails_while_sessions_are_rotated(client: Client) -> None:
+    sessions = SessionManager(client)
+    rotated, paid, stop = [opened(sessions)], list[str](), threading.Event()
+    each_pays = 6
+
+    def shop() -> int:
+        made = 0
+        while not stop.is_set():
+            paid.append(sessions.pay(1, merchant="books")["session_id"])
+            made += 1
+        return made
+
+    def some_are_paid() -> None:
+        while paid.count(rotated[-1]) < each_pays and not any(s.done() for s in shoppers):
+            time.sleep(0.005)
+
+    with ThreadPoolExecutor(3) as pool:
+        shoppers = [pool.submit(shop) for _ in range(3)]
+        try:
+            for _ in range(3):
+                some_are_paid()
+                rotated.append(sessions.rotate()["id"])
+            some_are_paid()
+        finally:
+            stop.set()
+        made = sum(shopper.result() for shopper in shoppers)  # raises what any of them was refused
+    captured = Counter(
+        each["session_id"] for each in client.each_payment() if each["state"] == "captured"
+    )
+    assert captured == Counter(paid)
+    assert captured.total() == made
+    assert all(captured[each] >= each_pays for each in rotated)
+    assert sessions.statuses() == {
+        **dict.fromkeys(rotated[:-1], "revoked"),
+        rotated[-1]: "active",
+    }
 
 
 def test_a_child_is_rotated_beneath_its_parent(client: Client) -> None:

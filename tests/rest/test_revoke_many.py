@@ -3,9 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engine.clock import ManualClock
-from engine.sessions.inventory import Filter, Inventory
+from engine.errors import Unavailable
+from engine.ledger.writer import Batch
+from engine.sessions.inventory import Filter, Inventory, digest
 from engine.sessions.lifecycle import Wanted
+from engine.sessions.session import SessionView
 from tests.rest.served import SESSIONS, Served, refused
 from tests.world import WORKSPACE, World
 
@@ -77,6 +82,32 @@ def test_nothing_is_revoked_that_nobody_looked_at(tenant: Served) -> None:
     unknown = tenant.post(MANY, {"filter": {"agent": "bot"}, "preview": True})
     refused(unknown, 422, "invalid_parameter", "filter.agent")
     assert set(states(tenant).values()) == {"active"}
+
+
+def test_if_one_cannot_be_revoked_none_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path / "data")
+    engine = world.engine
+    inventory = Inventory(engine.database, engine.writer, engine.sessions)
+    views = [world.session(label="daily") for _ in range(3)]
+    sought, revoked, seen = Filter(Wanted(engine.clock())), engine.sessions.revoked, digest(views)
+    done: list[str] = []
+
+    def fails_in_the_middle(batch: Batch, view: SessionView, told: Any) -> SessionView:
+        done.append(view.id)
+        if len(done) == 2:
+            raise Unavailable("no more")
+        return revoked(batch, view, told)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.sessions, "revoked", fails_in_the_middle)
+        with pytest.raises(Unavailable):
+            inventory.revoke(WORKSPACE, sought, seen, by="key_x")
+    assert len(done) == 2
+    for view in views:
+        assert engine.sessions.get(WORKSPACE, view.id).state == "active"
+        assert world.pay(view, 1).state == "captured"
+    assert inventory.revoke(WORKSPACE, sought, seen, by="key_x") == 3
+    engine.close()
 
 
 def test_what_is_over_by_the_clock_is_not_live_whether_or_not_that_is_recorded(

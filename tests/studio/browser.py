@@ -16,6 +16,20 @@ from websockets.sync.client import connect
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 AXE = Path(__file__).parents[1] / "javascript/node_modules/axe-core/axe.min.js"
 WAIT_S = 30
+_CUT = """[document.documentElement, ...document.querySelectorAll(".scroll:has(> .stack)")].some(
+  (each) => each.scrollWidth > each.clientWidth
+)"""
+"""Whether something is wider than it may be; tables that scroll by themselves may."""
+_CONTROLS = """
+var controls = [...document.querySelectorAll(
+  "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"
+)].filter((each) => each.getClientRects().length);
+var named = (each) => `${controls.indexOf(each)} ${each.outerHTML.slice(0, 80)}`;
+var focused = () => {
+  const here = document.activeElement;
+  const seen = getComputedStyle(here).outlineStyle !== "none";
+  return controls.includes(here) ? named(here) + (seen ? " with an outline" : "") : null;
+}"""
 
 
 class Browser:
@@ -124,8 +138,10 @@ class Browser:
         self.until(lambda: self._asked(ready))
 
     def press(self, selector: str, path: str) -> None:
-        """Click, and wait for the page that follows."""
-        self.run(f"window.before = true; document.querySelector({json.dumps(selector)}).click()")
+        """Go to a control and press Enter, as somebody without a mouse does; wait for the page that
+        follows."""
+        self.run(f"window.before = true; document.querySelector({json.dumps(selector)}).focus()")
+        self.key("Enter")
         self.arrived(path)
 
     def choose(self, selector: str, file: Path) -> None:
@@ -133,6 +149,38 @@ class Browser:
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         found = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=found, files=[str(file)])
+
+    def key(self, name: str) -> None:
+        """Press a key: `Tab` or `Enter`."""
+        told = {"key": name, "code": name, "windowsVirtualKeyCode": {"Tab": 9, "Enter": 13}[name]}
+        text = {"text": "\r"} if name == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **told, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **told)
+
+    def unreached(self) -> list[str]:
+        """Which controls the Tab key does not get to between the top of the page and its end, or
+        that nobody sees it has got to."""
+        self.run(f"{_CONTROLS}; document.activeElement.blur(); 0")
+        found: list[str] = []
+        while (told := self._tab()) is not None and told not in found[:-1]:
+            if told not in found[-1:]:  # a time has fields of its own in it
+                found.append(told)
+        everything = self.run("document.activeElement.blur(); controls.map(named)")
+        return [each for each in everything if f"{each} with an outline" not in found]
+
+    def _tab(self) -> str | None:
+        self.key("Tab")
+        told: str | None = self.run("focused()")
+        return told
+
+    def narrow(self) -> list[int]:
+        """Than which widths the page is wider: a phone's, a window's at 200 and at 400 %."""
+        found = []
+        for width in (390, 640, 320):
+            self._resize(width)
+            if self.run(_CUT):
+                found.append(width)
+        return found
 
     def text(self) -> str:
         """All that can be read."""
@@ -142,10 +190,13 @@ class Browser:
         """A PNG of the whole page."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.call("Emulation.setDeviceMetricsOverride", **size)
+        self._resize(width)
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
+
+    def _resize(self, width: int) -> None:
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def framed(self, url: str, within: str) -> str:
         """What can be read of an address in a frame of the page `within`, of another site."""

@@ -10,17 +10,23 @@ import pytest
 from api.server import Server
 from api.studio.uploads import FILE_BYTES_MAX
 from engine.audit.verify import Verdict, verify
+from engine.chain import embedded
 from engine.evidence.chain_view import GatewayView
-from engine.policy.limits import Limits
+from engine.sessions.session import SessionView
 from engine.workspaces.people import People
-from tests.ledger.approving import asked_for
+from tallystick import Client, Wallet
+from tallystick.configurations import exported
 from tests.studio.browser import CHROMIUM, Browser
-from tests.world import USD, WORKSPACE, World
+from tests.studio.scene import LUNCH, LeapingClock, Scene
+from tests.world import WORKSPACE, World
 
 PICTURES = os.environ.get("STUDIO_PICTURES")
 EVERY = ("sessions", "session", "consent")
 """Of which there is a picture in the dark and on a phone, too."""
-LIMITS = Limits(100 * USD, 200 * USD, 500 * USD, None, 50 * USD)
+SIGN_OUT_ELSEWHERE = """
+fetch("/studio/sign-out", {
+  method: "POST", body: new URLSearchParams(new FormData(document.querySelector(".who")))
+}); 0"""
 KNOWN = "publicKey.pubKeyCredParams is missing"
 """Chromium would like RS256 to be offered, too; only ES256 is."""
 HOSTILE = "<img src=/x onerror=alert(1)>"
@@ -42,8 +48,8 @@ class Tour:
         """At this page; without a name there is no picture of it."""
         browser = self.browser
         assert browser.run("document.querySelector('h1').innerText")
-        wide = browser.run("document.documentElement.scrollWidth > innerWidth")
-        assert not wide, f"{name} is wider than the window"
+        self.faults += [f"{name}: wider than {width}" for width in browser.narrow()]
+        self.faults += [f"{name}: not by Tab: {each}" for each in browser.unreached()]
         self.faults += [f"{name}: {fault}" for fault in browser.faults()]
         if PICTURES and name:
             Path(PICTURES, f"{name}.png").write_bytes(browser.look())
@@ -62,42 +68,41 @@ class Tour:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-def test_an_operator_does_everything_in_a_browser(world: World, tmp_path: Path) -> None:
+def test_an_operator_does_everything_in_a_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = LeapingClock()
+    monkeypatch.setattr(embedded, "system_clock", clock)  # blocks are never behind their records
+    world = World(tmp_path / "data", clock)
     engine = world.engine
+    scene = Scene(world, clock)
+    lunch, approval = scene.lunch, scene.approval
     token = People(engine.database, engine.writer).first()
-    lunch = world.session(LIMITS, mint_pkp=True, label="Team lunch", agent_id="shopper")
-    for dollars, merchant in ((40, "books"), (35, "bakery"), (48, "books")):
-        paid = world.pay(lunch, dollars, merchant=merchant)
-    for hours, label in enumerate(("News digest", "Price watch", "Weekly report"), start=1):
-        view = world.session(LIMITS, label=label, agent_id="reader", duration_ms=hours * 1_800_000)
-        world.pay(view, 20 * hours, merchant="archive")
-    approval = asked_for(world, lunch, 60, merchant="caterer")
-    engine.anchor()
-    engine.reconciler.run()
     with (
         Server(engine, "127.0.0.1", 0) as server,
         Browser(tmp_path / "profile") as browser,
     ):
         tour = Tour(browser, f"http://localhost:{server.port}/studio")
         browser.authenticator()
-        browser.look(width=390)  # from here on it is a phone, but for pictures
         browser.open(f"{tour.studio}/set-up#{token}")
         assert browser.run("location.hash") == ""
         browser.press("main button", "/studio/set-up/begin")
         browser.press("main button", "/studio/sign-in")
         tour.look("sign-in")
         browser.press("main button", "/studio/")
+        tour.open("/?type=all", "sessions")
         assert "Team lunch" in browser.text()
-        tour.look("sessions")
 
-        tour.open("/sessions/new?type=agent&agent=shopper", "new-session")
+        tour.open("/sessions/new?type=agent&agent=trader-001", "new-session")
         tour.fill(label="trading-agent-001-daily", max_per_day="200", max_per_transaction="40")
+        tour.fill(payments_per_hour="20", lifetime="2500", never="casino")
         browser.press(".actions button", "/studio/sessions/new")
         tour.look("consent")
+        assert "at most 20 payments per hour" in browser.text()
         signed = browser.run("new URL(document.querySelector('main form').action).pathname")
         browser.press("main form button", signed)
         tour.look("provisioned")
-        _follows_the_snippet(browser, tmp_path)
+        _follows_the_snippet(browser, tmp_path, str(world.operator_key))
         engine.anchor()
         file = engine.evidence(WORKSPACE, signed.split("/")[3])
         report = verify(file, GatewayView(engine.gateway), registry=engine.deployment.registry)
@@ -109,6 +114,9 @@ def test_an_operator_does_everything_in_a_browser(world: World, tmp_path: Path) 
         engine.lead.sequence()
         browser.until(lambda: "florist" in browser.text())
 
+        _narrows(tour, scene.digest)
+        assert engine.sessions.get(WORKSPACE, scene.digest.id).restrictions == ()
+
         tour.open("/agents/new-key?agent_id=shopper")
         tour.fill(name="checkout in production")
         browser.press(".actions button", "/studio/agents/new-key")
@@ -117,17 +125,17 @@ def test_an_operator_does_everything_in_a_browser(world: World, tmp_path: Path) 
         tour.look("agents")
 
         hostile = world.session(
-            LIMITS, label=HOSTILE, agent_id="crawler", agent_name=HOSTILE, mint_pkp=True
+            LUNCH, label=HOSTILE, agent_id="crawler", agent_name=HOSTILE, mint_pkp=True
         )
         payment = world.pay(hostile, 45, hold=True, merchant="<script>alert(1)</script>")
+        for page in ("", f"/payments/{payment.id}"):
+            browser.open(f"{tour.studio}/sessions/{hostile.id}{page}")
+        for page in (f"/sessions/new?replaces={hostile.id}", "/agents"):
+            browser.open(tour.studio + page)
         for page, name in (
             (f"/sessions/{lunch.id}", "session"),
-            (f"/sessions/{hostile.id}", None),
-            (f"/sessions/{hostile.id}/payments/{payment.id}", None),
-            (f"/sessions/new?replaces={hostile.id}", None),
-            ("/agents", None),
-            (f"/sessions/{lunch.id}/payments/{paid.id}", "payment"),
-            (f"/sessions/{lunch.id}/try?amount=30&merchant_id=books", "try"),
+            (f"/sessions/{lunch.id}/payments/{scene.paid.id}", "payment"),
+            (f"/sessions/{lunch.id}/try?amount=30&merchant_id=Bakery", "try"),
             ("/approvals", "approvals"),
             ("/reconciliation", "reconciliation"),
             ("/people", "people"),
@@ -154,21 +162,51 @@ def test_an_operator_does_everything_in_a_browser(world: World, tmp_path: Path) 
         assert "granted" in browser.text()
         tour.open("/revoke?type=agent", "revoke")
         browser.press("main form button", "/studio/")
-        assert "6 sessions were revoked" in browser.text()
-        browser.press(".who button", "/studio/sign-in")
+        assert "5 sessions were revoked" in browser.text()
         assert [told for told in browser.problems if not told.startswith(KNOWN)] == []
         assert tour.faults == []
+        browser.run(SIGN_OUT_ELSEWHERE)
+        world.session(label="nobody sees it")
+        engine.lead.sequence()
+        browser.until(lambda: "you were signed out" in browser.text())
         other = f"http://127.0.0.1:{server.port}/healthz"
         assert "Sign in" not in browser.framed(f"{tour.studio}/sign-in", other)
         free = f"http://localhost:{server.port}/healthz"
         assert browser.framed(free, other) == browser.text()  # what nothing forbids is read
     states = [engine.sessions.get(WORKSPACE, each.id).state for each in (lunch, hostile)]
     assert states == ["revoked", "revoked"]
+    engine.close()
 
 
-def _follows_the_snippet(browser: Browser, directory: Path) -> None:
-    """What the page says to copy pays, as it stands there."""
-    name = f"wallet-{json.loads(_shown(browser, 'configuration'))['session_id']}.json"
+def _narrows(tour: Tour, session: SessionView) -> None:
+    """Sets a budget; restricts a session, and lifts that again."""
+    browser, place = tour.browser, f"/studio/sessions/{session.id}"
+    tour.open("/budgets/set?agent=reader", "budget")
+    tour.fill(max_per_month="400", max_payments_per_hour="30")
+    browser.press(".actions button", "/studio/budgets/set")
+    tour.look()
+    browser.press("main form button", "/studio/budgets")
+    tour.look("budgets")
+    assert "News reader" in browser.text()
+    tour.open(f"/sessions/{session.id}/restrict", "restrict")
+    for hours in ("09:00", ""):
+        tour.fill(**{"from": hours})
+        browser.press(".actions button", f"{place}/restrict")
+        tour.look()
+        browser.press("main form button", place)
+        assert ("only 09:00-24:00 UTC" in browser.text()) == bool(hours)
+        browser.open(f"{tour.studio}/sessions/{session.id}/restrict")
+
+
+def _follows_the_snippet(browser: Browser, directory: Path, operator_key: str) -> None:
+    """What the page says to copy pays, as it stands there; the configuration is a wallet's."""
+    made = json.loads(_shown(browser, "configuration"))
+    with Client(made["url"], api_key=operator_key) as client:
+        session = client.session(made["session_id"])
+        own = exported(session, made["session_token"], made["url"])
+        assert {name: made[name] for name in own} == own
+        assert Wallet.from_configuration(client, made).init()["id"] == session["id"]
+    name = f"wallet-{made['session_id']}.json"
     (directory / name).write_text(_shown(browser, "configuration"))
     code = _shown(browser, "python").replace(name, str(directory / name))
     told: list[str] = []

@@ -33,7 +33,13 @@ ASKED = {
     "max_per_month": "50000",
     "require_approval_above": "500",
     "merchants": "books\nbakery",
-    "conditions": "at most 10 payments per hour",
+    "payments_per_hour": "10",
+    "lifetime": "900.50",
+    "from": "22:00",
+    "until": "06:00",
+    "day:Fri": "on",
+    "never": "casino",
+    "others": "at most 3 payments per lifetime",
     "permissions": "pay",
     "approvals_required": "1",
 }
@@ -75,6 +81,16 @@ def test_a_passkey_signs_the_grant_that_is_shown_and_the_chain_has_its_consent(
     assert view.state == "awaiting_consent"
     assert view.grant.limits == Limits(25 * USD, 100_500_000, None, 50_000 * USD, 500 * USD)
     assert (view.grant.merchants, view.grant.chains) == (("books", "bakery"), (chain,))
+    assert view.grant.conditions == (
+        "at most 10 payments per hour",
+        "at most 3 payments per lifetime",
+        "lifetime at most 900.5 USD",
+        "never merchant casino",
+        "only 00:00-06:00 UTC on Sat",
+        "only 22:00-24:00 UTC on Fri",
+    )
+    for each in view.grant.conditions:
+        assert each in shown
     assert "zai_session_" not in re.sub(r"<form.*?</form>", "", page.text, flags=re.DOTALL)
     done = visitor.answer(form, studio.passkeys["operator"])
     token = re.search(r"zai_session_[0-9a-f]{64}", done.text)
@@ -84,7 +100,8 @@ def test_a_passkey_signs_the_grant_that_is_shown_and_the_chain_has_its_consent(
     found = re.search(r'<pre id="configuration"[^>]*>(.*?)</pre>', done.text, re.DOTALL)
     assert found is not None
     made = json.loads(unescape(found[1]))
-    assert (made["session_token"], made["limits"]["max_per_day"]) == (token and token[0], 100.5)
+    assert made["session_token"] == (token and token[0])
+    assert made["session"]["limits"]["max_per_day"] == 100.5
     view = engine.sessions.get(WORKSPACE, view.id)
     assert (view.state, view.consent) == ("active", "passkey")
     engine.anchor()
@@ -125,20 +142,30 @@ def test_only_the_owner_s_passkey_over_this_grant_counts(studio: Opened) -> None
 
 def test_what_cannot_be_is_said_beside_what_was_filled_in(studio: Opened) -> None:
     visitor = studio.visitor("admin")
-    for wrong, field in (
-        ({"max_per_day": "1e3"}, "max_per_day"),
-        ({"duration_hours": "999"}, "duration_hours"),
-        ({"conditions": "when it rains"}, "conditions"),
-        ({"approvals_required": "x"}, "approvals_required"),
-        ({"agent_id": "a b"}, "agent_id"),
-        ({"label": "l" * 101}, "label"),
+    for wrong, title in (
+        ({"max_per_day": "1e3"}, "Per 24 hours"),
+        ({"duration_hours": "999"}, "Hours until it expires"),
+        ({"others": "when it rains"}, "Other conditions"),
+        ({"others": "at most 9 payments per hour"}, "Other conditions"),  # it is 10 already
+        ({"approvals_required": "x"}, "Approvals needed"),
+        ({"agent_id": "a b"}, "Application"),
+        ({"label": "l" * 101}, "Label"),
+        ({"payments_per_hour": "0"}, "Payments per hour"),
+        ({"lifetime": "-1"}, "In its whole life"),
+        ({"from": "25:00"}, "From"),
+        ({"until": "22:00"}, "Until"),
+        ({"never": "x" * 257}, "Never these merchants"),
+        ({"merchants": "x" * 257}, "Merchants"),
     ):
         page = wizard(visitor, **wrong)
-        told = unescape(page.text)
+        told, name = unescape(page.text), next(iter(wrong))
         assert page.status_code == 422, wrong
-        assert field.replace("_", " ").capitalize() in told, told
+        assert f"<strong>{title}</strong>" in told, told
+        assert re.search(
+            f'<[a-z]+ name="{name}"[^>]*aria-invalid="true"[^>]* autofocus', page.text
+        ), wrong
         assert 'value="25"' in told
-        assert next(iter(wrong.values())) in told
+        assert wrong[name] in told
     assert wizard(visitor, kind="agent", agent_id="nobody").status_code == 422
     form = visitor.form(NEW, NEW)
     fewer = {name: value for name, value in ASKED.items() if name != "max_per_day"}
@@ -148,21 +175,28 @@ def test_what_cannot_be_is_said_beside_what_was_filled_in(studio: Opened) -> Non
 def test_a_session_is_rotated_by_one_that_takes_its_place(studio: Opened) -> None:
     engine, visitor = studio.world.engine, studio.visitor("operator")
     limits = Limits(7 * USD, 20 * USD, None, None, 5 * USD)
-    old = studio.world.session(limits, label="daily", agent_id="trader", merchants=("books",))
+    had = {
+        "agent_id": "trader",
+        "merchants": ("books",),
+        "conditions": ("at most 10 payments per hour", "never merchant casino"),
+    }
+    old = studio.world.session(limits, label="daily", **had)
     form = visitor.form(f"{NEW}?replaces={old.id}", NEW)
     page = visitor.get(f"{NEW}?replaces={old.id}").text
     filled = dict(re.findall(r'<input name="([a-z_]+)"[^>]* value="([^"]*)"', page))
     assert (filled["label"], filled["max_per_day"], filled["max_per_week"]) == ("daily", "20", "")
-    sent = visitor.send(form, **filled, agent_id="trader", merchants="books")
+    filled |= dict(re.findall(r'<textarea name="([a-z_]+)"[^>]*>([^<]*)<', page))
+    sent = visitor.send(form, **filled, agent_id="trader")
     done = visitor.answer(to_sign(sent), studio.passkeys["operator"])
     assert f"/studio/sessions/{old.id}" in done.text
     new = engine.sessions.get(WORKSPACE, session_of(to_sign(sent)))
     assert (new.state, new.policy.limits, new.grant.merchants) == ("active", limits, ("books",))
+    assert new.grant.conditions == had["conditions"]
     assert engine.sessions.get(WORKSPACE, old.id).state == "active"  # until it is revoked
     told = visitor.get(f"/studio/sessions/{new.id}.json").json()
     replaced = {"id": old.id, "label": "daily", "live": True, "rotates": False}
     assert (told["replaces"], told["rotation"]) == (replaced, {"from": None, "to": None})
-    child = studio.world.session(limits, agent_id="trader", merchants=("books",), parent_id=old.id)
+    child = studio.world.session(limits, **had, parent_id=old.id)
     assert visitor.get(f"{NEW}?replaces={child.id}").status_code == 409
     odd = studio.world.session(metadata_json='{"replaces":["x"]}')
     assert visitor.get(f"/studio/sessions/{odd.id}").status_code == 200

@@ -11,6 +11,7 @@ from api.studio import templating
 from api.studio.app import FILES, FORMS, HEADERS, PAGES
 from api.studio.place import check_origin
 from engine.errors import CannotStart
+from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.workspaces.agent_keys import NewAgentKey
 from engine.workspaces.people import ACTS, IDLE_MS, MAY, SIGNED_IN_MAX_MS
@@ -193,14 +194,20 @@ def test_what_is_stored_is_text(studio: Opened) -> None:
             WORKSPACE, "https://localhost/", ("*",), description=text, by=by.key_id
         )
         studio.people.invite(by, "viewer", text)
+        limits = BudgetLimits(per_day=10**6 * USD)
+        world.engine.budgets.set(WORKSPACE, session.agent_id, limits, by=by.key_id)
+        budget = visitor.get("/studio/budgets/set", params={"agent": session.agent_id})
+        assert (budget.status_code, "<script>alert" in budget.text) == (200, False)
         waiting = world.create(LIMITS, label=text, merchants=(text,), wait_s=0)
         for path in (
             "/agents",
+            "/budgets",
             "/webhooks",
             f"/sessions/{waiting.id}/consent",
             f"/webhooks/{webhook.id}",
             "/people",
             f"/sessions/new?replaces={session.id}",
+            f"/sessions/{session.id}/restrict",
             f"/?search={session.id}",
             "/?type=all",
             f"/sessions/{session.id}",
@@ -254,6 +261,11 @@ def test_sessions_are_filtered_sorted_and_counted(studio: Opened) -> None:
     assert found(label="base") == [on_base.id]
     assert found(search="BAS") == [on_base.id]
     assert found(search="%") == []
+    for part in (on_base.grant.session_key[:14], "0X" + on_base.grant.session_key[2:14].upper()):
+        assert found(search=part) == [on_base.id]
+    assert found(search=on_base.grant.session_key[4:14]) == []
+    assert found(search=on_base.user_wallet) == [anywhere.id, on_base.id]
+    assert found(page="99") == [anywhere.id, on_base.id]  # the last page
     assert found(status="revoked") == []
     told = visitor.ask("GET", "/studio/index.json", params={"agent": "counted"}).json()["sessions"]
     row = told[0]
@@ -270,6 +282,51 @@ def test_sessions_are_filtered_sorted_and_counted(studio: Opened) -> None:
     later = studio.visitor("viewer")
     told = later.ask("GET", "/studio/index.json", params={"label": "base"}).json()["sessions"]
     assert told[0]["health"] == ["expires within the hour"]
+
+
+def test_what_cannot_be_shown_says_why(studio: Opened) -> None:
+    visitor = studio.visitor("viewer")
+    for path, status, title in (
+        ("/studio/sessions/sess_nobody", 404, "Not found"),
+        ("/studio/people", 403, "Not allowed"),
+        ("/studio/?status=happy", 422, "Not shown"),
+    ):
+        page = visitor.get(path)
+        assert (page.status_code, f"<h1>{title}</h1>" in page.text) == (status, True), path
+        assert "Nothing was changed" not in page.text
+    empty = visitor.get("/studio/?agent=nobody")
+    assert ("No session is like this" in empty.text, "yet" in empty.text) == (True, False)
+
+
+def test_how_many_approvals_wait_is_on_every_page(studio: Opened) -> None:
+    visitor = studio.visitor("viewer")
+
+    def told() -> int:
+        found = re.search(r'class="waits"[^>]*>(\d+)<', visitor.get("/studio/").text)
+        return int(found[1]) if found else 0
+
+    before = told()
+    approval = asked_for(studio.world, studio.world.session(LIMITS, label="one waits"), 60)
+    assert told() == before + 1
+    by = studio.persons["approver"].key_id
+    studio.world.engine.approvals.deny(WORKSPACE, approval.id, by=by)
+    assert told() == before
+
+
+def test_what_was_filled_in_is_there_to_be_changed(studio: Opened) -> None:
+    visitor = studio.visitor("operator")
+    session = studio.world.session(label="changed")
+    for page in (
+        "/studio/agents/new-key?name=night&agent_id=a-7&days=12",
+        "/studio/webhooks/new?url=https://localhost/12&event:payment.created=on",
+        "/studio/budgets/set?given=1&max_per_day=12",
+        f"/studio/sessions/{session.id}/restrict?given=1&payments_per_day=12",
+    ):
+        again = re.search(r'href="([^"]*)">Change it', visitor.get(page).text)
+        assert again is not None, page
+        form = visitor.get(unescape(again[1])).text
+        assert re.search('value="[^"]*12"', form), page
+        assert "data-passkey" not in form.partition("</form>")[0], page
 
 
 def test_many_are_revoked_together_if_they_are_those_that_were_shown(studio: Opened) -> None:

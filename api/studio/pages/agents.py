@@ -9,7 +9,7 @@ from api.rest.key_answers import agent_key_json, api_key_json
 from api.rest.schemas import CreateAgentKey, RegisterAgent
 from api.rest.views import time_text
 from api.studio.asked import Asked, PageView
-from api.studio.forms import lines, ticked, validated, whole
+from api.studio.forms import EDIT, again, lines, ticked, validated, whole
 from engine.errors import NotFound
 from engine.workspaces.access import SETUP_TOKEN_PREFIX, Operator
 from engine.workspaces.agent_keys import (
@@ -66,7 +66,7 @@ def new_key(asked: Asked) -> PageView:
         "scopes": ticked(query, "scope") or list(DEFAULT_SCOPES),
     }
     asked_for = None
-    if given["name"] and given["agent_id"]:
+    if given["name"] and given["agent_id"] and EDIT not in query:
         body = _wanted(given)
         asked_for = _act(body)
         given.update(  # as it is taken, so that what is shown is what is confirmed
@@ -82,6 +82,7 @@ def new_key(asked: Asked) -> PageView:
         "scopes": SCOPES,
         "agents": [each.id for each in asked.engine.agents.list(asked.who.workspace_id)],
         "asked_for": asked_for,
+        "again": again(query),
     }
     return PageView("new_key.html", "New key for an agent", data)
 

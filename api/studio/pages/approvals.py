@@ -6,10 +6,13 @@ from starlette.responses import Response
 
 from api.rest.views import approval_json
 from api.studio.asked import Asked, PageView
+from api.studio.gauges import utilisation
+from api.studio.pages.sessions import budgets_above
+from api.studio.paging import paged
 from engine.errors import Conflict, InvalidInput
 from engine.ledger.approval import State
 
-LISTED = 100
+PAGE = 25
 STATES: tuple[State, ...] = get_args(State)
 
 
@@ -18,12 +21,18 @@ def inbox(asked: Asked) -> PageView:
     state = next((each for each in STATES if each == asked.query.get("state", "waiting")), None)
     if state is None:
         raise InvalidInput("state", f"takes one of {', '.join(STATES)}")
-    found, total = asked.engine.approvals.page(
-        asked.who.workspace_id, asked.now_ms, session_id=None, state=state, offset=0, limit=LISTED
+    workspace_id, now_ms = asked.who.workspace_id, asked.now_ms
+    found, total, pages = paged(
+        asked,
+        lambda offset, limit: asked.engine.approvals.page(
+            workspace_id, now_ms, session_id=None, state=state, offset=offset, limit=limit
+        ),
+        PAGE,
     )
     data = {
         "approvals": [approval_json(each) for each in found],
         "total": total,
+        "pages": pages,
         "state": state,
         "states": STATES,
     }
@@ -34,7 +43,14 @@ def one(asked: Asked) -> PageView:
     """One, with the digest that a passkey signs."""
     engine, who = asked.engine, asked.who
     found = engine.approvals.get(who.workspace_id, asked.path["approval_id"], asked.now_ms)
-    data = {"approval": approval_json(found)}
+    view = engine.sessions.get(who.workspace_id, found.session_id)
+    left = engine.ledger.left(view.id).result()
+    above = budgets_above(asked, [view.agent_id])
+    data = {
+        "approval": approval_json(found),
+        "utilisation": utilisation(view.policy.limits, left),
+        "budgets": list(above.values()),
+    }
     return PageView("approval.html", "An approval", data)
 
 

@@ -7,7 +7,7 @@ object. Until then the session pays nothing.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +16,12 @@ from starlette.responses import Response
 from api.rest.asked import new_session
 from api.rest.schemas import CreateSession
 from api.rest.views import session_json, time_text, usd
-from api.studio import passkeys
+from api.studio import conditions, passkeys
 from api.studio.asked import Asked, PageView
 from api.studio.configuration import configuration, snippet
-from api.studio.forms import lines, ticked, validated, whole
+from api.studio.forms import lines, plain_dollars, shown, ticked, validated, whole
 from api.studio.pages.session import replaced
+from api.studio.pages.sessions import budgets_above
 from engine.errors import Conflict, Forbidden, InvalidInput, Unauthenticated
 from engine.policy.limits import DEFAULT_LIMITS
 from engine.sessions.creation import DEFAULT_PERMISSIONS
@@ -31,13 +32,27 @@ REGISTRATION_WAIT_S = 3.0
 """How long a consent waits for the chain before it is answered."""
 HOURS = 3_600_000
 _LIMITS = (
-    ("max_per_transaction", "per_transaction", "A payment"),
-    ("max_per_day", "per_day", "Any 24 hours"),
-    ("max_per_week", "per_week", "Any 7 days"),
-    ("max_per_month", "per_month", "Any 30 days"),
+    ("max_per_transaction", "per_transaction", "Per payment"),
+    ("max_per_day", "per_day", "Per 24 hours"),
+    ("max_per_week", "per_week", "Per 7 days"),
+    ("max_per_month", "per_month", "Per 30 days"),
     ("require_approval_above", "approval_above", "Approval above"),
 )
-_TEXTS = ("label", "agent_id", "permissions", "merchants", "conditions", "duration_hours")
+_TEXTS = ("label", "agent_id", "permissions", "merchants", "duration_hours")
+_TITLES = {
+    "agent_id": "Agent",
+    "label": "Label",
+    "duration_hours": "Hours until it expires",
+    **{name: title for name, _, title in _LIMITS},
+    "approvals_required": "Approvals needed",
+    "chains": "Chains",
+    "tokens": "Tokens",
+    "permissions": "Permissions",
+    "merchants": "Merchants",
+    "rotates": "End the old one",
+    **conditions.TITLES,
+}
+"""What people know the fields of the form by."""
 
 
 def new(asked: Asked) -> PageView:
@@ -47,10 +62,11 @@ def new(asked: Asked) -> PageView:
         _check_replaceable(view)
         return _form(asked, view.type, _given_by(view))
     kind = "app" if asked.query.get("type") == "app" else "agent"
-    limits = {name: _dollars(getattr(DEFAULT_LIMITS, field)) for name, field, _ in _LIMITS}
+    limits = {name: plain_dollars(getattr(DEFAULT_LIMITS, field)) for name, field, _ in _LIMITS}
     given: dict[str, Any] = {
         **dict.fromkeys(_TEXTS, ""),
         **limits,
+        **conditions.fields_of(()),
         "agent_id": asked.query.get("agent", ""),
         "permissions": ", ".join(DEFAULT_PERMISSIONS),
         "duration_hours": "24",
@@ -74,6 +90,7 @@ def opened(asked: Asked) -> Response:
             raise InvalidInput(name, "is missing")
         given[name] = form[name]
     given.update(
+        conditions.asked_for(form),
         approvals_required=form.get("approvals_required", ""),
         chains=ticked(form, "chain"),
         tokens=ticked(form, "token"),
@@ -81,8 +98,10 @@ def opened(asked: Asked) -> Response:
         replaces=form.get("replaces", ""),
         rotates="rotates" in form,
     )
+    said: list[str] = []
     try:
-        body = validated(CreateSession, _body(asked, kind, given))
+        said = conditions.sentences(given)
+        body = validated(CreateSession, _body(asked, kind, given, said))
         asked_for = new_session(
             engine,
             body,
@@ -96,8 +115,8 @@ def opened(asked: Asked) -> Response:
         view, token = engine.create_session(who.workspace_id, asked_for)
     except InvalidInput as error:
         page = _form(asked, kind, given)
-        message = error.message.removeprefix(f"{error.field}: ")
-        page.data["wrong"] = {"field": error.field, "message": message}
+        wrong = shown(conditions.told(error, said))
+        page.data["wrong"] = {**wrong, "field": wrong["field"].removeprefix("allowed_")}
         return asked.page(page, 422)
     return asked.page(_consent_page(asked, view, token))
 
@@ -161,7 +180,8 @@ def _form(asked: Asked, kind: str, given: Mapping[str, Any]) -> PageView:
     data = {
         "type": kind,
         "given": dict(given),
-        "limits": [{"name": name, "title": title} for name, _, title in _LIMITS],
+        "limits": [name for name, _, _ in _LIMITS],
+        "titles": {**_TITLES, "agent_id": "Agent" if kind == "agent" else "Application"},
         # What a session that is replaced has, and this server does not know, stays in the form.
         "chains": list(dict.fromkeys((*networks, *given["chains"]))),
         "tokens": {**dict.fromkeys(given["tokens"]), **tokens},
@@ -181,7 +201,7 @@ def _old(asked: Asked, session_id: str) -> dict[str, Any] | None:
     return {"id": old.id, "label": old.label or old.agent_id, "obstacle": why}
 
 
-def _body(asked: Asked, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _body(asked: Asked, kind: str, given: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any]:
     """The form as the body of a request."""
     agent_id, old_id = given["agent_id"].strip(), given["replaces"]
     agents = {each.id: each for each in asked.engine.agents.list(asked.who.workspace_id)}
@@ -203,7 +223,7 @@ def _body(asked: Asked, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
         "allowed_tokens": given["tokens"] or None,
         "allowed_chains": given["chains"] or None,
         "permissions": [p for p in given["permissions"].replace(",", " ").split() if p] or None,
-        "conditions": lines(given["conditions"]),
+        "conditions": list(said),
         "duration_hours": given["duration_hours"].strip(),
         "approvals_required": whole(given, "approvals_required") or 1,
         "await_consent": True,
@@ -242,6 +262,7 @@ def _consent_page(asked: Asked, view: SessionView, token: str | None) -> PageVie
             "valid_from": time_text(grant.valid_from_s * 1000),
             "valid_until": time_text(grant.valid_until_s * 1000),
         },
+        "budgets": list(budgets_above(asked, [view.agent_id]).values()),
         "chain": engine.deployment.chain,
         "registry": engine.deployment.registry,
         "digest": "0x" + digest.hex(),
@@ -294,9 +315,9 @@ def _given_by(view: SessionView) -> dict[str, Any]:
         "agent_id": view.agent_id,
         "permissions": ", ".join(grant.permissions),
         "merchants": "\n".join(grant.merchants),
-        "conditions": "\n".join(dict.fromkeys((*grant.conditions, *view.restrictions))),
+        **conditions.fields_of(tuple(dict.fromkeys((*grant.conditions, *view.restrictions)))),
         "duration_hours": str(max(1, round(lasts_ms / HOURS))),
-        **{name: _dollars(getattr(limits, field)) for name, field, _ in _LIMITS},
+        **{name: plain_dollars(getattr(limits, field)) for name, field, _ in _LIMITS},
         "approvals_required": str(view.approvals_required),
         "chains": list(grant.chains),
         "tokens": list(grant.tokens),
@@ -304,8 +325,3 @@ def _given_by(view: SessionView) -> dict[str, Any]:
         "replaces": view.id,
         "rotates": False,
     }
-
-
-def _dollars(micro: int | None) -> str:
-    amount = usd(micro)
-    return "" if amount is None else f"{amount:.6f}".rstrip("0").rstrip(".")

@@ -8,7 +8,18 @@ from api.rest.views import time_text
 from api.studio.asked import Asked, PageView
 from engine.workspaces.access import SETUP_TOKEN_PREFIX
 from engine.workspaces.operator_keys import OperatorKey
-from engine.workspaces.people import ACTS, MAY, ROLES
+from engine.workspaces.people import ACTS, MAY, ROLES, Act
+
+WORDS: dict[Act, str] = {
+    "look": "See sessions, payments and approvals",
+    "examine": "See evidence, the log, agents, keys, budgets, reconciliation",
+    "try": "Try payments that are only simulated",
+    "approve": "Grant and deny approvals",
+    "tighten": "Pause and revoke sessions, revoke keys of agents",
+    "loosen": "Open, replace, restrict, resume sessions; set budgets; register agents, make keys",
+    "connect": "Webhooks",
+    "invite": "Invite and revoke people, revoke keys of operators",
+}
 
 
 def everybody(asked: Asked) -> PageView:
@@ -28,6 +39,7 @@ def everybody(asked: Asked) -> PageView:
             if key.prefix.startswith(SETUP_TOKEN_PREFIX)
         ],
         "roles": {role: [act for act in ACTS if act in MAY[role]] for role in ROLES},
+        "acts": WORDS,
         "link": None,
         "invited": {"role": role, "name": name} if role in ROLES and name else None,
     }

@@ -10,70 +10,79 @@ from api.rest.explained import explained_json, simulated_json
 from api.rest.schemas import CreatePayment
 from api.rest.views import payment_json, time_text, usd
 from api.studio.asked import Asked, PageView
-from api.studio.charts import chart_of
+from api.studio.charts import DAY_MS, begin_of, chart_of, step_of
 from api.studio.forms import validated
-from api.studio.pages.sessions import WINDOWS, session_row
+from api.studio.gauges import WINDOWS
+from api.studio.pages.sessions import budgets_above, session_row
+from api.studio.paging import paged
 from engine.audit.replay import LIVE_STATES
 from engine.errors import NotFound
-from engine.sessions.inventory import Told
+from engine.policy.decide import Left
+from engine.sessions.inventory import Milestone, Told
 from engine.sessions.session import SessionView
 
-RECORDS = 50
-PAYMENTS = 200
+RECORDS = 25
+PAYMENTS = 25
 _LIFE = {
     "session.created": "created",
     "session.consented": "consented",
     "session.registered": "anchored on the chain",
     "session.paused": "paused",
     "session.resumed": "resumed",
+    "session.restricted": "restricted",
     "session.revoked": "revoked",
     "session.expired": "expired",
     "approval.granted": "approved",
     "approval.denied": "approval denied",
+    "paid": "first payment",
+    "refused": "first refusal",
 }
 
 
 def one(asked: Asked) -> PageView:
     """Everything about it."""
     engine, who, session_id = asked.engine, asked.who, asked.path["session_id"]
-    used = asked.studio.inventory.one(who.workspace_id, session_id)
+    inventory = asked.studio.inventory
+    used = inventory.one(who.workspace_id, session_id)
     view = used.view
-    payments, total = engine.payments.page(
-        who.workspace_id, session_id=session_id, offset=0, limit=PAYMENTS
+    payments, total, payment_pages = paged(
+        asked,
+        lambda offset, limit: engine.payments.page(
+            who.workspace_id, session_id=session_id, offset=offset, limit=limit
+        ),
+        PAYMENTS,
+        "payments",
+    )
+    records, records_total, record_pages = paged(
+        asked,
+        lambda offset, limit: inventory.records(session_id, offset=offset, limit=limit),
+        RECORDS,
+        "records",
     )
     settlements = engine.settlements.of(payments)
-    shown = session_row(engine, used, engine.ledger.left(session_id).result())
+    left = engine.ledger.left(session_id).result()
     anchored = engine.ready()["anchored"]
-    records = asked.studio.inventory.records(session_id, RECORDS)
     limits = view.policy.limits
-    spent = [
-        (each.decided_ms, each.captured if each.state == "captured" else each.amount)
-        for each in payments
-        if each.state in ("held", "captured")
-    ]
     data: dict[str, Any] = {
-        "session": shown,
-        "payments": [
-            payment_json(each, settlement=settlements.get(each.id)) for each in payments[:25]
-        ],
+        "session": session_row(engine, used, left, budgets_above(asked, [view.agent_id])),
+        "payments": [payment_json(each, settlement=settlements.get(each.id)) for each in payments],
         "payments_total": total,
+        "payment_pages": payment_pages,
         "records": [_record(each, anchored) for each in records],
+        "records_total": records_total,
+        "record_pages": record_pages,
         "on_chain": [
             {
                 "event": event.name,
                 "block": event.block_number,
                 "tx_hash": "0x" + event.tx_hash.hex(),
             }
-            for event in asked.studio.inventory.on_chain(view)
+            for event in inventory.on_chain(view)
         ],
         "chain": engine.deployment.chain,
         "registry": engine.deployment.registry,
-        "life": _life(records, shown["created_at"]),
-        "charts": [
-            chart_of(window, days, spent, limit, view.created_ms, engine.clock())
-            for (name, window), days in zip(WINDOWS, (1, 7, 30), strict=True)
-            if (limit := getattr(limits, name)) is not None
-        ],
+        "life": _life(inventory.life(session_id, _LIFE), view.created_ms),
+        "charts": _charts(asked, view, left),
         "replaces": replaced(asked, view),
         "rotation": _rotation(asked, view),
         "per_transaction_usd": usd(limits.per_transaction),
@@ -193,21 +202,27 @@ def _record(told: Told, anchored: int) -> dict[str, Any]:
     }
 
 
-def _life(records: list[Told], created_at: str) -> list[dict[str, str]]:
-    """What became of it, the first first; of payments only the first that was paid, and refused."""
-    found: list[dict[str, str]] = []
-    seen: set[str] = set()
-    for told in reversed(records):
-        record = told.record
-        name = _LIFE.get(record.kind)
-        if record.kind == "payment.decided":
-            allowed = record.body["decision"]["allowed"]
-            name = "first payment" if allowed else "first refusal"
-            if name in seen:
-                continue
-        if name is not None:
-            seen.add(name)
-            found.append({"what": name, "at": time_text(record.time_ms)})
-    if "created" not in seen:
-        found.insert(0, {"what": "created", "at": created_at})
+def _charts(asked: Asked, view: SessionView, left: Left) -> list[dict[str, Any]]:
+    """What each window with a limit held, from twice its length ago until now."""
+    now_ms = asked.now_ms
+    found = []
+    for (name, window), days in zip(WINDOWS, (1, 7, 30), strict=True):
+        limit, rest = getattr(view.policy.limits, name), getattr(left.remaining, name)
+        if limit is None or rest is None:
+            continue
+        begin_ms = begin_of(days, view.created_ms, now_ms)
+        spent = asked.studio.inventory.spent(
+            view.id, begin_ms - days * DAY_MS, step_of(begin_ms, now_ms)
+        )
+        used = max(0, limit - rest)
+        found.append(
+            chart_of(window, days, spent, limit=limit, used=used, begin_ms=begin_ms, now_ms=now_ms)
+        )
     return found
+
+
+def _life(happened: list[Milestone], created_ms: int) -> list[dict[str, str]]:
+    """What became of it, the first first; of payments only the first that was paid, and refused."""
+    if not happened or happened[0].what != "session.created":
+        happened = [Milestone("session.created", created_ms), *happened]
+    return [{"what": _LIFE[each.what], "at": time_text(each.at_ms)} for each in happened]

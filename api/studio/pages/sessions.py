@@ -1,55 +1,63 @@
 """The inventory of sessions, and revoking many of them at once."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from api.rest.queries import SessionStatus
-from api.rest.views import session_json, time_text, usd
+from api.rest.views import session_json, time_text
 from api.studio.asked import Asked, PageView
+from api.studio.gauges import EVER, budgeted, capped, near, utilisation
+from api.studio.paging import paged, whole_number
 from engine.audit.replay import LIVE_STATES
 from engine.engine import Engine
 from engine.errors import InvalidInput
 from engine.policy.decide import Left
-from engine.policy.limits import Limits
 from engine.sessions.inventory import Filter, Order, Used, digest
 from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import SessionView
+from engine.workspaces.budgets import budget_id
 
 PAGE = 25
-NEAR_LIMIT = 0.8
 NEAR_EXPIRY_MS = 3_600_000
 ORDERS: tuple[Order, ...] = get_args(Order)
 STATUSES: tuple[str, ...] = get_args(SessionStatus)
-WINDOWS = (("per_day", "24 hours"), ("per_week", "7 days"), ("per_month", "30 days"))
+AGENTS_LISTED = 200
+Budgeted = Mapping[str, dict[str, Any]]
 _TEXT_MAX = 128
 _FIELDS = ("type", "status", "chain", "agent", "label", "search", "sort")
 
 
 def inventory(asked: Asked) -> PageView:
     """All sessions of one type, as the query filters and sorts them."""
+    engine, who = asked.engine, asked.who
     sought, given = read_filter(asked, dict(asked.query))
-    number = max(1, whole_number(asked, "page", 1))
-    found, total = asked.studio.inventory.page(
-        asked.who.workspace_id,
-        sought,
-        given["sort"],
-        offset=(number - 1) * PAGE,
-        limit=PAGE,
-    )
-    futures = [asked.engine.ledger.left(each.view.id) for each in found]
-    rows = [
-        session_row(asked.engine, used, left.result())
-        for used, left in zip(found, futures, strict=True)
-    ]
+
+    def read(offset: int, limit: int) -> tuple[list[Used], int]:
+        order: Order = given["sort"]
+        return asked.studio.inventory.page(
+            who.workspace_id, sought, order, offset=offset, limit=limit
+        )
+
+    found, total, pages = paged(asked, read, PAGE)
+    futures = [engine.ledger.left(each.view.id) for each in found]
+    above = budgets_above(asked, [each.view.agent_id for each in found])
+    chains = dict.fromkeys((engine.deployment.chain, *engine.networks.gateways, given["chain"]))
     data = {
-        "sessions": rows,
+        "sessions": [
+            session_row(engine, used, left.result(), above)
+            for used, left in zip(found, futures, strict=True)
+        ],
         "total": total,
         "filter": given,
-        "pages": {"page": number, "of": max(1, -(-total // PAGE))},
+        "filtered": any(given[name] for name in _FIELDS if name not in ("type", "sort")),
+        "pages": pages,
         "statuses": STATUSES,
         "sorts": ORDERS,
+        "chains": [each for each in chains if each],
+        "agents": [each.id for each in engine.agents.list(who.workspace_id)[:AGENTS_LISTED]],
         "link": _link(given),
         "revoked": whole_number(asked, "revoked", 0),
     }
@@ -119,62 +127,51 @@ def read_filter(asked: Asked, query: dict[str, str]) -> tuple[Filter, dict[str, 
     return Filter(wanted, given["chain"] or None, given["search"] or None), given
 
 
-def session_row(engine: Engine, used: Used, left: Left) -> dict[str, Any]:
-    """A session as REST tells it, with its use and its health."""
+def budgets_above(asked: Asked, agents: Iterable[str]) -> Budgeted:
+    """The budgets of these agents and of the workspace, by their ids, with what is used of them."""
+    wanted = {budget_id(None), *map(budget_id, agents)}
+    used = asked.engine.ledger.budgets_used(asked.who.workspace_id, *wanted).result()
+    return {each["id"]: each for each in budgeted(used)}
+
+
+def session_row(engine: Engine, used: Used, left: Left, above: Budgeted) -> dict[str, Any]:
+    """A session as REST tells it, with its use and its health; `above` are budgets that may be its
+    own."""
     view = used.view
     last = used.last_used_ms
-    use = utilisation(view.policy.limits, left)
+    use, caps = utilisation(view.policy.limits, left), capped(left)
+    mine = [above[each] for each in (budget_id(view.agent_id), budget_id(None)) if each in above]
     told: dict[str, Any] = {
         **session_json(engine, view, left),
         "requests": used.requests,
         "last_used_at": None if last is None else time_text(last),
         "utilisation": use,
+        "caps": caps,
+        "budgets": mine,
     }
     lives = told["is_active"] or told["resumes_at"] is not None
-    told["health"] = _health(engine, view, lives, use)
+    told["health"] = _health(engine, view, use, caps, mine) if lives else []
     return told
 
 
-def utilisation(limits: Limits, left: Left) -> list[dict[str, Any]]:
-    """How much of each window's limit is used now; a session without limits has none."""
-    found = []
-    for name, window in WINDOWS:
-        limit, remaining = getattr(limits, name), getattr(left.remaining, name)
-        if limit is None or remaining is None:
-            continue
-        used = max(0, limit - remaining)
-        share = round(used / limit, 4) if limit else 1.0
-        found.append(
-            {
-                "window": window,
-                "limit_usd": usd(limit),
-                "used_usd": usd(used),
-                "share": min(1.0, share),
-                "near": share >= NEAR_LIMIT,
-            }
-        )
-    return found
-
-
-def _health(engine: Engine, view: SessionView, lives: bool, use: list[dict[str, Any]]) -> list[str]:
-    if not lives or view.state not in LIVE_STATES:
+def _health(
+    engine: Engine,
+    view: SessionView,
+    use: list[dict[str, Any]],
+    caps: list[dict[str, Any]],
+    above: list[dict[str, Any]],
+) -> list[str]:
+    if view.state not in LIVE_STATES:
         return []
-    near = [f"{each['share']:.0%} used in {each['window']}" for each in use if each["near"]]
+    windows = [each for each in use if each["near"] and each["window"] != EVER]
     soon = view.expires_ms - engine.clock() <= NEAR_EXPIRY_MS
-    return [*near, *(["expires within the hour"] if soon else [])]
+    return [
+        *(f"{each['share']:.0%} used in {each['window']}" for each in windows),
+        *(f"{each['share']:.0%} used: {each['name']}" for each in caps if each["near"]),
+        *(["expires within the hour"] if soon else []),
+        *near(above),
+    ]
 
 
 def _link(given: dict[str, Any]) -> str:
     return urlencode({name: value for name, value in given.items() if value})
-
-
-def whole_number(asked: Asked, name: str, default: int) -> int:
-    """A number in the query.
-
-    Raises:
-        InvalidInput: it is none, or above a million.
-    """
-    text = asked.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 7 and int(text) <= 1_000_000):
-        raise InvalidInput(name, "takes a whole number")
-    return int(text)

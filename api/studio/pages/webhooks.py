@@ -8,8 +8,8 @@ from starlette.responses import Response
 from api.rest.webhook_answers import attempt_json, tried_json, webhook_json
 from api.rest.webhook_bodies import CreateWebhook, TryWebhook
 from api.studio.asked import Asked, PageView
-from api.studio.forms import ticked, validated
-from api.studio.pages.sessions import whole_number
+from api.studio.forms import EDIT, again, ticked, validated
+from api.studio.paging import paged
 from engine.errors import InvalidInput
 from engine.webhooks.catalogue import EVENTS, EVERY
 
@@ -37,8 +37,14 @@ def new(asked: Asked) -> PageView:
         "description": query.get("description", "").strip(),
         "events": ticked(query, "event"),
     }
-    asked_for = _act(_wanted(given)) if given["url"] else None
-    data = {"given": given, "events": EVENTS, "every": EVERY, "asked_for": asked_for}
+    asked_for = _act(_wanted(given)) if given["url"] and EDIT not in query else None
+    data = {
+        "given": given,
+        "events": EVENTS,
+        "every": EVERY,
+        "asked_for": asked_for,
+        "again": again(query),
+    }
     return PageView("new_webhook.html", "New webhook", data)
 
 
@@ -107,15 +113,18 @@ def delete(asked: Asked) -> Response:
 def _one(asked: Asked, webhook_id: str) -> PageView:
     webhooks, workspace_id = asked.engine.webhooks, asked.who.workspace_id
     endpoint = webhooks.get(workspace_id, webhook_id)
-    number = max(1, whole_number(asked, "page", 1))
-    attempts, total = webhooks.attempts(
-        workspace_id, webhook_id, offset=(number - 1) * ATTEMPTS, limit=ATTEMPTS
+    attempts, total, pages = paged(
+        asked,
+        lambda offset, limit: webhooks.attempts(
+            workspace_id, webhook_id, offset=offset, limit=limit
+        ),
+        ATTEMPTS,
     )
     data = {
         "webhook": webhook_json(endpoint, webhooks.waiting(workspace_id).get(webhook_id, 0)),
         "attempts": [attempt_json(each) for each in attempts],
         "attempts_total": total,
-        "pages": {"page": number, "of": max(1, -(-total // ATTEMPTS))},
+        "pages": pages,
         "events": EVENTS,
         "tried": None,
     }

@@ -90,16 +90,23 @@ async function renew() {
   stale = busy || within;
   if (stale) return;
   const answer = await fetch(location.href, { headers: { "Tallystick-Live": "1" } });
-  if (!answer.ok || answer.redirected) return;
+  if (answer.redirected) return ended();
+  if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   main.replaceChildren(...page.querySelector("main").childNodes);
 }
 
+function ended() {
+  status.textContent = "This page is not renewed any more: you were signed out. Load it again.";
+}
+
 if (main.dataset.live) {
   let waiting;
-  new EventSource(main.dataset.live).onmessage = () => {
+  const events = new EventSource(main.dataset.live);
+  events.onmessage = () => {
     clearTimeout(waiting);
     waiting = setTimeout(renew, 300);
   };
+  events.onerror = () => events.readyState === EventSource.CLOSED && ended();
   main.addEventListener("focusout", () => setTimeout(() => stale && renew()));
 }
