@@ -37,6 +37,7 @@ TITLES = {
     "others": "Other conditions",
 }
 _COUNTS: tuple[tuple[str, Per], ...] = (("payments_per_hour", "hour"), ("payments_per_day", "day"))
+_CAPS = ("payments_per_hour", "payments_per_day", "lifetime")
 
 
 def asked_for(form: Mapping[str, str]) -> dict[str, Any]:
@@ -67,10 +68,9 @@ def fields_of(conditions: Sequence[str]) -> dict[str, Any]:
     parsed = [(each, parse_condition(each)) for each in conditions]
     one_range = sum(isinstance(each, ActiveHours) for _, each in parsed) == 1
     for sentence, each in parsed:
-        if isinstance(each, Cap) and each.of == "payments" and each.per in ("hour", "day"):
-            found[f"payments_per_{each.per}"] = str(each.at_most)
-        elif isinstance(each, Cap) and each.of == "sum":
-            found["lifetime"] = sentence.split()[3]
+        # Of two that bound the same, both hold: the second stays a sentence.
+        if isinstance(each, Cap) and (name := _field(each)) in _CAPS and not found[name]:
+            found[name] = sentence.split()[3] if each.of == "sum" else str(each.at_most)
         elif isinstance(each, Never) and each.what == "merchant":
             never.append(each.name)
         elif isinstance(each, ActiveHours) and one_range:
@@ -92,6 +92,12 @@ def told(error: InvalidInput, said: Sequence[str]) -> InvalidInput:
         return InvalidInput("others", message)
     sentence = said[int(index.removesuffix("]"))]
     return InvalidInput("others", f"{sentence!r}: {message}")
+
+
+def _field(cap: Cap) -> str:
+    if cap.of == "sum":
+        return "lifetime"
+    return f"payments_per_{cap.per}" if cap.of == "payments" else "others"
 
 
 def _counts(given: Mapping[str, Any]) -> list[str]:

@@ -125,14 +125,11 @@ class Ledger:
     def remaining(
         self, session_id: str, request: PaymentRequest | None = None
     ) -> "Future[Remaining]":
-        """What is left at this moment; of caps on token and merchant, for those of a request.
-
-        Raises (in the future):
-            NotFound: no such session.
+        """What is left at this moment; of caps on token and merchant, for those of a request. The
+        future raises `NotFound`.
         """
         return self._at_this_moment(
-            session_id,
-            lambda account, now_ms: remaining(account.policy, account.spending, now_ms, request),
+            session_id, lambda each, now_ms: remaining(each.policy, each.spending, now_ms, request)
         )
 
     def left(self, session_id: str) -> "Future[Left]":
@@ -159,8 +156,7 @@ class Ledger:
 
     def recheck(self) -> None:
         """Hold some of what memory knows of sessions against their rows, and note what differs."""
-        suspects = self._writer.call(self._accounts.suspects)
-        if suspects:
+        if suspects := self._writer.call(self._accounts.suspects):
             self._writer.call(lambda batch: examine(batch, suspects), *suspects)
 
     def streams(self, session_ids: Iterable[str]) -> set[str]:
