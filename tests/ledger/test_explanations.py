@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 
@@ -114,9 +114,9 @@ def test_records_that_do_not_lead_to_the_payment_are_told(world: World) -> None:
     with pytest.raises(Unavailable) as damaged:
         world.engine.explanations.backtest(WORKSPACE, view.id, lambda policy: policy)
     assert damaged.value.code == "session_damaged"
-    absent = replace(denied, number=9)
+    absent = msgspec.structs.replace(denied, number=9)
     fine = world.session(DAY)
-    assert explain(world, replace(absent, stream=fine.stream)).differs == (
+    assert explain(world, msgspec.structs.replace(absent, stream=fine.stream)).differs == (
         "no record tells of the payment"
     )
 
