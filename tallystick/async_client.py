@@ -287,6 +287,16 @@ class AsyncClient:
         """A page of at most 100 approvals, the newest first."""
         return await self.ask(calls.approvals(session_id, state, page, limit))
 
+    def each_approval(
+        self, *, session_id: str | None = None, state: str | None = None
+    ) -> "AsyncIterator[ApprovalAnswer]":
+        """All approvals that match, the newest first; each once."""
+        return async_each_of_pages(
+            lambda page: self.approvals(
+                session_id=session_id, state=state, page=page, limit=PAGE_MAX
+            )
+        )
+
     async def approval(self, approval_id: str) -> "ApprovalAnswer":
         """What a denied payment waits for."""
         return await self.ask(calls.approval(approval_id))

@@ -26,6 +26,15 @@ def confirmed(question: str, *, yes: bool, as_json: bool) -> None:
 
     Raises:
         typer.Abort: it is not.
+        InvalidInput: there is nobody to say so.
     """
-    if not yes:
-        typer.confirm(question, abort=True, err=as_json)
+    if yes:
+        return
+    try:
+        agreed = typer.confirm(question, err=as_json)
+    except typer.Abort as unanswered:
+        if sys.stdin.isatty():
+            raise
+        raise InvalidInput("--yes", "is needed where nobody can be asked") from unanswered
+    if not agreed:
+        raise typer.Abort

@@ -100,10 +100,13 @@ def test_on_a_terminal_of_any_width_nothing_is_cut_off(
 
 def test_revoke_asks_first(shell: Shell) -> None:
     created = create(shell)
-    for given in ("n\n", "", "\n"):
+    for given, status, line in (
+        ("n\n", 1, "aborted: nothing was done\n"),
+        ("\n", 1, "aborted: nothing was done\n"),
+        ("", 2, "invalid_parameter: --yes: is needed where nobody can be asked\n"),
+    ):
         done = shell("sessions", "revoke", created["id"], given=given)
-        assert done.returncode == 1
-        assert done.stderr.startswith("aborted: ")
+        assert (done.returncode, done.stderr) == (status, line)
     assert json.loads(shell("sessions", "get", created["id"], "--json").stdout)["is_active"]
     done = shell("sessions", "revoke", created["id"], given="y\n")
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from importlib.resources import files
 from typing import Any
 
 import httpx
@@ -196,6 +197,12 @@ def test_the_client_on_asyncio_does_the_same(tenant: Served) -> None:
             assert (await client.revoke_sessions(shown["selection"], label="x"))["revoked"] == 1
 
     asyncio.run(used())
+
+
+@pytest.mark.parametrize("package", ["tallystick", "api", "engine"])
+def test_type_checkers_of_others_may_read_the_types(package: str) -> None:
+    """PEP 561; the types of answers are those of the server."""
+    assert files(package).joinpath("py.typed").is_file()
 
 
 def test_both_clients_take_the_same_arguments() -> None:
