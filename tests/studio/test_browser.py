@@ -16,6 +16,7 @@ from engine.sessions.session import SessionView
 from engine.workspaces.people import People
 from tallystick import Client, Wallet
 from tallystick.configurations import exported
+from tests.ledger.approving import asked_for
 from tests.studio.browser import CHROMIUM, Browser
 from tests.studio.scene import LUNCH, LeapingClock, Scene
 from tests.world import WORKSPACE, World
@@ -165,6 +166,10 @@ def test_an_operator_does_everything_in_a_browser(
         assert "5 sessions were revoked" in browser.text()
         assert [told for told in browser.problems if not told.startswith(KNOWN)] == []
         assert tour.faults == []
+        assert not browser.run("document.querySelector('.waits')")
+        asked_for(world, world.session(LUNCH, type="app", label="one more"), 60)
+        engine.lead.sequence()
+        browser.until(lambda: browser.run("document.querySelector('.waits')?.innerText[0]") == "1")
         browser.run(SIGN_OUT_ELSEWHERE)
         world.session(label="nobody sees it")
         engine.lead.sequence()
@@ -192,7 +197,6 @@ def _narrows(tour: Tour, session: SessionView) -> None:
     for hours in ("09:00", ""):
         tour.fill(**{"from": hours})
         browser.press(".actions button", f"{place}/restrict")
-        tour.look()
         browser.press("main form button", place)
         assert ("only 09:00-24:00 UTC" in browser.text()) == bool(hours)
         browser.open(f"{tour.studio}/sessions/{session.id}/restrict")

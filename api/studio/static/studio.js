@@ -94,6 +94,8 @@ async function renew() {
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   main.replaceChildren(...page.querySelector("main").childNodes);
+  const nav = document.querySelector(".top nav");
+  if (!nav.contains(document.activeElement)) nav.replaceWith(page.querySelector(".top nav"));
 }
 
 function ended() {
