@@ -91,4 +91,5 @@ def test_what_takes_the_place_of_a_session_is_offered_no_more_than_that_may(
     filled = dict(re.findall(r'<input name="([a-z_]+)"[^>]* value="([^"]*)"', page))
     assert (filled["max_per_transaction"], filled["max_per_day"]) == ("9", "20")
     assert filled["require_approval_above"] == "5"
-    assert "at most 10 payments per hour\nat most 2 payments per hour" in page
+    assert filled["payments_per_hour"] == "10"
+    assert ">at most 2 payments per hour</textarea>" in page
