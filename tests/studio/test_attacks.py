@@ -308,7 +308,7 @@ def test_a_nul_is_no_part_of_any_name_and_reaches_no_database(studio: Opened) ->
             assert (sent.status_code, "a NUL character" in sent.text) == (422, True), path
         if "{" in path and path != "/sessions/{session_id}/consent":
             sent = visitor.ask("POST", address, data=token)
-            assert (sent.status_code, "there is no such page" in sent.text) == (404, True), path
+            assert (sent.status_code, "There is no such page." in sent.text) == (404, True), path
 
 
 def test_an_admin_whose_passkey_is_lost_is_replaced_from_where_the_server_runs(
