@@ -33,6 +33,9 @@ _placed = sa.select(_outbox, _place).join_from(
     _outbox.c.id.between(_batches.c.id, _batches.c.id + BATCH_RECORDS_MAX - 1),
 )
 
+# As expressions: of the columns SQLite would make an index of the whole outbox at every look.
+_owner, _name = _outbox.c.workspace_id + "", _outbox.c.event + ""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -102,10 +105,10 @@ def events_from(
         _batches.c.first_leaf < end,
         _place >= place,
         _place < end,
-        _outbox.c.workspace_id == workspace_id,
+        _owner == workspace_id,
     )
     if EVERY not in wanted:
-        query = query.where(_outbox.c.event.in_(own_names(wanted)))
+        query = query.where(_name.in_(own_names(wanted)))
     rows = read(query.order_by(_batches.c.first_leaf, _outbox.c.id).limit(limit)).all()
     events = [_event(row, wanted, row.place) for row in rows]
     after = rows[-1].place + 1 if len(rows) == limit else max(place, end)

@@ -33,6 +33,7 @@ CALLERS = (
     "key as token",
     "revoked key",
     "revoked agent",
+    "expired agent",
     "operator",
     "admin",
     "other workspace",
@@ -96,11 +97,17 @@ class Callers:
         full = self.agent_key("full")
         reads = self.agent_key("read_only")
         another = self.agent_key("create_payments", agent_id=AGENT)
-        revoked = self.agent_key("full")
+        expired, revoked = self.agent_key("full"), self.agent_key("full")
         keys = self.api.get("/api/v1/agent-keys", key=self.acme).json()
         self.api.post(f"/api/v1/agent-keys/{keys[0]['id']}/revoke", key=self.acme)
+        self.api.world.engine.writer.call(
+            lambda batch: batch._connection.exec_driver_sql(
+                "UPDATE agent_keys SET expires_ms = created_ms WHERE id = ?", (keys[1]["id"],)
+            )
+        )
         self.credentials |= {
             "revoked agent": {"key": revoked},
+            "expired agent": {"key": expired},
             "agent": {"key": self.agent_key("create_payments")},
             "agent that reads": {"key": reads},
             "agent with token": {"key": full, "token": self.token},
@@ -280,7 +287,7 @@ def test_a_stranger_whose_body_may_hold_a_token_and_cannot_be_read_leaves_no_tra
 ) -> None:
     """Only a key is refused before the body is read."""
     before = callers.api.records()
-    heard = 401 if caller in ("unknown key", "revoked key", "revoked agent") else 422
+    heard = 401 if caller.startswith(("unknown key", "revoked", "expired")) else 422
     for path in TOKEN_IN_BODY:
         path = path.format(**ABSENT)
         answer = callers.api.call("POST", path, raw="{", **callers.credentials[caller])

@@ -2,8 +2,10 @@
 
 import contextlib
 import sqlite3
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from engine.clock import ManualClock
 from engine.errors import InvalidInput, RateLimited
@@ -15,7 +17,7 @@ from engine.webhooks.feed import (
     POLL_MS,
     Feed,
 )
-from engine.webhooks.outbox import Event
+from engine.webhooks.outbox import Event, events_from
 from tests.world import WORKSPACE, World
 
 
@@ -80,6 +82,22 @@ def test_the_log_is_looked_at_now_and_then_for_all_together(world: World) -> Non
     events, after = feed.next(WORKSPACE, here, ("payment.confirmed", "payment.created"))
     assert [event.name for event in events] == ["payment.confirmed"]
     assert after > here
+
+
+@pytest.mark.parametrize("wanted", [("*",), ("payment.confirmed",)])
+def test_a_look_costs_no_more_the_more_was_told(world: World, wanted: tuple[str, ...]) -> None:
+    with world.engine.database.reading() as connection:
+        steps = []
+
+        def explained(query: sa.Select[Any]) -> Any:
+            text = query.compile(connection, compile_kwargs={"literal_binds": True})
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")
+            steps.extend(row[3] for row in plan)
+            return connection.execute(query)
+
+        events_from(explained, WORKSPACE, wanted, 0, 8)
+    looks = [step for step in steps if "outbox" in step]
+    assert looks == ["SEARCH outbox USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]
 
 
 def test_a_place_that_the_log_does_not_have_is_refused(world: World) -> None:
