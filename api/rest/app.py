@@ -15,6 +15,7 @@ from api.rest.authority import rows_of
 from api.rest.body_limit import BodyLimit
 from api.rest.commits import Commits
 from api.rest.health_answers import Health, Readiness
+from api.rest.nul import NulRefused
 from api.rest.rate_limits import RateLimitHeaders
 from api.rest.routes import (
     analytics,
@@ -93,6 +94,7 @@ def create_app(
     app.state.streams = Streams()
     errors.install(app)
     app.add_middleware(BodyLimit, larger=larger_bodies)
+    app.add_middleware(NulRefused)
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(Aliases)
     # Routes are tried in this order, and payments are what is asked for most.

@@ -21,6 +21,7 @@ HOUR_MS = 3_600_000
 
 _HOURS_MAX = DURATION_MAX_MS // HOUR_MS
 _HOURS = re.compile(r"(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?")
+_PRINTABLE = "^[^\\x00-\\x1f\\x7f\u202a-\u202e\u2066-\u2069]*$"
 _ZERO = re.compile(r"0(\.0{1,6})?")
 _AMOUNT_PATTERN = r"^(0|[1-9][0-9]{0,8})(\.[0-9]{1,6})?$"
 
@@ -86,8 +87,9 @@ def _sent_object(value: Any) -> Any:
 
 
 def printable(length_max: int, *, length_min: int = 1) -> Any:
-    """Text without control characters."""
-    return Field(min_length=length_min, max_length=length_max, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """Text without control characters, and without those that have what follows them read the other
+    way round (Unicode, UAX #9): what somebody approves is what stands there."""
+    return Field(min_length=length_min, max_length=length_max, pattern=_PRINTABLE)
 
 
 def dollars(default: int | None) -> Any:
