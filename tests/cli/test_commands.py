@@ -283,7 +283,7 @@ def test_a_wrong_key_is_one_line_and_status_1(shell: Shell) -> None:
         (("evidence", "sess_no"), "session_not_found"),
         (("capture", "pay_no"), "payment_not_found"),
         (("void", "pay/../no"), "not_found"),
-        (("capture", "pay_no", "a lot"), "invalid_parameter"),
+        (("capture", "pay_no", "a lot"), "invalid_amount"),
     ],
 )
 def test_what_the_server_refuses_is_one_line_and_status_1(

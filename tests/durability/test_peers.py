@@ -97,12 +97,11 @@ def test_one_that_goes_on_too_late_has_not(world: World, frozen: tuple[Peer, str
     """What it had decided is gone with its transaction, and is decided again when it is asked."""
     thawed, session = frozen
     view = world.engine.sessions.get(WORKSPACE, session)
-    ended = query(
-        str(world.store),
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND state = 'idle in transaction'",
+    of_it = (
+        "FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
     )
-    assert ended == [(True,)]
+    wait_until(lambda: bool(query(str(world.store), f"SELECT pid {of_it}")))  # it may say so late
+    assert query(str(world.store), f"SELECT pg_terminate_backend(pid) {of_it}") == [(True,)]
     assert world.pay(view, 60).state == "captured"
     thawed.process.send_signal(signal.SIGCONT)
     assert thawed.answer() == "service_unavailable"
