@@ -36,6 +36,7 @@ PATIENCE_S = 60
 UNPRIVILEGED_USER = "nobody"
 """Who runs PostgreSQL when we are root, as whom it refuses to run."""
 POSTGRES_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+SPARE = "spare_"
 _POLL_S = 0.02
 
 
@@ -164,9 +165,17 @@ class PostgresServer(_Server):
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
-        """A new empty database; yields its URI. In the end it is dropped, whoever is connected."""
+        """An empty database; yields its URI. In the end it is dropped, whoever is connected.
+
+        It is new, or one that was put aside unused under a name that begins with `SPARE`.
+        """
         name = f"test_{secrets.token_hex(8)}"
-        self._administer(f"CREATE DATABASE {name}")
+        with self.connect() as connection:
+            spares = "SELECT datname FROM pg_database WHERE starts_with(datname, %s) LIMIT 1"
+            if spare := connection.execute(spares, (SPARE,)).fetchone():
+                connection.execute(f"ALTER DATABASE {spare[0]} RENAME TO {name}".encode())
+            else:
+                connection.execute(f"CREATE DATABASE {name}".encode())
         try:
             yield self.url(name)
         finally:
