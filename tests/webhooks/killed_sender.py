@@ -143,6 +143,7 @@ def drain(world: World, clock: Clock, place: int) -> None:
     waiting = sa.select(sa.func.count()).select_from(table(WebhookDelivery))
     while True:
         world.engine.lead.tick()
+        world.engine.lead.sequence()  # what expired in that tick has its place, too
         world.engine.delivery.tick()
         with world.engine.database.reading() as connection:
             if connection.execute(waiting).scalar_one() == 0:
