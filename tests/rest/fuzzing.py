@@ -137,8 +137,9 @@ def main() -> None:
     began, heard = time.monotonic(), Counter[int]()
     draw = random.Random(asked.seed)
     rounds = math.ceil(asked.cases / (CASES_PER_ROUND * len(OPERATIONS)))
-    with tempfile.TemporaryDirectory() as directory, Served(Path(directory) / "data") as api:
-        for _ in range(rounds):
+    for _ in range(rounds):
+        # Each with a server of its own: of some things a workspace has only so many.
+        with tempfile.TemporaryDirectory() as directory, Served(Path(directory) / "data") as api:
             for method, path in OPERATIONS:
                 drawn = draw.randrange(1 << 32)
                 try:
@@ -147,9 +148,9 @@ def main() -> None:
                     sys.stdout.write(f"{heard.total()} cases, then {method} {path} seed {drawn}\n")
                     raise
                 api.answers.clear()
-            with contextlib.suppress(BrokenPipeError):
-                sys.stdout.write(f"{heard.total()} cases: {dict(sorted(heard.items()))}\n")
-                sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.write(f"{heard.total()} cases: {dict(sorted(heard.items()))}\n")
+            sys.stdout.flush()
     sys.stdout.write(f"operations: {len(OPERATIONS)}\ncases: {heard.total()}\n")
     sys.stdout.write(f"seconds: {round(time.monotonic() - began)}\n")
 
