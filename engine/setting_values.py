@@ -33,6 +33,14 @@ def check_asset(text: str) -> str:
         raise ValueError("takes a CAIP-19 id, such as eip155:8453/erc20:0x…") from None
 
 
+def check_assets(text: str) -> str:
+    """CAIP-19 ids, each once, with spaces between."""
+    assets = [check_asset(asset) for asset in text.split()]
+    if not assets or len(set(assets)) < len(assets):
+        raise ValueError("takes a CAIP-19 id, or several that differ, with spaces between")
+    return " ".join(assets)
+
+
 def check_chain(text: str) -> str:
     """`embedded`, or the URLs of endpoints."""
     if text == "embedded":

@@ -23,6 +23,7 @@ from engine.setting_values import (
     ENDPOINTS_MAX,
     check_address,
     check_asset,
+    check_assets,
     check_chain,
     check_database,
     check_host,
@@ -208,10 +209,10 @@ class Settings(BaseSettings):
         description="Account that the store is paid to; without it nothing is sold (the operator's "
         "on `embedded`)",
     )
-    paid_in: Annotated[str, AfterValidator(check_asset)] | None = Field(
+    paid_in: Annotated[str, AfterValidator(check_assets)] | None = Field(
         default=None,
-        description="CAIP-19 id of the token that the store is paid in; default: USDC of the main "
-        "chain",
+        description="CAIP-19 id of the token that the store is paid in, or several; default: USDC "
+        "of the main chain",
     )
     facilitator: Annotated[str, AfterValidator(check_url)] | None = Field(
         default=None,

@@ -28,7 +28,7 @@ from api.gate import header
 from api.gate.requests import body_of
 from api.rest import errors
 from engine.errors import TallystickError
-from engine.selling.currency import Price, read_price
+from engine.selling.currency import Cost, Exact, read_cost
 from engine.selling.refusals import PaymentRefused
 from engine.storage.limits import TooLarge
 from engine.storage.session import Session, unpaid
@@ -77,18 +77,22 @@ class Gate:
         self._opening = asyncio.Lock()
 
     def sells(
-        self, price: str, *, body_bytes_max: int = BODY_BYTES_MAX
+        self, *accepts: str | Exact, body_bytes_max: int = BODY_BYTES_MAX
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Have a function of a route cost something: dollars (`$0.05`), or `free`.
+        """Have a function of a route cost something: dollars (`$0.05`) in whatever the till takes,
+        `Exact` prices by network, or `free`.
 
         Who paid is the current payer in it (`engine/storage/session.py`); nobody is, if it is free.
         It may read JSON, not a form. A stream is paid for when it begins, and knows no payer.
 
         Raises:
-            AmountError: it is no price.
+            AmountError, InvalidInput: see `read_cost`.
+            ValueError: a network is named on which the till takes nothing.
             TypeError: (of what is decorated) it is a generator.
         """
-        cost = read_price(price)
+        cost = read_cost(accepts)
+        if cost is not None and not callable(self._till):
+            self._till.methods.offers(cost)
 
         def selling(function: Callable[..., Any]) -> Callable[..., Any]:
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -115,7 +119,7 @@ class Gate:
     async def sell(
         self,
         request: Request,
-        price: Price,
+        cost: Cost | None,
         work: Work,
         *,
         body: bytes,
@@ -131,10 +135,10 @@ class Gate:
         knows visits; the method is not in what they sign, so let it only read.
         """
         try:
-            if price is None:
+            if cost is None:
                 with unpaid():
                     return private(await work(None), into)
-            return await self._sell(request, price, work, body, ready, into, visit)
+            return await self._sell(request, cost, work, body, ready, into, visit)
         except TallystickError as error:
             return private(errors.answer(error))
         except HTTPException as error:
@@ -144,7 +148,7 @@ class Gate:
     async def _sell(
         self,
         request: Request,
-        price: int,
+        cost: Cost,
         work: Work,
         body: bytes,
         ready: "Ready | None",
@@ -153,7 +157,7 @@ class Gate:
     ) -> Any:
         till = await self._opened()
         target = None if visit is None else _target(request)
-        required = partial(self._required, till, request, price, target)
+        required = partial(self._required, till, request, cost, target)
         try:
             payment = header.read_payment(request.headers)
             if payment is None:
@@ -165,7 +169,7 @@ class Gate:
                     return required(UNPAID_CODE, "Payment required")
                 with till.storage.paid_by(payer):
                     return private(await visit(till.storage.session(payer)), into)
-            sale = await till.open(payment, price, _bound(request, body), ready)
+            sale = await till.open(payment, cost, _bound(request, body), ready)
         except PaymentRefused as refusal:
             return required(refusal.code, refusal.message)
         try:
@@ -210,13 +214,13 @@ class Gate:
         self,
         till: "Till",
         request: Request,
-        price: int,
+        cost: Cost,
         visit: str | None,
         code: str,
         message: str,
     ) -> Response:
         error = None if code == UNPAID_CODE else code
-        required = till.required(price, _url(request), error, visit=visit)
+        required = till.required(cost, _url(request), error, visit=visit)
         return JSONResponse(
             errors.error_body(code, message),
             402,

@@ -1,11 +1,12 @@
 """What something costs, and in what it is paid."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.errors import InvalidInput
 from engine.payments.authorization import TokenDomain
-from engine.policy.identifiers import IdentifierError, normalise_asset
+from engine.policy.identifiers import IdentifierError, normalise_asset, normalise_chain
 from engine.policy.money import MICRO_USD_PER_USD, parse_usd
 
 Price = int | None
@@ -24,6 +25,62 @@ def read_price(text: str) -> Price:
         AmountError: it is neither, or zero.
     """
     return FREE if text == "free" else parse_usd(text.removeprefix("$"))
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """x402's scheme `exact`: what something costs on one network (a CAIP-2 id; None: on any), and
+    to whom it is paid there; None is the payee of what is taken there.
+
+        Exact("$0.05", "eip155:8453")
+
+    Raises:
+        AmountError: it is no price.
+        InvalidInput: naming `price`, `network` or `pay_to`.
+    """
+
+    price: str
+    network: str | None = None
+    pay_to: str | None = None
+
+    def __post_init__(self) -> None:
+        if read_price(self.price) is FREE:
+            raise InvalidInput("price", "what is free has no network, and nobody is paid")
+        if self.network is not None:
+            try:
+                normalise_chain(self.network)
+            except IdentifierError as error:
+                raise InvalidInput("network", str(error)) from None
+        if self.pay_to is not None:
+            object.__setattr__(self, "pay_to", _payee(self.pay_to))
+
+    @property
+    def micro_usd(self) -> int:
+        """The price."""
+        price = read_price(self.price)
+        assert price is not None
+        return price
+
+
+Cost = int | tuple[Exact, ...]
+"""Of what is not free: micro-USD in whatever is taken, or what it costs on each network."""
+
+
+def read_cost(accepts: Sequence[str | Exact]) -> Cost | None:
+    """One price (`$0.01`, or `free`), or what it costs on each network.
+
+    Raises:
+        AmountError: it is no price.
+        InvalidInput: naming `accepts`: there is none, or one of several names no network, or one
+            that another names.
+    """
+    if len(accepts) == 1 and isinstance(accepts[0], str):
+        return read_price(accepts[0])
+    exact = tuple(each for each in accepts if isinstance(each, Exact))
+    networks = {each.network for each in exact}
+    if len(networks) < len(accepts) or not accepts or (len(accepts) > 1 and None in networks):
+        raise InvalidInput("accepts", "takes one price, or several that each name another network")
+    return exact
 
 
 @dataclass(frozen=True)
@@ -54,10 +111,8 @@ class Currency:
             raise InvalidInput("asset", str(error)) from None
         if _TOKEN.fullmatch(asset) is None:
             raise InvalidInput("asset", "must be a token of an EVM chain: eip155:…/erc20:0x…")
-        if not _ADDRESS.fullmatch(self.pay_to) or int(self.pay_to, 16) == 0:
-            raise InvalidInput("pay_to", "must be an address: 0x and 40 hex digits, not all zero")
         object.__setattr__(self, "asset", asset)
-        object.__setattr__(self, "pay_to", self.pay_to.lower())
+        object.__setattr__(self, "pay_to", _payee(self.pay_to))
 
     @property
     def network(self) -> str:
@@ -84,3 +139,9 @@ class Currency:
         if type(price) is not int or price <= 0:
             raise InvalidInput("price", "must be more than zero, or free")
         return -(-price * int(10**self.decimals) // MICRO_USD_PER_USD)
+
+
+def _payee(address: str) -> str:
+    if not _ADDRESS.fullmatch(address) or int(address, 16) == 0:
+        raise InvalidInput("pay_to", "must be an address: 0x and 40 hex digits, not all zero")
+    return address.lower()

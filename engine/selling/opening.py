@@ -15,6 +15,7 @@ from engine.storage.session import Storage
 
 if TYPE_CHECKING:
     from engine.selling.facilitators import Settler
+    from engine.selling.methods import PaymentMethod
     from engine.selling.till import Till
     from engine.selling.visits import Visits
 
@@ -23,9 +24,10 @@ SYMBOL = "USDC"
 
 @dataclass(frozen=True, slots=True)
 class Selling:
-    """What is sold is paid in `token`, to `pay_to`; `facilitator` is a URL, or None for ours."""
+    """What is sold is paid in any of `tokens`, to `pay_to`; `facilitator` is a URL, or None for
+    ours."""
 
-    token: Token
+    tokens: tuple[Token, ...]
     pay_to: str
     facilitator: str | None
     networks: Networks
@@ -35,28 +37,34 @@ class Selling:
         """Slow: call it on a thread.
 
         Raises:
-            Unavailable: the chain cannot be asked for the token's domain.
+            Unavailable: a chain cannot be asked for its token's domain.
         """
+        from engine.selling.till import Till
+
+        settler = self._settler()
+        methods = [self._method(token, settler) for token in self.tokens]
+        return Till(storage, *methods, visits=self.visits)
+
+    def _method(self, token: Token, settler: "Settler") -> "PaymentMethod":
         from engine.payments.token_domain import DomainUnknown, read_token_domain
         from engine.selling.currency import Currency
-        from engine.selling.till import Till
+        from engine.selling.methods import PaymentMethod
         from engine.selling.witness import Witness
 
-        watch = self.networks.watches[self.token.chain]
-        gateway = watch.gateway
+        watch = self.networks.watches[token.chain]
         try:
-            domain = read_token_domain(gateway, self.token.asset.rpartition(":")[2].lower())
+            domain = read_token_domain(watch.gateway, token.asset.rpartition(":")[2].lower())
         except DomainUnknown as error:
             raise Unavailable(f"nothing can be sold: {error.message}", code=error.code) from error
         currency = Currency(
-            self.token.asset,
+            token.asset,
             pay_to=self.pay_to,
             name=domain.name,
             version=domain.version,
-            decimals=self.token.decimals,
+            decimals=token.decimals,
         )
-        witness = Witness(gateway, confirmations=watch.confirmations)
-        return Till(storage, currency, self._settler(), witness=witness, visits=self.visits)
+        witness = Witness(watch.gateway, confirmations=watch.confirmations)
+        return PaymentMethod(currency, settler, witness)
 
     def _settler(self) -> "Settler":
         from engine.selling.facilitators import OnThreads, facilitator_at
@@ -82,13 +90,15 @@ def read_selling(settings: Settings, deployment: Deployment, networks: Networks)
         if not embedded:
             return None
         pay_to = deployment.operator.address.lower()
-    token = _token(settings, deployment)
-    if token.chain not in networks.gateways:
-        raise CannotStart(f"TALLYSTICK_PAID_IN: {token.chain} is not in TALLYSTICK_NETWORKS")
+    tokens = _tokens(settings, deployment)
+    for token in tokens:
+        if token.chain not in networks.gateways:
+            raise CannotStart(f"TALLYSTICK_PAID_IN: {token.chain} is not in TALLYSTICK_NETWORKS")
     facilitator = settings.facilitator
-    if facilitator is None and not (embedded and token.chain == deployment.chain):
-        raise CannotStart(f"TALLYSTICK_FACILITATOR: is missing; it settles on {token.chain}")
-    return Selling(token, pay_to, facilitator, networks, _visits(settings))
+    elsewhere = [token.chain for token in tokens if not embedded or token.chain != deployment.chain]
+    if facilitator is None and elsewhere:
+        raise CannotStart(f"TALLYSTICK_FACILITATOR: is missing; it settles on {elsewhere[0]}")
+    return Selling(tokens, pay_to, facilitator, networks, _visits(settings))
 
 
 def _visits(settings: Settings) -> "Visits | None":
@@ -102,16 +112,17 @@ def _visits(settings: Settings) -> "Visits | None":
         raise CannotStart(f"TALLYSTICK_SIGN_IN_ORIGIN: {error.message}") from None
 
 
-def _token(settings: Settings, deployment: Deployment) -> Token:
-    for token in deployment.tokens:
-        wanted = (
-            (token.symbol, token.chain) == (SYMBOL, deployment.chain)
-            if settings.paid_in is None
-            else token.asset == settings.paid_in
-        )
-        if wanted and token.usd_price is not None:
-            return token
-    raise CannotStart(
-        f"TALLYSTICK_PAID_IN: {settings.paid_in or SYMBOL} is no token of a dollar in "
-        "TALLYSTICK_TOKENS"
-    )
+def _tokens(settings: Settings, deployment: Deployment) -> tuple[Token, ...]:
+    """Those that are named, in that order; or the one that there is."""
+    dollars = [token for token in deployment.tokens if token.usd_price is not None]
+    found = {token.asset: token for token in dollars}
+    main = [
+        each.asset for each in dollars if (each.symbol, each.chain) == (SYMBOL, deployment.chain)
+    ]
+    wanted = main[:1] or [SYMBOL] if settings.paid_in is None else settings.paid_in.split()
+    for each in wanted:
+        if each not in found:
+            raise CannotStart(
+                f"TALLYSTICK_PAID_IN: {each} is no token of a dollar in TALLYSTICK_TOKENS"
+            )
+    return tuple(found[each] for each in wanted)

@@ -6,7 +6,7 @@ by this signature, recovered here, and never by what a client or a facilitator s
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from engine.selling.refusals import PaymentRefused
 from engine.storage.payer import Payer
 
 ERR_OFFER = "invalid_payment_requirements"
+ERR_NETWORK = "invalid_network"
 END_SPARE_S = 3_600
 """A signature may end so much later than is asked for: chains have clocks of their own. One without
 an end could be used after everybody has forgotten it."""
@@ -35,21 +36,30 @@ an end could be used after everybody has forgotten it."""
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """What was presented. `id` names what the token lets happen once: chain, token, payer, nonce;
-    `digest` is of everything that was signed, and the signature."""
+    """What was presented, in this `currency`. `id` names what the token lets happen once: chain,
+    token, payer, nonce; `digest` is of everything that was signed, and the signature."""
 
+    currency: Currency
     payload: PaymentPayload
     authorization: Authorization
     payer: Payer
     id: str
     digest: str
 
-    def check_offer(self, wanted: PaymentRequirements, now_ms: int) -> None:
-        """Whether it takes the offer that is made now, whatever it says was offered.
+    def choose(self, offers: Iterable[PaymentRequirements], now_ms: int) -> PaymentRequirements:
+        """Which of the offers that are made now it takes, whatever it says was offered.
 
         Raises:
-            PaymentRefused: it does not.
+            PaymentRefused: it takes none.
         """
+        network, token = self.currency.network, self.currency.token
+        for offer in offers:
+            if (offer.network, offer.asset) == (network, token):
+                self._check(offer, now_ms)
+                return offer
+        raise PaymentRefused(f"it is not paid on {network}", code=ERR_NETWORK)
+
+    def _check(self, wanted: PaymentRequirements, now_ms: int) -> None:
         taken = self.payload.accepted
         if taken.amount != wanted.amount or str(self.authorization.amount) != wanted.amount:
             raise PaymentRefused(
@@ -67,18 +77,19 @@ class Presented:
             )
 
 
-def read_presented(payment: Mapping[str, Any], currency: Currency) -> Presented:
+def read_presented(payment: Mapping[str, Any], currencies: Sequence[Currency]) -> Presented:
     """Read a `PaymentPayload` of x402's second version.
 
     Raises:
-        PaymentRefused: it is none, or not in this currency, or its payer did not sign it.
+        PaymentRefused: it is none, or in none of the currencies, or its payer did not sign it.
     """
     payload = _payload(payment)
     taken = payload.accepted
     if taken.scheme != "exact":
         raise PaymentRefused("only the scheme `exact` is taken", code="unsupported_scheme")
-    if taken.network != currency.network:
-        raise PaymentRefused(f"it is paid on {currency.network}", code="invalid_network")
+    networks = {each.network for each in currencies}
+    if taken.network not in networks:
+        raise PaymentRefused(f"it is paid on {' or '.join(sorted(networks))}", code=ERR_NETWORK)
     try:
         asset = normalise_asset(f"{taken.network}/erc20:{taken.asset}")
         authorization = read_authorization(payload.payload.get("authorization"))
@@ -86,8 +97,9 @@ def read_presented(payment: Mapping[str, Any], currency: Currency) -> Presented:
         raise PaymentRefused("accepted.asset: takes an address", code=ERR_OFFER) from None
     except ValueError as error:
         raise PaymentRefused(str(error)) from None
-    if asset != currency.asset:
-        raise PaymentRefused(f"it is paid in {currency.asset}", code=ERR_OFFER)
+    assets = {each.asset: each for each in currencies}
+    if (currency := assets.get(asset)) is None:
+        raise PaymentRefused(f"it is paid in {' or '.join(assets)}", code=ERR_OFFER)
     signature = payload.payload.get("signature")
     if not isinstance(signature, str) or _signer(authorization, signature, currency) is None:
         raise PaymentRefused(
@@ -96,6 +108,7 @@ def read_presented(payment: Mapping[str, Any], currency: Currency) -> Presented:
         )
     nonce = authorization.wire["nonce"]
     return Presented(
+        currency=currency,
         payload=payload,
         authorization=authorization,
         payer=Payer(to_checksum_address(authorization.payer), currency.network),
@@ -104,14 +117,14 @@ def read_presented(payment: Mapping[str, Any], currency: Currency) -> Presented:
     )
 
 
-def requirements(currency: Currency, price: int) -> PaymentRequirements:
-    """The one offer that is made for a price in micro-USD."""
+def requirements(currency: Currency, price: int, pay_to: str | None = None) -> PaymentRequirements:
+    """The offer that is made for a price in micro-USD; `pay_to` in place of the currency's."""
     return PaymentRequirements(
         scheme="exact",
         network=currency.network,
         asset=currency.token,
         amount=str(currency.units(price)),
-        pay_to=currency.pay_to,
+        pay_to=pay_to or currency.pay_to,
         max_timeout_seconds=currency.timeout_s,
         extra={"name": currency.name, "version": currency.version},
     )

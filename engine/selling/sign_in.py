@@ -51,11 +51,11 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a message has to name: where it is sent, and the CAIP-2 id of the chain."""
+    """What a message has to name: where it is sent, and one of the chains (CAIP-2 ids)."""
 
     origin: str
     uri: str
-    chain: str
+    chains: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def read_sign_in(told: Mapping[str, Any], wanted: Wanted) -> SignIn:
     """Read what came in SIGN-IN-WITH-X.
 
     1. Every field is known, and text of which a message can be made in one way only.
-    2. It was made for this host, this URL, this chain, and plain wallets.
+    2. It was made for this host, this URL, a chain of ours, and plain wallets.
     3. Its times and nonce are such.
     4. The address is who signed the message.
 
@@ -96,12 +96,15 @@ def read_sign_in(told: Mapping[str, Any], wanted: Wanted) -> SignIn:
     for name, expected, code in (
         ("domain", domain, "invalid_siwx_domain_mismatch"),
         ("uri", wanted.uri, "invalid_siwx_uri_mismatch"),
-        ("chainId", wanted.chain, "invalid_siwx_chain_id"),
         ("version", "1", SignInRefused.code),
         ("type", "eip191", "invalid_siwx_unsupported_chain"),
     ):
         if fields[name] != expected:
             raise SignInRefused(f"{name}: must be {expected}", code=code)
+    chain = fields["chainId"]
+    if chain not in wanted.chains:
+        expected = " or ".join(wanted.chains)
+        raise SignInRefused(f"chainId: must be {expected}", code="invalid_siwx_chain_id")
     if fields.get("signatureScheme", "eip191") != "eip191":
         raise SignInRefused("signatureScheme: only plain wallets (eip191) can sign in")
     # 3
@@ -125,7 +128,7 @@ def read_sign_in(told: Mapping[str, Any], wanted: Wanted) -> SignIn:
             code="invalid_siwx_signature",
         )
     spent = hashlib.sha256(fields["nonce"].encode()).hexdigest()[:32]
-    return SignIn(Payer(address, wanted.chain), spent, begins_ms, ends_ms)
+    return SignIn(Payer(address, chain), spent, begins_ms, ends_ms)
 
 
 def message(fields: Mapping[str, str], resources: list[str] | None = None) -> str:
@@ -162,7 +165,7 @@ def offer(wanted: Wanted, nonce: str, now_ms: int) -> dict[str, Any]:
             "issuedAt": _text(now_ms),
             "expirationTime": _text(now_ms + AGE_S_MAX * 1000),
         },
-        "supportedChains": [{"chainId": wanted.chain, "type": "eip191"}],
+        "supportedChains": [{"chainId": chain, "type": "eip191"} for chain in wanted.chains],
         "schema": {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "type": "object",

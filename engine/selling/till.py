@@ -1,6 +1,6 @@
 """Where payments are taken: each is settled before anything is handed out, and buys one thing once.
 
-    sale = await till.open(payment, price, request, ready)      # settled, or it raises
+    sale = await till.open(payment, cost, request, ready)       # settled, or it raises
     with till.storage.paid_by(sale.payer):
         …                                                       # what was bought
     await sale.hold()                                           # it is still for us alone
@@ -32,15 +32,15 @@ from x402.schemas import (
 
 from engine.clock import Clock, system_clock
 from engine.errors import TallystickError, Unavailable
-from engine.selling.currency import Currency
-from engine.selling.facilitators import Settler
+from engine.selling.currency import Cost
 from engine.selling.grant import Grant
+from engine.selling.methods import PaymentMethod, PaymentMethods
 from engine.selling.places import Places
-from engine.selling.presented import Presented, read_presented, requirements
+from engine.selling.presented import Presented, read_presented
 from engine.selling.refusals import PaymentPending, PaymentRefused
 from engine.selling.sale import Sale
 from engine.selling.visits import Visits
-from engine.selling.witness import Sight, Witness
+from engine.selling.witness import Sight
 from engine.storage.grants import Grants
 from engine.storage.payer import Payer
 from engine.storage.session import Session, Storage
@@ -76,23 +76,19 @@ def digest_of(*parts: str | bytes) -> str:
 
 
 class Till:
-    """Takes payments in one currency, for what `storage` has and for anything else.
+    """Takes payments by any of the `methods`, for what `storage` has and for anything else.
 
-    Without a `witness` of its chain the facilitator is believed, and what it leaves unknown stays
-    so. `grants` are the store's own if it has some. With `visits` who paid may read again by
-    signing in.
+    `grants` are the store's own if it has some. With `visits` who paid may read again by signing
+    in.
 
     Raises:
-        ValueError: the store has none, or the witness is of another chain.
+        ValueError: the store has none, or see `PaymentMethods`.
     """
 
     def __init__(
         self,
         storage: Storage | Callable[[], Storage],
-        currency: Currency,
-        facilitator: Settler,
-        *,
-        witness: Witness | None = None,
+        *methods: PaymentMethod,
         grants: Grants | None = None,
         visits: Visits | None = None,
         lease_ms: int = LEASE_MS,
@@ -102,9 +98,7 @@ class Till:
         clock: Clock = system_clock,
     ) -> None:
         self._storage = storage
-        self.currency = currency
-        self._facilitator = facilitator
-        self._witness = witness
+        self.methods = PaymentMethods(methods)
         self._own_grants = grants
         self._visits = visits
         self._lease_ms = lease_ms
@@ -113,8 +107,6 @@ class Till:
         self._watchers = ThreadPoolExecutor(WATCHERS, "witness")
         self._clock = clock
         self._numbers = itertools.count(1)
-        if witness is not None and witness.network != currency.network:
-            raise ValueError(f"the witness is of {witness.network}, not of {currency.network}")
         self._check_grants()
 
     @property
@@ -123,7 +115,7 @@ class Till:
         return self._storage if isinstance(self._storage, Storage) else self._storage()
 
     def required(
-        self, price: int, resource: str, error: str | None = None, *, visit: str | None = None
+        self, cost: Cost, resource: str, error: str | None = None, *, visit: str | None = None
     ) -> PaymentRequired:
         """What is told to somebody who has not paid: x402's `PaymentRequired`.
 
@@ -133,8 +125,8 @@ class Till:
         return PaymentRequired(
             error=error or "Payment required",
             resource=ResourceInfo(url=resource),
-            accepts=[requirements(self.currency, price)],
-            extensions=visits and visits.offer(str(visit), self.currency.network),
+            accepts=self.methods.offers(cost),
+            extensions=visits and visits.offer(str(visit), self.methods.networks),
         )
 
     async def enter(self, told: Mapping[str, Any], visit: str) -> Payer | None:
@@ -146,12 +138,12 @@ class Till:
         if self._visits is None:
             return None
         grants = self._check_grants()
-        return await self._visits.enter(grants, told, visit, self.currency.network)
+        return await self._visits.enter(grants, told, visit, self.methods.networks)
 
     async def open(
-        self, payment: Mapping[str, Any], price: int, request: str, ready: Ready | None = None
+        self, payment: Mapping[str, Any], cost: Cost, request: str, ready: Ready | None = None
     ) -> Sale:
-        """Take a payment of `price` micro-USD for what `request` (see `digest_of`) stands for.
+        """Take a payment of what something costs, for what `request` (see `digest_of`) stands for.
 
         It returns when the payment is settled, and then it is for the caller alone until the sale
         is `used` or `left`. `ready` is asked before, of who would pay; of a payment that was
@@ -163,7 +155,7 @@ class Till:
             Unavailable: nobody can tell now; the same payment, sent again, goes on from there.
         """
         grants = self._check_grants()
-        presented = read_presented(payment, self.currency)
+        presented = read_presented(payment, self.methods.currencies)
         holder = f"{grants.opening}/{next(self._numbers)}"
         while True:
             kept, now_ms = await grants.read(presented.id)
@@ -172,7 +164,7 @@ class Till:
                 grant.check(request, presented.digest)
             with self._place(presented, grant):
                 try:
-                    claim = grant or await self._claim(presented, price, request, ready)
+                    claim = grant or await self._claim(presented, cost, request, ready)
                 except PaymentRefused:
                     # Whoever else came with it may have had it settled meanwhile.
                     if (await grants.read(presented.id))[0] is None:
@@ -194,13 +186,13 @@ class Till:
         return self._places.taken(presented.id, presented.payer.account, full)
 
     async def _claim(
-        self, presented: Presented, price: int, request: str, ready: Ready | None
+        self, presented: Presented, cost: Cost, request: str, ready: Ready | None
     ) -> Grant:
         """A claim of a payment that comes for the first time, and would be settled."""
-        wanted = requirements(self.currency, price)
-        presented.check_offer(wanted, self._clock())
-        await self._verify(presented, wanted)
-        since = None if self._witness is None else await self._watch(self._witness.since)
+        wanted = presented.choose(self.methods.offers(cost), self._clock())
+        method = self.methods.of(presented.currency)
+        await self._verify(method, presented, wanted)
+        since = None if method.witness is None else await self._watch(method.witness.since)
         if ready is not None:  # last, so that nothing fails after it has kept room
             await ready(self.storage.session(presented.payer), presented.id)
         settling = {
@@ -210,10 +202,12 @@ class Till:
         }
         return Grant("claimed", request, presented.digest, settling)
 
-    async def _verify(self, presented: Presented, wanted: PaymentRequirements) -> None:
+    async def _verify(
+        self, method: PaymentMethod, presented: Presented, wanted: PaymentRequirements
+    ) -> None:
         try:
             async with asyncio.timeout(self._answer_s):
-                verified = await self._facilitator.verify(presented.payload, wanted)
+                verified = await method.facilitator.verify(presented.payload, wanted)
         except Exception as error:  # whatever went wrong, nothing was verified
             raise Unavailable(
                 "the facilitator does not answer", code="facilitator_unavailable"
@@ -261,9 +255,10 @@ class Till:
         assert settling is not None
         payload = PaymentPayload.model_validate(settling["payload"])
         wanted = PaymentRequirements.model_validate(settling["requirements"])
+        method = self.methods.of(sale.presented.currency)
         try:
             async with asyncio.timeout(self._answer_s):
-                answer = await self._facilitator.settle(payload, wanted)
+                answer = await method.facilitator.settle(payload, wanted)
         except Exception as error:  # noqa: BLE001 (whatever went wrong, it may have been sent)
             _log.warning("settlement_unknown", payment=sale.reservation, reason=repr(error)[:200])
             answer = None
@@ -279,7 +274,7 @@ class Till:
             return shown
         if answer is None or answer.success or answer.error_reason in _DOUBTFUL:
             return _Unknown(sent)
-        if sight is None and (sent or self._witness is not None):
+        if sight is None and (sent or method.witness is not None):
             return _Unknown(sent)
         reason = answer.error_reason or "settlement_failed"
         return _Unpaid(reason, answer.error_message or "it could not be settled")
@@ -288,13 +283,15 @@ class Till:
         """Whether a success is of this payment; None if that cannot be seen yet."""
         authorization = sale.presented.authorization
         told = (answer.payer or authorization.payer).lower(), answer.network
-        if told != (authorization.payer, self.currency.network):
+        currency = sale.presented.currency
+        if told != (authorization.payer, currency.network):
             return False
-        if self._witness is None:
+        witness = self.methods.of(currency).witness
+        if witness is None:
             return True
-        asked = self.currency.token, authorization, answer.transaction
+        asked = currency.token, authorization, answer.transaction
         try:
-            return await self._watch(self._witness.confirms, *asked)
+            return await self._watch(witness.confirms, *asked)
         except Unavailable as error:
             _log.warning("settlement_unconfirmed", reason=error.message)
             return None
@@ -302,12 +299,13 @@ class Till:
     async def _look(self, sale: Sale) -> Sight | None:
         settling = sale.grant.settling
         assert settling is not None
-        since = settling["since"]
-        if self._witness is None or since is None:
+        since, currency = settling["since"], sale.presented.currency
+        witness = self.methods.of(currency).witness
+        if witness is None or since is None:
             return None
-        asked = self.currency.token, sale.presented.authorization, since
+        asked = currency.token, sale.presented.authorization, since
         try:
-            return await self._watch(self._witness.look, *asked)
+            return await self._watch(witness.look, *asked)
         except Unavailable as error:
             _log.warning("settlement_unseen", reason=error.message)
             return None

@@ -2,7 +2,7 @@
 
     visits = Visits("https://store.example", lease_s=3600)
     await visits.begin(grants, payer)               # they paid
-    sign_in = await visits.enter(grants, told, target, chain)
+    payer = await visits.enter(grants, told, target, chains)
 
 Of each payer one text is written down beside the payments' (`engine/storage/grants.py`): until when
 they may, and the sign-ins that could still be sent again. So whatever process is asked, a sign-in
@@ -101,9 +101,9 @@ class Visits:
         self._clock = clock
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def offer(self, target: str, chain: str) -> dict[str, Any]:
+    def offer(self, target: str, chains: tuple[str, ...]) -> dict[str, Any]:
         """The `extensions` of a 402; `target` is path and query, as they were asked for."""
-        wanted = Wanted(self.origin, self.origin + target, chain)
+        wanted = Wanted(self.origin, self.origin + target, chains)
         return {EXTENSION: offer(wanted, secrets.token_hex(16), self._clock())}
 
     async def begin(self, grants: Grants, payer: Payer) -> None:
@@ -111,14 +111,14 @@ class Visits:
         await self._change(grants, payer, lambda lease, now_ms: lease.begun(now_ms, self._lease_ms))
 
     async def enter(
-        self, grants: Grants, told: Mapping[str, Any], target: str, chain: str
+        self, grants: Grants, told: Mapping[str, Any], target: str, chains: tuple[str, ...]
     ) -> Payer:
         """Who signed in, this once.
 
         Raises:
             SignInRefused: nobody did, for this; or it is not theirs to read any more.
         """
-        sign_in = read_sign_in(told, Wanted(self.origin, self.origin + target, chain))
+        sign_in = read_sign_in(told, Wanted(self.origin, self.origin + target, chains))
         await self._change(
             grants, sign_in.payer, lambda lease, now_ms: lease.entered(sign_in, now_ms)
         )

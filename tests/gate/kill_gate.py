@@ -39,6 +39,7 @@ from engine.payments.facilitator import Facilitator
 from engine.payments.relay import Relayer
 from engine.selling.currency import Currency
 from engine.selling.facilitators import OnThreads
+from engine.selling.methods import PaymentMethod
 from engine.selling.till import Till
 from engine.selling.witness import Witness
 from engine.storage.payer import Payer
@@ -103,9 +104,11 @@ class Round:
         storage = Storage(killer(store))
         till = Till(
             storage,
-            currency(self.domain),
-            killer(OnThreads(Facilitator([relayer], claims))),
-            witness=Witness(chain),
+            PaymentMethod(
+                currency(self.domain),
+                killer(OnThreads(Facilitator([relayer], claims))),
+                Witness(chain),
+            ),
             grants=killer(store.grants),
             lease_ms=LEASE_MS,
         )

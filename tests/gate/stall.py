@@ -16,6 +16,7 @@ from api.gate.store import Prices, store_routes
 from engine.payments.authorization import Authorization
 from engine.selling.currency import Currency
 from engine.selling.facilitators import OnThreads
+from engine.selling.methods import PaymentMethod
 from engine.selling.till import Till
 from engine.selling.witness import Witness
 from engine.storage.limits import Limits
@@ -71,13 +72,12 @@ class Stall:
         )
         self.till = Till(
             self.storage,
-            self.currency,
-            wrap(OnThreads(self.facility.facilitator)),
-            **{
-                "witness": Witness(self.facility.gateway),
-                "grants": wrap(store.grants),
-                **options,
-            },
+            PaymentMethod(
+                self.currency,
+                wrap(OnThreads(self.facility.facilitator)),
+                options.pop("witness", Witness(self.facility.gateway)),
+            ),
+            **{"grants": wrap(store.grants), **options},
         )
         self.gate, self.app = _standing()
         self.gate._till = self.till

@@ -127,7 +127,7 @@ def test_what_the_environment_says_wrong_is_named(
 
     pay_to = "0x52908400098527886E0F7030069857D2E4169EE7"
     storage = Storage(MemoryStore())
-    assert till_from_environment(storage, pay_to).currency.network == "eip155:8453"
+    assert till_from_environment(storage, pay_to).methods.networks == ("eip155:8453",)
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit, match=f"^{name}: "):
         till_from_environment(storage, value if name == "X402_PAY_TO" else pay_to)

@@ -8,6 +8,8 @@ import pytest
 from eth_keys.constants import SECPK1_N as SECP256K1_N
 
 from engine.errors import Unavailable
+from engine.selling.facilitators import OnThreads
+from engine.selling.methods import PaymentMethod
 from engine.selling.refusals import PaymentInProgress, PaymentUsed
 from engine.selling.till import Till
 from tests.gate.stall import GET, PUT, Stall, decoded, encoded, heard
@@ -120,8 +122,8 @@ async def test_who_verifies_too_late_hears_what_became_of_it(stall: Stall) -> No
             assert not found.is_valid
             return found
 
-    settler: Any = Late(first._facilitator)
-    second = Till(stall.storage, stall.currency, settler)
+    settler: Any = Late(OnThreads(stall.facility.facilitator))
+    second = Till(stall.storage, PaymentMethod(stall.currency, settler))
     with pytest.raises(PaymentUsed):
         await second.open(payment, GET, "a request")
 

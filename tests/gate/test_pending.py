@@ -164,7 +164,7 @@ async def test_what_would_be_refused_by_now_is_not_settled_when_it_comes_again(
     assert heard(await stall.ask("PUT", "/v1/store/a", payment, content=b"1")) == PENDING
     liar.lie = None
     # As after ten minutes, in which nobody came.
-    await session.release(read_presented(decoded(payment), stall.currency).id)
+    await session.release(read_presented(decoded(payment), [stall.currency]).id)
     await session.set("b", "2")
     for _ in range(2):
         answer = await stall.ask("PUT", "/v1/store/a", payment, content=b"1")

@@ -262,7 +262,9 @@ FROM_NPM = [
     ),
 ]
 """What `createSIWxPayload` of @x402/extensions 2.27.0 makes, with viem 2.57.1."""
-HERE = Wanted("https://stall.test", "https://stall.test/v1/store/a%2Fb?x=1", "eip155:8453")
+HERE = Wanted(
+    "https://stall.test", "https://stall.test/v1/store/a%2Fb?x=1", ("eip155:8453", "eip155:1")
+)
 
 
 def test_it_is_what_the_npm_client_signs() -> None:

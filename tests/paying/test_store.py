@@ -1,17 +1,33 @@
 """The store of a server, bought by an agent of its own, and by anybody with the SDK."""
 
 import asyncio
+import base64
+import json
+from pathlib import Path
 
+import httpx
 import pytest
 from eth_account import Account
+from eth_account.signers.local import LocalAccount
 from x402 import x402Client
 from x402.http.clients import x402HttpxClient
 from x402.mechanisms.evm.exact import register_exact_evm_client
 
+from api.facilitator.app import create_facilitator_app
+from api.server import AppServer
+from engine.chain.embedded import EmbeddedChain
+from engine.chain.embedded_rpc import EmbeddedRpc
 from engine.errors import CannotStart
+from engine.payments.claims import Claims
+from engine.payments.facilitator import Facilitator
+from engine.payments.relay import Relayer
 from engine.selling.opening import read_selling
+from engine.settings import Network, load_settings
 from tallystick import Client, paid
-from tests.paying.shop import Agent, fund, usdc
+from tests.anvil_world import anvil_with_contracts
+from tests.paying.shop import Agent, balance, fund, usdc
+from tests.payments.paying import PAYEE
+from tests.payments.paying import usdc as new_usdc
 from tests.rest.served import Served
 
 
@@ -68,5 +84,58 @@ def test_a_server_that_is_not_told_whom_to_pay_sells_nothing(served: Served) -> 
     assert here is not None
     assert here.visits is None, "unless it is wanted"
     token = "eip155:1/erc20:0x" + "12" * 20
-    with pytest.raises(CannotStart, match="TALLYSTICK_PAID_IN"):
+    with pytest.raises(CannotStart, match=f"TALLYSTICK_PAID_IN: {token}"):
         read_selling(elsewhere.model_copy(update={**to, "paid_in": token}), *asked)
+    main = here.tokens[0].asset
+    for paid_in in ("", f"{main} {main}", f"{main} eip155:1"):
+        with pytest.raises(CannotStart, match="TALLYSTICK_PAID_IN"):
+            load_settings(paid_in=paid_in)
+    assert load_settings(paid_in=f" {main}  {token} ").paid_in == f"{main} {token}"
+
+
+def test_a_server_is_paid_in_tokens_of_several_networks(tmp_path: Path) -> None:
+    there = EmbeddedChain(None, chain_id=84_532)
+    token = new_usdc(there)
+    second = {
+        "symbol": "USDC",
+        "asset": f"eip155:84532/erc20:{token.token}",
+        "decimals": 6,
+        "usd_price": "1",
+    }
+    claims = Claims(tmp_path / "claims.sqlite3")
+    with anvil_with_contracts() as anvil, EmbeddedRpc(there, port=0) as rpc:
+        relayers = [
+            Relayer(anvil.gateway, anvil.stranger, claims, poll_s=0.01),
+            Relayer(there, there.faucet, claims, poll_s=0.01),
+        ]
+        settling = create_facilitator_app(Facilitator(relayers, claims))
+        wallet = Account.create()
+        fund(there, there.faucet, token.token, wallet.address.lower())
+        with AppServer(settling, "127.0.0.1", 0) as facilitator:
+            changes = {
+                **anvil.settings,
+                "tokens": (*anvil.settings["tokens"], second),
+                "networks": (Network(chain="eip155:84532", rpc=(rpc.url,), confirmations=0),),
+                "paid_in": f"{anvil.token['asset']}  {second['asset']}",
+                "pay_to": PAYEE,
+                "facilitator": facilitator.url,
+            }
+            with Served(tmp_path / "data", **changes) as served:
+                asyncio.run(buys(served, wallet, "eip155:84532"))
+                unpaid = httpx.put(f"{served.url}/v1/store/a", content="1", trust_env=False)
+                told = json.loads(base64.b64decode(unpaid.headers["PAYMENT-REQUIRED"]))
+                assert [offer["network"] for offer in told["accepts"]] == [
+                    f"eip155:{anvil.gateway.chain_id}",
+                    "eip155:84532",
+                ]
+                assert balance(there, token.token, PAYEE) == 10_000
+    there.close()
+
+
+async def buys(served: Served, wallet: LocalAccount, network: str) -> None:
+    """Put something with the SDK, by a wallet that pays on one network."""
+    client = x402Client()
+    register_exact_evm_client(client, wallet, networks=network)
+    client.set_spend_controls(False)
+    async with x402HttpxClient(client, base_url=served.url, trust_env=False) as http:
+        assert (await http.put("/v1/store/a", content="1")).json() == {"key": "a", "stored": 1}

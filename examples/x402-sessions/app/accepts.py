@@ -12,6 +12,7 @@ import os
 from engine.errors import InvalidInput
 from engine.selling.currency import Currency
 from engine.selling.facilitators import facilitator_at
+from engine.selling.methods import PaymentMethod
 from engine.selling.till import Till
 from engine.storage.session import Storage
 
@@ -34,4 +35,4 @@ def till_from_environment(storage: Storage, pay_to: str) -> Till:
     url = os.environ.get("X402_FACILITATOR_URL", "https://x402.org/facilitator")
     if not url.startswith(("https://", "http://")):
         raise SystemExit("X402_FACILITATOR_URL: takes a URL")
-    return Till(storage, currency, facilitator_at(url))
+    return Till(storage, PaymentMethod(currency, facilitator_at(url)))

@@ -14,6 +14,7 @@ from engine.payments.facilitator import Facilitator
 from engine.payments.relay import Relayer
 from engine.selling.currency import Currency
 from engine.selling.facilitators import OnThreads
+from engine.selling.methods import PaymentMethod
 from engine.selling.till import Till
 from engine.selling.witness import Witness
 from engine.storage.session import Storage
@@ -44,7 +45,8 @@ class Local:
         """Paid to the bank, and settled here."""
         asset = f"eip155:{self.gateway.chain_id}/erc20:{self.token}"
         currency = Currency(asset, self.bank.address, NAME, VERSION)
-        return Till(storage, currency, OnThreads(self.facilitator), witness=Witness(self.gateway))
+        witness = Witness(self.gateway)
+        return Till(storage, PaymentMethod(currency, OnThreads(self.facilitator), witness))
 
     def wallet(self) -> LocalAccount:
         """A new one, with a dollar."""
