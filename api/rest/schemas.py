@@ -120,6 +120,9 @@ class CreateChild(SessionBody):
     approvals_required: Approvers | None = Field(
         default=None, description="As many as for the parent unless more are said"
     )
+    duration_hours: Hours | None = Field(  # type: ignore[assignment]
+        default=None, description="24, or until the parent ends if that is sooner"
+    )
 
 
 class Restrict(Body):

@@ -12,7 +12,7 @@ from engine.grant import ZERO_ADDRESS, Grant
 from engine.identifiers import Identifiers, secret_hash
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch
-from engine.sessions.session import NewSession
+from engine.sessions.session import DURATION_MS, NewSession
 from engine.sessions.vault import Vault
 from engine.workspaces.access import SESSION_TOKEN_PREFIX
 
@@ -60,6 +60,7 @@ def make_grant(
     now_ms: int,
 ) -> Grant:
     """The parameters of a session that begins at `now_ms`; it lasts to the end of a second."""
+    duration_ms = DURATION_MS if new.duration_ms is None else new.duration_ms
     return Grant(
         owner=new.owner or ZERO_ADDRESS,
         session_key=identity.address,
@@ -74,7 +75,7 @@ def make_grant(
         limits=new.limits,
         conditions=new.conditions,
         valid_from_s=now_ms // 1000,
-        valid_until_s=-(-(now_ms + new.duration_ms) // 1000),
+        valid_until_s=-(-(now_ms + duration_ms) // 1000),
         salt=identity.salt,
     )
 

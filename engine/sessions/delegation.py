@@ -18,7 +18,7 @@ from engine.errors import Conflict, InvalidInput, Unavailable
 from engine.grant import ZERO_ADDRESS, Grant
 from engine.ledger.lineage import line_above, stored_row
 from engine.policy.narrower import narrower
-from engine.sessions.session import NewSession, SessionView, session_from_row
+from engine.sessions.session import DURATION_MS, NewSession, SessionView, session_from_row
 from engine.workspaces.agents import is_registered
 
 DESCENDANTS_MAX = 1_000
@@ -97,7 +97,8 @@ def has_children(read: Read, session_id: str) -> bool:
 
 
 def as_child(read: Read, new: NewSession, line: Sequence[SessionView], now_ms: int) -> NewSession:
-    """What is asked for, beneath the first of `line`: with its owner, and the wallet as it has it.
+    """What is asked for, beneath the first of `line`: with its owner, the wallet as it has it, and
+    no longer than that lasts where no duration is asked for.
 
     Raises:
         InvalidInput: the owner is another, the agent is not registered, the session would not be on
@@ -131,7 +132,14 @@ def as_child(read: Read, new: NewSession, line: Sequence[SessionView], now_ms: i
         raise Conflict(
             f"at most {DESCENDANTS_MAX} sessions beneath one", code="too_many_descendants"
         )
-    return replace(new, owner=owner, user_wallet=parent.user_wallet, approvals_required=required)
+    duration_ms = new.duration_ms or min(DURATION_MS, parent.expires_ms - now_ms)
+    return replace(
+        new,
+        owner=owner,
+        user_wallet=parent.user_wallet,
+        approvals_required=required,
+        duration_ms=duration_ms,
+    )
 
 
 def check_narrower(grant: Grant, line: Sequence[SessionView]) -> None:

@@ -116,7 +116,7 @@ class Sessions(Pausing):
                 idempotency key was used for another request.
         """
         check_agent_id(new.agent_id)
-        if not 0 < new.duration_ms <= DURATION_MAX_MS:
+        if new.duration_ms is not None and not 0 < new.duration_ms <= DURATION_MAX_MS:
             raise InvalidInput("duration_hours", "must be above 0 and at most 168")
         required = new.approvals_required
         if required is not None and not 0 < required <= REQUIRED_MAX:

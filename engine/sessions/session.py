@@ -12,7 +12,10 @@ from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.stream import Stream
 from engine.policy.decision import Policy
-from engine.policy.limits import Limits
+from engine.policy.limits import DAY_MS, Limits
+
+DURATION_MS = DAY_MS
+"""So long a session lasts where nothing else is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class NewSession:
     merchants: tuple[str, ...]
     tokens: tuple[str, ...]
     chains: tuple[str, ...]
-    duration_ms: int
+    duration_ms: int | None
+    """None: a day, or what is left of the session that delegates."""
     mint_pkp: bool
     await_consent: bool
     metadata_json: str

@@ -1,5 +1,6 @@
 """Delegation over HTTP: who may, what is inherited, and how more than the parent has is refused."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -40,6 +41,21 @@ def child(api: Served, parent: dict[str, Any], /, *, key: str | None = None, **f
     if key is not None:
         return api.post(path, body, key=key)
     return api.call("POST", path, body, token=parent["session_token"])
+
+
+@pytest.mark.parametrize("hours", [2, 30])
+def test_without_a_duration_it_ends_with_its_parent_or_after_a_day(api: Served, hours: int) -> None:
+    parent = api.session(**{**PARENT, "duration_hours": hours})
+    path = f"{SESSIONS}/{parent['id']}/children"
+    body = {"agent_id": parent["agent_id"], **PARENT}
+    del body["duration_hours"]
+    for sent in (body, {**body, "duration_hours": None}):
+        made = api.call("POST", path, sent, token=parent["session_token"]).json()
+        begins, ends = (datetime.fromisoformat(made[at]) for at in ("created_at", "expires_at"))
+        if hours < 24:
+            assert made["expires_at"] == parent["expires_at"]
+        else:
+            assert timedelta(days=1) <= ends - begins < timedelta(days=1, seconds=1)
 
 
 def test_the_holder_of_a_token_delegates_and_the_child_pays(api: Served) -> None:
