@@ -33,7 +33,7 @@ class ChainUnderTest:
         return wait(self.gateway, tx_hash, timeout_s=20, poll_s=0.01)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def anvil() -> Iterator[AnvilProcess]:
     """A real Anvil that begins anew and keeps nothing."""
     with AnvilProcess.from_toml(ANVIL_TOML, port=0, state_file=None) as process:

@@ -33,7 +33,7 @@ class Shell:
         return {"url": self.server.url, "api_key": self.key} | variables
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A running server, and who may use it."""
     directory = tmp_path_factory.mktemp("shell")

@@ -40,7 +40,7 @@ class Told:
     anchored: tuple[Anchoring, ...]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def remembering() -> Iterator[None]:
     """One database is examined thousands of times, each time with one change: what signatures and
     ABI make of the same values is worked out once."""
@@ -58,7 +58,7 @@ def remembering() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     """The story on SQLite."""
     clock = ManualClock(system_clock())

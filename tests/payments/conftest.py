@@ -18,7 +18,7 @@ def _forgetful() -> None:
     reset_asset_contract_cache()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def embedded() -> Iterator[EmbeddedChain]:
     """An embedded chain, shared."""
     chain = EmbeddedChain(None)
@@ -26,7 +26,7 @@ def embedded() -> Iterator[EmbeddedChain]:
     chain.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def embedded_usdc(embedded: EmbeddedChain) -> TokenDomain:
     """The test token there."""
     return usdc(embedded)
@@ -63,7 +63,7 @@ def busy_till(
     opened.facilitator.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def anvil() -> Iterator[AnvilWithContracts]:
     """Shared: leave it mining at once."""
     with anvil_with_contracts() as opened:

@@ -22,14 +22,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def storage_database(postgres: PostgresServer) -> Iterator[str]:
     """The URI of a database for all tests of stores; each has payers of its own."""
     with postgres.database() as url:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def valkey_cluster() -> Iterator[ValkeyServer]:
     """A cluster of one server: it refuses what would not work with more."""
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from api.gate.gate import Gate
+from engine.selling.currency import Exact
 from engine.storage import limits, load, memory, session
 from engine.storage.limits import Limits
 from engine.storage.load import define_session_store
@@ -60,7 +61,7 @@ def test_what_is_found_by_other_names_is_there() -> None:
     table = DOCUMENT.partition("## In other words")[2]
     rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| `")]
     told = [span for row in rows for span in re.findall(r"`(.+?)`", row)]
-    things = vars(session) | vars(memory) | vars(load) | {"Gate": Gate}
+    things = vars(session) | vars(memory) | vars(load) | {"Gate": Gate, "Exact": Exact}
     for span in told:
         parts = re.fullmatch(r"(\w+)(?:\.(\w+))?(?:\((.*)\))?", span)
         assert parts is not None, span
@@ -68,7 +69,7 @@ def test_what_is_found_by_other_names_is_there() -> None:
         found = getattr(things[name], attribute) if attribute else things[name]
         for value in re.findall(r"(\w+)=", values or ""):
             assert value in inspect.signature(found).parameters, span
-    assert len(told) == 20
+    assert len(told) == 22
 
 
 def test_every_verb_is_documented() -> None:

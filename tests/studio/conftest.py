@@ -46,7 +46,7 @@ class Opened:
         return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     """Shared: leave it usable."""
     clock = ManualClock(NOW_MS)
