@@ -66,13 +66,19 @@ _MEANING = {
     429: "Too many requests with this key; `retry_after` says for how many seconds",
     503: "No safe decision is possible now; ask again with the same key",
 }
+_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors of a route, for OpenAPI. Where there is a 401 an agent's key can be sent, too."""
     if 401 in statuses:
         statuses = (*statuses, 403, 429)
-    return {status: {"model": ErrorAnswer, "description": _MEANING[status]} for status in statuses}
+    told: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        # FastAPI makes a model's field for each, at every start: one says what all of them are.
+        schema = {"content": _ERROR_CONTENT} if told else {"model": ErrorAnswer}
+        told[status] = {**schema, "description": _MEANING[status]}
+    return told
 
 
 def error_body(code: str, message: str, **details: Any) -> ErrorAnswer:

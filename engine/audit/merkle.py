@@ -66,7 +66,17 @@ class Tree:
         Raises:
             ValueError: one is not 32 bytes.
         """
-        self._levels[0] += b"".join([_checked(leaf) for leaf in leaf_hashes])
+        self.extend_packed(b"".join([_checked(leaf) for leaf in leaf_hashes]))
+
+    def extend_packed(self, leaf_hashes: bytes) -> None:
+        """Add leaf hashes that stand back to back.
+
+        Raises:
+            ValueError: they are not of 32 bytes each.
+        """
+        if len(leaf_hashes) % HASH_BYTES:
+            raise ValueError(f"leaf hashes are not {HASH_BYTES} bytes each")
+        self._levels[0] += leaf_hashes
         self._complete()
 
     def leaf(self, index: int) -> bytes:
@@ -132,8 +142,11 @@ class Tree:
             start, end = 2 * len(upper), len(lower) & -2 * HASH_BYTES
             if start == end:
                 return
-            for pair in range(start, end, 2 * HASH_BYTES):
-                upper += sha256(b"\x01" + lower[pair : pair + 2 * HASH_BYTES]).digest()
+            pairs = bytes(lower[start:end])
+            places = range(0, len(pairs), 2 * HASH_BYTES)
+            upper += b"".join(
+                [sha256(b"\x01" + pairs[at : at + 2 * HASH_BYTES]).digest() for at in places]
+            )
             level += 1
 
     def _node(self, level: int, index: int) -> bytes:

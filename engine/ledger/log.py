@@ -9,7 +9,6 @@ because the second could only be numbered when the first was committed.
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -94,10 +93,13 @@ class Log:
         """
         with self._following:
             newer = sa.select(*_places).where(_batches.c.first_leaf >= self.size)
+            end, found = self.tree.size, []
             for row in read(newer.order_by(_batches.c.first_leaf)):
-                if row.first_leaf != self.tree.size:
-                    raise CannotStart(f"audit log: record {self.tree.size} is missing")
-                self.tree.extend(_split(row.leaf_hashes))
+                if row.first_leaf != end:
+                    raise CannotStart(f"audit log: record {end} is missing")
+                end += len(row.leaf_hashes) // HASH_BYTES
+                found.append(row.leaf_hashes)
+            self.tree.extend_packed(b"".join(found))
             self.size = self.tree.size  # only now: whoever reads it reads the tree
 
     def _compare_records(self, read: Read) -> None:
@@ -109,19 +111,19 @@ class Log:
         """
         batches = read(sa.select(_batches).order_by(_batches.c.id)).all()
         stored = sa.select(_records.c.id, _records.c.body).order_by(_records.c.id)
-        rows = iter(read(stored.execution_options(yield_per=_RECORDS_COMPARED)))
+        rows = read(stored.execution_options(yield_per=_RECORDS_COMPARED))
         unsealed = 0
         for batch in batches:
-            leaves = _split(batch.leaf_hashes)
-            found = list(islice(rows, len(leaves)))
+            count = -(-len(batch.leaf_hashes) // HASH_BYTES)
+            found = rows.fetchmany(count) if count else []
             ids, bodies = zip(*found, strict=True) if found else ((), ())
-            same = ids == tuple(range(batch.id, batch.id + len(leaves)))
+            same = ids == tuple(range(batch.id, batch.id + count))
             if not same or not self._sealed(batch, bodies):
                 hashes = list(map(_hash, bodies))
-                if not same or hashes != leaves:
+                if not same or hashes != _split(batch.leaf_hashes):
                     raise _first_wrong(batches, batch, dict(zip(ids, hashes, strict=True)))
                 unsealed += 1
-        if next(rows, None) is not None:
+        if rows.fetchone() is not None:
             raise CannotStart(_OUTSIDE)
         if unsealed:
             _log.warning("log_batches_unsealed", batches=unsealed)
