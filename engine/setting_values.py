@@ -35,9 +35,15 @@ def check_asset(text: str) -> str:
 
 def check_assets(text: str) -> str:
     """CAIP-19 ids, each once, with spaces between."""
-    assets = [check_asset(asset) for asset in text.split()]
+    try:
+        assets = [check_asset(asset) for asset in text.split()]
+    except ValueError:
+        assets = []
     if not assets or len(set(assets)) < len(assets):
-        raise ValueError("takes a CAIP-19 id, or several that differ, with spaces between")
+        raise ValueError(
+            "takes a CAIP-19 id, such as eip155:8453/erc20:0x…, or several that differ, with "
+            "spaces between"
+        )
     return " ".join(assets)
 
 

@@ -115,6 +115,13 @@ def _ip_networks(text: str) -> str:
     return text
 
 
+def _tokens(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+    assets = [token.asset for token in tokens]
+    if len(set(assets)) < len(assets):
+        raise ValueError("takes each asset once")
+    return tokens
+
+
 def _networks(networks: tuple[Network, ...]) -> tuple[Network, ...]:
     chains = [network.chain for network in networks]
     if len(set(chains)) < len(chains):
@@ -198,7 +205,7 @@ class Settings(BaseSettings):
     approval_ttl_s: int = Field(
         default=900, ge=1, le=604_800, description="How long an approval waits to be granted"
     )
-    tokens: tuple[Token, ...] = Field(
+    tokens: Annotated[tuple[Token, ...], AfterValidator(_tokens)] = Field(
         default=(), description="Spendable tokens, as JSON (the test USDC is added on `embedded`)"
     )
     networks: Annotated[tuple[Network, ...], AfterValidator(_networks)] = Field(
@@ -211,8 +218,8 @@ class Settings(BaseSettings):
     )
     paid_in: Annotated[str, AfterValidator(check_assets)] | None = Field(
         default=None,
-        description="CAIP-19 id of the token that the store is paid in, or several; default: USDC "
-        "of the main chain",
+        description="CAIP-19 id of the token that the store is paid in, or several with spaces "
+        "between; default: USDC of the main chain",
     )
     facilitator: Annotated[str, AfterValidator(check_url)] | None = Field(
         default=None,

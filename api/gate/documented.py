@@ -6,9 +6,19 @@ from api.gate.conditions import MATCH, NONE_MATCH
 from api.rest import errors
 from api.rest.answers import ErrorAnswer
 
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route. FastAPI renames their model if an application has one of that name."""
+    found = errors.documented(*statuses)
+    return {
+        status: {"model": ErrorAnswer, "description": each["description"]}
+        for status, each in found.items()
+    }
+
+
 ANSWERS: dict[int | str, dict[str, Any]] = {
     402: {"model": ErrorAnswer, "description": "Pay as PAYMENT-REQUIRED says"},
-    **errors.documented(409, 413, 422, 503),
+    **documented(409, 413, 422, 503),
 }
 TEXT: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -18,7 +28,7 @@ ENTRIES = {
     "entries": {"type": "object", "additionalProperties": {"type": "string"}},
     "ttl_ms": {"type": ["integer", "null"], "minimum": 0},
 }
-MAY_BE_ABSENT = errors.documented(404)
+MAY_BE_ABSENT = documented(404)
 CONDITIONAL: dict[str, Any] = {
     "parameters": [
         {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}

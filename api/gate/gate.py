@@ -74,7 +74,7 @@ class Gate:
 
     def __init__(self, till: "Till | Callable[[], Till]") -> None:
         self._till = till
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Future[Till] | None = None
 
     def sells(
         self, *accepts: str | Exact, body_bytes_max: int = BODY_BYTES_MAX
@@ -87,12 +87,13 @@ class Gate:
 
         Raises:
             AmountError, InvalidInput: see `read_cost`.
-            ValueError: a network is named on which the till takes nothing.
+            ValueError: a network is named on which the till, if it is open, takes nothing. Of one
+                that is opened later such a network is not offered.
             TypeError: (of what is decorated) it is a generator.
         """
         cost = read_cost(accepts)
         if cost is not None and not callable(self._till):
-            self._till.methods.offers(cost)
+            self._till.methods.check(cost)
 
         def selling(function: Callable[..., Any]) -> Callable[..., Any]:
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -205,10 +206,15 @@ class Gate:
     async def _opened(self) -> "Till":
         if not callable(self._till):
             return self._till
-        async with self._opening:
-            if callable(self._till):
-                self._till = await asyncio.to_thread(self._till)
-            return self._till
+        if self._opening is None:  # all that come now wait for one try, and hear what came of it
+            self._opening = asyncio.ensure_future(asyncio.to_thread(self._till))
+            self._opening.add_done_callback(self._was_opened)
+        return await asyncio.shield(self._opening)
+
+    def _was_opened(self, opening: "asyncio.Future[Till]") -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._till = opening.result()
 
     def _required(
         self,

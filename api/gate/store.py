@@ -32,6 +32,7 @@ from api.gate.documented import (
     TEXT,
     VALUE,
     an_object,
+    documented,
 )
 from api.gate.gate import Gate, private
 from api.gate.requests import KEY, check_path, read_body, read_object
@@ -88,16 +89,16 @@ def store_routes(
     router = APIRouter(prefix=PREFIX, tags=["store"], responses=ANSWERS)
     counter = _Counter(gate, storage, prices)
 
-    def add(method: str, path: str, function: Any, summary: str, **documented: Any) -> None:
-        router.add_api_route(path, function, methods=[method], summary=summary, **documented)
+    def add(method: str, path: str, function: Any, summary: str, **told: Any) -> None:
+        router.add_api_route(path, function, methods=[method], summary=summary, **told)
 
     page, one = {"response_model": PageAnswer}, {"responses": VALUE | MAY_BE_ABSENT}
     add("GET", "", counter.list_page, "List a page of what the payer stored", **page)
     add("GET", _ONE, counter.get, "Get a value", response_class=Response, **one)
-    put: dict[str, Any] = {"response_model": PutAnswer, "responses": errors.documented(412)}
+    put: dict[str, Any] = {"response_model": PutAnswer, "responses": documented(412)}
     add("PUT", _ONE, counter.put, "Put a value", openapi_extra=TEXT | CONDITIONAL, **put)
     gone: dict[str, Any] = {"response_model": DeletedAnswer, "openapi_extra": CONDITIONAL}
-    gone["responses"] = errors.documented(404, 412)
+    gone["responses"] = documented(404, 412)
     add("DELETE", _ONE, counter.delete, "Delete a value", **gone)
     for verb, function, model, body in (
         ("get", counter.get_many, FoundAnswer, an_object(KEYS)),

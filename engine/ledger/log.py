@@ -71,7 +71,8 @@ class Log:
         checkpoints = table(CheckpointRow)
         rows = read(sa.select(checkpoints).order_by(checkpoints.c.size)).all()
         for row in rows:
-            if row.size > self.size or self.tree.root(row.size) != row.root:
+            known = isinstance(row.size, int) and 0 <= row.size <= self.size
+            if not known or self.tree.root(row.size) != row.root:
                 raise CannotStart(
                     f"audit log: the records differ from the checkpoint at size {row.size}"
                 )
@@ -97,6 +98,8 @@ class Log:
             for row in read(newer.order_by(_batches.c.first_leaf)):
                 if row.first_leaf != end:
                     raise CannotStart(f"audit log: record {end} is missing")
+                if not _are_hashes(row.leaf_hashes):
+                    raise CannotStart(f"audit log: the batch of record {end} was changed")
                 end += len(row.leaf_hashes) // HASH_BYTES
                 found.append(row.leaf_hashes)
             self.tree.extend_packed(b"".join(found))
@@ -114,7 +117,9 @@ class Log:
         rows = read(stored.execution_options(yield_per=_RECORDS_COMPARED))
         unsealed = 0
         for batch in batches:
-            count = -(-len(batch.leaf_hashes) // HASH_BYTES)
+            if not (_are_hashes(batch.leaf_hashes) and _is_place(batch.first_leaf)):
+                raise CannotStart(f"audit log: batch {batch.id} was changed")
+            count = len(batch.leaf_hashes) // HASH_BYTES
             found = rows.fetchmany(count) if count else []
             ids, bodies = zip(*found, strict=True) if found else ((), ())
             same = ids == tuple(range(batch.id, batch.id + count))
@@ -222,6 +227,14 @@ def _hash(body: bytes) -> bytes | None:
         return record_hash(body)
     except CanonicalError:
         return None
+
+
+def _are_hashes(stored: object) -> bool:
+    return isinstance(stored, bytes) and len(stored) % HASH_BYTES == 0
+
+
+def _is_place(stored: object) -> bool:
+    return stored is None or (isinstance(stored, int) and stored >= 0)
 
 
 def _split(hashes: bytes) -> list[bytes]:

@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.errors import InvalidInput
 from engine.payments.authorization import TokenDomain
 from engine.policy.identifiers import IdentifierError, normalise_asset, normalise_chain
-from engine.policy.money import MICRO_USD_PER_USD, parse_usd
+from engine.policy.money import MICRO_USD_PER_USD, AmountError, parse_usd
 
 Price = int | None
 """In micro-USD, above zero; None (`FREE`) is for what costs nothing and knows no payer."""
 FREE: Price = None
 
 TIMEOUT_S = 300
+DECIMALS_MAX = 36
 _ADDRESS = re.compile(r"0[xX][0-9a-fA-F]{40}")
 _TOKEN = re.compile(r"eip155:([1-9][0-9]*)/erc20:(0x[0-9a-f]{40})")
 
@@ -35,31 +36,29 @@ class Exact:
         Exact("$0.05", "eip155:8453")
 
     Raises:
-        AmountError: it is no price.
         InvalidInput: naming `price`, `network` or `pay_to`.
     """
 
     price: str
     network: str | None = None
     pay_to: str | None = None
+    micro_usd: int = field(init=False)
 
     def __post_init__(self) -> None:
-        if read_price(self.price) is FREE:
+        try:
+            micro_usd = read_price(str(self.price))
+        except AmountError as error:
+            raise InvalidInput("price", str(error)) from None
+        if micro_usd is None:
             raise InvalidInput("price", "what is free has no network, and nobody is paid")
+        object.__setattr__(self, "micro_usd", micro_usd)
         if self.network is not None:
             try:
-                normalise_chain(self.network)
+                normalise_chain(str(self.network))
             except IdentifierError as error:
                 raise InvalidInput("network", str(error)) from None
         if self.pay_to is not None:
             object.__setattr__(self, "pay_to", _payee(self.pay_to))
-
-    @property
-    def micro_usd(self) -> int:
-        """The price."""
-        price = read_price(self.price)
-        assert price is not None
-        return price
 
 
 Cost = int | tuple[Exact, ...]
@@ -70,7 +69,7 @@ def read_cost(accepts: Sequence[str | Exact]) -> Cost | None:
     """One price (`$0.01`, or `free`), or what it costs on each network.
 
     Raises:
-        AmountError: it is no price.
+        AmountError: it is one text, and no price.
         InvalidInput: naming `accepts`: there is none, or one of several names no network, or one
             that another names.
     """
@@ -111,6 +110,8 @@ class Currency:
             raise InvalidInput("asset", str(error)) from None
         if _TOKEN.fullmatch(asset) is None:
             raise InvalidInput("asset", "must be a token of an EVM chain: eip155:…/erc20:0x…")
+        if type(self.decimals) is not int or not 0 <= self.decimals <= DECIMALS_MAX:
+            raise InvalidInput("decimals", f"must be 0 to {DECIMALS_MAX}")
         object.__setattr__(self, "asset", asset)
         object.__setattr__(self, "pay_to", _payee(self.pay_to))
 
@@ -142,6 +143,6 @@ class Currency:
 
 
 def _payee(address: str) -> str:
-    if not _ADDRESS.fullmatch(address) or int(address, 16) == 0:
+    if not _ADDRESS.fullmatch(str(address)) or int(address, 16) == 0:
         raise InvalidInput("pay_to", "must be an address: 0x and 40 hex digits, not all zero")
     return address.lower()

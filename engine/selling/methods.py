@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from x402.schemas import PaymentRequirements
 
-from engine.selling.currency import Cost, Currency, Exact
+from engine.errors import Unavailable
+from engine.selling.currency import Cost, Currency
 from engine.selling.facilitators import Settler
 from engine.selling.presented import requirements
 from engine.selling.witness import Witness
@@ -38,9 +39,19 @@ class PaymentMethods:
     """
 
     def __init__(self, methods: Sequence[PaymentMethod]) -> None:
-        self._by_asset = {method.currency.asset: method for method in methods}
-        if not methods or len(self._by_asset) < len(methods):
+        self._by_asset: dict[str, PaymentMethod] = {}
+        self.become(methods)
+
+    def become(self, methods: Sequence[PaymentMethod]) -> None:
+        """From now on have these. For any thread.
+
+        Raises:
+            ValueError: there is none, or two are of one token.
+        """
+        by_asset = {method.currency.asset: method for method in methods}
+        if not methods or len(by_asset) < len(methods):
             raise ValueError("a till takes one currency or more, each once")
+        self._by_asset = by_asset
 
     @property
     def currencies(self) -> tuple[Currency, ...]:
@@ -60,20 +71,25 @@ class PaymentMethods:
         """Every way of paying it.
 
         Raises:
-            ValueError: a network is named on which nothing is taken.
             InvalidInput: it is no price.
+            Unavailable: nothing is taken on any network that it names.
         """
         if isinstance(cost, int):
             return [requirements(currency, cost) for currency in self.currencies]
-        return [offer for each in cost for offer in self._exactly(each)]
-
-    def _exactly(self, exact: Exact) -> list[PaymentRequirements]:
         found = [
-            requirements(currency, exact.micro_usd, exact.pay_to)
+            requirements(currency, each.micro_usd, each.pay_to)
+            for each in cost
             for currency in self.currencies
-            if exact.network in (None, currency.network)
+            if each.network in (None, currency.network)
         ]
         if not found:
-            taken = ", ".join(self.networks)
-            raise ValueError(f"nothing is taken on {exact.network}, but on {taken}")
+            named = " or ".join(str(each.network) for each in cost)
+            raise Unavailable(f"nothing can be sold now on {named}", code="not_sold")
         return found
+
+    def check(self, cost: Cost) -> None:
+        """Raises ValueError: a network is named on which nothing is taken."""
+        for exact in () if isinstance(cost, int) else cost:
+            if exact.network not in (None, *self.networks):
+                taken = ", ".join(self.networks)
+                raise ValueError(f"nothing is taken on {exact.network}, but on {taken}")

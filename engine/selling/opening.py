@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from engine.deployment import Deployment
 from engine.errors import CannotStart, InvalidInput, Unavailable
 from engine.payments.networks import Networks
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from engine.selling.visits import Visits
 
 SYMBOL = "USDC"
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +37,19 @@ class Selling:
     visits: "Visits | None" = None
 
     def open_till(self, storage: Callable[[], Storage]) -> "Till":
-        """Slow: call it on a thread.
+        """Slow: call it on a thread. What cannot be sold in yet is offered once it can.
 
         Raises:
-            Unavailable: a chain cannot be asked for its token's domain.
+            Unavailable: no chain can be asked for its token's domain.
         """
+        from engine.selling.opening_methods import Opening
         from engine.selling.till import Till
 
         settler = self._settler()
-        methods = [self._method(token, settler) for token in self.tokens]
-        return Till(storage, *methods, visits=self.visits)
+        opening = Opening(self.tokens, lambda token: self._method(token, settler))
+        till = Till(storage, *opening.first(), visits=self.visits)
+        opening.add_later(till.methods)
+        return till
 
     def _method(self, token: Token, settler: "Settler") -> "PaymentMethod":
         from engine.payments.token_domain import DomainUnknown, read_token_domain
@@ -56,6 +62,12 @@ class Selling:
             domain = read_token_domain(watch.gateway, token.asset.rpartition(":")[2].lower())
         except DomainUnknown as error:
             raise Unavailable(f"nothing can be sold: {error.message}", code=error.code) from error
+        except Unavailable as error:
+            # Whoever wants to buy need not know where the chain is asked.
+            _log.warning("chain_unavailable", chain=token.chain, reason=error.message)
+            raise Unavailable(
+                f"nothing can be sold now: {token.chain} does not answer", code=error.code
+            ) from error
         currency = Currency(
             token.asset,
             pay_to=self.pay_to,
@@ -85,19 +97,20 @@ def read_selling(settings: Settings, deployment: Deployment, networks: Networks)
         CannotStart: naming the setting that is missing, or is of another chain.
     """
     embedded = settings.chain == "embedded"
-    pay_to = settings.pay_to
-    if pay_to is None:
-        if not embedded:
-            return None
-        pay_to = deployment.operator.address.lower()
+    if settings.pay_to is None and not embedded:
+        return None
     tokens = _tokens(settings, deployment)
     for token in tokens:
         if token.chain not in networks.gateways:
             raise CannotStart(f"TALLYSTICK_PAID_IN: {token.chain} is not in TALLYSTICK_NETWORKS")
-    facilitator = settings.facilitator
+    facilitator, pay_to = settings.facilitator, settings.pay_to
     elsewhere = [token.chain for token in tokens if not embedded or token.chain != deployment.chain]
     if facilitator is None and elsewhere:
         raise CannotStart(f"TALLYSTICK_FACILITATOR: is missing; it settles on {elsewhere[0]}")
+    if pay_to is None:
+        if elsewhere:
+            raise CannotStart(f"TALLYSTICK_PAY_TO: is missing; {elsewhere[0]} is no chain of ours")
+        pay_to = deployment.operator.address.lower()
     return Selling(tokens, pay_to, facilitator, networks, _visits(settings))
 
 

@@ -99,7 +99,8 @@ def read_presented(payment: Mapping[str, Any], currencies: Sequence[Currency]) -
         raise PaymentRefused(str(error)) from None
     assets = {each.asset: each for each in currencies}
     if (currency := assets.get(asset)) is None:
-        raise PaymentRefused(f"it is paid in {' or '.join(assets)}", code=ERR_OFFER)
+        there = " or ".join(each for each in assets if each.startswith(f"{taken.network}/"))
+        raise PaymentRefused(f"it is paid in {there}", code=ERR_OFFER)
     signature = payload.payload.get("signature")
     if not isinstance(signature, str) or _signer(authorization, signature, currency) is None:
         raise PaymentRefused(

@@ -40,7 +40,7 @@ from engine.selling.presented import Presented, read_presented
 from engine.selling.refusals import PaymentPending, PaymentRefused
 from engine.selling.sale import Sale
 from engine.selling.visits import Visits
-from engine.selling.witness import Sight
+from engine.selling.witness import Sight, Witness
 from engine.storage.grants import Grants
 from engine.storage.payer import Payer
 from engine.storage.session import Session, Storage
@@ -50,13 +50,14 @@ T = TypeVar("T")
 LEASE_MS = 120_000
 """So long one request works on a payment: more than a facilitator and a chain are waited for."""
 SETTLEMENTS_MAX = 64
-"""So many payments are verified and settled at once; who comes then is asked to come again."""
+"""So many payments of each network are verified and settled at once; who comes then is asked to
+come again."""
 PAYER_SETTLEMENTS_MAX = 16
-"""So many of these may be one payer's."""
+"""So many, on all networks, may be one payer's."""
 ANSWER_S = 30.0
 """So long a facilitator is waited for; then what it does with a payment is unknown."""
 WATCHERS = 16
-"""So many threads ask the chain, and wait for it, beside the event loop's own."""
+"""So many threads ask each chain, and wait for it, beside the event loop's own."""
 
 Ready = Callable[[Session, str], Awaitable[None]]
 """Raises what would keep a payer from what is asked for, before anything is settled. The text is
@@ -104,7 +105,7 @@ class Till:
         self._lease_ms = lease_ms
         self._places = Places(settlements_max, payer_settlements_max)
         self._answer_s = answer_s
-        self._watchers = ThreadPoolExecutor(WATCHERS, "witness")
+        self._watchers: dict[str, ThreadPoolExecutor] = {}
         self._clock = clock
         self._numbers = itertools.count(1)
         self._check_grants()
@@ -183,7 +184,7 @@ class Till:
         if grant is not None and grant.state == "settled":
             return nullcontext()
         full = PaymentPending(_FULL) if grant is not None else Unavailable(_FULL, code="busy")
-        return self._places.taken(presented.id, presented.payer.account, full)
+        return self._places.taken(presented.id, presented.payer, full)
 
     async def _claim(
         self, presented: Presented, cost: Cost, request: str, ready: Ready | None
@@ -192,7 +193,11 @@ class Till:
         wanted = presented.choose(self.methods.offers(cost), self._clock())
         method = self.methods.of(presented.currency)
         await self._verify(method, presented, wanted)
-        since = None if method.witness is None else await self._watch(method.witness.since)
+        since = (
+            None
+            if method.witness is None
+            else await self._watch(method.witness, method.witness.since)
+        )
         if ready is not None:  # last, so that nothing fails after it has kept room
             await ready(self.storage.session(presented.payer), presented.id)
         settling = {
@@ -291,7 +296,7 @@ class Till:
             return True
         asked = currency.token, authorization, answer.transaction
         try:
-            return await self._watch(witness.confirms, *asked)
+            return await self._watch(witness, witness.confirms, *asked)
         except Unavailable as error:
             _log.warning("settlement_unconfirmed", reason=error.message)
             return None
@@ -305,15 +310,17 @@ class Till:
             return None
         asked = currency.token, sale.presented.authorization, since
         try:
-            return await self._watch(witness.look, *asked)
+            return await self._watch(witness, witness.look, *asked)
         except Unavailable as error:
             _log.warning("settlement_unseen", reason=error.message)
             return None
 
-    async def _watch(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Ask the chain, on threads that nobody else waits for."""
+    async def _watch(self, witness: Witness, function: Callable[..., T], *arguments: Any) -> T:
+        """Ask its chain, on threads that nobody else waits for."""
+        if (watchers := self._watchers.get(witness.network)) is None:
+            watchers = self._watchers[witness.network] = ThreadPoolExecutor(WATCHERS, "witness")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._watchers, function, *arguments)
+        return await loop.run_in_executor(watchers, function, *arguments)
 
     def _check_grants(self) -> Grants:
         grants = self._own_grants or self.storage.grants

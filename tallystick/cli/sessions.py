@@ -34,6 +34,9 @@ Status = Annotated[str | None, typer.Option(help="Only in this state, such as 'a
 Type = Annotated[Literal["agent", "app"] | None, typer.Option(help="Only of this type.")]
 Agent = Annotated[str | None, typer.Option("--agent-id", help="Only of this agent.")]
 Label = Annotated[str | None, typer.Option(help="Only with this label.")]
+Duration = Annotated[
+    str | None, typer.Option(help="Hours, at most 168; else 24, within those of its parent.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -62,7 +65,7 @@ def create(
         list[str] | None,
         typer.Option(help="What else bounds it: 'at most 10 payments per hour'; may be repeated."),
     ] = None,
-    duration: Annotated[str, typer.Option(help="Hours, at most 168.")] = "24",
+    duration: Duration = None,
     label: Annotated[str | None, typer.Option(help="What the session is for.")] = None,
     mint_pkp: Annotated[
         bool, typer.Option("--mint-pkp", help="Register the session on the chain.")
@@ -103,11 +106,12 @@ def create(
         "allowed_tokens": token or None,
         "allowed_chains": chain or None,
         "conditions": condition or [],
-        "duration_hours": int(duration) if duration.isdecimal() else duration,
         "label": label,
         "mint_pkp": mint_pkp or (None if parent else False),
         "await_consent": sign is not None,
     }
+    if duration is not None:
+        wanted["duration_hours"] = int(duration) if duration.isdecimal() else duration
     if approvals_required is not None:
         wanted["approvals_required"] = approvals_required
     with as_party(url, api_key, session_token if parent else None) as client:

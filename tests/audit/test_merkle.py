@@ -151,6 +151,16 @@ def test_a_leaf_hash_is_32_bytes(wrong: bytes) -> None:
     assert tree.size == 0
 
 
+@pytest.mark.parametrize("length", [1, 31, 33, 63])
+def test_leaf_hashes_back_to_back_are_32_bytes_each(length: int) -> None:
+    tree, whole = Tree(LEAVES[:3]), Tree(LEAVES[:8])
+    with pytest.raises(ValueError, match="32 bytes each"):
+        tree.extend_packed(bytes(length))
+    assert tree.root() == MTH(0, 3)
+    tree.extend_packed(b"".join(LEAVES[3:8]))
+    assert (tree.size, tree.root()) == (8, whole.root())
+
+
 def test_argument_errors() -> None:
     tree = Tree(LEAVES[:5])
     for size in (-1, 6):

@@ -451,6 +451,8 @@ def test_a_session_token_opens_a_session_beneath_its_own(shell: Shell) -> None:
     child = json.loads(done.stdout)
     assert (child["parent_id"], child["consent"]) == (parent["id"], "delegated")
     assert create(shell, "--parent", parent["id"], "--duration", "1", "--max-per-day", "9")
+    as_long = create(shell, "--parent", parent["id"], "--max-per-day", "9")
+    assert as_long["expires_at"] == parent["expires_at"]
 
 
 def test_budgets_are_set_listed_and_lifted(shell: Shell) -> None:

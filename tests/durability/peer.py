@@ -3,8 +3,8 @@
 Its host's clock may be wrong, and it may stop itself (SIGSTOP) inside a transaction.
 """
 
-import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -64,7 +64,8 @@ def _stop_before_the_next_commit(engine: Engine) -> None:
     def advance(heads: Mapping[str, Any], now_ms: int) -> None:
         engine.database.advance = honest  # type: ignore[method-assign]
         honest(heads, now_ms)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # This very thread, at once: it could commit before another had the process stop.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     engine.database.advance = advance  # type: ignore[method-assign]
 

@@ -1,5 +1,7 @@
 """One thing, sold on two networks: at one price, or at one for each; every payment by its own."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +10,17 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from x402.schemas import SettleResponse, VerifyResponse
 
 from api.gate.gate import Gate
 from api.gate.store import store_routes
 from engine.chain.embedded import EmbeddedChain
-from engine.errors import InvalidInput
+from engine.chain.gateway import ChainUnavailable
+from engine.errors import InvalidInput, Unavailable
 from engine.selling.currency import Currency, Exact
 from engine.selling.facilitators import OnThreads
 from engine.selling.methods import PaymentMethod
-from engine.selling.till import Till
+from engine.selling.till import WATCHERS, Till
 from engine.selling.visits import Visits
 from engine.selling.witness import Witness
 from engine.storage.session import get_payer
@@ -228,23 +232,175 @@ async def test_who_paid_on_either_signs_in_there(two: Two) -> None:
     assert heard(answers["eip155:1"]) == (402, "invalid_siwx_chain_id")
 
 
+async def test_a_chain_that_hangs_holds_up_its_own_payments_only(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = WATCHERS + 1
+    till = two.till(settlements_max=full, payer_settlements_max=2 * full)
+    two.serve(Gate(till))
+    here, there = (await two.offers("PUT", "/v1/store/a", content=b"1")).values()
+    goes_on, hanging = threading.Event(), threading.Semaphore(0)
+
+    def hangs(*_asked: object) -> int:
+        hanging.release()
+        assert goes_on.wait(60)
+        raise ChainUnavailable("silent")
+
+    monkeypatch.setattr(till.methods.of(till.methods.currencies[0]).witness, "since", hangs)
+    payments = [two.sign(here) for _ in range(full + 1)]
+    stuck = [
+        asyncio.ensure_future(two.stall.ask("PUT", f"/v1/store/{n}", payment, content=b"1"))
+        for n, payment in enumerate(payments)
+    ]
+    for _ in range(WATCHERS):  # every thread that asks this chain
+        await asyncio.to_thread(hanging.acquire)
+    answer = await two.stall.ask("PUT", "/v1/store/a", two.sign(there), content=b"1")
+    assert heard(answer) == (200, None)
+    goes_on.set()
+    told = sorted(heard(answer) for answer in await asyncio.gather(*stuck))
+    assert told == [(503, "busy")] + [(503, "chain_unavailable")] * full
+    assert two.paid() == (0, 1)
+
+
+async def test_a_payer_has_so_many_places_on_all_networks_together(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till = two.till(payer_settlements_max=1)
+    two.serve(Gate(till))
+    here, there = (await two.offers("PUT", "/v1/store/a", content=b"1")).values()
+    goes_on, hanging = threading.Event(), threading.Event()
+
+    def hangs(*_asked: object) -> int:
+        hanging.set()
+        assert goes_on.wait(60)
+        return 0
+
+    monkeypatch.setattr(till.methods.of(till.methods.currencies[0]).witness, "since", hangs)
+    first = asyncio.ensure_future(two.stall.ask("PUT", "/v1/store/a", two.sign(here), content=b"1"))
+    await asyncio.to_thread(hanging.wait)
+    payment = two.sign(there)
+    answer = await two.stall.ask("PUT", "/v1/store/b", payment, content=b"1")
+    assert heard(answer) == (503, "busy")
+    goes_on.set()
+    assert (await first).is_success
+    assert (await two.stall.ask("PUT", "/v1/store/b", payment, content=b"1")).is_success
+
+
+async def test_of_a_till_that_opens_later_no_network_is_offered_that_it_has_not(two: Two) -> None:
+    gate = Gate(two.till)
+    app, here = two.serve(gate), two.here.network
+
+    @app.get("/nowhere")
+    @gate.sells(Exact("0.01", "eip155:1"))
+    async def nowhere() -> int:
+        return 1
+
+    @app.get("/here")
+    @gate.sells(Exact("0.01", "eip155:1"), Exact("0.01", here))
+    async def somewhere() -> int:
+        return 2
+
+    assert heard(await two.stall.ask("GET", "/nowhere")) == (503, "not_sold")
+    offers = await two.offers("GET", "/here")
+    assert list(offers) == [here]
+    assert (await two.stall.ask("GET", "/here", two.sign(offers[here]))).json() == 2
+
+
+async def test_all_that_come_while_a_till_is_opened_hear_of_the_same_try(two: Two) -> None:
+    tries: list[int] = []
+    together = threading.Event()
+
+    def opens() -> Till:
+        tries.append(1)
+        together.wait(60)
+        if len(tries) == 1:
+            raise Unavailable("not yet", code="chain_unavailable")
+        return two.till()
+
+    gate = Gate(opens)
+    two.serve(gate)
+    asked = [
+        asyncio.ensure_future(two.stall.ask("PUT", "/v1/store/a", content=b"1")) for _ in range(5)
+    ]
+    for _ in range(50):  # each comes to the gate
+        await asyncio.sleep(0.002)
+    together.set()
+    told = {heard(answer) for answer in await asyncio.gather(*asked)}
+    assert (told, len(tries)) == ({(503, "chain_unavailable")}, 1)
+    assert len(await two.offers("PUT", "/v1/store/a", content=b"1")) == 2
+
+
+async def test_two_tokens_of_one_chain_are_two_currencies(two: Two) -> None:
+    other = usdc(two.here.gateway)  # type: ignore[arg-type]
+    two.here.transact(to=other.token, data=two.here.mint(100_000_000))
+    first = two.till().methods
+    methods = [first.of(each) for each in first.currencies[:1]]
+    eight = replace(
+        methods[0].currency, asset=f"{two.here.network}/erc20:{other.token}", decimals=8
+    )
+    methods.append(replace(methods[0], currency=eight))
+    two.serve(Gate(Till(two.stall.storage, *methods)))
+    response = await two.stall.ask("PUT", "/v1/store/a", content=b"1")
+    offers = decoded(response.headers["PAYMENT-REQUIRED"])["accepts"]
+    amounts = [(offer["asset"], offer["amount"]) for offer in offers]
+    assert amounts == [(two.here.domain.token, "10000"), (other.token, "1000000")]
+    cheap = {**offers[1], "amount": "10000"}
+    for told, domain, wanted in (
+        (cheap, other, (402, "invalid_exact_evm_payload_authorization_value_mismatch")),
+        (offers[1], two.here.domain, (402, "invalid_exact_evm_payload_signature")),
+        (offers[1], other, (200, None)),
+        (offers[0], two.here.domain, (200, None)),
+    ):
+        authorization = two.here.authorization(int(told["amount"]), pay_to=told["payTo"])
+        signature = authorization.sign(domain, bytes(two.here.payer.key))
+        payment = two.stall.header(authorization, told, signature)
+        answer = await two.stall.ask("PUT", "/v1/store/a", payment, content=b"1")
+        assert heard(answer) == wanted
+
+
+async def test_who_is_paid_is_what_was_signed_whatever_a_facilitator_says(two: Two) -> None:
+    class Agrees:
+        """Finds everything right, and has settled it."""
+
+        async def verify(self, *_asked: Any) -> VerifyResponse:
+            return VerifyResponse(is_valid=True)
+
+        async def settle(self, *_asked: Any) -> SettleResponse:
+            network = two.here.network
+            return SettleResponse(success=True, transaction="0x" + "12" * 32, network=network)
+
+    methods = two.till().methods
+    one = replace(methods.of(methods.currencies[0]), facilitator=Agrees(), witness=None)
+    two.serve(Gate(Till(two.stall.storage, one)))
+    [offer] = (await two.offers("PUT", "/v1/store/a", content=b"1")).values()
+    answer = await two.stall.ask(
+        "PUT", "/v1/store/a", two.sign(offer, pay_to=OTHER_PAYEE), content=b"1"
+    )
+    assert heard(answer) == (402, "invalid_exact_evm_payload_recipient_mismatch")
+    assert (await two.stall.ask("PUT", "/v1/store/a", two.sign(offer), content=b"1")).is_success
+
+
 async def test_what_cannot_be_offered_is_refused_when_it_is_written(two: Two) -> None:
     till = two.till()
     gate = Gate(till)
     twice = (Exact("1", two.here.network), Exact("2", two.here.network))
-    for accepts in ((), ("1", "2"), ("free", Exact("1")), (Exact("1"), Exact("2")), twice):
+    half = (Exact("1"), Exact("2", two.here.network))
+    for accepts in ((), ("1", "2"), ("free", Exact("1")), (Exact("1"), Exact("2")), twice, half):
         with pytest.raises(InvalidInput, match="accepts"):
             gate.sells(*accepts)
     with pytest.raises(ValueError, match="nothing is taken on eip155:1, but on"):
         gate.sells(Exact("1", "eip155:1"))
     for field, wrong in (
         ("price", {"price": "free"}),
-        ("amount", {"price": "-1"}),
+        ("price", {"price": "-1"}),
+        ("network", {"network": 8453}),
+        ("pay_to", {"pay_to": 7}),
         ("network", {"network": "base"}),
         ("pay_to", {"pay_to": "0x" + "0" * 40}),
     ):
-        with pytest.raises((InvalidInput, ValueError), match=field):
-            Exact(**{"price": "1", **wrong})
+        with pytest.raises(InvalidInput) as caught:
+            Exact(**{"price": "1", **wrong})  # type: ignore[arg-type]
+        assert caught.value.field == field
     one = till.methods.of(till.methods.currencies[0])
     with pytest.raises(ValueError, match="each once"):
         Till(two.stall.storage, one, replace(one, witness=None))

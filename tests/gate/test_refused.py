@@ -144,10 +144,16 @@ def test_what_is_no_price_is_refused(price: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("asset", "eip155:1/erc20:0x12"), ("asset", "solana:x/token:y"), ("pay_to", "0x" + "0" * 40)],
+    [
+        ("asset", "eip155:1/erc20:0x12"),
+        ("asset", "solana:x/token:y"),
+        ("pay_to", "0x" + "0" * 40),
+        ("decimals", -1),
+        ("decimals", 37),
+    ],
 )
-def test_what_is_no_currency_is_refused_by_field(field: str, value: str) -> None:
-    fields = {
+def test_what_is_no_currency_is_refused_by_field(field: str, value: Any) -> None:
+    fields: dict[str, Any] = {
         "asset": "eip155:1/erc20:0x" + "12" * 20,
         "pay_to": "0x" + "9a" * 20,
         "name": "USDC",

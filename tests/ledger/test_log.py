@@ -196,6 +196,30 @@ def test_a_log_that_is_not_the_one_that_was_signed_does_not_start(
         start(data_file)
 
 
+_LAST = "WHERE id = (SELECT max(id) FROM log_batches)"
+_ANOTHER = "INSERT INTO log_batches (id, first_leaf, time_ms, leaf_hashes, seal) SELECT max(id)"
+_NEWEST = "WHERE size = (SELECT max(size) FROM checkpoints)"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(f"UPDATE log_batches SET leaf_hashes = {value} {_LAST}" for value in ("64", "1.5", "''")),
+        f"UPDATE log_batches SET leaf_hashes = substr(leaf_hashes, 2) {_LAST}",
+        f"UPDATE log_batches SET leaf_hashes = hex(leaf_hashes) {_LAST}",
+        *(f"UPDATE log_batches SET first_leaf = {value} {_LAST}" for value in ("-5", "'a'", "1.5")),
+        f"UPDATE log_batches SET first_leaf = 999 {_LAST}",
+        f"{_ANOTHER} + 1048576, NULL, max(time_ms), '', x'' FROM log_batches",
+        f"{_ANOTHER} + 1048576, NULL, max(time_ms), x'00', x'' FROM log_batches",
+        *(f"UPDATE checkpoints SET size = {value} {_NEWEST}" for value in ("-1", "1.5", "'a'")),
+    ],
+)
+def test_rows_that_no_log_can_have_are_refused(data_file: Path, change: str) -> None:
+    statements(change)(data_file)
+    with pytest.raises(CannotStart, match="audit log"):
+        start(data_file)
+
+
 @pytest.mark.parametrize("resigned", [False, True], ids=["roots alone", "signed with another key"])
 def test_a_log_that_was_rewritten_with_its_roots_does_not_start_without_the_key(
     data_file: Path, resigned: bool

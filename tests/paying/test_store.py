@@ -22,7 +22,7 @@ from engine.payments.claims import Claims
 from engine.payments.facilitator import Facilitator
 from engine.payments.relay import Relayer
 from engine.selling.opening import read_selling
-from engine.settings import Network, load_settings
+from engine.settings import Network, Token, load_settings
 from tallystick import Client, paid
 from tests.anvil_world import anvil_with_contracts
 from tests.paying.shop import Agent, balance, fund, usdc
@@ -87,6 +87,9 @@ def test_a_server_that_is_not_told_whom_to_pay_sells_nothing(served: Served) -> 
     with pytest.raises(CannotStart, match=f"TALLYSTICK_PAID_IN: {token}"):
         read_selling(elsewhere.model_copy(update={**to, "paid_in": token}), *asked)
     main = here.tokens[0].asset
+    known = Token(symbol="USDC", asset=token, decimals=6, usd_price="1")
+    with pytest.raises(CannotStart, match="TALLYSTICK_TOKENS: takes each asset once"):
+        load_settings(tokens=[known, known.model_copy(update={"decimals": 8})])
     for paid_in in ("", f"{main} {main}", f"{main} eip155:1"):
         with pytest.raises(CannotStart, match="TALLYSTICK_PAID_IN"):
             load_settings(paid_in=paid_in)
@@ -130,6 +133,34 @@ def test_a_server_is_paid_in_tokens_of_several_networks(tmp_path: Path) -> None:
                 ]
                 assert balance(there, token.token, PAYEE) == 10_000
     there.close()
+
+
+def test_a_chain_that_is_not_there_keeps_nobody_from_buying_on_another(tmp_path: Path) -> None:
+    gone = {
+        "symbol": "USDC",
+        "asset": f"eip155:84532/erc20:0x{'12' * 20}",
+        "decimals": 6,
+        "usd_price": "1",
+    }
+    with anvil_with_contracts() as anvil:
+        changes = {
+            **anvil.settings,
+            "tokens": (*anvil.settings["tokens"], gone),
+            "networks": (Network(chain="eip155:84532", rpc=("http://127.0.0.1:1",)),),
+            "paid_in": f"{gone['asset']} {anvil.token['asset']}",
+            "pay_to": PAYEE,
+            "facilitator": "http://127.0.0.1:1",
+        }
+        with Served(tmp_path / "data", **changes) as served:
+            unpaid = httpx.put(f"{served.url}/v1/store/a", content="1", trust_env=False)
+            assert unpaid.status_code == 402, unpaid.text
+            told = json.loads(base64.b64decode(unpaid.headers["PAYMENT-REQUIRED"]))
+            [offer] = told["accepts"]
+            assert offer["network"] == f"eip155:{anvil.gateway.chain_id}"
+        with Served(tmp_path / "other", **{**changes, "paid_in": gone["asset"]}) as served:
+            refused = httpx.put(f"{served.url}/v1/store/a", content="1", trust_env=False)
+            assert (refused.status_code, refused.json()["code"]) == (503, "chain_unavailable")
+            assert "127.0.0.1" not in refused.text, "where it is asked is nobody's business"
 
 
 async def buys(served: Served, wallet: LocalAccount, network: str) -> None:

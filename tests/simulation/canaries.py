@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.audit.approvals import REQUIRED_MAX
+from engine.audit.merkle import HASH_BYTES, Tree
 from engine.db.tables import OutboxEvent, Record, table
-from engine.ledger import account, account_loading, approval, approvals, ledger, log
+from engine.ledger import account, account_loading, approval, approvals, ledger
 from engine.ledger.account import Account
 from engine.ledger.ask import Ask
 from engine.ledger.budgets import Budgets, Known
@@ -243,8 +244,13 @@ def dropped_event() -> AbstractContextManager[None]:
 @canary("roots")
 def forked_log() -> AbstractContextManager[None]:
     """The tree that is anchored is not that of the records."""
-    genuine = log._split
-    return replaced(log, _split=lambda hashes: genuine(hashes)[::-1])
+    genuine = Tree.extend_packed
+
+    def backwards(tree: Tree, hashes: bytes) -> None:
+        leaves = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
+        genuine(tree, b"".join(leaves[::-1]))
+
+    return replaced(Tree, extend_packed=backwards)
 
 
 @canary("approvals")
