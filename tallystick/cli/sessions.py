@@ -116,10 +116,14 @@ def create(
         wanted["approvals_required"] = approvals_required
     with as_party(url, api_key, session_token if parent else None) as client:
         session = _created(client, parent, wanted, sign, key)
-    secret = session["session_token"]
+    _show_created(session, as_json=as_json)
+
+
+def _show_created(session: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(session)
         return
+    secret = session["session_token"]
     print_session(session)
     console.print(f"\n[bold]session token[/] (shown once): {secret}", soft_wrap=True)
 
