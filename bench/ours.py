@@ -130,6 +130,8 @@ class EnginePostgres(EngineSqlite):
 
     def prepare(self) -> Mapping[str, str]:
         self.server = PostgresServer(POSTGRES_SETTINGS).__enter__()
+        with self.server.connect() as connection:
+            connection.execute("CREATE DATABASE bench")
         return {**super().prepare(), **self.server.settings}
 
     def close(self) -> None:
@@ -138,7 +140,7 @@ class EnginePostgres(EngineSqlite):
             self.server.remove()
 
     def settings(self) -> dict[str, Any]:
-        return {"database": self.server.url(), "kek": "the same for every server"}
+        return {"database": self.server.url("bench"), "kek": "the same for every server"}
 
 
 class _Callers(EngineSqlite):

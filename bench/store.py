@@ -234,7 +234,7 @@ class FreeRead(StoreSqlite):
         async def read(payer: Payer, messages: list[dict[str, str]]) -> None:
             for signed in messages:
                 asked = time.perf_counter()
-                entered = await visits.enter(grants, signed, "/v1/store/key", CHAIN)
+                entered = await visits.enter(grants, signed, "/v1/store/key", (CHAIN,))
                 assert entered == payer
                 assert await self.storage.session(entered).get("key") == VALUE
                 latencies_ms.append((time.perf_counter() - asked) * 1000)
@@ -255,7 +255,7 @@ class FreeRead(StoreSqlite):
         return Rate(len(latencies_ms), taken, latencies_ms)
 
     def _signed(self, visits: Visits, account: Any) -> dict[str, str]:
-        offered = visits.offer("/v1/store/key", CHAIN)[EXTENSION]
+        offered = visits.offer("/v1/store/key", (CHAIN,))[EXTENSION]
         fields = {**offered["info"], **offered["supportedChains"][0], "address": account.address}
         signature = account.sign_message(encode_defunct(text=message(fields))).signature
         return {**fields, "signature": f"0x{signature.hex()}"}

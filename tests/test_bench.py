@@ -42,7 +42,7 @@ def decisions(workload: Workload) -> int:
 
 
 def test_a_quick_run_writes_what_every_contender_did(tmp_path: Path) -> None:
-    names = ["engine-sqlite", "sqlite-raw", "pg-plpgsql"]
+    names = ["engine-sqlite", "engine-postgres", "sqlite-raw", "pg-plpgsql", "free-read"]
     output = tmp_path / "results.json"
     done = subprocess.run(
         [
@@ -72,6 +72,7 @@ def test_a_quick_run_writes_what_every_contender_did(tmp_path: Path) -> None:
     assert {ratio["name"] for ratio in found["ratios"]} == {
         "engine-sqlite ÷ sqlite-raw",
         "engine-sqlite ÷ pg-plpgsql",
+        "engine-postgres ÷ pg-plpgsql",
     }
     drawn = ET.parse(output.with_suffix(".svg")).getroot()
     assert {*names} <= {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
