@@ -187,6 +187,15 @@ def grant(operator: Client, approval: str) -> Mapping[str, Any]:
     return operator.payment(granted["payment_id"])
 
 
+def anchored(operator: Client) -> Mapping[str, Any]:
+    """Anchor the log, and wait until that is final: a chain may take a while to mine it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (anchor := operator.anchor()["anchor"]) is None or anchor["state"] != "final":
+        expect(time.monotonic() < deadline, "the anchor is mined")
+        time.sleep(0.02)
+    return anchor
+
+
 def verify_apart(file: Path, rpc: str, registry: str) -> tuple[int, str]:
     """Run `tallystick verify` as a process of its own: its exit status and what it printed."""
     done = subprocess.run(
@@ -369,7 +378,7 @@ def pay_402s(
 
     file = output.with_name("evidence-402.json")
     with step("Anchor, and verify apart that nothing is missing"):
-        operator.anchor()
+        anchored(operator)
         file.write_bytes(operator.evidence(session["id"]))
         status, printed = verify_apart(file, rpc, registry)
     detail(the_row("spends", printed), indent=0)
@@ -378,7 +387,7 @@ def pay_402s(
     with step("Pay past the log with the vault's key, end the session, verify again"):
         nonce = pay_past_the_log(engine, settings, session["id"], token)
         operator.revoke_session(session["id"])
-        operator.anchor()
+        anchored(operator)
         file.write_bytes(operator.evidence(session["id"]))
         status, printed = verify_apart(file, rpc, registry)
     detail(the_row("spends", printed), indent=0)
@@ -468,8 +477,7 @@ def run(kind: str, output: Path, stack: ExitStack) -> None:
     detail(f"the next payment: {refused['code']}: {refused['reason']}")
 
     with step("Sign a checkpoint of the log and anchor its root on the chain"):
-        anchor = operator.anchor()["anchor"]
-        expect(anchor["state"] == "final", "the anchor is mined")
+        anchor = anchored(operator)
     detail(f"{anchor['size']} records, root\n{anchor['root']}")
 
     with step(f"Write {output.name}"):

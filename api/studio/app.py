@@ -257,7 +257,8 @@ async def _live(studio: Studio, streams: Streams, request: Request) -> Response:
 
     def place() -> int:
         asked.admit("look", seen=False)
-        last = request.headers.get("last-event-id", "")
+        shown = request.query_params.get("after", "")  # the newest that the page can show
+        last = request.headers.get("last-event-id", shown)
         known = last.isascii() and last.isdigit() and len(last) <= PLACE_DIGITS_MAX
         return feed.begin(int(last) if known else None)
 

@@ -66,6 +66,8 @@ class Asked:
     def __init__(self, studio: Studio, request: Request, body: bytes) -> None:
         self.studio, self.engine, self.request = studio, studio.engine, request
         self.person: Person | None = None
+        self.newest = -1
+        """The place of the newest event when the asker was admitted."""
         self.upload: Upload | None = None
         self._body = body
 
@@ -161,6 +163,8 @@ class Asked:
         except Unauthenticated:
             if act is not None:
                 raise
+        if self.person is not None:  # before anything is read that the page shows
+            self.newest = self.engine.feed.begin(None) - 1
         if act is not None and not self.who.may(act):
             raise Forbidden(f"as {self.who.role} you may not do this", code="role")
 
@@ -244,6 +248,7 @@ class Asked:
             csrf="" if self.person is None else self.csrf,
             proof=self.proof,
             here=self.request.url.path,
+            newest=self.newest,
             waiting=self._waiting() if status == 200 else 0,
         )
         return HTMLResponse(shown, status)

@@ -1,6 +1,7 @@
 """Pages that renew themselves hear of what happens, for as long as somebody is signed in."""
 
 import json
+import re
 
 import httpx
 import sqlalchemy as sa
@@ -62,3 +63,20 @@ def test_a_page_that_renews_itself_keeps_nobody_signed_in(studio: Opened) -> Non
         studio.clock.now_ms += passed
         page = visitor.get("/studio/", headers={"Tallystick-Live": "1"})
         assert page.status_code == status
+
+
+def test_what_happened_while_a_page_was_on_its_way_is_heard(studio: Opened) -> None:
+    world, visitor = studio.world, studio.visitor("viewer")
+    world.engine.lead.sequence()
+    page = visitor.get("/studio/")
+    [live] = re.findall(r'data-live="(/studio/live\?after=\d+)"', page.text)
+    world.session(label="meanwhile")
+    world.engine.lead.sequence()
+    with Server(world.engine, "127.0.0.1", 0) as server, httpx.Client(timeout=10) as http:
+        headers = {"Host": f"localhost:{server.port}", "Cookie": f"{COOKIE}={visitor.cookie}"}
+        with http.stream("GET", server.url + live, headers=headers) as answer:
+            said = blocks(answer.iter_lines())
+            told = json.loads(next(block["data"] for block in said if "data" in block))
+            assert told["event"] == "agent.session.created"
+        beyond = http.get(f"{server.url}{LIVE}?after=999999", headers=headers)
+        assert beyond.status_code == 422
