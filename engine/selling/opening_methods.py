@@ -5,7 +5,6 @@ again and again, and offered from then on.
 """
 
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -71,8 +70,9 @@ class Opening:
 
     def _keep_on(self, token: Token) -> None:
         while not self._try(token):
-            time.sleep(self._retry_s)
-            if self._given_up.is_set() or (self._methods is not None and self._methods() is None):
+            if self._given_up.wait(self._retry_s):
+                return
+            if self._methods is not None and self._methods() is None:
                 return
 
     def _try(self, token: Token) -> bool:

@@ -3,7 +3,6 @@
 import gc
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from engine.selling.currency import Currency
 from engine.selling.methods import PaymentMethod, PaymentMethods
 from engine.selling.opening_methods import Opening
 from engine.settings import Token
+from tests.anvil_world import wait_until
 from tests.payments.paying import PAYEE
 
 PATIENCE_S = 30
@@ -48,13 +48,6 @@ def networks(methods: list[PaymentMethod] | PaymentMethods) -> list[str]:
     return [method.currency.network for method in methods]
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_they_are_in_the_order_of_their_tokens() -> None:
     opening = Opening(TOKENS, Chains(1, 2, 3))
     assert networks(opening.first()) == ["eip155:3", "eip155:2", "eip155:1"]
@@ -68,9 +61,9 @@ def test_what_does_not_answer_is_left_out_and_offered_once_it_does() -> None:
     assert networks(methods) == ["eip155:1"], "neither the one that fails nor the silent one"
     opening.add_later(methods)
     chains.answering |= {2, 3}
-    until(lambda: networks(methods) == ["eip155:3", "eip155:1"])
+    wait_until(lambda: networks(methods) == ["eip155:3", "eip155:1"])
     chains.goes_on.set()
-    until(lambda: networks(methods) == ["eip155:3", "eip155:2", "eip155:1"])
+    wait_until(lambda: networks(methods) == ["eip155:3", "eip155:2", "eip155:1"])
 
 
 def test_if_none_answers_nothing_is_opened_and_nobody_goes_on_asking() -> None:
@@ -87,7 +80,7 @@ def test_when_nobody_has_the_methods_any_more_nobody_goes_on_asking() -> None:
     opening = Opening(TOKENS, chains, retry_s=0.005)
     methods = PaymentMethods(opening.first())
     opening.add_later(methods)
-    until(lambda: len(chains.asked) > 6)
+    wait_until(lambda: len(chains.asked) > 6)
     del methods
     gc.collect()
     time.sleep(0.1)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -90,6 +91,11 @@ def test_a_server_that_is_not_told_whom_to_pay_sells_nothing(served: Served) -> 
     known = Token(symbol="USDC", asset=token, decimals=6, usd_price="1")
     with pytest.raises(CannotStart, match="TALLYSTICK_TOKENS: takes each asset once"):
         load_settings(tokens=[known, known.model_copy(update={"decimals": 8})])
+    deployment = replace(engine.deployment, tokens=(known.model_copy(update={"usd_price": None}),))
+    with pytest.raises(CannotStart, match=f"TALLYSTICK_PAID_IN: {token} is no token of a dollar"):
+        read_selling(
+            elsewhere.model_copy(update={**to, "paid_in": token}), deployment, engine.networks
+        )
     for paid_in in ("", f"{main} {main}", f"{main} eip155:1"):
         with pytest.raises(CannotStart, match="TALLYSTICK_PAID_IN"):
             load_settings(paid_in=paid_in)
@@ -145,7 +151,7 @@ def test_a_chain_that_is_not_there_keeps_nobody_from_buying_on_another(tmp_path:
     with anvil_with_contracts() as anvil:
         changes = {
             **anvil.settings,
-            "tokens": (*anvil.settings["tokens"], gone),
+            "tokens": ({**anvil.token, "decimals": 8}, gone),
             "networks": (Network(chain="eip155:84532", rpc=("http://127.0.0.1:1",)),),
             "paid_in": f"{gone['asset']} {anvil.token['asset']}",
             "pay_to": PAYEE,
@@ -156,7 +162,8 @@ def test_a_chain_that_is_not_there_keeps_nobody_from_buying_on_another(tmp_path:
             assert unpaid.status_code == 402, unpaid.text
             told = json.loads(base64.b64decode(unpaid.headers["PAYMENT-REQUIRED"]))
             [offer] = told["accepts"]
-            assert offer["network"] == f"eip155:{anvil.gateway.chain_id}"
+            told_of = offer["network"], offer["amount"]
+            assert told_of == (f"eip155:{anvil.gateway.chain_id}", "1000000"), "0.01 of 8 decimals"
         with Served(tmp_path / "other", **{**changes, "paid_in": gone["asset"]}) as served:
             refused = httpx.put(f"{served.url}/v1/store/a", content="1", trust_env=False)
             assert (refused.status_code, refused.json()["code"]) == (503, "chain_unavailable")
