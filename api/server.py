@@ -41,6 +41,8 @@ several times in one batch of requests, to find nothing."""
 FACILITATOR_PREFIX = "/facilitator"
 MCP_PATH = "/mcp"
 MCP_STORE_PATH = "/mcp/store"
+STOPPED_AFTER_S = 5
+"""So long a server that is asked to stop waits for the answers that it began."""
 LARGER_BODIES = {
     **dict.fromkeys((PREFIX, MCP_PATH, "/api/v1/evidence"), BATCH_BYTES_MAX),
     **dict.fromkeys((f"{STUDIO_PREFIX}/log", f"{STUDIO_PREFIX}/log.json"), FORM_BYTES_MAX),
@@ -87,7 +89,7 @@ class AppServer:
                 log_config=None,
                 access_log=False,
                 lifespan="on",
-                timeout_graceful_shutdown=5,
+                timeout_graceful_shutdown=STOPPED_AFTER_S,
             )
         )
         self._thread: threading.Thread | None = None

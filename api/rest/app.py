@@ -39,6 +39,7 @@ from api.rest.routes import (
     workspaces,
     x402,
 )
+from api.rest.stopping import ToldToAskAgain
 from engine.engine import Engine
 
 OF_SESSIONS = (sessions.router, explanations.of_sessions, x402.of_sessions, transfers.router)
@@ -97,6 +98,7 @@ def create_app(
     app.add_middleware(NulRefused)
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(Aliases)
+    app.add_middleware(ToldToAskAgain)
     # Routes are tried in this order, and payments are what is asked for most.
     app.include_router(payments.router)
     # Clients of the agent-session API use the first root; the second is the shorter one.

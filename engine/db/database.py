@@ -68,8 +68,15 @@ class Database(Protocol):
     def begin(self, streams: Sequence[str]) -> Turn:
         """Hold these streams, in a transaction that was just begun, until it ends."""
 
-    def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:
-        """Streams that the transaction holds now end here; its records are of `now_ms`."""
+    def finish(
+        self,
+        rows: Mapping[sa.Table, Sequence[dict[str, Any]]],
+        heads: Mapping[str, Head],
+        now_ms: int,
+    ) -> None:
+        """Insert the last rows of the writer's transaction, which is ready to be committed then,
+        or is committed: streams that it holds now end at `heads`, its records are of `now_ms`.
+        """
 
     def sequencing(self) -> None:
         """Be, until the transaction ends, the only one who gives records their place."""

@@ -20,6 +20,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from engine.audit.record import Head
 from engine.db.database import BUDGETS, ChainReading, Turn
 from engine.db.migrate import migrate
+from engine.db.pipeline import Pipeline, Statement
 from engine.errors import CannotStart, Unavailable
 
 VERSION_MIN = 140_000
@@ -39,17 +40,18 @@ _LASTING = ("XX", "58")
 """Data or index corrupted, and system errors such as a failed write."""
 
 _HOLD = """
-    SELECT id, seq, prev, time_ms FROM stream_heads WHERE id = ANY(%s) ORDER BY id FOR UPDATE
+    SELECT id, seq, prev, time_ms FROM stream_heads WHERE id = ANY($1) ORDER BY id FOR UPDATE
 """
-_NUMBER = """
+_NUMBER = Statement("""
     SELECT nextval('log_batch_ids'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
            budgets_version, time_ms, read_ms, (SELECT max(version_num) FROM alembic_version),
            fault, doubt, doubt_code
     FROM shared
-"""
+""")
+_BEGIN, _COMMIT = Statement("BEGIN"), Statement("COMMIT")
 _ADVANCE = """
     INSERT INTO stream_heads (id, seq, prev, time_ms)
-    SELECT id, seq, prev, %s FROM unnest(%s::text[], %s::bigint[], %s::bytea[]) AS t (id, seq, prev)
+    SELECT id, seq, prev, $1 FROM unnest($2::text[], $3::bigint[], $4::bytea[]) AS t (id, seq, prev)
     ON CONFLICT (id) DO UPDATE
     SET seq = excluded.seq, prev = excluded.prev, time_ms = excluded.time_ms
 """
@@ -69,6 +71,7 @@ class PostgresDatabase:
         """
         address = sa.make_url(url).set(drivername="postgresql+psycopg")
         self._inserts: dict[sa.Table, _Insert] = {}
+        self._pipeline: Pipeline | None = None
         options: dict[str, Any] = {
             "application_name": "tallystick",
             "options": (
@@ -87,6 +90,7 @@ class PostgresDatabase:
             hide_parameters=True,  # what is stored is nobody's business in a log
             connect_args=options,
         )
+        sa.event.listen(self._writing, "rollback", self._forget_prepared)
         self._reading = sa.create_engine(
             address,
             poolclass=QueuePool,
@@ -154,21 +158,19 @@ class PostgresDatabase:
 
     def begin(self, streams: Sequence[str]) -> Turn:
         """Hold these streams; the clock is read and the batch numbered once that is so."""
-        with self._driver() as driver, driver.pipeline():
-            driver.execute("BEGIN")
-            # Whoever changes budgets is alone: a payment decided under the old ones that commits
-            # after the change would not be counted under the new.
-            alone = "" if BUDGETS in streams else "_shared"
-            driver.execute(f"SELECT pg_advisory_xact_lock{alone}(%s, %s)", (_LOCKS, _BUDGETS))
-            held = driver.execute(_HOLD, (list(streams),))
-            # Its own statement: what stands in one that waits for a lock is from before it waited.
-            numbered = driver.execute(_NUMBER)
+        # Whoever changes budgets is alone: a payment decided under the old ones that commits after
+        # the change would not be counted under the new.
+        alone = "" if BUDGETS in streams else "_shared"
+        lock = f"SELECT pg_advisory_xact_lock{alone}({_LOCKS}, {_BUDGETS})"
+        # The last is its own: what stands in a statement that waits for a lock is from before that.
+        statements = (_BEGIN, Statement(lock), Statement(_HOLD, [list(streams)]), _NUMBER)
+        _, _, held, numbered = self._run(statements)
         heads = dict.fromkeys(streams, Head())
         last_ms = 0
-        for stream, seq, prev, time_ms in held.fetchall():
+        for stream, seq, prev, time_ms in held:
             heads[stream] = Head(seq, prev)
             last_ms = max(last_ms, time_ms)
-        number = numbered.fetchall()[0]
+        number = numbered[0]
         batch, now_ms, budgets_version, chain_ms, read_ms, version, fault, message, code = number
         if version != self._version:
             fault = "TALLYSTICK_DATABASE was opened by a newer release: start that one here, too"
@@ -176,13 +178,29 @@ class PostgresDatabase:
         reading = ChainReading(chain_ms, read_ms, why, fault)
         return Turn(batch, heads, last_ms, now_ms, budgets_version, reading)
 
-    def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:
-        """Tell whoever holds these streams next where they end."""
-        ids = sorted(heads)
-        ends = [heads[stream] for stream in ids]
-        seqs, prevs = [end.seq for end in ends], [end.prev for end in ends]
-        with self._driver() as driver:
-            driver.execute(_ADVANCE, (now_ms, ids, seqs, prevs))
+    def finish(
+        self,
+        rows: Mapping[sa.Table, Sequence[dict[str, Any]]],
+        heads: Mapping[str, Head],
+        now_ms: int,
+    ) -> None:
+        """Insert what is left, and tell whoever holds these streams next where they end.
+
+        Few rows go to the server with the commit behind them and are waited for once. If one is
+        refused the server leaves the commit out.
+        """
+        last = []
+        for into, values in rows.items():
+            if len(values) < COPY_ROWS_MIN:
+                last.append(self._insert_into(into, values).statement(values))
+            else:
+                self.insert_many(into, values)
+        if heads:
+            ids = sorted(heads)
+            ends = [heads[stream] for stream in ids]
+            seqs, prevs = [end.seq for end in ends], [end.prev for end in ends]
+            last.append(Statement(_ADVANCE, (now_ms, ids, seqs, prevs)))
+        self._run((*last, _COMMIT))
 
     def sequencing(self) -> None:
         """Wait for whoever gives records their place now."""
@@ -191,18 +209,23 @@ class PostgresDatabase:
 
     def insert_many(self, into: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows that all have the same columns, in the writer's transaction."""
-        insert = self._inserts.get(into)
-        if insert is None:
-            insert = self._inserts[into] = _Insert(into, list(rows[0]))
-        with self._driver() as driver, driver.cursor() as cursor:
-            if len(rows) < COPY_ROWS_MIN:
-                one = ", ".join([insert.placeholders] * len(rows))
-                values = chain.from_iterable(map(insert.values, rows))
-                cursor.execute((insert.insert + one).encode(), list(values))
-                return
-            with cursor.copy(insert.copy.encode()) as copy:
-                for row in rows:
-                    copy.write_row(insert.values(row))
+        insert = self._insert_into(into, rows)
+        if len(rows) < COPY_ROWS_MIN:
+            self._run([insert.statement(rows)])
+            return
+        with (
+            self._driver() as driver,
+            driver.cursor() as cursor,
+            cursor.copy(insert.copy.encode()) as copy,
+        ):
+            for row in rows:
+                copy.write_row(insert.values(row))
+
+    def _insert_into(self, into: sa.Table, rows: Sequence[dict[str, Any]]) -> "_Insert":
+        known = self._inserts.get(into)
+        if known is None:
+            known = self._inserts[into] = _Insert(into, list(rows[0]))
+        return known
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -282,6 +305,17 @@ class PostgresDatabase:
                 None, None, error, psycopg.Error, connection_invalidated=driver.closed
             ) from error
 
+    def _run(self, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
+        with self._driver() as driver:
+            if self._pipeline is None or self._pipeline.connection is not driver:
+                driver.execute("DEALLOCATE ALL")  # by psycopg, which has to know it
+                self._pipeline = Pipeline(driver)
+            return self._pipeline.run(statements)
+
+    def _forget_prepared(self, _connection: sa.Connection) -> None:
+        """psycopg deallocates what is prepared when it rolls back, whoever prepared it."""
+        self._pipeline = None
+
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self._conninfo, autocommit=True, **self._options)
 
@@ -297,10 +331,20 @@ class _Insert:
 
     def __init__(self, into: sa.Table, columns: list[str]) -> None:
         names = ", ".join(f'"{name}"' for name in columns)
-        self.insert = f'INSERT INTO "{into.name}" ({names}) VALUES '  # noqa: S608 (names of ours)
-        self.placeholders = f"({', '.join(['%s'] * len(columns))})"
+        self._insert = f'INSERT INTO "{into.name}" ({names}) VALUES '  # noqa: S608 (names of ours)
         self.copy = f'COPY "{into.name}" ({names}) FROM STDIN'
         self.values = itemgetter(*columns)
+        self._columns = len(columns)
+
+    def statement(self, rows: Sequence[dict[str, Any]]) -> Statement:
+        """What inserts a few rows."""
+        count = len(rows) * self._columns
+        places = [f"${number}" for number in range(1, count + 1)]
+        each = (", ".join(places[at : at + self._columns]) for at in range(0, count, self._columns))
+        return Statement(
+            f"{self._insert}({'), ('.join(each)})",
+            list(chain.from_iterable(map(self.values, rows))),
+        )
 
 
 def _value(connection: psycopg.Connection[Any], statement: str) -> Any:

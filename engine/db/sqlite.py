@@ -124,8 +124,16 @@ class SqliteDatabase:
         self._batch += BATCH_RECORDS_MAX
         return Turn(batch=self._batch, last_ms=self._last_ms)
 
-    def advance(self, heads: Mapping[str, Head], now_ms: int) -> None:
-        """Who writes alone remembers where streams end, and never needs to be told."""
+    def finish(
+        self,
+        rows: Mapping[sa.Table, Sequence[dict[str, Any]]],
+        heads: Mapping[str, Head],
+        now_ms: int,
+    ) -> None:
+        """Insert what is left; who writes alone remembers where streams end."""
+        del heads, now_ms
+        for into, values in rows.items():
+            self.insert_many(into, values)
 
     def sequencing(self) -> None:
         """Whoever has the one writer is alone."""

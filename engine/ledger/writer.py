@@ -201,7 +201,7 @@ class Batch:
             self._database.insert_many(into, values)
 
     def close(self) -> None:
-        """Write what is left to write before the commit."""
+        """Write what is left to write; what commits comes after it."""
         if self._leaves:
             batch, leaf_hashes = self._turn.batch, b"".join(self._leaves)
             self.insert(
@@ -214,9 +214,8 @@ class Batch:
                     "seal": self._scribe.seal(batch, leaf_hashes, self._bodies),
                 },
             )
-        if self._moved:
-            self._database.advance(self._moved, self.now_ms)
-        self.flush()
+        rows, self._rows = self._rows, {}
+        self._database.finish(rows, self._moved, self.now_ms)
 
 
 Command = Callable[[Batch], Answer]

@@ -6,7 +6,7 @@ Its host's clock may be wrong, and it may stop itself (SIGSTOP) inside a transac
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -59,15 +59,15 @@ def _done(engine: Engine, what: str, *details: Any) -> Any:
 
 
 def _stop_before_the_next_commit(engine: Engine) -> None:
-    honest = engine.database.advance
+    honest = engine.database.finish
 
-    def advance(heads: Mapping[str, Any], now_ms: int) -> None:
-        engine.database.advance = honest  # type: ignore[method-assign]
-        honest(heads, now_ms)
+    def finish(*rest: Any) -> None:
+        engine.database.finish = honest  # type: ignore[method-assign]
         # This very thread, at once: it could commit before another had the process stop.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+        honest(*rest)
 
-    engine.database.advance = advance  # type: ignore[method-assign]
+    engine.database.finish = finish  # type: ignore[method-assign]
 
 
 class Peer:
