@@ -11,11 +11,13 @@ from bench.http_floor import FastapiNoop, HttpFloor
 from bench.limits_library import LimitsMemory, LimitsValkey
 from bench.ours import (
     EnginePostgres,
+    EnginePostgresAlone,
     EnginePostgresCallers,
     EngineSqlite,
+    EngineSqliteAlone,
     EngineSqliteCallers,
 )
-from bench.postgres import PgPlpgsql, PgPlpgsqlPrior, PgStatements
+from bench.postgres import PgPlpgsql, PgPlpgsqlAlone, PgPlpgsqlPrior, PgStatements
 from bench.served import HttpSqlite, HttpSqliteFastapi, ReadyAfterKill
 from bench.sqlite_raw import SqliteRaw
 from bench.store import (
@@ -31,10 +33,13 @@ from bench.valkey_lua import ValkeyLua
 CONTENDERS: tuple[type[Contender], ...] = (
     EngineSqlite,
     EngineSqliteCallers,
+    EngineSqliteAlone,
     EnginePostgres,
     EnginePostgresCallers,
+    EnginePostgresAlone,
     SqliteRaw,
     PgPlpgsql,
+    PgPlpgsqlAlone,
     PgPlpgsqlPrior,
     PgStatements,
     ValkeyLua,
@@ -86,6 +91,8 @@ COMPARISONS = (
     ),
     Comparison(EngineSqliteCallers, PgPlpgsql),
     Comparison(EnginePostgresCallers, PgPlpgsql),
+    Comparison(EngineSqliteAlone, PgPlpgsqlAlone),
+    Comparison(EnginePostgresAlone, PgPlpgsqlAlone),
     Comparison(EngineSqlite, ValkeyLua),
     Comparison(EngineSqlite, LimitsValkey),
     Comparison(EngineSqlite, LimitsMemory),

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.contender import (
     AMOUNT_MICRO_USD,
@@ -146,6 +146,8 @@ class EnginePostgres(EngineSqlite):
 class _Callers(EngineSqlite):
     """Asked as a database is by its clients: each waits for its answer."""
 
+    callers: ClassVar[int] = CONNECTIONS
+
     def run(self, seconds: float) -> Rate:
         self.runs += 1
         ledger = self.installation.ledger
@@ -159,8 +161,8 @@ class _Callers(EngineSqlite):
                 latencies_ms.append((time.perf_counter() - asked) * 1000)
             return latencies_ms
 
-        with ThreadPoolExecutor(CONNECTIONS) as threads:
-            every = list(itertools.chain.from_iterable(threads.map(call, range(CONNECTIONS))))
+        with ThreadPoolExecutor(self.callers) as threads:
+            every = list(itertools.chain.from_iterable(threads.map(call, range(self.callers))))
         return Rate(len(every), time.perf_counter() - started, every)
 
 
@@ -179,3 +181,19 @@ class EnginePostgresCallers(_Callers, EnginePostgres):
 
     name = "engine-postgres-callers"
     says = f"Ours: engine-postgres asked by {CONNECTIONS} threads in the same way."
+
+
+class EngineSqliteAlone(EngineSqliteCallers):
+    """The engine on SQLite, with one caller."""
+
+    name = "engine-sqlite-alone"
+    callers = 1
+    says = "Ours: engine-sqlite asked by one thread that waits for each answer: no batches."
+
+
+class EnginePostgresAlone(EnginePostgresCallers):
+    """The engine on PostgreSQL, with one caller."""
+
+    name = "engine-postgres-alone"
+    callers = 1
+    says = "Ours: engine-postgres asked by one thread in the same way."

@@ -104,6 +104,7 @@ class PgPlpgsql(Contender):
         f"{CONNECTIONS} connections over a Unix socket from pgbench (C, {CLIENT_THREADS} threads). "
         "No audit record, no event, no log, no signature."
     )
+    connections: ClassVar[int] = CONNECTIONS
     prior: ClassVar[int] = 0
     """Payments that each session has already."""
     script: ClassVar[str] = (
@@ -171,7 +172,8 @@ class PgPlpgsql(Contender):
         done = subprocess.run(
             [
                 *(self.server.binaries / "pgbench", self.server.url(), "--no-vacuum"),
-                *("--client", str(CONNECTIONS), "--jobs", str(CLIENT_THREADS)),
+                *("--client", str(self.connections)),
+                *("--jobs", str(min(self.connections, CLIENT_THREADS))),
                 *("--time", str(max(1, round(seconds))), "--protocol", "prepared"),
                 *("--file", script, "--log", "--log-prefix", log),
                 *("--define", f"sessions={self.sessions}", "--define", "n=0"),
@@ -195,6 +197,14 @@ class PgPlpgsql(Contender):
         row = self.connection.execute("SELECT count(*) FROM payments").fetchone()
         assert row is not None
         return int(row[0])
+
+
+class PgPlpgsqlAlone(PgPlpgsql):
+    """The same when nobody else asks."""
+
+    name = "pg-plpgsql-alone"
+    connections = 1
+    says = f"The same as {PgPlpgsql.name} with one connection, which waits for each answer."
 
 
 class PgPlpgsqlPrior(PgPlpgsql):
