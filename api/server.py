@@ -13,21 +13,23 @@ from typing import TYPE_CHECKING, Literal, Self
 import uvicorn
 from fastapi import FastAPI
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from api.facilitator.on_demand import FacilitatorOnDemand
 from api.gate.gate import Gate
 from api.gate.requests import BATCH_BYTES_MAX
 from api.gate.store import PREFIX, Prices, store_routes
 from api.gate.unpaid import BeginsUnpaid
 from api.listening import Streams
 from api.mcp.endpoint import McpEndpoint
+from api.on_demand import OnDemand
 from api.rest.app import create_app
 from api.rest.lean_payments import LeanPayments
-from api.studio.app import PREFIX as STUDIO_PREFIX
-from api.studio.app import studio_app
+from api.studio.place import PREFIX as STUDIO_PREFIX
+from api.studio.place import check_origin
 from api.studio.uploads import FORM_BYTES_MAX
 from engine.engine import Engine
 from engine.errors import CannotStart
+from engine.payments.facilitator import Facilitator
 from engine.selling.currency import read_price
 from engine.selling.opening import read_selling
 
@@ -165,10 +167,11 @@ def server_app(engine: Engine) -> FastAPI:
         routers.append(store_routes(gate, lambda: engine.store, prices))
     app = create_app(engine, routers, LARGER_BODIES)
     app.add_middleware(BeginsUnpaid)
-    app.mount(STUDIO_PREFIX, studio_app(engine, app.state.streams))
+    check_origin(engine.settings.studio_origin)
+    app.mount(STUDIO_PREFIX, OnDemand(partial(_studio, engine, app.state.streams)))
     facilitator = engine.networks.facilitator()
     if facilitator is not None:
-        app.mount(FACILITATOR_PREFIX, FacilitatorOnDemand(facilitator))
+        app.mount(FACILITATOR_PREFIX, OnDemand(partial(_facilitator, facilitator)))
     names = (engine.settings.host, *engine.settings.mcp_hosts)
     sells = selling is not None
     known = McpEndpoint(partial(_tools, sells=sells), names, principals=True)
@@ -179,7 +182,19 @@ def server_app(engine: Engine) -> FastAPI:
     return app
 
 
-# Imported when somebody first asks: the SDK takes a moment, and most servers are never asked.
+# Imported when somebody first asks: each takes a moment, and most servers are never asked.
+
+
+def _studio(engine: Engine, streams: Streams) -> ASGIApp:
+    from api.studio.app import studio_app
+
+    return studio_app(engine, streams)
+
+
+def _facilitator(facilitator: Facilitator) -> ASGIApp:
+    from api.facilitator.app import create_facilitator_app
+
+    return create_facilitator_app(facilitator)
 
 
 def _tools(*, sells: bool) -> "Sequence[Tool]":

@@ -18,6 +18,7 @@ from engine.chain.account import KeyAccount
 from engine.chain.deploy import create, deploy
 from engine.chain.endpoints import open_chain
 from engine.chain.gateway import CallReverted, ChainGateway
+from engine.db.claim import DATA_FILE, Claim
 from engine.db.database import Database
 from engine.db.sqlite import SqliteDatabase
 from engine.db.tables import Meta, table
@@ -85,14 +86,14 @@ def stored_deployment(database: Database) -> dict[str, str]:
     return {key: value for key, value in _stored(database).items() if key != _KEK_SALT}
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(settings: Settings, claim: Claim) -> Database:
     """The ledger's database; raises `CannotStart`."""
     if settings.database is not None:
         # Drivers and chains that were not chosen are not imported: py-evm alone takes a second.
         from engine.db.postgres import PostgresDatabase
 
         return PostgresDatabase(settings.database.get_secret_value())
-    return SqliteDatabase(settings.data_dir / "ledger.sqlite3")
+    return SqliteDatabase(settings.data_dir / DATA_FILE, claim.checked)
 
 
 def open_gateway(settings: Settings, database: Database) -> ChainGateway:

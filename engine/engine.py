@@ -18,8 +18,8 @@ from engine.background import repeating
 from engine.chain.gateway import ChainError, ChainGateway
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
+from engine.db.claim import Claim
 from engine.db.database import Database
-from engine.db.sqlite import DirectoryLock
 from engine.deployment import Deployment, establish, open_database, open_gateway, open_vault
 from engine.errors import CannotStart, TallystickError, Unavailable
 from engine.evidence.anchorer import AnchorView
@@ -80,7 +80,7 @@ class Engine:
         self,
         settings: Settings,
         *,
-        lock: DirectoryLock | None,
+        claim: Claim,
         database: Database,
         gateway: ChainGateway,
         deployment: Deployment,
@@ -92,7 +92,7 @@ class Engine:
     ) -> None:
         self.settings, self.clock = settings, clock or system_clock
         self.database, self.gateway, self.deployment = database, gateway, deployment
-        self._lock, self._log = lock, log
+        self._claim, self._log = claim, log
         self._wake, self._stopping = threading.Event(), threading.Event()
         scribe = Scribe(deployment.origin, identifiers, vault.derive(SEAL_KEY))
         self.writer, self.chain_watch = Writer(database, scribe, clock), ChainWatch(stopwatch)
@@ -179,14 +179,12 @@ class Engine:
         self._background.start()
         stopping, poll_s = self._stopping, self.settings.poll_interval_ms / 1000
         again = partial(repeating, stopping=stopping)
-        threads = [again("sweep", self._sweep, interval_s=SWEEP_INTERVAL_S)]
+        begun = [again("sweep", self._sweep, interval_s=SWEEP_INTERVAL_S)]
         if every_s := self.settings.reconcile_interval_s:
-            threads.append(again("reconcile", self._reconcile, interval_s=every_s))
-        threads += self.networks.start(
-            lambda: self.lead.leads, interval_s=poll_s, stopping=stopping
-        )
-        threads += self.delivery.start(lambda: self.lead.leads, stopping=stopping)
-        self._repeating = threads
+            begun.append(again("reconcile", self._reconcile, interval_s=every_s))
+        begun += self.networks.start(lambda: self.lead.leads, interval_s=poll_s, stopping=stopping)
+        begun += self.delivery.start(lambda: self.lead.leads, stopping=stopping)
+        self._repeating = begun
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""
@@ -200,8 +198,7 @@ class Engine:
         self.networks.close()
         self.gateway.close()
         self.database.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._claim.release()
 
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what the background thread does again and again. A silent chain is noted."""
@@ -352,23 +349,26 @@ class Engine:
 
 
 def open_engine(
-    settings: Settings, *, clock: Clock | None = None, stopwatch: Clock = system_stopwatch
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    stopwatch: Clock = system_stopwatch,
+    claim: Claim | None = None,
 ) -> Engine:
     """Open what `settings` name, making it at the first start.
 
-    `clock` replaces the time that decisions go by: the system's, or the database's if it is shared.
+    `claim` is theirs, if it was made already. `clock` replaces the time that decisions go by: the
+    system's, or the database's if it is shared.
 
     Raises:
         CannotStart: another process has it, it is damaged, or it belongs to another chain.
     """
     identifiers = Identifiers(clock or system_clock)
     with contextlib.ExitStack() as opened:
-        lock = None
-        if settings.database is None or settings.chain == "embedded":
-            lock = DirectoryLock(settings.data_dir)
-            opened.callback(lock.release)
+        claim = claim or Claim(settings)
+        opened.callback(claim.release)
         try:
-            database = open_database(settings)
+            database = open_database(settings, claim)
             opened.callback(database.close)
             if clock is None and not database.shared:
                 clock = system_clock
@@ -382,7 +382,7 @@ def open_engine(
                 log.load(connection.execute, deployment.log_verifier_key)
             engine = Engine(
                 settings,
-                lock=lock,
+                claim=claim,
                 database=database,
                 gateway=gateway,
                 deployment=deployment,

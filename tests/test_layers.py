@@ -82,8 +82,21 @@ def test_what_was_not_chosen_is_not_imported() -> None:
     """A start on SQLite needs none of these, on whichever chain, and each takes long."""
     script = (
         "import sys, tallystick.cli, api.server, engine.engine; "
-        "print({'alembic', 'eth', 'eth_account', 'eth_tester', 'httpx', 'psycopg', 'requests', "
+        "print({'alembic', 'api.studio.app', 'engine.audit.verify', 'eth', 'eth_account', "
+        "'eth_tester', 'httpx', 'jinja2', 'prometheus_client', 'psycopg', 'requests', "
         "'web3', 'x402'} & sys.modules.keys())"
+    )
+    run = (sys.executable, "-c", script)
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_the_directory_is_claimed_before_anything_large_is_imported() -> None:
+    """Its file is looked at while the rest is imported, so nothing of that may come first."""
+    script = (
+        "import sys, tallystick.cli, engine.db.claim, engine.settings; "
+        "print({'api', 'cryptography', 'engine.engine', 'fastapi', 'sqlalchemy', 'starlette', "
+        "'uvicorn'} & sys.modules.keys())"
     )
     run = (sys.executable, "-c", script)
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -4,7 +4,6 @@ from anyio import CapacityLimiter
 
 from api.rest.verification_answers import VerificationAnswer
 from api.rest.views import verification_json
-from engine.audit.verify import verify
 from engine.engine import Engine
 from engine.evidence.chain_view import GatewayView
 
@@ -14,6 +13,8 @@ VERIFYING = CapacityLimiter(1)
 
 def verified_here(engine: Engine, file: bytes) -> VerificationAnswer:
     """What `engine.audit.verify` finds; within `VERIFYING`."""
+    from engine.audit.verify import verify  # most servers are never asked
+
     deployment = engine.deployment
     chains = {
         chain: GatewayView(gateway, name=f"this server's endpoint of {chain}")

@@ -34,7 +34,7 @@ from api.studio.pages import (
     sign_in,
     webhooks,
 )
-from api.studio.place import check_origin
+from api.studio.place import PREFIX
 from api.studio.templating import Static
 from api.studio.uploads import Upload
 from engine.engine import Engine
@@ -42,7 +42,6 @@ from engine.errors import NotFound, RateLimited, TallystickError, Unauthenticate
 from engine.webhooks.catalogue import EVERY
 from engine.workspaces.people import Act
 
-PREFIX = "/studio"
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -65,12 +64,10 @@ _log = structlog.get_logger(__name__)
 
 
 def studio_app(engine: Engine, streams: Streams) -> ASGIApp:
-    """The application below `PREFIX`; `streams` are those that the server ends when it stops.
+    """The application below `PREFIX`, to be open where `check_origin` lets it.
 
-    Raises:
-        CannotStart: it is to be open where no browser can be.
+    `streams` are those that the server ends when it stops.
     """
-    check_origin(engine.settings.studio_origin)
     static = Static()
     studio = Studio(engine, static)
     routes = [

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from engine.errors import CannotStart, Forbidden
 
+PREFIX = "/studio"
+
 _ORIGIN = re.compile(
     r"https://(?=[^:]*[a-z])[a-z0-9.-]+(:(?!443$)[0-9]{1,5})?|http://localhost(:(?!80$)[0-9]{1,5})?",
 )

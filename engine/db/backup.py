@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from engine.db.sqlite import DirectoryLock
+from engine.db.claim import DirectoryLock
 from engine.errors import CannotStart, TallystickError
 
 FIRST, LAST = "chain.sqlite3", "ledger.sqlite3"

@@ -7,10 +7,9 @@ connection is opened with `mode=ro`, which neither writes nor checkpoints.
 See docs/decisions/0002-one-sqlite-writer.md.
 """
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -20,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
+from engine.db.claim import APPLICATION_ID, check_file
 from engine.db.database import Turn
 from engine.db.migrate import migrate
 from engine.db.tables import BATCH_RECORDS_MAX, LogBatch, table
@@ -31,30 +31,6 @@ _batches = table(LogBatch)
 CHECKPOINT_PAGES = 4096
 """So long, 16 MiB, the write-ahead log gets before it is folded into the file: a page that many
 batches write is then folded once."""
-APPLICATION_ID = 0x54_4C_53_54  # "TLST", kept in the file's header
-
-
-class DirectoryLock:
-    """An exclusive lock on a data directory, held until `release` or the end of the process."""
-
-    def __init__(self, directory: Path) -> None:
-        try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise CannotStart(f"data directory {directory}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._descriptor)
-            raise CannotStart(
-                f"data directory {directory} is in use by another process; "
-                "stop it or choose another TALLYSTICK_DATA_DIR"
-            ) from error
-
-    def release(self) -> None:
-        """Let another process have the directory."""
-        os.close(self._descriptor)
 
 
 class SqliteDatabase:
@@ -62,8 +38,10 @@ class SqliteDatabase:
 
     shared = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, checked: Future[None] | None = None) -> None:
         """Open or create `path` and bring its schema up to date.
+
+        It is checked before, here or where `checked` comes from.
 
         Raises:
             CannotStart: the file is corrupt, of another program, or of a newer release.
@@ -81,8 +59,10 @@ class SqliteDatabase:
         )
         sa.event.listen(self._reading, "begin", lambda c: c.exec_driver_sql("BEGIN"))
         try:
-            if path.exists():
-                self._check(path)
+            if checked is None:
+                check_file(path)
+            else:
+                checked.result()
             self._migrate()
             self.writer = self._writing.connect()
             self._remember()
@@ -94,17 +74,6 @@ class SqliteDatabase:
         except CannotStart:
             self._writing.dispose()
             raise
-
-    def _check(self, path: Path) -> None:
-        """Look before anything is written: a file that is not ours stays as it is."""
-        with self.reading() as connection:
-            ours = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
-            tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
-            if tables and ours != APPLICATION_ID:
-                raise CannotStart(f"data file {path} is not a Tallystick database")
-            finding = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-            if finding != "ok":
-                raise CannotStart(f"data file {path} is corrupt: {finding}")
 
     def _migrate(self) -> None:
         with self._writing.connect() as connection:

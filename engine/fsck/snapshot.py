@@ -13,8 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from engine.db.claim import APPLICATION_ID
 from engine.db.migrate import NEWEST, stored_version
-from engine.db.sqlite import APPLICATION_ID
 from engine.errors import TallystickError
 
 

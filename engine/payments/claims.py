@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from engine.db.sqlite import APPLICATION_ID, lasting_fault, writing_engine
+from engine.db.claim import APPLICATION_ID
+from engine.db.sqlite import lasting_fault, writing_engine
 from engine.errors import CannotStart, Unavailable
 
 State = Literal["sent", "settled", "refused", "expired"]

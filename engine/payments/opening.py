@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from engine.background import repeating
 from engine.chain.account import Account, KeyAccount
 from engine.chain.gateway import ChainError
-from engine.db.sqlite import DirectoryLock
+from engine.db.claim import DirectoryLock
 from engine.errors import CannotStart
 from engine.payments.claims import Claims
 from engine.payments.facilitator import Facilitator

@@ -42,17 +42,21 @@ def serve(
     """
     gc.disable()  # until the server runs, all that is made is there to stay
 
-    from api.server import FACILITATOR_PREFIX, Server
-    from engine.engine import open_engine
+    from engine.db.claim import Claim
     from engine.settings import load_settings
-    from engine.workspaces.people import People
 
     signal.signal(signal.SIGTERM, leave)
     os.umask(0o077)  # the data is the operator's alone, also in a directory that others may enter
     log_as_json()
     overrides = {"data_dir": data_dir, "port": port}
     settings = load_settings(**{k: v for k, v in overrides.items() if v is not None})
-    engine = open_engine(settings)
+    claim = Claim(settings)  # before what takes a second to import: see there
+
+    from api.server import FACILITATOR_PREFIX, Server
+    from engine.engine import open_engine
+    from engine.workspaces.people import People
+
+    engine = open_engine(settings, claim=claim)
     rpc = None
     try:
         rpc = _embedded_rpc(engine)

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -14,8 +15,9 @@ import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
 from engine.clock import ManualClock
+from engine.db.claim import APPLICATION_ID, DirectoryLock, check_file
 from engine.db.migrate import NEWEST
-from engine.db.sqlite import APPLICATION_ID, DirectoryLock, SqliteDatabase
+from engine.db.sqlite import SqliteDatabase
 from engine.engine import open_engine
 from engine.errors import CannotStart
 from tests.world import World, settings_for
@@ -69,7 +71,7 @@ def test_a_directory_has_one_engine_in_one_process(world: World) -> None:
 def test_another_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     hold = (
-        "import sys; from pathlib import Path; from engine.db.sqlite import DirectoryLock; "
+        "import sys; from pathlib import Path; from engine.db.claim import DirectoryLock; "
         "DirectoryLock(Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -219,6 +221,42 @@ def test_an_empty_file_is_a_first_start(tmp_path: Path) -> None:
 
 class Stopped(BaseException):
     """The process ends here."""
+
+
+def test_a_file_that_is_being_looked_at_is_only_opened_once_it_was_found_sound(
+    tmp_path: Path,
+) -> None:
+    data_file = tmp_path / "ledger.sqlite3"
+    for fault in (CannotStart("found"), sqlite3.DatabaseError("found"), None):
+        checked: Future[None] = Future()
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(SqliteDatabase, data_file, checked)
+            with pytest.raises(TimeoutError):
+                opening.result(timeout=0.2)
+            assert not data_file.exists()
+            if fault is None:
+                checked.set_result(None)
+                opening.result().close()
+            else:
+                checked.set_exception(fault)
+                with pytest.raises(CannotStart, match="found"):
+                    opening.result()
+    assert data_file.exists()
+
+
+def test_a_look_at_the_file_of_a_killed_process_leaves_its_write_ahead_log(
+    data_file: Path,
+) -> None:
+    killed = (
+        "import os, sqlite3, sys; raw = sqlite3.connect(sys.argv[1]); "
+        "raw.execute('DELETE FROM outbox'); raw.commit(); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(data_file)], check=True)
+    files = [data_file, data_file.with_name("ledger.sqlite3-wal")]
+    before = [path.read_bytes() for path in files]
+    assert before[1]
+    check_file(data_file)
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_a_first_start_that_ends_at_any_statement_is_taken_up_again(tmp_path: Path) -> None:

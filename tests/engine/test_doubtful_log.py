@@ -14,7 +14,7 @@ import pytest
 from engine.chain import contracts, sender
 from engine.chain.embedded import EmbeddedChain
 from engine.chain.gateway import ChainUnavailable
-from engine.db.sqlite import DirectoryLock
+from engine.db.claim import DirectoryLock
 from engine.engine import open_engine
 from engine.errors import CannotStart, Unavailable
 from engine.ledger.payment import Payment

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api.rest.auth import Bearer, EngineOf, admin, operator
 from api.rest.errors import documented
-from api.rest.metrics import exposition
 
 router = APIRouter(tags=["health"])
 
@@ -31,5 +30,7 @@ def metrics(
 ) -> Response:
     """Needs the admin key, since it tells of all workspaces together, unless
     `TALLYSTICK_PUBLIC_METRICS` is set."""
+    from api.rest.metrics import exposition  # most servers are never asked
+
     content, media_type = exposition(engine, request.headers.get("Accept", ""))
     return Response(content, headers={"Content-Type": media_type})
