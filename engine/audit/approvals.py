@@ -19,6 +19,7 @@ REQUIRED_MAX = 10
 """The most grants that a session can require."""
 TTL_MAX_MS = 7 * 86_400_000
 """The longest life of an approval."""
+_DECIDED = "payment.decided"
 REQUIRED_CODE = "APPROVAL_REQUIRED"
 POLICY_CHANGED = "POLICY_CHANGED"
 """Why an approval is refused whose session was restricted, or freed, while it waited."""
@@ -52,8 +53,10 @@ class Approvals:
     def check_follows(self, record: Record) -> None:
         """What a decision calls for is recorded right behind it."""
         previous = self._previous
-        wanted = None if previous is None else _called_for(previous)
-        if previous is not None and wanted is not None:
+        if previous is None or previous.kind != _DECIDED:
+            return
+        wanted = _called_for(previous)
+        if wanted is not None:
             approval = previous.body["approval"]
             if (record.kind, record.body.get("approval")) != (wanted, approval):
                 raise ValueError(f"{wanted} of {approval} must follow, with record {previous.seq}")
@@ -63,11 +66,9 @@ class Approvals:
         self._previous = record
 
     def check_waived(self, record: Record, policy_version: int) -> None:
-        """A decision that names a granted approval, by which its amount may be above the threshold,
-        is of one that was granted for it."""
+        """A decision names an approval that was granted, by which its amount may be above the
+        threshold: it is of one that was granted for it."""
         approval = record.body["approval"]
-        if not names_granted(record.body):
-            return
         waiting = self._same(record.body)
         _check_live(waiting, record, policy_version)
         previous = self._previous
@@ -84,11 +85,10 @@ class Approvals:
             )
 
     def decided(self, record: Record, policy_version: int) -> None:
-        """A decision came out as it is recorded; if an approval let it pass, that is used up."""
+        """A decision that names an approval came out as it is recorded; if that let it pass, it is
+        used up."""
         approval, decision = record.body["approval"], record.body["decision"]
         digest = record.body.get("request_digest")
-        if approval is None:
-            return
         if decision["code"] != REQUIRED_CODE:
             if decision["allowed"]:
                 del self._waiting[approval]
@@ -184,7 +184,7 @@ def _opened_by(decided: Record) -> str:
 
 def _called_for(record: Record) -> str | None:
     """The kind of record that must follow a decision, if it calls for one."""
-    if record.kind != "payment.decided" or record.body["approval"] is None:
+    if record.kind != _DECIDED or record.body["approval"] is None:
         return None
     decision = record.body["decision"]
     if decision["code"] == REQUIRED_CODE:

@@ -76,18 +76,19 @@ def encode_own(value: object) -> bytes:
 
 
 def reader(form: type[Form]) -> Callable[[bytes], Form | None]:
-    """A quick `decode` of the canonical bytes of objects that are all of one form.
+    """A quick `decode` of the canonical bytes of objects that are all of one form, or of lists.
 
-    `form` is a `msgspec.Struct` with the types of plain data (`Integer`, `Plain` …). Where the
-    reader answers None the bytes may be canonical or not, of that form or not: ask `decode`.
+    `form` is a `msgspec.Struct` with the types of plain data (`Integer`, `Plain` …). What of it is
+    `msgspec.Raw` is JSON, but nobody has looked whether it is canonical. Where the reader answers
+    None the bytes may be canonical or not, of that form or not: ask `decode`.
     """
-    decoder = msgspec.json.Decoder(form)
+    decode_form, encode_sorted = msgspec.json.Decoder(form).decode, _SORTING.encode
 
     def read(data: bytes) -> Form | None:
         # See `_decode_plain`. Keys are ASCII if everything is.
         try:
-            value = decoder.decode(data)
-            return value if data.isascii() and _SORTING.encode(value) == data else None
+            value = decode_form(data)
+            return value if data.isascii() and encode_sorted(value) == data else None
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 

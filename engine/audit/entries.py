@@ -1,9 +1,9 @@
 """The records of an evidence file, read from its bytes one after the other.
 
-A file can be larger than memory: so nothing of one record is kept when the next is read.
+A file can be larger than memory: so nothing of one run of records is kept when the next is read.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import msgspec
 from engine.audit import canonical
 from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
 from engine.audit.merkle import HASH_BYTES
-from engine.audit.pieces import Items
+from engine.audit.pieces import Items, apart
 from engine.audit.record import read_hex
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _NODES_MAX = 4_096
 """How many hashes of proofs are remembered; neighbours in a log share all but a few."""
+_NODE_CHARACTERS = len('["",') + 2 * HASH_BYTES - 1
+"""Of a hash in a proof in JSON, with its quotation marks and the bracket or comma before it."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -53,13 +55,22 @@ class Entries:
 
     def read(self, digest: "_Hash") -> Iterator[Entry]:
         """The same; the bytes that are read go into the digest."""
-        nodes, proven = Nodes(), self._proven
-        for data in self._items.read(digest):
-            read = _read_proven(data) if proven else None
-            if read is None:
-                yield _entry(data, nodes, proven=proven)
-            else:
-                yield Entry(read.index, read.record.encode(), nodes.proof(read.proof))
+        nodes, count = Nodes(), 0
+        for run in self._items.runs(digest):
+            entries = _quickly(_read_run(run), nodes) if self._proven else None
+            if entries is not None:
+                count += len(entries)
+                yield from entries
+                continue
+            for data in apart(run):
+                count += 1
+                yield self._one(data, nodes)
+        self._items.check_count(count)
+
+    def _one(self, data: bytes, nodes: "Nodes") -> Entry:
+        read = _read_one(data) if self._proven else None
+        entries = None if read is None else _quickly((read,), nodes)
+        return _entry(data, nodes, proven=self._proven) if entries is None else entries[0]
 
 
 class Nodes:
@@ -68,6 +79,8 @@ class Nodes:
     def __init__(self) -> None:
         self._known = _Known()
         self._node = self._known.__getitem__
+        self._text = ""
+        self._proof: tuple[bytes, ...] = ()
 
     def proof(self, items: Any) -> tuple[bytes, ...]:
         """A proof; raises `TypeError` or `ValueError` if it is none."""
@@ -77,6 +90,30 @@ class Nodes:
             self._known.clear()
         return tuple(map(self._node, items))
 
+    def read(self, text: str) -> tuple[bytes, ...] | None:
+        """A proof by its canonical JSON; None: it is something else, or `proof` has to read it.
+
+        Neighbours in a log have the same nodes above them. So this reads no further than to where
+        the rest is, character for character, the rest of the proof that it read before.
+        """
+        if len(text) % _NODE_CHARACTERS != len("]"):
+            return None
+        at, end, nodes = 0, len(text) - len("]"), []
+        while at < end and not (at and self._text.endswith(text[at:])):
+            try:
+                node = bytes.fromhex(text[at + 2 : at + _NODE_CHARACTERS - 1])
+            except ValueError:
+                return None
+            if text[at : at + _NODE_CHARACTERS] != f'{"," if at else "["}"{node.hex()}"':
+                return None
+            nodes.append(node)
+            at += _NODE_CHARACTERS
+        others = len(self._proof) - (end - at) // _NODE_CHARACTERS
+        if text[end] != "]" or (at < end and not others):  # a bracket in the middle
+            return None
+        self._text, self._proof = text, (*nodes, *self._proof[others:])
+        return self._proof
+
 
 class _Known(dict[Any, bytes]):
     def __missing__(self, text: Any) -> bytes:
@@ -85,14 +122,31 @@ class _Known(dict[Any, bytes]):
 
 
 class _Proven(msgspec.Struct, forbid_unknown_fields=True):
-    """What nearly all entries are: whole, under the checkpoint."""
+    """What nearly all entries are: whole, under the checkpoint.
+
+    The proof stays JSON until `Nodes` has compared it with the one before.
+    """
 
     index: canonical.Integer
-    proof: list[str]
+    proof: msgspec.Raw
     record: str
 
 
-_read_proven = canonical.reader(_Proven)
+_read_one = canonical.reader(_Proven)
+_read_run = canonical.reader(list[_Proven])
+
+
+def _quickly(proven: Iterable[_Proven] | None, nodes: Nodes) -> list[Entry] | None:
+    """The entries that were read; None: one has no proof, or `_entry` has to read it."""
+    if proven is None:
+        return None
+    entries = []
+    for each in proven:
+        proof = nodes.read(str(each.proof, "ascii"))
+        if proof is None:
+            return None
+        entries.append(Entry(each.index, each.record.encode(), proof))
+    return entries
 
 
 def fields(value: Any, names: Collection[str]) -> dict[str, Any]:

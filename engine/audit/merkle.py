@@ -15,16 +15,22 @@ HASH_BYTES = 32
 SIZE_MAX = 2**63 - 1
 """The most leaves of a tree that a proof or a checkpoint may speak of."""
 EMPTY_ROOT = sha256(b"").digest()
+_LEAF, _NODE = sha256(b"\x00"), sha256(b"\x01")
+"""Begun hashes: to copy one takes less time than to begin another."""
 
 
 def leaf_hash(data: bytes) -> bytes:
     """SHA-256(0x00 ‖ data): the hash of the entry `data` (RFC 6962 §2.1)."""
-    return sha256(b"\x00" + data).digest()
+    digest = _LEAF.copy()
+    digest.update(data)
+    return digest.digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """SHA-256(0x01 ‖ left ‖ right): the hash of an inner node (RFC 6962 §2.1)."""
-    return sha256(b"\x01" + left + right).digest()
+    digest = _NODE.copy()
+    digest.update(left + right)
+    return digest.digest()
 
 
 def is_hash(value: object) -> bool:

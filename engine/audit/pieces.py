@@ -17,13 +17,14 @@ from engine.audit import canonical
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["AROUND_BYTES_MAX", "Items", "Pieces", "Source", "cuts", "find"]
+__all__ = ["AROUND_BYTES_MAX", "Items", "Pieces", "Source", "apart", "cuts", "find"]
 
 AROUND_BYTES_MAX = 1 << 30
 """The most bytes of a document that are outside its two lists."""
 ITEM_BYTES_MAX = 1 << 24
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 17
+"""What is read at once. More would not stay in the processor's cache while it is looked at."""
 _PARTED = b'},{"index":'
 
 
@@ -56,22 +57,42 @@ class Items:
         Raises:
             ValueError: one is too long, or there are more or fewer than there were.
         """
-        found, rest = 0, b""
+        found = 0
+        for run in self.runs(digest):
+            for item in apart(run):
+                found += 1
+                yield item
+        self.check_count(found)
+
+    def runs(self, digest: "_Hash") -> Iterator[bytes]:
+        """The items in runs of many, each a list in JSON if they are JSON; `apart` parts it.
+
+        Whatever is read goes into the digest.
+
+        Raises:
+            ValueError: one is too long.
+        """
+        rest = b""
         for at in range(self._begin, self._end, _CHUNK_BYTES):
             chunk = self._source[at : min(at + _CHUNK_BYTES, self._end)]
             digest.update(chunk)
-            *items, rest = (rest + chunk).split(_PARTED)
-            if items:
-                yield items[0] + b"}"
-                for item in items[1:]:
-                    yield b'{"index":%b}' % item
-                rest = b'{"index":' + rest
-            found += len(items)
+            searched = max(0, len(rest) - len(_PARTED))
+            rest += chunk
+            last = rest.rfind(_PARTED, searched)
+            if last >= 0:
+                yield b"[%b}]" % rest[:last]
+                rest = rest[last + len("},") :]
             if len(rest) > ITEM_BYTES_MAX:
                 raise ValueError("an item is too long")
         if rest:
-            found += 1
-            yield rest
+            yield b"[%b]" % rest
+
+    def check_count(self, found: int) -> None:
+        """So many items were read.
+
+        Raises:
+            ValueError: there are more or fewer than there were.
+        """
         if found != self._count:
             raise ValueError("the file was changed while it was read")
 
@@ -107,6 +128,15 @@ class Pieces:
             return -1
         before = {key: self.document[key] for key in self.document if key <= name}
         return len(canonical.encode(before)) - len("]}")
+
+
+def apart(run: bytes) -> Iterator[bytes]:
+    """The items of a run one by one, still JSON."""
+    item, *others = run[1:-1].split(_PARTED)
+    for other in others:
+        yield item + b"}"
+        item = b'{"index":%b' % other
+    yield item
 
 
 def cuts(source: Source, landmarks: Sequence[bytes]) -> tuple[int, int, int, int] | None:

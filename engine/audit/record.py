@@ -205,11 +205,22 @@ def decode_record(raw: bytes, openings: Mapping[str, Opening] | None = None) -> 
     hashed = raw
     if read.kind in GROUPS:
         try:
-            hashed = canonical.encode_own(
-                _committed(msgspec.structs.asdict(read), read.kind, salt)[0]
-            )
+            kept, commitments = _withheld(read.body, read.kind, salt)
         except (KeyError, TypeError, ValueError) as error:
             raise canonical.CanonicalError(f"a group that can be withheld: {error}") from error
+        hashed = canonical.encode_own(
+            _Written(
+                kept,
+                read.kind,
+                read.log,
+                read.prev,
+                read.seq,
+                read.stream,
+                read.time_ms,
+                read.workspace,
+                commitments=commitments,
+            )
+        )
     return Record(
         raw,
         leaf_hash(hashed),

@@ -234,14 +234,17 @@ class Replay:
         if body["grant_hash"] != self._grant_hash:
             raise ValueError("it was decided under another grant")
         asked = read_asked(record)
-        if asked.standing not in (STANDING_OF_STATE[self.state], Standing.MISMATCH):
-            raise ValueError(f"the session was {self.state}, not {asked.standing.value}")
-        self._approvals.check_waived(record, self.policy_version)
+        standing = asked.standing
+        if standing is not STANDING_OF_STATE[self.state] and standing is not Standing.MISMATCH:
+            raise ValueError(f"the session was {self.state}, not {standing.value}")
+        if asked.approved:
+            self._approvals.check_waived(record, self.policy_version)
         if self._blind:
             self.taken_as_told += check_blindly(self._policy, self.usage, asked)
         else:
             self._check_decision(asked)
-        self._approvals.decided(record, self.policy_version)
+        if body["approval"] is not None:
+            self._approvals.decided(record, self.policy_version)
         self.decisions += 1
         if not asked.recorded["allowed"]:
             if body["hold_expires_ms"] is not None:
@@ -279,19 +282,19 @@ class Replay:
         self._expires_ms[body["payment"]] = None
 
     def _ended(self, record: Record, body: Mapping[str, Any]) -> None:
-        if body["payment"] not in self._expires_ms:
+        payment, kind, now_ms = body["payment"], record.kind, record.time_ms
+        if payment not in self._expires_ms:
             raise ValueError("it ends a hold that is not open")
-        expires_ms = self._expires_ms.pop(body["payment"])
-        amount = self.usage.held(body["payment"])
+        expires_ms = self._expires_ms.pop(payment)
+        amount = self.usage.held(payment)
         held, captured = integer(body["held_micro_usd"]), integer(body["captured_micro_usd"])
-        most = amount if record.kind == "payment.captured" else 0
+        most = amount if kind == "payment.captured" else 0
         if held != amount or not 0 <= captured <= most:
             raise ValueError("its amounts are not those of the hold")
-        over = record.kind == "payment.expired"
-        if expires_ms is not None and (record.time_ms >= expires_ms) != over:
+        if expires_ms is not None and (now_ms >= expires_ms) != (kind == "payment.expired"):
             raise ValueError("the hold was over, or was not over yet")
         self.signatures.ended(record)
-        self.usage.end(body["payment"], record.time_ms, captured)
+        self.usage.end(payment, now_ms, captured)
         self.captured_micro_usd += captured
 
 

@@ -39,6 +39,10 @@ class Walk:
         self.not_replayed: ReplayError | None = None
         self.not_included: Finding | None = None
         self._evidence = evidence
+        self._of_session = evidence.log_origin, evidence.workspace, evidence.session_id
+        self._withheld = {
+            kind: evidence.withheld & groups.keys() for kind, groups in GROUPS.items()
+        }
         self._replay = replay
         self._tree = tree
         self._last: Record | None = None
@@ -82,20 +86,18 @@ class Walk:
                 self.not_replayed = error
 
     def _misfit(self, entry: Entry, record: Record, seq: int) -> str | None:
-        evidence, last = self._evidence, self._last
+        last = self._last
         prev, time_ms = (None, 0) if last is None else (last.hash, last.time_ms)
-        of_session = (evidence.log_origin, evidence.workspace, evidence.session_id)
-        if (record.log, record.workspace, record.stream) != of_session:
+        if (record.log, record.workspace, record.stream) != self._of_session:
             return f"record {seq} is of another log or session"
         if (record.seq, record.prev) != (seq, prev) or entry.index <= self._last_index:
             return f"record {seq} does not follow the record before it"
         if record.time_ms < time_ms:
             return f"record {seq} is earlier than the record before it"
-        groups = GROUPS.get(record.kind)
-        withheld = evidence.withheld & groups.keys() if groups else _NOTHING
+        withheld = self._withheld.get(record.kind, _NOTHING)
         if record.withheld != withheld or (entry.openings is None) == bool(withheld):
             return f"record {seq} does not withhold what the file says is withheld"
-        return None if last is not None else _misfit_of_creation(evidence, record)
+        return None if last is not None else _misfit_of_creation(self._evidence, record)
 
 
 def _misfit_of_creation(evidence: Evidence, first: Record) -> str | None:

@@ -185,12 +185,12 @@ def _request(asked: Mapping[str, Any]) -> PaymentRequest:
         raise ValueError("token_priced is not true or false")
     terms, merchant = read_terms(asked), asked.get("merchant")
     return PaymentRequest(
-        amount=amount,
+        amount,
         # One text each, since most payments have the same, and a million can be counted.
-        merchant=merchant and intern(merchant),
-        token=intern(asked["token"]),
-        chain=intern(asked["chain"]),
-        permission=intern(asked["permission"]),
-        token_priced=asked["token_priced"],
-        pay_to=None if terms is None else terms["pay_to"],
+        merchant and intern(merchant),
+        intern(asked["token"]),
+        intern(asked["chain"]),
+        asked["token_priced"],
+        intern(asked["permission"]),
+        None if terms is None else terms["pay_to"],
     )
