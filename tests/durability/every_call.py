@@ -49,6 +49,8 @@ CALLS = (
 )
 OUTCOMES = ("EIO", "ENOSPC", "KILL")
 PATIENCE_S = 60
+MISSING_MAX = 20
+"""At most one call in so many may be one that the process does not make that time."""
 DAY = Limits(None, 100 * USD, None, None, None)
 
 _INJECTED = re.compile(r"(\w+)\((.*)\(INJECTED\)")
@@ -176,8 +178,10 @@ class EveryCall:
     def _copy(self) -> Iterator[Path]:
         data = self.directory / "data"
         shutil.copytree(self.origin, data)
-        yield data
-        shutil.rmtree(data)
+        try:
+            yield data
+        finally:
+            shutil.rmtree(data)
 
     def _run(
         self, data: Path, injection: Injection | None
@@ -309,8 +313,14 @@ def main() -> int:
             for outcome in OUTCOMES
         ]
         random.Random(arguments.seed).shuffle(injections)
-        for injection in injections[: arguments.injections]:
-            every.inject(injection)
+        chosen = injections[: arguments.injections]
+        for injection in chosen:
+            try:
+                every.inject(injection)
+            except Missing:  # no two lives write to quite as many pages
+                every.figures["calls that were not made this time"] += 1
+        missing = every.figures["calls that were not made this time"]
+        require(missing * MISSING_MAX <= len(chosen), f"{missing} calls were not made")
     figures: dict[str, Any] = {f"calls of {name}": count for name, count in calls.items()}
     figures |= every.figures | {"seconds": round(time.monotonic() - started)}
     say(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")

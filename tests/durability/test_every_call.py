@@ -22,7 +22,8 @@ def test_some_calls(every_call: EveryCall, capsys: pytest.CaptureFixture[str]) -
     seed = secrets.randbelow(10**9)
     draw = random.Random(seed)
     for call, outcome in DRAWN:
-        injection = Injection(call, draw.randint(1, calls[call]), outcome)
+        # The process may make a few calls less this time; half of them it always makes.
+        injection = Injection(call, draw.randint(1, -(-calls[call] // 2)), outcome)
         try:
             every_call.inject(injection)
         except BaseException:

@@ -56,6 +56,32 @@ def test_terms_that_changed_under_a_key_are_named_and_not_signed(
     assert kinds(world, view).count("payment.signed") == 1
 
 
+@pytest.mark.parametrize(
+    ("decimals", "units", "counted"),
+    [
+        (0, 1, 1_000_000),
+        (2, 1, CENT),
+        (8, 1_000_001, CENT + 1),  # what is less than a millionth of a dollar counts as one
+        (18, 10**16, CENT),
+        (18, 1, 1),
+    ],
+)
+def test_an_offer_counts_what_the_decimals_of_its_token_make_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, decimals: int, units: int, counted: int
+) -> None:
+    usdc = world.engine.token("USDC", None)
+    assert usdc is not None
+    of_others = usdc.model_copy(update={"decimals": decimals})
+    monkeypatch.setitem(world.engine.gate._tokens, usdc.asset, of_others)
+    found = signed(
+        world, world.session(Limits(counted, None, None, None, None)), offer(world, units)
+    )
+    assert found.payment.amount == counted
+    less = world.session(Limits(counted - 1, None, None, None, None))
+    denied = ask_gate(world, less, offer(world, units))
+    assert (denied.state, denied.decision["rule"]) == ("denied", "per_transaction")
+
+
 def test_the_cheapest_offer_that_the_policy_allows_is_taken(world: World) -> None:
     view = world.session(Limits(5 * CENT, None, None, None, None))
     cheap, dear = offer(world, CENT, payTo=OTHER_SHOP), offer(world, 4 * CENT)
