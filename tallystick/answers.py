@@ -10,7 +10,6 @@ from api.rest.answers import (
     AnchorAnswer,
     ApprovalAnswer,
     ApprovalsPage,
-    BudgetAnswer,
     CreatedSession,
     DeploymentAnswer,
     LimitsAnswer,
@@ -20,6 +19,7 @@ from api.rest.answers import (
     ResumedChain,
     SessionAnswer,
 )
+from api.rest.budget_answers import BudgetAnswer
 from api.rest.explanation_answers import BacktestAnswer, ExplainedPayment, SimulatedPayment
 from api.rest.intent_answers import CreatedIntent, IntentAnswer, IntentEventAnswer
 from api.rest.key_answers import (

@@ -306,27 +306,6 @@ class RegisteredAgent(TypedDict):
     registered: bool
 
 
-class BudgetLimitsAnswer(TypedDict):
-    """Limits of a budget over rolling windows; null is unlimited."""
-
-    max_payments_per_hour: int | None
-    max_payments_per_day: int | None
-    max_per_day: Dollars | None
-    max_per_week: Dollars | None
-    max_per_month: Dollars | None
-    max_lifetime: Dollars | None
-
-
-class BudgetAnswer(TypedDict):
-    """What an agent, or the workspace, may spend in all its sessions together."""
-
-    id: str
-    agent_id: str | None
-    limits: BudgetLimitsAnswer
-    version: int
-    updated_at: str
-
-
 class Cleared(TypedDict):
     """The budget is lifted."""
 

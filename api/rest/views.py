@@ -1,14 +1,13 @@
 """What callers get to see of sessions and payments. Money leaves as numbers in dollars."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
 from api.rest.answers import (
     ApprovalAnswer,
-    BudgetAnswer,
     ConditionLeft,
     DeniedPayment,
     PaymentAnswer,
@@ -18,6 +17,7 @@ from api.rest.answers import (
     SignedPayment,
     SmartPaymentAnswer,
 )
+from api.rest.budget_answers import BudgetAnswer
 from api.rest.errors import error_body
 from api.rest.verification_answers import VerificationAnswer
 from engine.audit.approvals import REQUIRED_CODE
@@ -33,6 +33,7 @@ from engine.policy.conditions import Cap
 from engine.policy.decide import Left
 from engine.policy.decision import Remaining
 from engine.policy.money import plain_usd, usd_number
+from engine.policy.spending import Gauge
 from engine.sessions.session import SessionView
 from engine.workspaces.budgets import BudgetView
 
@@ -109,9 +110,10 @@ def _condition_left(cap: Cap, left: int) -> ConditionLeft:
     return {"condition": str(cap), "remaining": usd_number(left), "unit": "USD"}
 
 
-def budget_json(view: BudgetView) -> BudgetAnswer:
-    """A budget."""
+def budget_json(view: BudgetView, gauges: Iterable[Gauge]) -> BudgetAnswer:
+    """A budget, and what of its limits is used by `gauges`."""
     limits = view.limits
+    used = {(gauge.cap.of, gauge.cap.per): gauge.used for gauge in gauges}
     return {
         "id": view.id,
         "agent_id": view.agent_id,
@@ -122,6 +124,14 @@ def budget_json(view: BudgetView) -> BudgetAnswer:
             "max_per_week": usd(limits.per_week),
             "max_per_month": usd(limits.per_month),
             "max_lifetime": usd(limits.lifetime),
+        },
+        "used": {
+            "payments_per_hour": used.get(("payments", "hour")),
+            "payments_per_day": used.get(("payments", "day")),
+            "per_day": usd(used.get(("sum", "day"))),
+            "per_week": usd(used.get(("sum", "week"))),
+            "per_month": usd(used.get(("sum", "month"))),
+            "lifetime": usd(used.get(("sum", "lifetime"))),
         },
         "version": view.version,
         "updated_at": time_text(view.updated_ms),

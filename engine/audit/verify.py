@@ -294,7 +294,8 @@ class _Run:
         if refused is not None:
             raise tampered(str(refused)) from refused
         note = (
-            f"{replay.decisions} decisions, {len(replay.allowed_ms)} allowed, "
+            f"{replay.decisions} decision{'' if replay.decisions == 1 else 's'}, "
+            f"{len(replay.allowed_ms)} allowed, "
             f"{format_usd(replay.captured_micro_usd)} captured"
         )
         if "merchant" in self.evidence.withheld:

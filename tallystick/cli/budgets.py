@@ -58,7 +58,7 @@ def set_budget(
 
 @app.command("list")
 def list_budgets(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """List the budgets of the workspace and of its agents."""
+    """List the budgets of the workspace and of its agents, and what of them is used."""
     with as_operator(url, api_key) as client:
         budgets = client.budgets()
     if as_json:
@@ -68,7 +68,7 @@ def list_budgets(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson
         console.print("no budgets yet")
         return
     table(
-        ("BUDGET", "LIMITS", "SINCE"),
+        ("BUDGET", "USED AND LIMITS", "SINCE"),
         [(budget["id"], _limits(budget), minute(budget["updated_at"])) for budget in budgets],
     )
 
@@ -88,9 +88,15 @@ def clear(
 
 
 def _limits(budget: Mapping[str, Any]) -> str:
+    used = budget["used"]
     shown = (
-        (limit if name.startswith("max_payments") else dollars(limit), _COLUMNS[name])
+        (
+            str if name.startswith("max_payments") else dollars,
+            used[name.removeprefix("max_")],
+            limit,
+            _COLUMNS[name],
+        )
         for name, limit in budget["limits"].items()
         if limit is not None
     )
-    return ", ".join(f"{limit} {per}" for limit, per in shown)
+    return ", ".join(f"{form(some)} of {form(limit)} {per}" for form, some, limit, per in shown)

@@ -461,12 +461,13 @@ def test_budgets_are_set_listed_and_lifted(shell: Shell) -> None:
     limits = ("--max-per-month", "99999.50", "--max-payments-per-hour", "10000")
     done = shell("budgets", "set", "--agent", "shopper", *limits)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "agent:shopper: 10000 payments per hour, $99,999.50 per 30 days\n"
+    told = r"agent:shopper: \d+ of 10000 payments per hour, \$[\d.]+ of \$99,999.50 per 30 days\n"
+    assert re.fullmatch(told, done.stdout)
     done = shell("budgets", "set", "--max-lifetime", "999999", "--json")
     assert json.loads(done.stdout)["id"] == "workspace"
     lines = shell("budgets", "list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["BUDGET", "agent:shopper", "workspace"]
-    assert "$999,999.00 ever" in lines[2]
+    assert " of $999,999.00 ever" in lines[2]
     assert len(json.loads(shell("budgets", "list", "--json").stdout)) == 2
     for whose, told in (((), "the workspace"), (("--agent", "shopper"), "agent shopper")):
         done = shell("budgets", "clear", *whose)

@@ -85,6 +85,21 @@ def test_a_budget_is_set_shown_replaced_and_lifted(tenant: Served, agent: str | 
     assert {change["by"][:4] for change in told} == {"key_"}
 
 
+def test_what_is_used_is_told_beside_the_limits(tenant: Served) -> None:
+    unused = {name.removeprefix("max_"): None for name in NOTHING}
+    before = tenant.session()["session_token"]
+    tenant.hold(before, 2.5)
+    limits = {"max_per_day": 100, "max_lifetime": 50, "max_payments_per_hour": 9}
+    budget = put(tenant, WORKSPACE, limits).json()
+    assert budget["used"] == unused | {"per_day": 2.5, "lifetime": 2.5, "payments_per_hour": 1}
+    tenant.hold(before, "0.000001")
+    assert tenant.get(WORKSPACE).json()["used"]["per_day"] == 2.500001
+    put(tenant, of("bot"), {"max_payments_per_day": 1})
+    told = {each["id"]: each["used"] for each in tenant.get("/api/v1/budgets").json()}
+    assert told["agent:bot"] == unused | {"payments_per_day": 2}, "more than it may by now"
+    assert told["workspace"]["payments_per_hour"] == 2
+
+
 def test_the_agent_called_workspace_is_not_the_workspace(tenant: Served) -> None:
     tenant.post("/api/v1/agents", {"agent_id": "workspace"})
     put(tenant, of("workspace"), {"max_per_day": 5})
