@@ -49,6 +49,8 @@ CALLS = (
 )
 OUTCOMES = ("EIO", "ENOSPC", "KILL")
 PATIENCE_S = 60
+HOLD_TTL_S = 604_800
+"""Longer than all of it takes: a hold of the one installation that is copied must not run out."""
 MISSING_MAX = 20
 """At most one call in so many may be one that the process does not make that time."""
 DAY = Limits(None, 100 * USD, None, None, None)
@@ -135,7 +137,7 @@ class EveryCall:
         self.directory = directory
         self.origin = directory / "origin"
         self.figures: Counter[str] = Counter()
-        world = World(self.origin)
+        world = World(self.origin, hold_ttl_s=HOLD_TTL_S)
         self.views = [world.session(DAY).id for _ in range(2)]
         view = world.engine.sessions.get(WORKSPACE, self.views[0])
         self.holds = [world.pay(view, 10, hold=True).id for _ in range(2)]

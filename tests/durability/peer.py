@@ -1,6 +1,7 @@
 """An engine in a process of its own that does what it is told over a pipe.
 
-Its host's clock may be wrong, and it may stop itself (SIGSTOP) inside a transaction.
+Its host's clock may be wrong, it may stop itself (SIGSTOP) inside a transaction, and it may die
+(SIGKILL) before it hears that one is committed.
 """
 
 import signal
@@ -11,10 +12,12 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 
 from engine.clock import system_clock
+from engine.db.pipeline import Pipeline
 from engine.engine import Engine, open_engine
 from engine.errors import TallystickError
 from engine.settings import Settings
@@ -48,6 +51,8 @@ def _done(engine: Engine, what: str, *details: Any) -> Any:
             return told(submit(engine, Question(*details)).result())
         if what == "freeze":
             return _stop_before_the_next_commit(engine)
+        if what == "die":
+            return _die_before_the_next_commit_is_heard_of(engine)
         if what == "tick":
             return engine.tick()
         if what == "create":
@@ -66,6 +71,16 @@ def _stop_before_the_next_commit(engine: Engine) -> None:
         # This very thread, at once: it could commit before another had the process stop.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         honest(*rest)
+
+    engine.database.finish = finish  # type: ignore[method-assign]
+
+
+def _die_before_the_next_commit_is_heard_of(engine: Engine) -> None:
+    honest = engine.database.finish
+
+    def finish(*rest: Any) -> None:
+        with patch.object(Pipeline, "_results", lambda _: signal.raise_signal(signal.SIGKILL)):
+            honest(*rest)
 
     engine.database.finish = finish  # type: ignore[method-assign]
 

@@ -1,5 +1,5 @@
-"""Processes that share one PostgreSQL: one that is frozen inside a transaction, and two whose
-clocks are wrong.
+"""Processes that share one PostgreSQL: one that is frozen inside a transaction, one that dies
+before it hears of its commit, and two whose clocks are wrong.
 
 PostgreSQL ends the transaction of somebody who says nothing for a minute. No test waits for that:
 it has PostgreSQL do it at once.
@@ -183,3 +183,18 @@ def test_a_session_that_a_wrong_clock_opened_begins_now(
     view = world.engine.sessions.get(WORKSPACE, session)
     assert world.pay(view, 1).state == "captured"
     assert abs(view.created_ms - database_ms(world)) < WRONG_MS // 2
+
+
+def test_what_somebody_committed_and_did_not_live_to_say_is_found_by_its_key(
+    world: World, tmp_path: Path
+) -> None:
+    view = world.session(DAY)
+    with peer(world.settings, tmp_path / "peer") as opened:
+        opened.ask("die")
+        opened.tell("pay", "k", view.id, 60 * USD, False)
+        with pytest.raises(EOFError):
+            opened.answer()
+    found = world.pay(view, 60, key="k")
+    assert (found.state, found.replayed) == ("captured", True)
+    assert used(world, view.id) == 60 * USD
+    assert world.pay(view, 41).state == "denied"
