@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import uvicorn
 from fastapi import FastAPI
@@ -45,6 +45,7 @@ MCP_PATH = "/mcp"
 MCP_STORE_PATH = "/mcp/store"
 STOPPED_AFTER_S = 5
 """So long a server that is asked to stop waits for the answers that it began."""
+CLOSING_INTERVAL_S = 0.1
 LARGER_BODIES = {
     **dict.fromkeys((PREFIX, MCP_PATH, "/api/v1/evidence"), BATCH_BYTES_MAX),
     **dict.fromkeys((f"{STUDIO_PREFIX}/log", f"{STUDIO_PREFIX}/log.json"), FORM_BYTES_MAX),
@@ -123,14 +124,28 @@ class AppServer:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Ends the streams of its application first: it waits for all answers to end."""
+    """Ends the streams of its application first, since it waits for all answers to end, and tells
+    connections to close that were accepted just before and made after all others were told."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop serving."""
         streams: Streams | None = getattr(self.config.app.state, "streams", None)  # type: ignore[union-attr]
         if streams is not None:
             streams.stop()
-        await super().shutdown(sockets)
+        known = set(self.server_state.connections)
+        closing = asyncio.create_task(self._close_others(known))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            closing.cancel()
+
+    async def _close_others(self, known: set[Any]) -> None:
+        while True:
+            await asyncio.sleep(CLOSING_INTERVAL_S)
+            others = self.server_state.connections - known
+            known |= others
+            for connection in others:
+                connection.shutdown()
 
 
 class Server(AppServer):
