@@ -29,12 +29,12 @@ class BudgetUsedAnswer(TypedDict):
 
 class BudgetAnswer(TypedDict):
     """What an agent, or the workspace, may spend in all its sessions together, and what of it is
-    used now. What is held counts."""
+    used now. What is held counts. `used` is null where it cannot be told at this moment."""
 
     id: str
     agent_id: str | None
     limits: BudgetLimitsAnswer
-    used: BudgetUsedAnswer
+    used: BudgetUsedAnswer | None
     version: int
     updated_at: str
 

@@ -1,7 +1,7 @@
 """What callers get to see of sessions and payments. Money leaves as numbers in dollars."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -110,9 +110,10 @@ def _condition_left(cap: Cap, left: int) -> ConditionLeft:
     return {"condition": str(cap), "remaining": usd_number(left), "unit": "USD"}
 
 
-def budget_json(view: BudgetView, gauges: Iterable[Gauge]) -> BudgetAnswer:
-    """A budget, and what of its limits is used by `gauges`."""
+def budget_json(view: BudgetView, gauges: Sequence[Gauge]) -> BudgetAnswer:
+    """A budget, and what of its limits is used by `gauges`, unless these are of other limits."""
     limits = view.limits
+    same = {gauge.cap for gauge in gauges} == set(limits.caps())
     used = {(gauge.cap.of, gauge.cap.per): gauge.used for gauge in gauges}
     return {
         "id": view.id,
@@ -132,7 +133,9 @@ def budget_json(view: BudgetView, gauges: Iterable[Gauge]) -> BudgetAnswer:
             "per_week": usd(used.get(("sum", "week"))),
             "per_month": usd(used.get(("sum", "month"))),
             "lifetime": usd(used.get(("sum", "lifetime"))),
-        },
+        }
+        if same
+        else None,
         "version": view.version,
         "updated_at": time_text(view.updated_ms),
     }

@@ -86,9 +86,11 @@ def reader(form: type[Form]) -> Callable[[bytes], Form | None]:
 
     def read(data: bytes) -> Form | None:
         # See `_decode_plain`. Keys are ASCII if everything is.
+        if not data.isascii():
+            return None
         try:
             value = decode_form(data)
-            return value if data.isascii() and encode_sorted(value) == data else None
+            return value if encode_sorted(value) == data else None
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 

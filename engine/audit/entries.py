@@ -11,7 +11,7 @@ import msgspec
 
 from engine.audit import canonical
 from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
-from engine.audit.merkle import HASH_BYTES
+from engine.audit.merkle import HASH_BYTES, SIZE_MAX
 from engine.audit.pieces import Items, apart
 from engine.audit.record import read_hex
 
@@ -22,6 +22,10 @@ _NODES_MAX = 4_096
 """How many hashes of proofs are remembered; neighbours in a log share all but a few."""
 _NODE_CHARACTERS = len('["",') + 2 * HASH_BYTES - 1
 """Of a hash in a proof in JSON, with its quotation marks and the bracket or comma before it."""
+
+
+_PROOF_CHARACTERS_MAX = SIZE_MAX.bit_length() * _NODE_CHARACTERS + len("]")
+"""No proof has a node more than its tree has levels. What is longer is read in linear time."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -96,7 +100,7 @@ class Nodes:
         Neighbours in a log have the same nodes above them. So this reads no further than to where
         the rest is, character for character, the rest of the proof that it read before.
         """
-        if len(text) % _NODE_CHARACTERS != len("]"):
+        if len(text) % _NODE_CHARACTERS != len("]") or len(text) > _PROOF_CHARACTERS_MAX:
             return None
         at, end, nodes = 0, len(text) - len("]"), []
         while at < end and not (at and self._text.endswith(text[at:])):

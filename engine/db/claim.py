@@ -59,7 +59,11 @@ class Claim:
             self._lock = DirectoryLock(settings.data_dir)
         if settings.database is None:
             thread = ThreadPoolExecutor(1, "check")
-            self.checked = thread.submit(check_file, settings.data_dir / DATA_FILE)
+            try:
+                self.checked = thread.submit(check_file, settings.data_dir / DATA_FILE)
+            except BaseException:  # there is no room for another thread
+                self.release()
+                raise
             thread.shutdown(wait=False)
 
     def release(self) -> None:

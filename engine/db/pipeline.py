@@ -26,6 +26,9 @@ class Statement(NamedTuple):
     values: Sequence[Any] = ()
 
 
+BEGIN, COMMIT = Statement("BEGIN"), Statement("COMMIT")
+
+
 class Pipeline:
     """For a connection that is used by nobody else meanwhile."""
 
@@ -44,7 +47,7 @@ class Pipeline:
 
         Raises:
             psycopg.Error: one was refused, or the connection was lost: nobody knows then what
-                became of them.
+                became of them, and it is what the server said last, if it said anything.
         """
         transformer = Transformer(self.connection)
         prepared = {
@@ -59,6 +62,7 @@ class Pipeline:
             formats = [PyFormat.BINARY if type(v) is bytes else PyFormat.TEXT for v in values]
             dumped = transformer.dump_sequence(values, formats)
             sent.append((names[sql], dumped, list(transformer.formats or ())))
+        results: list[PGresult] = []
         try:
             self._server.enter_pipeline_mode()
             for sql, name in prepared.items():
@@ -66,27 +70,33 @@ class Pipeline:
             for name, dumped, wire_formats in sent:
                 self._server.send_query_prepared(name, dumped, wire_formats)
             self._server.pipeline_sync()
-            results = self._results()
+            self._receive(results)
             self._server.exit_pipeline_mode()
-        except BaseException:
+        except BaseException as error:
             self.connection.close()  # answers that nobody waited for would be taken for others
+            for result in results:
+                if result.status == ExecStatus.FATAL_ERROR:
+                    raise psycopg.errors.error_from_result(result) from error
             raise
         for result in results:
             if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
                 raise psycopg.errors.error_from_result(result)
         self._prepared = names
+        results = results[len(prepared) :]
+        for statement, result in zip(statements, results, strict=True):
+            if statement == COMMIT and result.command_status != b"COMMIT":
+                raise psycopg.OperationalError("the transaction had failed before its commit")
         rows: list[list[tuple[Any, ...]]] = []
-        for result in results[len(prepared) :]:
+        for result in results:
             transformer.set_pgresult(result)
             rows.append(transformer.load_rows(0, result.ntuples, tuple))
         return rows
 
-    def _results(self) -> list[PGresult]:
-        """What the server answers up to the end of the pipeline.
+    def _receive(self, results: list[PGresult]) -> None:
+        """Append what the server answers up to the end of the pipeline.
 
         libpq would wait by itself, and keep all other threads waiting with it.
         """
-        results: list[PGresult] = []
         while True:
             while self._server.is_busy():
                 unsent = self._server.flush()
@@ -97,5 +107,5 @@ class Pipeline:
             if result is None:
                 continue  # the end of one statement's
             if result.status == ExecStatus.PIPELINE_SYNC:
-                return results
+                return
             results.append(result)

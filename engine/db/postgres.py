@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from engine.audit.record import Head
 from engine.db.database import BUDGETS, ChainReading, Turn
 from engine.db.migrate import migrate
-from engine.db.pipeline import Pipeline, Statement
+from engine.db.pipeline import BEGIN, COMMIT, Pipeline, Statement
 from engine.errors import CannotStart, Unavailable
 
 VERSION_MIN = 140_000
@@ -48,7 +48,6 @@ _NUMBER = Statement("""
            fault, doubt, doubt_code
     FROM shared
 """)
-_BEGIN, _COMMIT = Statement("BEGIN"), Statement("COMMIT")
 _ADVANCE = """
     INSERT INTO stream_heads (id, seq, prev, time_ms)
     SELECT id, seq, prev, $1 FROM unnest($2::text[], $3::bigint[], $4::bytea[]) AS t (id, seq, prev)
@@ -163,7 +162,7 @@ class PostgresDatabase:
         alone = "" if BUDGETS in streams else "_shared"
         lock = f"SELECT pg_advisory_xact_lock{alone}({_LOCKS}, {_BUDGETS})"
         # The last is its own: what stands in a statement that waits for a lock is from before that.
-        statements = (_BEGIN, Statement(lock), Statement(_HOLD, [list(streams)]), _NUMBER)
+        statements = (BEGIN, Statement(lock), Statement(_HOLD, [list(streams)]), _NUMBER)
         _, _, held, numbered = self._run(statements)
         heads = dict.fromkeys(streams, Head())
         last_ms = 0
@@ -200,7 +199,7 @@ class PostgresDatabase:
             ends = [heads[stream] for stream in ids]
             seqs, prevs = [end.seq for end in ends], [end.prev for end in ends]
             last.append(Statement(_ADVANCE, (now_ms, ids, seqs, prevs)))
-        self._run((*last, _COMMIT))
+        self._run((*last, COMMIT))
 
     def sequencing(self) -> None:
         """Wait for whoever gives records their place now."""
@@ -313,7 +312,7 @@ class PostgresDatabase:
             return self._pipeline.run(statements)
 
     def _forget_prepared(self, _connection: sa.Connection) -> None:
-        """psycopg deallocates what is prepared when it rolls back, whoever prepared it."""
+        """psycopg may deallocate what is prepared when it rolls back, whoever prepared it."""
         self._pipeline = None
 
     def _connect(self) -> psycopg.Connection[Any]:

@@ -119,8 +119,7 @@ class Budgets:
 
     def used(self, batch: Batch, workspace_id: str, wanted: Collection[str] | None) -> Gauges:
         """Every limit of the `wanted` budgets of a workspace that there are, or of all."""
-        limits = stored_limits(batch.read, workspace_id)
-        bounds = {each: limits[each] for each in limits if wanted is None or each in wanted}
+        bounds = stored_limits(batch.read, workspace_id, wanted)
         found = self._followed(batch, workspace_id, bounds)
         return {
             each: list(known.policy.meters.gauges(batch.now_ms))
@@ -203,18 +202,20 @@ def delegated(batch: Batch, workspace_id: str, session_id: str) -> None:
     changed(batch)
 
 
-def stored_limits(read: Read, workspace_id: str) -> dict[str, BudgetLimits]:
-    """The budgets that are in force in a workspace, by their ids.
+def stored_limits(
+    read: Read, workspace_id: str, wanted: Collection[str] | None = None
+) -> dict[str, BudgetLimits]:
+    """The budgets that are in force in a workspace, or the `wanted` of them, by their ids.
 
     Raises:
         Unavailable: a row does not hold a budget, so nobody knows what it would allow.
     """
-    rows = read(
-        sa.select(_budgets).where(
-            _budgets.c.workspace_id == workspace_id, _budgets.c.limits_json.is_not(None)
-        )
+    rows = sa.select(_budgets).where(
+        _budgets.c.workspace_id == workspace_id, _budgets.c.limits_json.is_not(None)
     )
-    return {row.id: read_limits(row.id, row.limits_json) for row in rows}
+    if wanted is not None:
+        rows = rows.where(_budgets.c.id.in_(wanted))
+    return {row.id: read_limits(row.id, row.limits_json) for row in read(rows)}
 
 
 def read_limits(budget_id: str, limits_json: str) -> BudgetLimits:

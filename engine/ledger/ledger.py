@@ -25,14 +25,9 @@ from engine.ledger.budgets import Budgets, Gauges
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.dry_run import dry_run, left_of, told_now
 from engine.ledger.events import tell
-from engine.ledger.payment import (
-    Payment,
-    parse_payment_id,
-    record_id,
-    session_of,
-    stored_payment,
-)
+from engine.ledger.payment import Payment, parse_payment_id, record_id, session_of, stored_payment
 from engine.ledger.signing import Way, sign_payment
+from engine.ledger.stream import budget_stream
 from engine.ledger.writer import Answer, Batch, Writer
 from engine.policy.decide import Left, decide, remaining
 from engine.policy.decision import PaymentRequest, Remaining, Standing
@@ -138,7 +133,10 @@ class Ledger:
 
     def budgets_used(self, workspace_id: str, *wanted: str) -> "Future[Gauges]":
         """Each limit of the `wanted` budgets of a workspace, or of all, by their ids."""
-        return self._writer.submit(lambda b: self._budgets.used(b, workspace_id, wanted or None))
+        streams = [budget_stream(workspace_id, each) for each in wanted]
+        return self._writer.submit(
+            lambda batch: self._budgets.used(batch, workspace_id, wanted or None), *streams
+        )
 
     def simulate(self, session_id: str, request: PaymentRequest) -> "Future[Explanation]":
         """What `authorise` would decide now, and why, or raise; nothing is changed."""

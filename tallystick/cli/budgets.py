@@ -88,15 +88,13 @@ def clear(
 
 
 def _limits(budget: Mapping[str, Any]) -> str:
-    used = budget["used"]
-    shown = (
-        (
-            str if name.startswith("max_payments") else dollars,
-            used[name.removeprefix("max_")],
-            limit,
-            _COLUMNS[name],
-        )
-        for name, limit in budget["limits"].items()
-        if limit is not None
-    )
-    return ", ".join(f"{form(some)} of {form(limit)} {per}" for form, some, limit, per in shown)
+    used = budget.get("used") or {}
+    told = []
+    for name, limit in budget["limits"].items():
+        if limit is not None:
+            shown = str if name.startswith("max_payments") else dollars
+            some = used.get(name.removeprefix("max_"))
+            told.append(
+                f"{'?' if some is None else shown(some)} of {shown(limit)} {_COLUMNS[name]}"
+            )
+    return ", ".join(told)

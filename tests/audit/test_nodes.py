@@ -47,3 +47,13 @@ def test_nothing_is_read_but_the_canonical_form() -> None:
                 assert canonical.encode([node.hex() for node in found]).decode() == changed
                 assert {len(node) for node in found} == {32}
     assert nodes.read("[]") is None
+
+
+def test_a_proof_that_is_longer_than_any_is_not_compared_with_others() -> None:
+    """Each comparison would copy the rest of it, and that has no end."""
+    nodes = Nodes()
+    longest = [leaf_hash(b"%d" % number) for number in range(63)]
+    assert nodes.read(canonical.encode([node.hex() for node in longest]).decode()) == tuple(longest)
+    longer = [*longest, leaf_hash(b"")]
+    assert nodes.read(canonical.encode([node.hex() for node in longer]).decode()) is None
+    assert nodes.proof([node.hex() for node in longer]) == tuple(longer)

@@ -1,16 +1,16 @@
 """Statements that go to PostgreSQL together: all of them or none, and whoever waits hears why."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 
-from engine.db.pipeline import Pipeline, Statement
+from engine.db.pipeline import BEGIN, COMMIT, Pipeline, Statement
 from tests.servers import PostgresServer
 
 INSERT = "INSERT INTO kept (id, body, told) VALUES ($1, $2, $3)"
-BEGIN, COMMIT = Statement("BEGIN"), Statement("COMMIT")
 LONG = bytes(range(256)) * 4_096
 
 
@@ -60,6 +60,31 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(
     assert stored(connection) == []
     pipeline.run((Statement(INSERT, (3, b"", "")),))
     assert stored(connection) == [(3, b"", "")]
+
+
+def test_a_commit_that_commits_nothing_is_no_commit(
+    connection: psycopg.Connection[Any],
+) -> None:
+    pipeline = Pipeline(connection)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        pipeline.run((BEGIN, Statement(INSERT, (1, b"", "")), Statement(INSERT, (1, b"", ""))))
+    with pytest.raises(psycopg.OperationalError, match="failed before"):
+        pipeline.run((COMMIT,))
+
+
+def test_what_the_server_says_last_is_said(
+    connection: psycopg.Connection[Any], postgres: PostgresServer
+) -> None:
+    pid = connection.info.backend_pid
+    with ThreadPoolExecutor(1) as threads, postgres.connect() as other:
+        asked = threads.submit(Pipeline(connection).run, (BEGIN, Statement("SELECT pg_sleep(60)")))
+        sleeping = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+        while not other.execute(sleeping, (pid,)).fetchone():
+            assert not asked.done()
+        other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            asked.result(60)
+    assert connection.closed
 
 
 def test_a_lost_connection_is_closed_and_said(

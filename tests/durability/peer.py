@@ -79,7 +79,7 @@ def _die_before_the_next_commit_is_heard_of(engine: Engine) -> None:
     honest = engine.database.finish
 
     def finish(*rest: Any) -> None:
-        with patch.object(Pipeline, "_results", lambda _: signal.raise_signal(signal.SIGKILL)):
+        with patch.object(Pipeline, "_receive", lambda *_: signal.raise_signal(signal.SIGKILL)):
             honest(*rest)
 
     engine.database.finish = finish  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from engine.audit.record import decode_record
 from engine.db import tables
+from tests.ledger.oracle import alter
 from tests.rest.hostile import NOT_AMOUNTS
 from tests.rest.served import SESSIONS, Served, refused
 
@@ -98,6 +99,30 @@ def test_what_is_used_is_told_beside_the_limits(tenant: Served) -> None:
     told = {each["id"]: each["used"] for each in tenant.get("/api/v1/budgets").json()}
     assert told["agent:bot"] == unused | {"payments_per_day": 2}, "more than it may by now"
     assert told["workspace"]["payments_per_hour"] == 2
+
+
+def test_limits_are_told_when_nobody_can_say_what_is_used(
+    own_api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, ledger = own_api, own_api.world.engine.ledger
+    put(api, WORKSPACE, {"max_per_day": 5})
+    before = ledger.budgets_used(api.workspace_id)
+    monkeypatch.setattr(ledger._writer, "fault", "the disk is gone")
+    assert api.get(WORKSPACE).json()["used"] is None
+    assert api.get(WORKSPACE).json()["limits"]["max_per_day"] == 5
+    monkeypatch.undo()
+    put(api, WORKSPACE, {"max_per_day": 6})
+    monkeypatch.setattr(ledger, "budgets_used", lambda *_: before)
+    assert api.get(WORKSPACE).json()["used"] is None, "it is of other limits"
+
+
+def test_a_budget_is_told_whatever_became_of_others(own_api: Served) -> None:
+    put(own_api, WORKSPACE, {"max_per_day": 5})
+    own_api.session()
+    put(own_api, of("bot"), {"max_per_day": 5})
+    alter(own_api.world.store, "UPDATE budgets SET limits_json = '{' WHERE id = 'agent:bot'")
+    assert put(own_api, WORKSPACE, {"max_per_day": 6}).json()["used"]["per_day"] == 0
+    assert own_api.get(WORKSPACE).json()["limits"]["max_per_day"] == 6
 
 
 def test_the_agent_called_workspace_is_not_the_workspace(tenant: Served) -> None:

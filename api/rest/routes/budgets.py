@@ -1,5 +1,7 @@
 """Budgets above the session; only operators see them, and no session changes them."""
 
+from contextlib import suppress
+
 from fastapi import APIRouter
 
 from api.rest.answers import Cleared
@@ -10,6 +12,8 @@ from api.rest.exact_json import ExactJsonRoute
 from api.rest.schemas import SetBudget
 from api.rest.views import budget_json
 from engine.engine import Engine
+from engine.errors import Unavailable
+from engine.ledger.budgets import Gauges
 from engine.workspaces.budgets import BudgetView
 
 WORKSPACE = "/api/v1/budgets/workspace"
@@ -71,5 +75,7 @@ def clear_agent_budget(agent_id: str, engine: EngineOf, caller: OperatorOf) -> C
 def _told(engine: Engine, workspace_id: str, *views: BudgetView) -> list[BudgetAnswer]:
     if not views:
         return []
-    used = engine.ledger.budgets_used(workspace_id, *(view.id for view in views)).result()
-    return [budget_json(view, used.get(view.id, ())) for view in views]
+    used: Gauges = {}
+    with suppress(Unavailable):  # what limits there are is told all the same
+        used = engine.ledger.budgets_used(workspace_id, *(view.id for view in views)).result()
+    return [budget_json(view, used.get(view.id, [])) for view in views]
