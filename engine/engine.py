@@ -6,7 +6,7 @@ It chooses the database, as `deployment.py` does the chain and `storage/keeper.p
 import contextlib
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ class Engine:
         self,
         settings: Settings,
         *,
-        claim: Claim,
+        release: Callable[[], None],
         database: Database,
         gateway: ChainGateway,
         deployment: Deployment,
@@ -92,7 +92,7 @@ class Engine:
     ) -> None:
         self.settings, self.clock = settings, clock or system_clock
         self.database, self.gateway, self.deployment = database, gateway, deployment
-        self._claim, self._log = claim, log
+        self._release, self._log = release, log
         self._wake, self._stopping = threading.Event(), threading.Event()
         scribe = Scribe(deployment.origin, identifiers, vault.derive(SEAL_KEY))
         self.writer, self.chain_watch = Writer(database, scribe, clock), ChainWatch(stopwatch)
@@ -198,7 +198,7 @@ class Engine:
         self.networks.close()
         self.gateway.close()
         self.database.close()
-        self._claim.release()
+        self._release()
 
     def tick(self, *, anchor: bool = False) -> None:
         """Do once what the background thread does again and again. A silent chain is noted."""
@@ -382,7 +382,7 @@ def open_engine(
                 log.load(connection.execute, deployment.log_verifier_key)
             engine = Engine(
                 settings,
-                claim=claim,
+                release=claim.release,
                 database=database,
                 gateway=gateway,
                 deployment=deployment,

@@ -173,7 +173,7 @@ class Installation:
                 hold_ttl_s=HOLD_TTL_MS // 1000,
                 approval_ttl_s=APPROVAL_TTL_MS // 1000,
             ),
-            lock=None,
+            release=lambda: None,
             database=database,
             gateway=self.chain,
             deployment=self.deployment,
