@@ -58,7 +58,7 @@ def set_budget(
 
 @app.command("list")
 def list_budgets(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """List the budgets of the workspace and of its agents, and what of them is used."""
+    """List the budgets that there are, and what is used of them."""
     with as_operator(url, api_key) as client:
         budgets = client.budgets()
     if as_json:
