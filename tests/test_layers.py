@@ -78,26 +78,27 @@ def test_no_function_is_too_long_to_read() -> None:
     assert too_long == []
 
 
-def test_what_was_not_chosen_is_not_imported() -> None:
-    """A start on SQLite needs none of these, on whichever chain, and each takes long."""
-    script = (
-        "import sys, tallystick.cli, api.server, engine.engine; "
-        "print({'alembic', 'api.studio.app', 'engine.audit.verify', 'eth', 'eth_account', "
-        "'eth_tester', 'httpx', 'jinja2', 'prometheus_client', 'psycopg', 'requests', "
-        "'web3', 'x402'} & sys.modules.keys())"
-    )
-    run = (sys.executable, "-c", script)
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+NOT_CHOSEN = (
+    *("alembic", "api.studio.app", "engine.audit.verify", "eth", "eth_account", "eth_tester"),
+    *("httpx", "jinja2", "prometheus_client", "psycopg", "requests", "web3", "x402"),
+)
+LARGE = ("api", "cryptography", "engine.engine", "fastapi", "sqlalchemy", "starlette", "uvicorn")
 
 
-def test_the_directory_is_claimed_before_anything_large_is_imported() -> None:
-    """Its file is looked at while the rest is imported, so nothing of that may come first."""
-    script = (
-        "import sys, tallystick.cli, engine.db.claim, engine.settings; "
-        "print({'api', 'cryptography', 'engine.engine', 'fastapi', 'sqlalchemy', 'starlette', "
-        "'uvicorn'} & sys.modules.keys())"
-    )
+@pytest.mark.parametrize(
+    ("imported", "unwanted"),
+    [
+        # A start on SQLite needs none of these, on whichever chain, and each takes long.
+        ("tallystick.cli, api.server, engine.engine", NOT_CHOSEN),
+        # The data file is looked at while the rest is imported: nothing large may come before.
+        ("tallystick.cli, engine.db.claim, engine.settings", LARGE),
+    ],
+    ids=["a start", "the claim"],
+)
+def test_what_takes_long_is_not_imported_for_nothing(
+    imported: str, unwanted: tuple[str, ...]
+) -> None:
+    script = f"import sys, {imported}; print({set(unwanted)!r} & sys.modules.keys())"
     run = (sys.executable, "-c", script)
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
