@@ -42,6 +42,7 @@ from tallystick.cli import (
     webhooks,
 )
 from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
+from tallystick.cli.signals import hear_signals
 
 READER_GONE_EXIT_CODE = 141
 DEFECT_EXIT_CODE = 70
@@ -100,6 +101,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character still has to hear the rest.
             stream.reconfigure(errors="backslashreplace")
+    hear_signals()
     sys.exit(_run())
 
 

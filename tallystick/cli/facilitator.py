@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tallystick.cli.output import console
-from tallystick.cli.server import leave, log_as_json
+from tallystick.cli.server import log_as_json
+from tallystick.cli.signals import leave
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from tallystick.cli.connection import AsJson
 from tallystick.cli.output import console, print_json, print_line
+from tallystick.cli.signals import leave
 
 if TYPE_CHECKING:
     from engine.chain.embedded_rpc import EmbeddedRpc
@@ -159,11 +160,6 @@ def deploy(
     print_line(f"export TALLYSTICK_REGISTRY={deployed.registry}")
     if tokens:
         print_line(f"export TALLYSTICK_TOKENS='{json.dumps(tokens, separators=(',', ':'))}'")
-
-
-def leave(_signal: int, _frame: object) -> None:
-    """End on SIGTERM as `finally` blocks want it."""
-    sys.exit(0)
 
 
 def _embedded_rpc(engine: "Engine") -> "EmbeddedRpc | None":

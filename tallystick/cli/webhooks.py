@@ -10,7 +10,7 @@ import typer
 from engine.errors import InvalidInput
 from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Key, Url, as_operator
 from tallystick.cli.output import console, failed, minute, print_json, print_line, table
-from tallystick.cli.server import leave
+from tallystick.cli.signals import leave
 from tallystick.defaults import PAGE_MAX
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)

@@ -6,6 +6,7 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,3 +103,24 @@ def test_ctrl_c_on_a_terminal_does_not_wait_for_the_answer_either(silent: Silent
     finally:
         os.close(secondary)
         os.close(primary)
+
+
+WAITING = """
+import signal, socket, threading, time
+from tallystick.cli.signals import hear_signals
+
+def press():
+    time.sleep(0.5)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+hear_signals()
+nobody, _kept = socket.socketpair()
+threading.Thread(target=press, daemon=True).start()
+nobody.recv(1)
+"""
+
+
+def test_ctrl_c_is_heard_though_it_does_not_interrupt_what_waits() -> None:
+    """Here another thread gets the signal, in place of one that comes just before the waiting."""
+    done = subprocess.run([sys.executable, "-c", WAITING], timeout=PATIENCE_S, capture_output=True)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (-2, b"KeyboardInterrupt")

@@ -1,0 +1,46 @@
+"""What ends a command from outside: Ctrl-C, and being asked to.
+
+Python looks for a signal between its own instructions and when one interrupts a system call. What
+comes after the last look and before the call begins would be heard when the call ends: for who
+waits for an answer that does not come, never.
+"""
+
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import NoReturn
+
+_NUDGE = signal.SIGURG
+"""Nobody sends it unless asked to."""
+_NUDGES = 20
+_NUDGE_INTERVAL_S = 0.1
+
+
+def hear_signals() -> None:
+    """Have the main thread hear every signal soon, whatever it waits for.
+
+    The interpreter notes each on a socket at once; a thread that reads there then interrupts the
+    main thread with a signal that does nothing, again for a while, as that can come too early too.
+    """
+    noted, note = socket.socketpair()
+    note.setblocking(False)
+    signal.signal(_NUDGE, lambda _signal, _frame: None)
+    signal.set_wakeup_fd(note.detach(), warn_on_full_buffer=False)
+    threading.Thread(target=_nudge, args=(noted,), name="signals", daemon=True).start()
+
+
+def leave(_signal: int, _frame: object) -> NoReturn:
+    """End on SIGTERM as `finally` blocks want it."""
+    sys.exit(0)
+
+
+def _nudge(noted: socket.socket) -> None:
+    main = threading.main_thread().ident
+    assert main is not None, "it runs"
+    while heard := noted.recv(1):
+        if heard[0] != _NUDGE:
+            for _ in range(_NUDGES):
+                time.sleep(_NUDGE_INTERVAL_S)
+                signal.pthread_kill(main, _NUDGE)
