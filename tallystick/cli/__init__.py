@@ -42,7 +42,7 @@ from tallystick.cli import (
     webhooks,
 )
 from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
-from tallystick.cli.signals import hear_signals
+from tallystick.cli.signals import signals_heard
 
 READER_GONE_EXIT_CODE = 141
 DEFECT_EXIT_CODE = 70
@@ -101,8 +101,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character still has to hear the rest.
             stream.reconfigure(errors="backslashreplace")
-    hear_signals()
-    sys.exit(_run())
+    with signals_heard():
+        sys.exit(_run())
 
 
 def _run() -> int:

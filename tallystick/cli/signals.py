@@ -10,25 +10,34 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 _NUDGE = signal.SIGURG
-"""Nobody sends it unless asked to."""
+"""Nobody sends it unless asked to, and nothing happens to whom it is sent."""
 _NUDGES = 20
 _NUDGE_INTERVAL_S = 0.1
 
 
-def hear_signals() -> None:
-    """Have the main thread hear every signal soon, whatever it waits for.
+@contextmanager
+def signals_heard() -> Iterator[None]:
+    """Have the main thread, whose block this is, hear every signal soon, whatever it waits for.
 
     The interpreter notes each on a socket at once; a thread that reads there then interrupts the
     main thread with a signal that does nothing, again for a while, as that can come too early too.
     """
     noted, note = socket.socketpair()
     note.setblocking(False)
-    signal.signal(_NUDGE, lambda _signal, _frame: None)
-    signal.set_wakeup_fd(note.detach(), warn_on_full_buffer=False)
+    before = signal.signal(_NUDGE, lambda _signal, _frame: None)
+    noted_before = signal.set_wakeup_fd(note.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_nudge, args=(noted,), name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(noted_before)
+        signal.signal(_NUDGE, before)
+        note.close()
 
 
 def leave(_signal: int, _frame: object) -> NoReturn:
@@ -39,8 +48,9 @@ def leave(_signal: int, _frame: object) -> NoReturn:
 def _nudge(noted: socket.socket) -> None:
     main = threading.main_thread().ident
     assert main is not None, "it runs"
-    while heard := noted.recv(1):
-        if heard[0] != _NUDGE:
-            for _ in range(_NUDGES):
-                time.sleep(_NUDGE_INTERVAL_S)
-                signal.pthread_kill(main, _NUDGE)
+    with noted:
+        while heard := noted.recv(1):
+            if heard[0] != _NUDGE:
+                for _ in range(_NUDGES):
+                    time.sleep(_NUDGE_INTERVAL_S)
+                    signal.pthread_kill(main, _NUDGE)

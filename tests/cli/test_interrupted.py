@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tallystick.cli.signals import signals_heard
 from tests.cli.conftest import Shell
 from tests.cli.processes import COMMAND, PATIENCE_S, environment
 
@@ -107,16 +108,16 @@ def test_ctrl_c_on_a_terminal_does_not_wait_for_the_answer_either(silent: Silent
 
 WAITING = """
 import signal, socket, threading, time
-from tallystick.cli.signals import hear_signals
+from tallystick.cli.signals import signals_heard
 
 def press():
     time.sleep(0.5)
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
-hear_signals()
 nobody, _kept = socket.socketpair()
-threading.Thread(target=press, daemon=True).start()
-nobody.recv(1)
+with signals_heard():
+    threading.Thread(target=press, daemon=True).start()
+    nobody.recv(1)
 """
 
 
@@ -124,3 +125,14 @@ def test_ctrl_c_is_heard_though_it_does_not_interrupt_what_waits() -> None:
     """Here another thread gets the signal, in place of one that comes just before the waiting."""
     done = subprocess.run([sys.executable, "-c", WAITING], timeout=PATIENCE_S, capture_output=True)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (-2, b"KeyboardInterrupt")
+
+
+def test_who_heard_signals_leaves_nothing_behind() -> None:
+    descriptors = Path("/proc/self/fd")
+    before = signal.getsignal(signal.SIGURG), len(list(descriptors.iterdir()))
+    threads = set(threading.enumerate())
+    with signals_heard():
+        (hearing,) = set(threading.enumerate()) - threads
+    hearing.join(PATIENCE_S)
+    assert not hearing.is_alive()
+    assert (signal.getsignal(signal.SIGURG), len(list(descriptors.iterdir()))) == before
