@@ -17,6 +17,7 @@ from bench.ours import (
     EngineSqliteAlone,
     EngineSqliteCallers,
 )
+from bench.parties import EnginePostgresProcesses
 from bench.postgres import PgPlpgsql, PgPlpgsqlAlone, PgPlpgsqlPrior, PgStatements
 from bench.served import HttpSqlite, HttpSqliteFastapi, ReadyAfterKill
 from bench.sqlite_raw import SqliteRaw
@@ -37,6 +38,7 @@ CONTENDERS: tuple[type[Contender], ...] = (
     EnginePostgres,
     EnginePostgresCallers,
     EnginePostgresAlone,
+    EnginePostgresProcesses,
     SqliteRaw,
     PgPlpgsql,
     PgPlpgsqlAlone,
@@ -86,7 +88,7 @@ COMPARISONS = (
     Comparison(EngineSqlite, SqliteRaw),
     *(
         Comparison(ours, theirs)
-        for ours in (EngineSqlite, EnginePostgres)
+        for ours in (EngineSqlite, EnginePostgres, EnginePostgresProcesses)
         for theirs in (PgPlpgsql, PgPlpgsqlPrior, PgStatements)
     ),
     Comparison(EngineSqliteCallers, PgPlpgsql),

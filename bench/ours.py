@@ -17,8 +17,10 @@ from bench.contender import (
     Workload,
 )
 from bench.postgres import SETTINGS as POSTGRES_SETTINGS
+from engine.engine import Engine
 from engine.ledger.ask import Ask, ask
 from engine.ledger.payment import Payment
+from engine.policy.decision import PaymentRequest
 from engine.policy.limits import Limits
 from tests.servers import PostgresServer
 from tests.world import World
@@ -30,26 +32,24 @@ LIMITS = Limits(LIMIT_MICRO_USD, LIMIT_MICRO_USD, LIMIT_MICRO_USD, LIMIT_MICRO_U
 MEMO = {"description": None, "metadata_json": "{}"}
 
 
-class Installation:
-    """A data directory with an open engine, and requests for it."""
+class Payer:
+    """Asks an engine for the payments that are measured."""
 
-    def __init__(self, workload: Workload, **settings: Any) -> None:
+    def __init__(self, engine: Engine, workload: Workload) -> None:
         self.workload = workload
-        self.world = World(workload.directory / "data", hold_ttl_s=HOLD_TTL_S, **settings)
-        self.ledger = self.world.engine.ledger
+        self.ledger = engine.ledger
+        usdc = engine.token("USDC", None)
+        assert usdc is not None
         self._requests = [
-            self.world.request(amount=AMOUNT_MICRO_USD, merchant=f"merchant-{number}")
+            PaymentRequest(
+                amount=AMOUNT_MICRO_USD,
+                merchant=f"merchant-{number}",
+                token=usdc.asset,
+                chain=usdc.chain,
+                token_priced=True,
+            )
             for number in range(MERCHANTS)
         ]
-
-    @property
-    def data_file(self) -> Path:
-        """Where the ledger is, on SQLite."""
-        return self.world.settings.data_dir / "ledger.sqlite3"
-
-    def create_sessions(self, count: int) -> list[str]:
-        """So many active sessions with a limit on every window."""
-        return [self.world.session(LIMITS).id for _ in range(count)]
 
     def asks(self, sessions: Sequence[str], run: object, *, capture: bool = False) -> Iterator[Ask]:
         """Requests without end, spread evenly; each has an idempotency key of its own."""
@@ -80,6 +80,29 @@ class Installation:
             _check(waiting.result())
         return count
 
+    def pay_for(self, seconds: float, asks: Iterator[Ask]) -> Rate:
+        """Ask in batches for so long."""
+        started = time.perf_counter()
+        count = self.pay(asks, lambda _: time.perf_counter() - started >= seconds)
+        return Rate(count, time.perf_counter() - started)
+
+
+class Installation(Payer):
+    """A data directory with an open engine, and requests for it."""
+
+    def __init__(self, workload: Workload, **settings: Any) -> None:
+        self.world = World(workload.directory / "data", hold_ttl_s=HOLD_TTL_S, **settings)
+        super().__init__(self.world.engine, workload)
+
+    @property
+    def data_file(self) -> Path:
+        """Where the ledger is, on SQLite."""
+        return self.world.settings.data_dir / "ledger.sqlite3"
+
+    def create_sessions(self, count: int) -> list[str]:
+        """So many active sessions with a limit on every window."""
+        return [self.world.session(LIMITS).id for _ in range(count)]
+
     def close(self) -> None:
         """Close the engine."""
         self.world.engine.close()
@@ -109,9 +132,7 @@ class EngineSqlite(Contender):
     def run(self, seconds: float) -> Rate:
         self.runs += 1
         asks = self.installation.asks(self.sessions, self.runs)
-        started = time.perf_counter()
-        count = self.installation.pay(asks, lambda _: time.perf_counter() - started >= seconds)
-        return Rate(count, time.perf_counter() - started)
+        return self.installation.pay_for(seconds, asks)
 
     def close(self) -> None:
         if hasattr(self, "installation"):

@@ -19,6 +19,7 @@ from bench.contenders import COMPARISONS, CONTENDERS
 from bench.growth import copy_session
 from bench.http_floor import FastapiNoop
 from bench.ours import BATCH_ASKS, LIMITS, EngineSqlite, EngineSqliteCallers, Installation
+from bench.parties import EnginePostgresProcesses
 from bench.postgres import PgPlpgsql
 from bench.run import Measured, Turn, measure, percentile
 from bench.served import HttpSqlite
@@ -91,6 +92,19 @@ def test_what_is_counted_is_stored(kind: type[Contender], workload: Workload) ->
     for rate in rates:
         assert rate.seconds >= SECONDS
         assert len(rate.latencies_ms) in (0, rate.count)
+
+
+def test_what_several_processes_count_is_stored(workload: Workload) -> None:
+    contender = EnginePostgresProcesses(workload)
+    try:
+        contender.prepare()
+        rates = [contender.run(SECONDS) for _ in range(2)]
+        rows = query(contender.parties.database, "SELECT session_id FROM decisions")
+        assert len(rows) == sum(rate.count for rate in rates)
+        paid = {session for (session,) in rows}
+        assert all(paid.intersection(share) for share in contender.shares)
+    finally:
+        contender.close()
 
 
 def test_each_session_that_was_copied_has_a_budget_of_its_own(workload: Workload) -> None:
