@@ -49,6 +49,7 @@ from engine.payments.networks import Networks
 from engine.payments.signer import Signer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
+from engine.sessions.expiry import Expiry
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import Vault
@@ -131,7 +132,7 @@ class Engine:
             deployment,
             self.sessions,
             self.ledger,
-            (self.approvals, self.intents),
+            Expiry(self.ledger, self.approvals, self.intents, self.sessions),
             log,
             self.chain_watch,
             confirmations=settings.confirmations,
@@ -156,7 +157,7 @@ class Engine:
         self.delivery, self.feed = Delivery(self.webhooks), Feed(database, stopwatch)
 
     def open(self) -> None:
-        """Take commands and read the chain once.
+        """Take commands, read the chain once, and end a little of what is over.
 
         Raises:
             CannotStart: the chain holds what the log here did not lead to.
@@ -164,7 +165,7 @@ class Engine:
         # The chain's clock may have been further when a session expired than it is after a restart.
         self.chain_watch.reached(self.sessions.latest_expiry_ms())
         self.writer.start()
-        self.lead.tick()
+        self.lead.tick(rounds=1)
         if contradiction := self.lead.contradiction():
             raise CannotStart(contradiction)
 
@@ -190,9 +191,8 @@ class Engine:
         """Answer what waits, stop, and release the directory."""
         self._stopping.set()
         self._wake.set()
-        for thread in (self._background, *self._repeating):
-            if thread is not None:
-                thread.join()
+        for thread in filter(None, (self._background, *self._repeating)):
+            thread.join()
         self.keeper.close_now()
         self.writer.stop()
         self.networks.close()
@@ -318,7 +318,7 @@ class Engine:
             # One bad tick must not end all later ones, and the line may not fit on a full disk.
             with contextlib.suppress(Exception):
                 self._tick_noting_defects(anchor=due)
-            self._wake.wait(self.settings.poll_interval_ms / 1000)
+            self._wake.wait(0 if self.lead.behind else self.settings.poll_interval_ms / 1000)
             self._wake.clear()
 
     def _go_on(self) -> None:

@@ -6,7 +6,6 @@ The others learn from a row of the database what it read and whether that is in 
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +23,14 @@ from engine.db.tables import ChainBlock, Shared, table
 from engine.deployment import Deployment
 from engine.errors import Conflict, Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
-from engine.ledger.approvals import Approvals
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.discrepancies import ENDPOINTS_DISAGREE, note, resolve
-from engine.ledger.intents import Intents
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, committed, sequence
 from engine.ledger.stream import workspace_stream
 from engine.ledger.writer import Batch, Writer
 from engine.payments.transfers import Transfers
+from engine.sessions.expiry import ROUNDS_MAX, Expiry
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.on_chain import Listener, Registrar
 from engine.workspaces.access import DEFAULT_WORKSPACE
@@ -63,6 +61,9 @@ class ChainPosition:
 class Lead:
     """The work of the process that leads. In one that does not, `tick` does nothing."""
 
+    behind = False
+    """Whether the last tick left something that is over to the next."""
+
     def __init__(
         self,
         gateway: ChainGateway,
@@ -71,7 +72,7 @@ class Lead:
         deployment: Deployment,
         sessions: Sessions,
         ledger: Ledger,
-        expiring: Sequence[Approvals | Intents],
+        expiry: Expiry,
         log: Log,
         chain_watch: ChainWatch,
         *,
@@ -84,7 +85,7 @@ class Lead:
         self._log_id = deployment.log_id
         self._sessions = sessions
         self._ledger = ledger
-        self._expiring = expiring
+        self._expiry = expiry
         self._log = log
         self._chain_watch = chain_watch
         self._transfers = transfers
@@ -149,15 +150,16 @@ class Lead:
         """Whether this process did the work when it last looked whose it is."""
         return self._leads
 
-    def tick(self, *, anchor: bool = False) -> None:
-        """Do once what has to be done again and again. A silent chain is noted."""
+    def tick(self, *, anchor: bool = False, rounds: int = ROUNDS_MAX) -> None:
+        """Do once what has to be done again and again. A silent chain is noted.
+
+        In so many `rounds` what is over is ended, and the chain has to wait.
+        """
         with self._ticking:
-            if not self._database.present():
-                self._writer.fault = "the data directory was removed under the running engine"
-            if self._database.leads():
-                self._tick(anchor=anchor)
-            else:
-                self._leads = False
+            self.behind = False  # also if it fails
+            self._follow(anchor=anchor)
+            if self._leads:
+                self.behind = self._expiry.run(self._chain_watch.time_ms, rounds)
             if self._writer.fault is None:
                 self._ledger.recheck()
         with self.ticked:
@@ -266,7 +268,12 @@ class Lead:
                 self.chain_fault = doubt.message
         return newest
 
-    def _tick(self, *, anchor: bool) -> None:
+    def _follow(self, *, anchor: bool) -> None:
+        if not self._database.present():
+            self._writer.fault = "the data directory was removed under the running engine"
+        if not self._database.leads():
+            self._leads = False
+            return
         self.sequence()
         if not self._leads and self._database.shared:
             self._take_over()
@@ -274,12 +281,6 @@ class Lead:
         self._note_chain(self._follow_chain(anchor=anchor or self._anchor_wanted()))
         if self._database.shared:
             self._writer.call(self._tell)
-        while (
-            self._ledger.expire_holds()
-            or any(each.expire_due() for each in self._expiring)
-            or self._sessions.expire_due(self._chain_watch.time_ms)
-        ):
-            pass
 
     def _take_over(self) -> None:
         """Whoever led before may have anchored what an older database knows nothing of."""

@@ -1,21 +1,30 @@
 """What a killed process left to do is done by the next, once (see `backlog`, with figures)."""
 
+import time
 from pathlib import Path
 
 from engine.ledger.ledger import SWEEP_HOLDS_MAX
+from engine.sessions.expiry import ROUNDS_MAX
 from tests.durability.backlog import HELD, SESSIONS, left_by_a_kill
 from tests.durability.pools import SharedRecords
 from tests.ledger.oracle import query, read_records
 from tests.world import World
 
-HOLDS = 3 * SWEEP_HOLDS_MAX
+ENDED_BY_A_TICK = ROUNDS_MAX * SWEEP_HOLDS_MAX
+HOLDS = SWEEP_HOLDS_MAX + ENDED_BY_A_TICK + 1
+PATIENCE_S = 60
 
 
 def test_holds_that_ran_out_while_nothing_ran_are_ended_in_slices_and_once(tmp_path: Path) -> None:
     file = left_by_a_kill(tmp_path / "data", HOLDS)
     world = World(tmp_path / "data")
-    assert world.engine.ready()["records"] >= HOLDS + SESSIONS
+    ready = world.engine.ready()
+    assert ready["ready"]
+    assert ready["records"] >= HOLDS + SESSIONS
+    assert query(file, HELD) == [(ENDED_BY_A_TICK + 1,)]  # nobody waits for the others
     world.engine.tick(anchor=True)
+    assert query(file, HELD) == [(1,)]
+    world.engine.tick()
     assert query(file, HELD) == [(0,)]
     records = SharedRecords({}, one_writer=True)
     records.feed(read_records(file))
@@ -27,4 +36,16 @@ def test_holds_that_ran_out_while_nothing_ran_are_ended_in_slices_and_once(tmp_p
         assert left.per_day == budget.limits["per_day"]
     world.engine.anchor()
     assert world.engine.ready()["anchored"] == len(records.leaves)
+    world.engine.close()
+
+
+def test_a_server_goes_on_until_all_of_them_are_ended(tmp_path: Path) -> None:
+    """However long it would wait between two looks at its chain."""
+    file = left_by_a_kill(tmp_path / "data", HOLDS)
+    world = World(tmp_path / "data", poll_interval_ms=10 * PATIENCE_S * 1000)
+    world.engine.start()
+    deadline = time.monotonic() + PATIENCE_S
+    while query(file, HELD) != [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     world.engine.close()
