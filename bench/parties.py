@@ -95,7 +95,7 @@ class EnginePostgresProcesses(Contender):
 
     name = "engine-postgres-processes"
     says = (
-        "Ours: engine-postgres with as many processes as there are processors, each asked in "
+        f"Ours: engine-postgres with a process for each processor, at most {PARTIES_MAX}, asked in "
         f"batches of {BATCH_ASKS} for its share of the sessions, as where a load balancer knows "
         "sessions by their tokens. They share a chain (Anvil), which is not asked."
     )

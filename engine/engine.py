@@ -180,12 +180,11 @@ class Engine:
         self._background.start()
         stopping, poll_s = self._stopping, self.settings.poll_interval_ms / 1000
         again = partial(repeating, stopping=stopping)
-        begun = [again("sweep", self._sweep, interval_s=SWEEP_INTERVAL_S)]
+        self._repeating = begun = [again("sweep", self._sweep, interval_s=SWEEP_INTERVAL_S)]
         if every_s := self.settings.reconcile_interval_s:
             begun.append(again("reconcile", self._reconcile, interval_s=every_s))
         begun += self.networks.start(lambda: self.lead.leads, interval_s=poll_s, stopping=stopping)
         begun += self.delivery.start(lambda: self.lead.leads, stopping=stopping)
-        self._repeating = begun
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""
@@ -200,12 +199,14 @@ class Engine:
         self.database.close()
         self._release()
 
-    def tick(self, *, anchor: bool = False) -> None:
-        """Do once what the background thread does again and again. A silent chain is noted."""
-        self.lead.tick(anchor=anchor)
+    def tick(self, *, anchor: bool = False) -> bool:
+        """Do once what the background thread does again and again: see `Lead.tick`."""
+        if behind := self.lead.tick(anchor=anchor):
+            self._wake.set()
         if self.lead.leads and self._background is None:  # else each has a thread
             self.networks.tick()
             self.delivery.tick()
+        return behind
 
     def create_session(
         self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0, once: Once | None = None
@@ -317,15 +318,22 @@ class Engine:
                 anchored_at = time.monotonic()
             # One bad tick must not end all later ones, and the line may not fit on a full disk.
             with contextlib.suppress(Exception):
-                self._tick_noting_defects(anchor=due)
-            self._wake.wait(0 if self.lead.behind else self.settings.poll_interval_ms / 1000)
+                try:
+                    self.tick(anchor=due)
+                except Exception as error:  # noqa: BLE001 (whatever it was, it is a doubt)
+                    reason = error.message if isinstance(error, TallystickError) else repr(error)
+                    self.lead.chain_fault = f"the chain could not be followed: {reason}"
+                    _log.exception("tick_failed")
+            self._wake.wait(self.settings.poll_interval_ms / 1000)
             self._wake.clear()
+            time.sleep(0.01)  # whoever else waits to tick comes first
 
     def _go_on(self) -> None:
-        """Read the chain and act on it, or leave the process that leads the time to."""
+        """Read the chain, act on it and end all that is over, or leave who leads the time to."""
+        while not self._stopping.is_set() and self.tick():
+            pass
         if self._stopping.is_set():
             raise Unavailable("the engine is stopping")
-        self.tick()
         if not self.lead.leads:
             self._stopping.wait(2 * self.settings.poll_interval_ms / 1000)
 
@@ -338,14 +346,6 @@ class Engine:
             forget_answers(self.writer)
         while self.lead.leads and not self._stopping.is_set() and self.keeper.sweep():
             pass
-
-    def _tick_noting_defects(self, *, anchor: bool) -> None:
-        try:
-            self.tick(anchor=anchor)
-        except Exception as error:  # noqa: BLE001 (whatever it was, it is a doubt)
-            reason = error.message if isinstance(error, TallystickError) else repr(error)
-            self.lead.chain_fault = f"the chain could not be followed: {reason}"
-            _log.exception("tick_failed")
 
 
 def open_engine(

@@ -61,9 +61,6 @@ class ChainPosition:
 class Lead:
     """The work of the process that leads. In one that does not, `tick` does nothing."""
 
-    behind = False
-    """Whether the last tick left something that is over to the next."""
-
     def __init__(
         self,
         gateway: ChainGateway,
@@ -150,20 +147,20 @@ class Lead:
         """Whether this process did the work when it last looked whose it is."""
         return self._leads
 
-    def tick(self, *, anchor: bool = False, rounds: int = ROUNDS_MAX) -> None:
+    def tick(self, *, anchor: bool = False, rounds: int = ROUNDS_MAX) -> bool:
         """Do once what has to be done again and again. A silent chain is noted.
 
-        In so many `rounds` what is over is ended, and the chain has to wait.
+        In so many `rounds` what is over is ended, and the chain has to wait; answers whether some
+        of it is left to the next tick.
         """
         with self._ticking:
-            self.behind = False  # also if it fails
             self._follow(anchor=anchor)
-            if self._leads:
-                self.behind = self._expiry.run(self._chain_watch.time_ms, rounds)
+            behind = self._leads and self._expiry.run(self._chain_watch.time_ms, rounds)
             if self._writer.fault is None:
                 self._ledger.recheck()
         with self.ticked:
             self.ticked.notify_all()
+        return behind
 
     def anchor(self) -> AnchorView | None:
         """Anchor everything committed, or wait until the process that leads has.

@@ -7,7 +7,8 @@ goes through the file on a thread, by a processor of its own, while all else is 
 import fcntl
 import os
 import sqlite3
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
@@ -58,18 +59,28 @@ class Claim:
         if settings.database is None or settings.chain == "embedded":
             self._lock = DirectoryLock(settings.data_dir)
         if settings.database is None:
-            thread = ThreadPoolExecutor(1, "check")
+            self.checked = Future()
+            given = self.checked, settings.data_dir / DATA_FILE
             try:
-                self.checked = thread.submit(check_file, settings.data_dir / DATA_FILE)
+                # A daemon: who is told to end meanwhile does not wait for it.
+                threading.Thread(target=_check, args=given, name="check", daemon=True).start()
             except BaseException:  # there is no room for another thread
                 self.release()
                 raise
-            thread.shutdown(wait=False)
 
     def release(self) -> None:
         """Let another process have the directory."""
         if self._lock is not None:
             self._lock.release()
+
+
+def _check(checked: "Future[None]", path: Path) -> None:
+    try:
+        check_file(path)
+    except BaseException as error:  # noqa: BLE001 (whatever it was, somebody waits for it)
+        checked.set_exception(error)
+    else:
+        checked.set_result(None)
 
 
 def check_file(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGresult
 
 
@@ -74,7 +74,7 @@ class Pipeline:
             self._server.exit_pipeline_mode()
         except BaseException as error:
             self.connection.close()  # answers that nobody waited for would be taken for others
-            for result in results:
+            for result in reversed(results):
                 if result.status == ExecStatus.FATAL_ERROR:
                     raise psycopg.errors.error_from_result(result) from error
             raise
@@ -104,8 +104,10 @@ class Pipeline:
                 self._ready.poll()
                 self._server.consume_input()
             result = self._server.get_result()
-            if result is None:
-                continue  # the end of one statement's
+            if result is None:  # the end of one statement's
+                if self._server.status == ConnStatus.BAD:
+                    raise psycopg.OperationalError("the connection was lost")
+                continue
             if result.status == ExecStatus.PIPELINE_SYNC:
                 return
             results.append(result)

@@ -22,11 +22,14 @@ _NUDGE_INTERVAL_S = 0.1
 
 @contextmanager
 def signals_heard() -> Iterator[None]:
-    """Have the main thread, whose block this is, hear every signal soon, whatever it waits for.
+    """Have the main thread hear every signal soon, whatever it waits for; elsewhere do nothing.
 
     The interpreter notes each on a socket at once; a thread that reads there then interrupts the
     main thread with a signal that does nothing, again for a while, as that can come too early too.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     noted, note = socket.socketpair()
     note.setblocking(False)
     before = signal.signal(_NUDGE, lambda _signal, _frame: None)
@@ -36,7 +39,7 @@ def signals_heard() -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(noted_before)
-        signal.signal(_NUDGE, before)
+        signal.signal(_NUDGE, signal.SIG_DFL if before is None else before)
         note.close()
 
 

@@ -136,3 +136,18 @@ def test_who_heard_signals_leaves_nothing_behind() -> None:
     hearing.join(PATIENCE_S)
     assert not hearing.is_alive()
     assert (signal.getsignal(signal.SIGURG), len(list(descriptors.iterdir()))) == before
+
+
+def test_off_the_main_thread_nothing_is_heard_and_nothing_fails() -> None:
+    ran = threading.Event()
+
+    def run() -> None:
+        with signals_heard():
+            ran.set()
+
+    before = signal.getsignal(signal.SIGURG)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert ran.is_set()
+    assert signal.getsignal(signal.SIGURG) == before

@@ -3,7 +3,7 @@
     scripts/backlog --holds 100000
 
 A process makes so many holds and is killed with SIGKILL; all of them run out while nothing runs.
-Then a server is started on what it left. It prints when that was ready, the memory it took at most,
+Then a server is started on what it left. It prints when that was ready, the memory it takes,
 when no hold was open any more, and how long payments waited meanwhile.
 """
 
@@ -92,8 +92,8 @@ def started(directory: Path, count: int) -> dict[str, Any]:
         figures["no hold open after s"] = round(time.monotonic() - begun, 2)
         figures["payments meanwhile"] = len(waited)
         figures["slowest payment ms"] = round(max(waited, default=0) * 1000)
-        peak = psutil.Process(server.pid).memory_info()
-        figures["memory MiB"] = round(peak.rss / (1 << 20))
+        memory = psutil.Process(server.pid).memory_info()
+        figures["memory MiB"] = round(memory.rss / (1 << 20))
         require(server.stop() == 0, "the server stops when asked")
     finally:
         server.kill()

@@ -22,9 +22,9 @@ def test_holds_that_ran_out_while_nothing_ran_are_ended_in_slices_and_once(tmp_p
     assert ready["ready"]
     assert ready["records"] >= HOLDS + SESSIONS
     assert query(file, HELD) == [(ENDED_BY_A_TICK + 1,)]  # nobody waits for the others
-    world.engine.tick(anchor=True)
+    assert world.engine.tick(anchor=True)
     assert query(file, HELD) == [(1,)]
-    world.engine.tick()
+    assert not world.engine.tick()
     assert query(file, HELD) == [(0,)]
     records = SharedRecords({}, one_writer=True)
     records.feed(read_records(file))
@@ -36,6 +36,22 @@ def test_holds_that_ran_out_while_nothing_ran_are_ended_in_slices_and_once(tmp_p
         assert left.per_day == budget.limits["per_day"]
     world.engine.anchor()
     assert world.engine.ready()["anchored"] == len(records.leaves)
+    world.engine.close()
+
+
+def test_a_reconciliation_ends_all_of_them_first(tmp_path: Path) -> None:
+    """What it compares with the chain would not be what the engine makes of it otherwise."""
+    file = left_by_a_kill(tmp_path / "data", HOLDS)
+    world = World(tmp_path / "data")
+    world.engine.reconciler.run()
+    assert query(file, HELD) == [(0,)]
+    world.engine.close()
+
+
+def test_a_tick_that_ended_all_of_them_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    left_by_a_kill(tmp_path / "data", SWEEP_HOLDS_MAX + 1)
+    world = World(tmp_path / "data")  # which ends a slice of them
+    assert not world.engine.tick()
     world.engine.close()
 
 
