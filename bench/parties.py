@@ -6,8 +6,6 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Self
 
 from bench.contender import Contender, Rate, Workload
 from bench.ours import BATCH_ASKS, HOLD_TTL_S, LIMITS, Payer
@@ -25,7 +23,6 @@ class Parties:
 
     def __init__(self, workload: Workload, count: int) -> None:
         """Start a database, a chain, an engine that makes sessions, and the processes."""
-        self._opened = ExitStack()
         self._talks: list[Connection] = []
         with ExitStack() as opened:
             postgres = opened.enter_context(PostgresServer(POSTGRES_SETTINGS))
@@ -44,15 +41,7 @@ class Parties:
                 assert talk.recv() == "open"
             self._opened = opened.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """End all of it."""
         self._opened.close()
 
@@ -114,4 +103,4 @@ class EnginePostgresProcesses(Contender):
 
     def close(self) -> None:
         if hasattr(self, "parties"):
-            self.parties.__exit__(None, None, None)
+            self.parties.close()

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def main() -> int:
     processes = sorted({1, *asked.processes})
     with tempfile.TemporaryDirectory(prefix="tallystick-scale-") as directory:
         workload = Workload(SEED, 1, Path(directory))
-        with Parties(workload, max(processes)) as parties:
+        with closing(Parties(workload, max(processes))) as parties:
             lines = measure(parties, processes, asked.seconds, asked.rounds)
             records, batches, taken = sequence(parties)
     say = sys.stdout.write

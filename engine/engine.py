@@ -326,7 +326,7 @@ class Engine:
                     _log.exception("tick_failed")
             self._wake.wait(self.settings.poll_interval_ms / 1000)
             self._wake.clear()
-            time.sleep(0.01)  # whoever else waits to tick comes first
+            self._stopping.wait(0.01)  # whoever else waits to tick comes first
 
     def _go_on(self) -> None:
         """Read the chain, act on it and end all that is over, or leave who leads the time to."""
