@@ -99,7 +99,7 @@ class AppServer:
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM."""
-        with _seldom_collecting():
+        with seldom_collecting():
             self._server.run(sockets=[self._socket])
 
     def __enter__(self) -> Self:
@@ -225,7 +225,7 @@ def _store_tools() -> "Sequence[Tool]":
 
 
 @contextmanager
-def _seldom_collecting() -> Iterator[None]:
+def seldom_collecting() -> Iterator[None]:
     """Keep the garbage collector away from what was there before, which is to stay.
 
     It would look through all of that again and again, and nobody is answered meanwhile. What a

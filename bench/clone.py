@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.db.sqlite import PRAGMAS
 from engine.db.tables import BATCH_RECORDS_MAX
 
 _NUMBERED_BY_BATCH = ("log_batches", "records", "decisions", "outbox")
-PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY")
-"""As in engine/db/sqlite.py, by which what is measured is as durable as ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def _differing(value: Any, number: int, stride: int) -> Any:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection as durable as the engine's own."""
+    """A connection as the engine's own: as durable, and as fast."""
     connection = sqlite3.connect(path, isolation_level=None)
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")

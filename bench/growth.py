@@ -28,6 +28,7 @@ class OneSession(EngineSqlite):
         prior = self.workload.scaled(self.prior) if self.prior else 0
         asks = self.installation.asks(self.sessions, "prior", capture=True)
         paid = self.installation.pay(asks, lambda count: count >= prior)
+        self.installation.begin()
         return {"prior payments": str(paid)}
 
 
@@ -51,6 +52,7 @@ class FewSessions(EngineSqlite):
     def prepare(self) -> Mapping[str, str]:
         self.installation = Installation(self.workload)
         self.sessions = self.installation.create_sessions(SESSIONS_FEW)
+        self.installation.begin()
         return {"sessions": str(len(self.sessions))}
 
 
@@ -73,6 +75,7 @@ class ManySessions(EngineSqlite):
         count = self.workload.scaled(SESSIONS_MANY)
         self.sessions = copy_session(installation.data_file, before, original, count)
         self.installation = Installation(self.workload)
+        self.installation.begin()
         return {"sessions": str(len(self.sessions))}
 
 

@@ -4,9 +4,11 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
+from api.server import seldom_collecting
 from bench.contender import (
     AMOUNT_MICRO_USD,
     CONNECTIONS,
@@ -92,6 +94,7 @@ class Installation(Payer):
 
     def __init__(self, workload: Workload, **settings: Any) -> None:
         self.world = World(workload.directory / "data", hold_ttl_s=HOLD_TTL_S, **settings)
+        self._serving = ExitStack()
         super().__init__(self.world.engine, workload)
 
     @property
@@ -103,8 +106,13 @@ class Installation(Payer):
         """So many active sessions with a limit on every window."""
         return [self.world.session(LIMITS).id for _ in range(count)]
 
+    def begin(self) -> None:
+        """All is prepared: from here on garbage is collected as seldom as by `tallystick serve`."""
+        self._serving.enter_context(seldom_collecting())
+
     def close(self) -> None:
         """Close the engine."""
+        self._serving.close()
         self.world.engine.close()
 
 
@@ -127,6 +135,7 @@ class EngineSqlite(Contender):
     def prepare(self) -> Mapping[str, str]:
         self.installation = Installation(self.workload, **self.settings())
         self.sessions = self.installation.create_sessions(self.workload.sessions)
+        self.installation.begin()
         return {"sessions": str(len(self.sessions)), "asks a batch": str(BATCH_ASKS)}
 
     def run(self, seconds: float) -> Rate:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from multiprocessing.connection import Connection
 
+from api.server import seldom_collecting
 from bench.contender import Contender, Rate, Workload
 from bench.ours import BATCH_ASKS, HOLD_TTL_S, LIMITS, Payer
 from bench.postgres import SETTINGS as POSTGRES_SETTINGS
@@ -71,12 +72,13 @@ def _pay(settings: Settings, workload: Workload, talk: Connection) -> None:
     with closing(open_engine(settings)) as engine:
         payer = Payer(engine, workload)
         talk.send("open")
-        while True:
-            try:
-                sessions, run, seconds = talk.recv()
-            except EOFError:
-                return
-            talk.send(payer.pay_for(seconds, payer.asks(sessions, run)))
+        with seldom_collecting():
+            while True:
+                try:
+                    sessions, run, seconds = talk.recv()
+                except EOFError:
+                    return
+                talk.send(payer.pay_for(seconds, payer.asks(sessions, run)))
 
 
 class EnginePostgresProcesses(Contender):

@@ -95,6 +95,8 @@ def lowered_from_json(text: str) -> tuple[Lowering, ...]:
     Raises:
         ValueError: it is not its output.
     """
+    if text == "[]":  # nearly always
+        return ()
     told: Any = decode(text.encode())
     try:
         lowered = tuple(map(read_lowering, told))

@@ -63,6 +63,8 @@ def above_from_json(text: str) -> Above:
     Raises:
         ValueError: it is not its output.
     """
+    if text == "{}":  # nearly always
+        return {}
     above: Above = {}
     for session_id, sentences in decode_object(text.encode()).items():
         if not isinstance(sentences, list) or not sentences:

@@ -31,6 +31,18 @@ _batches = table(LogBatch)
 CHECKPOINT_PAGES = 4096
 """So long, 16 MiB, the write-ahead log gets before it is folded into the file: a page that many
 batches write is then folded once."""
+CACHE_KIB = 32_768
+"""Of pages that the writer has at hand. The end of each session's index is a page of its own: with
+SQLite's 2 MiB those of a thousand sessions would be read from the file again for each batch."""
+PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",  # NORMAL would lose acknowledged commits when the power fails
+    "foreign_keys = ON",
+    "temp_store = MEMORY",
+    f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    f"cache_size = -{CACHE_KIB}",
+)
+"""How the writing connection is set."""
 
 
 class SqliteDatabase:
@@ -179,11 +191,5 @@ def writing_engine(path: Path) -> sa.Engine:
 
 
 def _prepare_writer(connection: Any, _record: object) -> None:
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",  # NORMAL would lose acknowledged commits when the power fails
-        "foreign_keys = ON",
-        "temp_store = MEMORY",
-        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
-    ):
+    for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").fetchall()

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ _RESTS_ON = (
     *("grant_json", "grant_hash", "token_id", "mint_pkp"),
     *("restrictions_json", "restrictions_above_json", "lowered_json"),
 )
+_rests_on = attrgetter(*_RESTS_ON)
 _READ_AGAIN = (RESTRICTED, "session.registered", "session.resumed")
 _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, msgspec.DecodeError)
 
@@ -159,7 +161,7 @@ def _digests(batch: Batch, session_ids: Collection[str]) -> dict[str, bytes]:
 
 
 def _digest(row: Any, first_body: bytes) -> bytes:
-    values = repr([getattr(row, name) for name in _RESTS_ON])
+    values = repr(_rests_on(row))
     return hashlib.sha256(values.encode() + first_body).digest()
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from engine.policy.budgets import Budget
 from engine.policy.conditions import Cap
 from engine.policy.decision import Decision, PaymentRequest, Policy, Remaining, Standing
 from engine.policy.facts import Facts
 from engine.policy.limits import Limits
-from engine.policy.rules import RULES, Rule
+from engine.policy.rules import RULES, Rule, Shape, shape_of
 from engine.policy.spending import Meter, Spending
 
 
@@ -137,5 +138,11 @@ def _that_matter(facts: Facts) -> Sequence[Rule]:
     kind = facts.request.token_priced, bool(facts.budgets)
     rules = facts.policy.plans.get(kind)
     if rules is None:
-        rules = facts.policy.plans[kind] = tuple(rule for rule in RULES if rule.bounds(facts))
+        shape = shape_of(facts.policy, token_priced=kind[0], budgets=kind[1])
+        rules = facts.policy.plans[kind] = _that_bound(shape)
     return rules
+
+
+@lru_cache(4096)
+def _that_bound(shape: Shape) -> tuple[Rule, ...]:
+    return tuple(rule for rule in RULES if rule.bounds(shape))

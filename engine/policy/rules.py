@@ -6,57 +6,86 @@ approval comes last, so that granting one waives this rule alone and all others 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.policy import limit_checks, session_checks
-from engine.policy.decision import Code, Standing
+from engine.policy.conditions import InForce
+from engine.policy.decision import Code, Policy, Standing
 from engine.policy.facts import Facts, Finding
 from engine.policy.limit_checks import budget, capped, capped_payee
 from engine.policy.session_checks import standing
+
+
+class Shape(NamedTuple):
+    """What a policy bounds at all, however far, and what else makes rules matter: many sessions
+    have one shape."""
+
+    permissions: bool
+    merchants: bool
+    tokens: bool
+    chains: bool
+    per_transaction: bool
+    approval_above: bool
+    in_force: InForce
+    token_priced: bool
+    budgets: bool
+
+
+def shape_of(policy: Policy, *, token_priced: bool, budgets: bool) -> Shape:
+    """The shape of a policy, where a token has a price or none, with budgets above or without."""
+    return Shape(
+        permissions=policy.permissions is not None,
+        merchants=policy.merchants is not None,
+        tokens=policy.tokens is not None,
+        chains=policy.chains is not None,
+        per_transaction=policy.limits.per_transaction is not None,
+        approval_above=policy.limits.approval_above is not None,
+        in_force=policy.in_force,
+        token_priced=token_priced,
+        budgets=budgets,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One row of the table; `check` answers None when the rule has nothing against the payment.
 
-    `bounds` says whether `check` could ever deny a payment to such a session while it is active. It
-    looks at nothing but the policy, whether there are budgets and whether the token has a price.
+    `bounds` says whether `check` could ever deny a payment to an active session of such a shape.
     """
 
     name: str
     code: Code
     meaning: str
     check: Callable[[Facts], Finding | None]
-    bounds: Callable[[Facts], bool]
+    bounds: Callable[[Shape], bool]
     waits: bool = False
     """Whether time alone can make it allow the payment."""
 
 
-def _always(_: Facts) -> bool:
+def _always(_: Shape) -> bool:
     return True
 
 
-def _inactive(facts: Facts) -> bool:
-    return facts.standing is not Standing.ACTIVE
+def _not_while_active(_: Shape) -> bool:
+    return False
 
 
-def _budgets(facts: Facts) -> bool:
-    return bool(facts.budgets)
+def _budgets(shape: Shape) -> bool:
+    return shape.budgets
 
 
-def _never(what: str) -> Callable[[Facts], bool]:
-    return lambda facts: any(thing == what for thing, _ in facts.policy.in_force.never)
+def _never(what: str) -> Callable[[Shape], bool]:
+    return lambda shape: any(thing == what for thing, _ in shape.in_force.never)
 
 
-def _caps(of: str) -> Callable[[Facts], bool]:
-    return lambda facts: any(
-        cap.of == of and cap.per != "transaction" for cap in facts.policy.in_force.caps
+def _caps(of: str) -> Callable[[Shape], bool]:
+    return lambda shape: any(
+        cap.of == of and cap.per != "transaction" for cap in shape.in_force.caps
     )
 
 
-def _per_transaction(facts: Facts) -> bool:
-    return facts.policy.limits.per_transaction is not None or any(
-        cap.per == "transaction" for cap in facts.policy.in_force.caps
-    )
+def _per_transaction(shape: Shape) -> bool:
+    return shape.per_transaction or any(cap.per == "transaction" for cap in shape.in_force.caps)
 
 
 RULES = (
@@ -65,7 +94,7 @@ RULES = (
         "SESSION_REVOKED",
         "The session was ended for good.",
         standing(Standing.REVOKED, "The session is revoked."),
-        bounds=_inactive,
+        bounds=_not_while_active,
     ),
     Rule(
         "valid_until",
@@ -79,14 +108,14 @@ RULES = (
         "SESSION_PAUSED",
         "The session is stopped and can be resumed.",
         standing(Standing.PAUSED, "The session is paused."),
-        bounds=_inactive,
+        bounds=_not_while_active,
     ),
     Rule(
         "anchored",
         "SESSION_NOT_ANCHORED",
         "The registration of the session is not yet confirmed on the chain.",
         standing(Standing.PENDING, "The session is not yet confirmed on the chain."),
-        bounds=_inactive,
+        bounds=_not_while_active,
     ),
     Rule(
         "valid_from",
@@ -101,7 +130,7 @@ RULES = (
         "OUTSIDE_ACTIVE_HOURS",
         "The decision falls outside the active hours of the session.",
         session_checks.active_hours,
-        bounds=lambda facts: facts.policy.in_force.hours is not None,
+        bounds=lambda shape: shape.in_force.hours is not None,
         waits=True,
     ),
     Rule(
@@ -109,21 +138,21 @@ RULES = (
         "PARAMETERS_MISMATCH",
         "The parameters of the session do not hash to what the chain holds.",
         standing(Standing.MISMATCH, "The session's parameters do not match the chain."),
-        bounds=_inactive,
+        bounds=_not_while_active,
     ),
     Rule(
         "permissions",
         "PERMISSION_NOT_ALLOWED",
         "The session has permissions and not this one.",
         session_checks.permissions,
-        bounds=lambda facts: facts.policy.permissions is not None,
+        bounds=lambda shape: shape.permissions,
     ),
     Rule(
         "chains",
         "CHAIN_NOT_ALLOWED",
         "The session has chains and not this one.",
         session_checks.chains,
-        bounds=lambda facts: facts.policy.chains is not None,
+        bounds=lambda shape: shape.chains,
     ),
     Rule(
         "never_chain",
@@ -137,7 +166,7 @@ RULES = (
         "TOKEN_NOT_ALLOWED",
         "The session has tokens and not this one.",
         session_checks.tokens,
-        bounds=lambda facts: facts.policy.tokens is not None,
+        bounds=lambda shape: shape.tokens,
     ),
     Rule(
         "never_token",
@@ -151,14 +180,14 @@ RULES = (
         "TOKEN_NOT_ALLOWED",
         "No price in US dollars is configured for the token.",
         session_checks.token_price,
-        bounds=lambda facts: not facts.request.token_priced,
+        bounds=lambda shape: not shape.token_priced,
     ),
     Rule(
         "merchants",
         "MERCHANT_NOT_ALLOWED",
         "The session has merchants, and the payment names another or none.",
         session_checks.merchants,
-        bounds=lambda facts: facts.policy.merchants is not None,
+        bounds=lambda shape: shape.merchants,
     ),
     Rule(
         "never_merchant",
@@ -259,7 +288,7 @@ RULES = (
         "APPROVAL_REQUIRED",
         "The amount is above what the session may pay without an approval.",
         limit_checks.approval_above,
-        bounds=lambda facts: facts.policy.limits.approval_above is not None,
+        bounds=lambda shape: shape.approval_above,
     ),
 )
 """By precedence: when several rows apply, the decision names the first."""

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from engine.clock import ManualClock
 from engine.db.claim import APPLICATION_ID, DirectoryLock, check_file
 from engine.db.migrate import NEWEST
-from engine.db.sqlite import SqliteDatabase
+from engine.db.sqlite import CACHE_KIB, CHECKPOINT_PAGES, SqliteDatabase
 from engine.engine import open_engine
 from engine.errors import CannotStart
 from tests.world import World, settings_for
@@ -41,6 +41,8 @@ def test_the_writer_is_durable_and_readers_cannot_write(world: World) -> None:
     assert pragma(writer, "journal_mode") == "wal"
     assert pragma(writer, "synchronous") == 2, "FULL"
     assert pragma(writer, "foreign_keys") == 1
+    assert pragma(writer, "cache_size") == -CACHE_KIB
+    assert pragma(writer, "wal_autocheckpoint") == CHECKPOINT_PAGES
     assert pragma(writer, "application_id") == APPLICATION_ID
     writer.rollback()
     for _ in range(2):  # a new connection, and the same from the pool
