@@ -6,9 +6,9 @@ from itertools import groupby
 from math import ceil, floor, log10
 from typing import Any
 
-WIDTH = 860
+WIDTH = 920
 ROW = 24
-LABEL_WIDTH = 300
+LABEL_WIDTH = 360
 PLOT_WIDTH = 440
 _PLOT_RIGHT = LABEL_WIDTH + PLOT_WIDTH
 _STYLE = """

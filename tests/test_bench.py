@@ -243,4 +243,10 @@ def test_every_comparison_is_of_contenders_that_are_measured_and_named_apart() -
     assert len({kind.name for kind in CONTENDERS}) == len(CONTENDERS)
     compared = {kind for comparison in COMPARISONS for kind in (comparison.of, comparison.by)}
     assert compared <= {*CONTENDERS}
+
+
+def test_every_name_has_room_in_the_picture() -> None:
+    named = [kind.name for kind in CONTENDERS] + [comparison.name for comparison in COMPARISONS]
+    widest_px = 8 * max(map(len, named))  # of 13 px, in a wide font
+    assert widest_px < shown.LABEL_WIDTH
     assert all(kind.says for kind in CONTENDERS)
