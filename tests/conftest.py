@@ -11,6 +11,10 @@ import structlog
 from httpx import create_ssl_context
 from httpx._transports import default as httpx_transports
 from hypothesis import settings
+from sqlalchemy import Engine
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.util import LRUCache
 
 from engine.sessions.vault import Vault
 from tests.world import World
@@ -39,8 +43,18 @@ settings.load_profile("tallystick")
 
 @pytest.fixture(scope="session", autouse=True)
 def _paid_for_once() -> Iterator[None]:
-    """What a passphrase gives (a tenth of a second, by intent), and the trusted certificates."""
+    """What a passphrase gives (a tenth of a second, by intent), the trusted certificates, and SQL.
+
+    SQLAlchemy compiles each statement anew for each engine, and keeps it by the engine's dialect: a
+    server has one of them, the tests thousands, and one dialect is as another of its kind.
+    """
+    compiled: LRUCache[object, object] = LRUCache(2_000)
     with pytest.MonkeyPatch.context() as patch:
+        shared = property(lambda _: compiled, lambda *_: None)
+        patch.setattr(Engine, "_compiled_cache", shared, raising=False)
+        for dialect in (PGDialect_psycopg, SQLiteDialect_pysqlite):
+            patch.setattr(dialect, "__eq__", lambda self, other: type(self) is type(other))
+            patch.setattr(dialect, "__hash__", lambda self: hash(type(self)))
         patch.setattr(Vault, "from_passphrase", functools.lru_cache(Vault.from_passphrase))
         patch.setattr(httpx_transports, "create_ssl_context", functools.cache(create_ssl_context))
         yield

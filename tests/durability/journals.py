@@ -18,6 +18,7 @@ ENDED = ("captured", "voided", "expired")
 
 _DOWN = re.compile(
     r"TALLYSTICK_DATABASE cannot be used|could not be made durable|"
+    r"store's database cannot be used: (connect|consuming|terminating|the (connection|database))|"
     r"psycopg\.(OperationalError|errors\.(AdminShutdown|CrashShutdown|CannotConnectNow))"
 )
 """A database that is gone or just starts; what is wrong with its content is told otherwise."""

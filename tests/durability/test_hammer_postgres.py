@@ -122,6 +122,28 @@ def test_an_answer_that_contradicts_another_is_heard(
         journals(tmp_path, {"ask": ASKED}, first, second)
 
 
+@pytest.mark.parametrize(
+    ("said", "down"),
+    [
+        ("TALLYSTICK_DATABASE cannot be used: connection failed: Connection refused", True),
+        ("the store's database cannot be used: connection failed: Connection refused", True),
+        ("the store's database cannot be used: consuming input failed: server closed it", True),
+        ("the store's database cannot be used: the database system is starting up", True),
+        ('the store\'s database cannot be used: relation "entries" does not exist', False),
+    ],
+)
+def test_a_database_that_is_gone_is_known_from_one_that_is_damaged(
+    tmp_path: Path, said: str, down: bool
+) -> None:
+    first = {"key": "k", "answer": ANSWER}
+    told = [{"ask": ASKED}, first, {"cannot_start": said}]
+    if down:
+        assert journals(tmp_path, *told).figures["starts while the database was down"] == 1
+    else:
+        with pytest.raises(Broken, match="does not exist"):
+            journals(tmp_path, *told)
+
+
 def test_a_payment_that_nobody_heard_of_is_heard(paid: tuple[World, list[str]]) -> None:
     world, sessions = paid
     pool = Pool("agent_budget", 100 * USD)
