@@ -1,5 +1,6 @@
 """The benchmark runs, does what it says it measures, and reckons right. No figure is looked at."""
 
+import gc
 import json
 import re
 import subprocess
@@ -12,11 +13,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from api.server import GC_ALLOCATIONS
 from bench import results, shown
 from bench.clone import stored
 from bench.contender import AMOUNT_MICRO_USD, Contender, Rate, Workload
 from bench.contenders import COMPARISONS, CONTENDERS
-from bench.growth import copy_session
+from bench.growth import FewSessions, ManySessions, OneSession, copy_session
 from bench.http_floor import FastapiNoop
 from bench.ours import BATCH_ASKS, LIMITS, EngineSqlite, EngineSqliteCallers, Installation
 from bench.parties import EnginePostgresProcesses
@@ -243,6 +245,18 @@ def test_every_comparison_is_of_contenders_that_are_measured_and_named_apart() -
     assert len({kind.name for kind in CONTENDERS}) == len(CONTENDERS)
     compared = {kind for comparison in COMPARISONS for kind in (comparison.of, comparison.by)}
     assert compared <= {*CONTENDERS}
+
+
+@pytest.mark.parametrize("kind", [EngineSqlite, OneSession, FewSessions, ManySessions])
+def test_an_engine_is_measured_with_the_collector_of_the_server(
+    kind: type[Contender], workload: Workload
+) -> None:
+    before = gc.get_threshold()
+    contender = kind(workload)
+    contender.prepare()
+    assert gc.get_threshold()[0] == GC_ALLOCATIONS
+    contender.close()
+    assert gc.get_threshold() == before
 
 
 def test_every_name_has_room_in_the_picture() -> None:
