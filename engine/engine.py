@@ -6,12 +6,11 @@ It chooses the database, as `deployment.py` does the chain and `storage/keeper.p
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-import structlog
 
 from engine.audit.canonical import CanonicalError
 from engine.background import repeating
@@ -21,7 +20,7 @@ from engine.clock import stopwatch as system_stopwatch
 from engine.db.claim import Claim
 from engine.db.database import Database
 from engine.deployment import Deployment, establish, open_database, open_gateway, open_vault
-from engine.errors import CannotStart, TallystickError, Unavailable
+from engine.errors import CannotStart, Unavailable
 from engine.evidence.anchorer import AnchorView
 from engine.evidence.export import Exporter
 from engine.evidence.published import PublishedLog
@@ -56,6 +55,7 @@ from engine.sessions.vault import Vault
 from engine.settings import Settings, Token
 from engine.storage.keeper import SWEEP_INTERVAL_S, Keeper
 from engine.storage.session import Storage
+from engine.ticker import Ticker
 from engine.webhooks.delivery import Delivery
 from engine.webhooks.egress import Egress
 from engine.webhooks.endpoints import Webhooks
@@ -68,14 +68,9 @@ from engine.workspaces.keys import Keys
 if TYPE_CHECKING:
     from engine.chain.embedded_rpc import EmbeddedRpc
 
-_log = structlog.get_logger(__name__)
-
 
 class Engine:
     """An open data directory. Use `open_engine`; `close` it in the end."""
-
-    _background: threading.Thread | None = None
-    _repeating: Sequence[threading.Thread] = ()
 
     def __init__(
         self,
@@ -94,7 +89,7 @@ class Engine:
         self.settings, self.clock = settings, clock or system_clock
         self.database, self.gateway, self.deployment = database, gateway, deployment
         self._release, self._log = release, log
-        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._stopping, self._repeating = threading.Event(), list[threading.Thread]()
         scribe = Scribe(deployment.origin, identifiers, vault.derive(SEAL_KEY))
         self.writer, self.chain_watch = Writer(database, scribe, clock), ChainWatch(stopwatch)
         self.ledger = Ledger(
@@ -125,36 +120,50 @@ class Engine:
             audit_log=deployment.log_id,
             confirmations=settings.confirmations,
         )
-        self.lead = Lead(
-            gateway,
-            database,
-            self.writer,
-            deployment,
-            self.sessions,
-            self.ledger,
-            Expiry(self.ledger, self.approvals, self.intents, self.sessions),
-            log,
-            self.chain_watch,
-            confirmations=settings.confirmations,
-            transfers=networks.transfers,
-        )
-        self.reconciler = Reconciler(
-            gateway,
-            database,
-            self.writer,
-            log,
-            self.sessions,
-            deployment,
-            self.clock,
-            confirmations=settings.confirmations,
-            go_on=self._go_on,
-            watches=networks.watches,
-        )
+        self._look_after()
         self.keeper, self.published_log = Keeper(settings), PublishedLog(database, log)
         self._exporter = Exporter(database, log, deployment)
         egress = Egress(settings.webhook_ip_networks)
         self.webhooks = Webhooks(database, self.writer, vault, identifiers, self.clock, egress)
         self.delivery, self.feed = Delivery(self.webhooks), Feed(database, stopwatch)
+
+    def _look_after(self) -> None:
+        """What goes on by itself: the end of what is over, the chain, what is compared with it."""
+        due = self.ledger, self.approvals, self.intents, self.sessions
+        self.expiry = Expiry(self.writer, self.chain_watch, *due)
+        self.lead = Lead(
+            self.gateway,
+            self.database,
+            self.writer,
+            self.deployment,
+            self.sessions,
+            self.ledger,
+            self.expiry,
+            self._log,
+            self.chain_watch,
+            confirmations=self.settings.confirmations,
+            transfers=self.networks.transfers,
+        )
+        self._poll_s = self.settings.poll_interval_ms / 1000
+        self._ticker = Ticker(
+            self._tick,
+            self.lead,
+            self._stopping,
+            poll_s=self._poll_s,
+            anchor_s=self.settings.anchor_interval_s,
+        )
+        self.reconciler = Reconciler(
+            self.gateway,
+            self.database,
+            self.writer,
+            self._log,
+            self.sessions,
+            self.deployment,
+            self.clock,
+            confirmations=self.settings.confirmations,
+            go_on=self._ticker.catch_up,
+            watches=self.networks.watches,
+        )
 
     def open(self) -> None:
         """Take commands, read the chain once, and end a little of what is over.
@@ -176,21 +185,21 @@ class Engine:
             CannotStart: the store cannot be opened.
         """
         self.keeper.storage()
-        self._background = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._background.start()
-        stopping, poll_s = self._stopping, self.settings.poll_interval_ms / 1000
+        self._ticker.start()
+        stopping, begun = self._stopping, self._repeating  # each is joined, if it comes that far
         again = partial(repeating, stopping=stopping)
-        self._repeating = begun = [again("sweep", self._sweep, interval_s=SWEEP_INTERVAL_S)]
+        begun.append(again("sweep", self._sweep, interval_s=SWEEP_INTERVAL_S))
         if every_s := self.settings.reconcile_interval_s:
             begun.append(again("reconcile", self._reconcile, interval_s=every_s))
+        poll_s = self._poll_s
         begun += self.networks.start(lambda: self.lead.leads, interval_s=poll_s, stopping=stopping)
         begun += self.delivery.start(lambda: self.lead.leads, stopping=stopping)
 
     def close(self) -> None:
         """Answer what waits, stop, and release the directory."""
         self._stopping.set()
-        self._wake.set()
-        for thread in filter(None, (self._background, *self._repeating)):
+        self._ticker.join()
+        for thread in self._repeating:
             thread.join()
         self.keeper.close_now()
         self.writer.stop()
@@ -200,13 +209,8 @@ class Engine:
         self._release()
 
     def tick(self, *, anchor: bool = False) -> bool:
-        """Do once what the background thread does again and again: see `Lead.tick`."""
-        if behind := self.lead.tick(anchor=anchor):
-            self._wake.set()
-        if self.lead.leads and self._background is None:  # else each has a thread
-            self.networks.tick()
-            self.delivery.tick()
-        return behind
+        """Do once what the background threads do again and again: see `Lead.tick`."""
+        return self._tick(anchor)
 
     def create_session(
         self, workspace_id: str, new: NewSession, *, wait_s: float = 0.0, once: Once | None = None
@@ -233,7 +237,7 @@ class Engine:
     def revoke_session(self, workspace_id: str, session_id: str, *, by: str) -> SessionView:
         """Revoke now; the chain is told in the background."""
         view = self.sessions.revoke(workspace_id, session_id, by=by)
-        self._wake.set()
+        self._ticker.wake()
         return view
 
     def remaining(self, view: SessionView) -> Remaining:
@@ -259,9 +263,9 @@ class Engine:
     def resume_chain(self, *, by: str) -> tuple[int, bytes]:
         """Have all of the chain read again after a reorganisation that was too deep; see `Lead`."""
         newest = self.lead.resume_chain(by=by)
-        if self._background is None:
+        if not self._ticker.running:
             self.tick()
-        self._wake.set()
+        self._ticker.wake()
         return newest
 
     def evidence(
@@ -294,48 +298,27 @@ class Engine:
     def _settled(self, view: SessionView, wait_s: float) -> SessionView:
         if view.state != "registering":
             return view
-        poll_s = self.settings.poll_interval_ms / 1000
         deadline = time.monotonic() + wait_s
-        self._wake.set()
+        self._ticker.wake()
         while (
             view.state == "registering"
             and self.lead.chain_fault is None
             and (left := deadline - time.monotonic()) > 0
         ):
-            if self._background is None:
+            if not self._ticker.running:
                 self.tick()
             with self.lead.ticked:
                 view = self.sessions.get(view.workspace_id, view.id)
                 if view.state == "registering":
-                    self.lead.ticked.wait(min(left, poll_s))
+                    self.lead.ticked.wait(min(left, self._poll_s))
         return view
 
-    def _run(self) -> None:
-        anchored_at = time.monotonic()
-        while not self._stopping.is_set():
-            due = 0 < self.settings.anchor_interval_s <= time.monotonic() - anchored_at
-            if due:
-                anchored_at = time.monotonic()
-            # One bad tick must not end all later ones, and the line may not fit on a full disk.
-            with contextlib.suppress(Exception):
-                try:
-                    self.tick(anchor=due)
-                except Exception as error:  # noqa: BLE001 (whatever it was, it is a doubt)
-                    reason = error.message if isinstance(error, TallystickError) else repr(error)
-                    self.lead.chain_fault = f"the chain could not be followed: {reason}"
-                    _log.exception("tick_failed")
-            self._wake.wait(self.settings.poll_interval_ms / 1000)
-            self._wake.clear()
-            self._stopping.wait(0.01)  # whoever else waits to tick comes first
-
-    def _go_on(self) -> None:
-        """Read the chain, act on it and end all that is over, or leave who leads the time to."""
-        while not self._stopping.is_set() and self.tick():
-            pass
-        if self._stopping.is_set():
-            raise Unavailable("the engine is stopping")
-        if not self.lead.leads:
-            self._stopping.wait(2 * self.settings.poll_interval_ms / 1000)
+    def _tick(self, anchor: bool) -> bool:
+        behind = self.lead.tick(anchor=anchor)
+        if self.lead.leads and not self._ticker.running:  # else each has a thread
+            self.networks.tick()
+            self.delivery.tick()
+        return behind
 
     def _reconcile(self) -> None:
         if self.lead.leads:

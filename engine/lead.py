@@ -155,7 +155,7 @@ class Lead:
         """
         with self._ticking:
             self._follow(anchor=anchor)
-            behind = self._leads and self._expiry.run(self._chain_watch.time_ms, rounds)
+            behind = self._leads and self._expiry.run(rounds)
             if self._writer.fault is None:
                 self._ledger.recheck()
         with self.ticked:

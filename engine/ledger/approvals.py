@@ -4,7 +4,7 @@ Whoever waits longest is not the one who decides: a grant is judged at the momen
 keys that are valid then, the policy in force and the budgets as they are.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,8 @@ from engine.ledger.approval import (
 )
 from engine.ledger.ask import ask_again
 from engine.ledger.ledger import Ledger
+from engine.ledger.sweep import SWEPT_MAX
 from engine.ledger.writer import Batch, Writer
-
-SWEEP_APPROVALS_MAX = 500
 
 _approvals = table(ApprovalRow)
 _keys = table(ApiKey)
@@ -127,10 +126,6 @@ class Approvals:
 
         return self._call(workspace_id, approval, by, command)
 
-    def expire_due(self) -> int:
-        """Record the end of approvals that are over; returns of how many, 0 if none was left."""
-        return self.writer.call(self._expire_due)
-
     def _call(
         self,
         workspace_id: str,
@@ -180,16 +175,22 @@ class Approvals:
         else:
             refuse_approval(batch, account, waiting, payment)
 
-    def _expire_due(self, batch: Batch) -> int:
+    def over(self, batch: Batch, but: Collection[str]) -> Mapping[str, None]:
+        """The sessions with approvals that are over; but not these."""
         due = batch.read(
             sa.select(_approvals.c.session_id)
             .where(_approvals.c.state == "waiting", _approvals.c.expires_ms <= batch.now_ms)
+            .where(_approvals.c.session_id.not_in(but))
             .order_by(_approvals.c.expires_ms)
-            .limit(SWEEP_APPROVALS_MAX)
+            .limit(SWEPT_MAX)
         ).scalars()
         sessions = dict.fromkeys(due.all())
         batch.hold(sessions)
-        return sum(end_approvals(batch, self.ledger.account(batch, each)) for each in sessions)
+        return sessions
+
+    def end(self, batch: Batch, session_id: str, _found: None) -> int:
+        """Record the end of a session's approvals that are over; returns of how many."""
+        return end_approvals(batch, self.ledger.account(batch, session_id))
 
 
 def _one(workspace_id: str, approval: str) -> sa.Select[Any]:

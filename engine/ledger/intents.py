@@ -7,7 +7,7 @@ confirms, how often and from where, it is paid once.
 
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +39,13 @@ from engine.ledger.intent import (
 from engine.ledger.ledger import Ledger
 from engine.ledger.once import Once, made_once
 from engine.ledger.payment import Payment, stored_payment
+from engine.ledger.sweep import SWEPT_MAX
 from engine.ledger.writer import Batch, Writer
 from engine.policy.decision import PaymentRequest
 from engine.settings import Token
 
 LIFE_MAX_S = 30 * 86_400
 """The longest that an intent can wait to be confirmed."""
-SWEEP_INTENTS_MAX = 500
 
 _outbox = table(OutboxEvent)
 _records = table(Record)
@@ -278,10 +278,6 @@ class Intents:
 
         return self._writer.call(command, workspace_id)
 
-    def expire_due(self) -> int:
-        """Record the end of intents that nobody confirmed in time; returns of how many."""
-        return self._writer.call(self._expire_due)
-
     def _ask(self, row: sa.RowMapping, by: Confirming) -> Ask:
         """The payment that an intent is about, as a session asks for it."""
         sent = json.loads(row["sent_json"])
@@ -302,18 +298,22 @@ class Intents:
             capture=row["capture_method"] == "automatic",
         )
 
-    def _expire_due(self, batch: Batch) -> int:
+    def over(self, batch: Batch, but: Collection[str]) -> Mapping[str, sa.RowMapping]:
+        """The rows of intents that nobody confirmed in time; but not these."""
         due = batch.read(
             sa.select(intents)
-            .where(OPEN, intents.c.expires_ms <= batch.now_ms)
+            .where(OPEN, intents.c.expires_ms <= batch.now_ms, intents.c.id.not_in(but))
             .order_by(intents.c.expires_ms)
-            .limit(SWEEP_INTENTS_MAX)
+            .limit(SWEPT_MAX)
         )
         rows = due.mappings().all()
         batch.hold(dict.fromkeys(row["workspace_id"] for row in rows))
-        for row in rows:
-            cancel_intent(batch, dict(row), None, EXPIRED)
-        return len(rows)
+        return {row["id"]: row for row in rows}
+
+    def end(self, batch: Batch, _intent_id: str, row: sa.RowMapping) -> int:
+        """Record the end of an intent that is over; returns that it was one."""
+        cancel_intent(batch, dict(row), None, EXPIRED)
+        return 1
 
     def _found(
         self,

@@ -5,7 +5,7 @@ and its event are written together; memory is changed last.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from typing import Any
@@ -28,12 +28,11 @@ from engine.ledger.events import tell
 from engine.ledger.payment import Payment, parse_payment_id, record_id, session_of, stored_payment
 from engine.ledger.signing import Way, sign_payment
 from engine.ledger.stream import budget_stream
+from engine.ledger.sweep import SWEPT_MAX
 from engine.ledger.writer import Answer, Batch, Writer
 from engine.policy.decide import Left, decide, remaining
 from engine.policy.decision import PaymentRequest, Remaining, Standing
 from engine.policy.explain import Explanation
-
-SWEEP_HOLDS_MAX = 500
 
 _decisions = tables.table(tables.Decision)
 
@@ -147,10 +146,6 @@ class Ledger:
             return self.foresee(batch, account, request)
 
         return self._writer.submit(command, *self.streams((session_id,)))
-
-    def expire_holds(self) -> int:
-        """Expire holds that are over, at most `SWEEP_HOLDS_MAX`; returns how many were."""
-        return self._writer.call(self._expire_all)
 
     def recheck(self) -> None:
         """Hold some of what memory knows of sessions against their rows, and note what differs."""
@@ -381,17 +376,20 @@ class Ledger:
             self.close(batch, account, held, "expired", 0)
         return len(due)
 
-    def _expire_all(self, batch: Batch) -> int:
+    def holds_over(self, batch: Batch, but: Collection[str]) -> Mapping[str, int]:
+        """How many holds are over, by their sessions; but not of these."""
         due = batch.read(
             sa.select(_decisions.c.session_id)
             .where(_decisions.c.state == "held", _decisions.c.expires_ms <= batch.now_ms)
+            .where(_decisions.c.session_id.not_in(but))
             .order_by(_decisions.c.expires_ms)
-            .limit(SWEEP_HOLDS_MAX)
+            .limit(SWEPT_MAX)
         ).scalars()
         counts = Counter(due.all())
         batch.hold(counts)
         self._accounts.prepare(batch, counts)
-        return sum(
-            self.expire(batch, self.account(batch, session_id), count)
-            for session_id, count in counts.items()
-        )
+        return counts
+
+    def end_holds(self, batch: Batch, session_id: str, count: int) -> int:
+        """End so many of the holds of a session that are over; returns how many were."""
+        return self.expire(batch, self.account(batch, session_id), count)

@@ -325,12 +325,12 @@ class Writer:
                 for order in orders:
                     self._commit([order])
                 return
+            failed = Unavailable(
+                "the decision could not be made durable; ask again with the same key"
+            )
+            failed.__cause__ = error
             for order in orders:
-                order.future.set_exception(
-                    Unavailable(
-                        "the decision could not be made durable; ask again with the same key"
-                    )
-                )
+                order.future.set_exception(failed)
             return
         for order, answer in zip(orders, answers, strict=True):
             if isinstance(answer, TallystickError):

@@ -1,9 +1,12 @@
 """What is over is ended, a slice at a time, whether or not anybody asks for it."""
 
-from engine.ledger.approvals import SWEEP_APPROVALS_MAX, Approvals
-from engine.ledger.intents import SWEEP_INTENTS_MAX, Intents
-from engine.ledger.ledger import SWEEP_HOLDS_MAX, Ledger
-from engine.sessions.lifecycle import SWEEP_SESSIONS_MAX, Sessions
+from engine.ledger.approvals import Approvals
+from engine.ledger.chain_watch import ChainWatch
+from engine.ledger.intents import Intents
+from engine.ledger.ledger import Ledger
+from engine.ledger.sweep import SWEPT_MAX, Sweep
+from engine.ledger.writer import Writer
+from engine.sessions.lifecycle import Sessions
 
 ROUNDS_MAX = 4
 """So many slices of each kind are ended at once: of one kind about a second's work."""
@@ -13,23 +16,29 @@ class Expiry:
     """Holds, approvals, intents and sessions that are over."""
 
     def __init__(
-        self, ledger: Ledger, approvals: Approvals, intents: Intents, sessions: Sessions
+        self,
+        writer: Writer,
+        chain: ChainWatch,
+        ledger: Ledger,
+        approvals: Approvals,
+        intents: Intents,
+        sessions: Sessions,
     ) -> None:
-        self._of_payments = (
-            (ledger.expire_holds, SWEEP_HOLDS_MAX),
-            (approvals.expire_due, SWEEP_APPROVALS_MAX),
-            (intents.expire_due, SWEEP_INTENTS_MAX),
+        """`chain` knows the chain's clock, by which sessions are over as well."""
+        self.holds = Sweep(writer, ledger.holds_over, ledger.end_holds)
+        self.approvals = Sweep(writer, approvals.over, approvals.end)
+        self.intents = Sweep(writer, intents.over, intents.end)
+        self.sessions = Sweep(
+            writer,
+            lambda batch, but: sessions.over(batch, but, chain.time_ms),
+            lambda batch, _, row: sessions.end(batch, row, chain.time_ms),
         )
-        self._sessions = sessions
 
-    def run(self, chain_time_ms: int, rounds: int) -> bool:
-        """End some of each kind, so often; whether more of any was over by then.
-
-        `chain_time_ms` is the chain's clock.
-        """
+    def run(self, rounds: int) -> bool:
+        """End some of each kind, so often; whether there may be more."""
+        kinds = self.holds, self.approvals, self.intents, self.sessions
         for _ in range(rounds):
-            full = [end() >= slice_max for end, slice_max in self._of_payments]
-            full.append(self._sessions.expire_due(chain_time_ms) >= SWEEP_SESSIONS_MAX)
-            if not any(full):
+            ended = [each.run() for each in kinds]
+            if max(ended) < SWEPT_MAX:
                 return False
         return True

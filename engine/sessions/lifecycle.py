@@ -8,7 +8,7 @@ is where a session goes whose registration on the chain is not of its own grant.
 stays revoked. Everything here is decided on the writer's thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
@@ -25,6 +25,7 @@ from engine.grant import NO_PARENT, Domain
 from engine.identifiers import Identifiers
 from engine.ledger.budgets import delegated
 from engine.ledger.once import Once, made_once
+from engine.ledger.sweep import SWEPT_MAX
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import workspace_is_closed
 from engine.sessions.consent import check_consent
@@ -44,7 +45,6 @@ from engine.sessions.vault import Vault
 from engine.workspaces.agents import check_agent_id, ensure_agent
 
 DURATION_MAX_MS = 168 * 3_600_000
-SWEEP_SESSIONS_MAX = 500
 
 _sessions = table(Session)
 
@@ -241,13 +241,6 @@ class Sessions(Pausing):
 
         return self._writer.call(command, session_id)
 
-    def expire_due(self, chain_time_ms: int) -> int:
-        """Mark sessions that are over, at most `SWEEP_SESSIONS_MAX`; returns how many.
-
-        A session that lives on the chain is over by whichever clock gets there first.
-        """
-        return self._writer.call(lambda batch: self._expire_due(batch, chain_time_ms))
-
     def latest_expiry_ms(self) -> int:
         """When the last of the sessions that are over was over; 0 if none is."""
         query = sa.select(sa.func.max(_sessions.c.expires_ms)).where(_sessions.c.state == "expired")
@@ -349,22 +342,32 @@ class Sessions(Pausing):
         self.pause_beneath(batch, view, paused)
         return self.read(batch, session_id)
 
-    def _expire_due(self, batch: Batch, chain_time_ms: int) -> int:
+    def over(
+        self, batch: Batch, but: Collection[str], chain_time_ms: int
+    ) -> Mapping[str, sa.RowMapping]:
+        """The rows of sessions that are over, but not of these.
+
+        A session that lives on the chain is over by whichever clock gets there first.
+        """
         by_chain = sa.and_(_sessions.c.mint_pkp, _sessions.c.expires_ms <= chain_time_ms)
         query = (
             sa.select(_sessions)
             .where(
                 sa.or_(_sessions.c.expires_ms <= batch.now_ms, by_chain),
                 _sessions.c.state.in_(LIVE_STATES),
+                _sessions.c.id.not_in(but),
             )
-            .limit(SWEEP_SESSIONS_MAX)
+            .limit(SWEPT_MAX)
         )
-        due = [session_from_row(row) for row in batch.read(query).mappings().all()]
-        batch.hold(view.id for view in due)
-        for view in due:
-            evidence = {"chain_time_ms": chain_time_ms} if view.mint_pkp else {}
-            self.expired(batch, view, evidence)
-        return len(due)
+        due = {row["id"]: row for row in batch.read(query).mappings().all()}
+        batch.hold(due)
+        return due
+
+    def end(self, batch: Batch, row: sa.RowMapping, chain_time_ms: int) -> int:
+        """Mark a session that is over; returns that it was one."""
+        view = session_from_row(row)
+        self.expired(batch, view, {"chain_time_ms": chain_time_ms} if view.mint_pkp else {})
+        return 1
 
 
 def _after_consent(mint_pkp: bool) -> str:

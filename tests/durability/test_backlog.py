@@ -3,15 +3,15 @@
 import time
 from pathlib import Path
 
-from engine.ledger.ledger import SWEEP_HOLDS_MAX
+from engine.ledger.sweep import SWEPT_MAX
 from engine.sessions.expiry import ROUNDS_MAX
 from tests.durability.backlog import HELD, SESSIONS, left_by_a_kill
 from tests.durability.pools import SharedRecords
 from tests.ledger.oracle import query, read_records
 from tests.world import World
 
-ENDED_BY_A_TICK = ROUNDS_MAX * SWEEP_HOLDS_MAX
-HOLDS = SWEEP_HOLDS_MAX + ENDED_BY_A_TICK + 1
+ENDED_BY_A_TICK = ROUNDS_MAX * SWEPT_MAX
+HOLDS = SWEPT_MAX + ENDED_BY_A_TICK + 1
 PATIENCE_S = 60
 
 
@@ -50,7 +50,7 @@ def test_a_reconciliation_ends_all_of_them_first(tmp_path: Path) -> None:
 
 def test_a_tick_that_ended_all_of_them_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     """A server would never rest otherwise where a few run out all the time."""
-    left_by_a_kill(tmp_path / "data", SWEEP_HOLDS_MAX + 1)
+    left_by_a_kill(tmp_path / "data", SWEPT_MAX + 1)
     world = World(tmp_path / "data")  # which ends a slice of them
     assert not world.engine.lead.tick(rounds=1)
     world.engine.close()

@@ -46,7 +46,7 @@ def test_sums_go_on_from_what_was_counted(
         if draw.random() < 0.3:
             assert kept.sums(WORKSPACE, DAYS_MAX) == counted_anew(world, clock)
     clock.advance(DAY_MS)
-    world.engine.ledger.expire_holds()
+    world.engine.expiry.holds.run()
     world.pay(views[0], 9)
     found = kept.sums(WORKSPACE, DAYS_MAX)
     assert found == counted_anew(world, clock)

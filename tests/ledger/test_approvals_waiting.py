@@ -86,8 +86,7 @@ def test_the_sweep_ends_each_once_and_only_those_that_are_over(fresh: World) -> 
     fresh.clock.advance(1)  # type: ignore[attr-defined]
     late = asked_for(fresh, views[2])
     fresh.clock.advance(TTL_MS - 1)  # type: ignore[attr-defined]
-    approvals = fresh.engine.approvals
-    assert [approvals.expire_due() for _ in range(2)] == [20, 0]
+    assert [fresh.engine.expiry.approvals.run() for _ in range(2)] == [20, 0]
     assert shown(fresh, late.id).state == "waiting"
     states = query(fresh.store, "SELECT state, count(*) FROM approvals GROUP BY state ORDER BY 1")
     assert states == [("expired", 20), ("waiting", 1)]
@@ -210,7 +209,7 @@ def test_a_race_of_everybody_has_one_outcome(
     chosen = acts if against == "all of them" else {against: acts[against]}
     calls = [partial(then, act) for act in chosen.values()]
     calls += [partial(grant_with, key) for key in keys * 3]
-    calls += [world.engine.approvals.expire_due, partial(world.pay, view, 60)] * 3
+    calls += [world.engine.expiry.approvals.run, partial(world.pay, view, 60)] * 3
     random.Random(grants_before).shuffle(calls)
     answers = at_once(len(calls), lambda number: calls[number]())
     errors = [answer for answer in answers if isinstance(answer, Exception)]

@@ -52,7 +52,7 @@ def test_a_signed_payment_is_held_until_the_chain_says(world: World, clock: Manu
             end(WORKSPACE, found.payment.id).result()
         assert refused.value.code == "payment_signed"
     clock.advance(3_600_000)
-    assert world.engine.ledger.expire_holds() == 0
+    assert world.engine.expiry.holds.run() == 0
     assert world.engine.remaining(view).per_day == USD - CENT
     settled(world, found, "expired")
     assert world.engine.remaining(view).per_day == USD

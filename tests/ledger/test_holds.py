@@ -8,8 +8,8 @@ import pytest
 
 from engine.clock import ManualClock
 from engine.errors import Conflict, InvalidInput, NotFound
-from engine.ledger.ledger import SWEEP_HOLDS_MAX
 from engine.ledger.payment import Payment
+from engine.ledger.sweep import SWEPT_MAX
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.ledger.asking import ask, at_once
@@ -146,7 +146,7 @@ def test_what_has_ended_stays_as_it_is(world: World, clock: ManualClock, end: st
         void(world, payment)
     else:
         clock.advance(TTL_MS)
-        assert world.engine.ledger.expire_holds() >= 1
+        assert world.engine.expiry.holds.run() >= 1
     before = left(world, view)
     for other in ("captured", "voided"):
         if other != end:
@@ -191,7 +191,7 @@ def test_a_hold_is_over_from_the_millisecond_of_its_expiry(
     payment = world.pay(view, 100, hold=True)
     clock.advance(TTL_MS + offset_ms)
     if swept:
-        world.engine.ledger.expire_holds()
+        world.engine.expiry.holds.run()
         state = world.engine.payments.get(WORKSPACE, payment.id).state
         assert state == ("held" if offset_ms < 0 else "expired")
     if offset_ms < 0:
@@ -218,12 +218,12 @@ def test_a_hold_that_ran_out_while_nothing_ran_is_expired_by_the_start(
 
 def test_the_sweep_works_in_slices_and_ends_every_hold_once(fresh: World) -> None:
     views = [fresh.session() for _ in range(2)]
-    holds = SWEEP_HOLDS_MAX // 2 + 50
+    holds = SWEPT_MAX // 2 + 50
     asked = [ask(fresh, view, 1, hold=True) for _ in range(holds) for view in views]
     assert all(payment.result().state == "held" for payment in asked)
     fresh.clock.advance(TTL_MS)
-    ledger = fresh.engine.ledger
-    assert [ledger.expire_holds() for _ in range(3)] == [SWEEP_HOLDS_MAX, 100, 0]
+    holds_over = fresh.engine.expiry.holds
+    assert [holds_over.run() for _ in range(3)] == [SWEPT_MAX, 100, 0]
     data_file = fresh.store
     states = query(data_file, "SELECT state, count(*) FROM decisions GROUP BY state")
     assert states == [("expired", 2 * holds)]
@@ -255,7 +255,7 @@ def test_a_race_of_captures_voids_and_the_sweep_has_one_winner(
             late.wait()
         if caller < 50:
             return capture(world, payment, (caller + 1) * USD)
-        return void(world, payment) if caller < 100 else world.engine.ledger.expire_holds()
+        return void(world, payment) if caller < 100 else world.engine.expiry.holds.run()
 
     answers = at_once(len(callers), call)
     paid = [answer for answer in answers if isinstance(answer, Payment)]
@@ -272,7 +272,7 @@ def test_a_race_of_captures_voids_and_the_sweep_has_one_winner(
             "payment_expired",
         }
     else:
-        world.engine.ledger.expire_holds()
+        world.engine.expiry.holds.run()
         final = world.engine.payments.get(WORKSPACE, payment.id)
         assert final.state == "expired"
     assert final.state in winners.split()

@@ -233,9 +233,9 @@ class Intents(RuleBasedStateMachine):
     def all_is_as_the_model_says(self) -> None:
         if not hasattr(self, "known"):
             return
-        self.engine.ledger.expire_holds()
-        for sweep in (self.engine.approvals, self.engine.intents):
-            sweep.expire_due()
+        expiry = self.engine.expiry
+        for sweep in (expiry.holds, expiry.approvals, expiry.intents):
+            sweep.run()
         for number, each in enumerate(self.model.intents):
             intent = self.now(number)
             payer = None if each.payer is None else self.sessions[each.payer].id

@@ -78,7 +78,7 @@ def test_what_is_held_is_captured_in_part_voided_or_runs_out(
     world.engine.ledger.capture(WORKSPACE, held[0].payment.id, 4 * USD).result()
     world.engine.ledger.void(WORKSPACE, held[1].payment.id).result()
     clock.advance(900_000)
-    world.engine.ledger.expire_holds()
+    world.engine.expiry.holds.run()
     ended = [now(world, each) for each, _ in (captured, voided, expired)]
     assert [(each.state, each.code, each.captured) for each in ended] == [
         ("succeeded", None, 4 * USD),
@@ -117,7 +117,7 @@ def test_what_needs_an_approval_is_what_becomes_of_that(world: World, clock: Man
     world.pay(session, 50)
     assert approvals.grant(WORKSPACE, ids[3], by=by).state == "refused"  # over the day's 200
     clock.advance(900_000)
-    approvals.expire_due()
+    world.engine.expiry.approvals.run()
     ended = [now(world, each) for each, _ in every]
     assert [(each.state, each.code) for each in ended] == [
         ("succeeded", None),
@@ -144,8 +144,8 @@ def test_it_is_over_from_the_millisecond_of_its_expiry(world: World, clock: Manu
             confirm(world, *over, session)
         assert refused.value.code == "intent_canceled"
         assert told(world, over[0].id) == ["intent.created"]
-    assert world.engine.intents.expire_due() == 2
-    assert world.engine.intents.expire_due() == 0
+    assert world.engine.expiry.intents.run() == 2
+    assert world.engine.expiry.intents.run() == 0
     assert told(world, late[0].id) == ["intent.created", "intent.canceled"]
     assert len(payments_of(world, session.id)) == 1
 

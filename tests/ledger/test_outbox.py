@@ -44,7 +44,7 @@ def void(world: World, payment: Payment) -> None:
 
 def expire(world: World, _payment: Payment) -> None:
     world.clock.advance(TTL_MS)  # type: ignore[attr-defined]
-    world.engine.ledger.expire_holds()
+    world.engine.expiry.holds.run()
 
 
 @pytest.mark.parametrize(

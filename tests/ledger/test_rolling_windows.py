@@ -248,7 +248,7 @@ def test_the_plain_sums_of_the_records_agree_after_a_crowd(world: World) -> None
     def call(number: int) -> None:
         if number == 0:
             while not done.is_set():
-                world.engine.ledger.expire_holds()
+                world.engine.expiry.holds.run()
             return
         for round_number in range(12):
             view = views[(number + round_number) % 3]

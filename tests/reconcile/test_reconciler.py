@@ -251,7 +251,7 @@ def test_an_end_by_the_chains_clock_acts_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view = world.session(mint_pkp=True, duration_ms=HOUR_MS)
-    monkeypatch.setattr(world.engine.sessions, "expire_due", lambda _chain_time_ms: 0)
+    monkeypatch.setattr(world.engine.expiry.sessions, "run", lambda: 0)
     chain_of(world).mine(timestamp_s=view.expires_ms // 1000)
     assert reconcile(world) == [("expired_on_chain_only", view.id)]
     assert state(world, view) == "expired"

@@ -1,0 +1,74 @@
+"""What is over is ended, of many at once; one that cannot be ended keeps no other waiting."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from engine.errors import Unavailable
+from engine.ledger.writer import Batch, Writer
+
+SWEPT_MAX = 500
+"""So many are ended in one transaction."""
+AGAIN_MS = 60_000
+"""What could not be ended is left out for so long, and then tried again."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Sweep:
+    """Ends things of one kind. Whoever leads has it."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        due: Callable[[Batch, Collection[str]], Mapping[str, Any]],
+        end: Callable[[Batch, str, Any], int],
+    ) -> None:
+        """Both run on the writer's thread.
+
+        `due` finds at most `SWEPT_MAX` that are over, but not those that it is given, and holds
+        the streams that their end is written to. `end` ends what was found under a name, and
+        returns how many that were.
+        """
+        self._writer = writer
+        self._due = due
+        self._end = end
+        self._left: set[str] = set()
+        self._left_ms = 0
+
+    def run(self) -> int:
+        """End what is over; returns how many were, `SWEPT_MAX` or more if there may be others.
+
+        Raises:
+            Unavailable: the writer takes no commands, or the database failed.
+        """
+        try:
+            return self._writer.call(self._all)
+        except Unavailable as error:
+            _raise_unless_damage(error)
+        ended = 0
+        for name, found in self._writer.call(self._find).items():
+            try:
+                ended += self._writer.call(lambda batch: self._end(batch, name, found))  # noqa: B023
+            except Unavailable as error:
+                _raise_unless_damage(error)
+                _log.error("not_ended", what=name, reason=error.message)
+                self._left.add(name)
+        return ended
+
+    def _find(self, batch: Batch) -> Mapping[str, Any]:
+        if batch.now_ms >= self._left_ms + AGAIN_MS:
+            self._left.clear()
+            self._left_ms = batch.now_ms
+        return self._due(batch, self._left)
+
+    def _all(self, batch: Batch) -> int:
+        return sum(self._end(batch, name, found) for name, found in self._find(batch).items())
+
+
+def _raise_unless_damage(error: Unavailable) -> None:
+    """What the database could not do would fail for the others as well."""
+    if isinstance(error.__cause__, sa.exc.DBAPIError):
+        raise error
