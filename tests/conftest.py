@@ -11,7 +11,7 @@ import structlog
 from httpx import create_ssl_context
 from httpx._transports import default as httpx_transports
 from hypothesis import settings
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.util import LRUCache
@@ -57,6 +57,9 @@ def _paid_for_once() -> Iterator[None]:
             patch.setattr(dialect, "__hash__", lambda self: hash(type(self)))
         patch.setattr(Vault, "from_passphrase", functools.lru_cache(Vault.from_passphrase))
         patch.setattr(httpx_transports, "create_ssl_context", functools.cache(create_ssl_context))
+        with create_engine("sqlite://").connect() as connection:
+            connection.execute(select(1))
+        assert compiled, "it is kept elsewhere by now"
         yield
 
 

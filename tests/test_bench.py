@@ -245,6 +245,7 @@ def test_every_comparison_is_of_contenders_that_are_measured_and_named_apart() -
     assert len({kind.name for kind in CONTENDERS}) == len(CONTENDERS)
     compared = {kind for comparison in COMPARISONS for kind in (comparison.of, comparison.by)}
     assert compared <= {*CONTENDERS}
+    assert all(kind.says for kind in CONTENDERS)
 
 
 @pytest.mark.parametrize("kind", [EngineSqlite, OneSession, FewSessions, ManySessions])
@@ -253,9 +254,11 @@ def test_an_engine_is_measured_with_the_collector_of_the_server(
 ) -> None:
     before = gc.get_threshold()
     contender = kind(workload)
-    contender.prepare()
-    assert gc.get_threshold()[0] == GC_ALLOCATIONS
-    contender.close()
+    try:
+        contender.prepare()
+        assert gc.get_threshold()[0] == GC_ALLOCATIONS
+    finally:
+        contender.close()
     assert gc.get_threshold() == before
 
 
@@ -263,4 +266,3 @@ def test_every_name_has_room_in_the_picture() -> None:
     named = [kind.name for kind in CONTENDERS] + [comparison.name for comparison in COMPARISONS]
     widest_px = 8 * max(map(len, named))  # of 13 px, in a wide font
     assert widest_px < shown.LABEL_WIDTH
-    assert all(kind.says for kind in CONTENDERS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from engine.policy import limit_checks, session_checks
-from engine.policy.conditions import InForce
+from engine.policy.conditions import Cap
 from engine.policy.decision import Code, Policy, Standing
 from engine.policy.facts import Facts, Finding
 from engine.policy.limit_checks import budget, capped, capped_payee
@@ -18,7 +18,10 @@ from engine.policy.session_checks import standing
 
 class Shape(NamedTuple):
     """What a policy bounds at all, however far, and what else makes rules matter: many sessions
-    have one shape."""
+    have one shape.
+
+    `never` has the kinds of things that conditions rule out, `caps` what they cap over time.
+    """
 
     permissions: bool
     merchants: bool
@@ -26,24 +29,34 @@ class Shape(NamedTuple):
     chains: bool
     per_transaction: bool
     approval_above: bool
-    in_force: InForce
+    hours: bool
+    never: frozenset[str]
+    caps: frozenset[str]
     token_priced: bool
     budgets: bool
 
 
 def shape_of(policy: Policy, *, token_priced: bool, budgets: bool) -> Shape:
     """The shape of a policy, where a token has a price or none, with budgets above or without."""
+    in_force = policy.in_force
+    limit = policy.limits.per_transaction
     return Shape(
         permissions=policy.permissions is not None,
         merchants=policy.merchants is not None,
         tokens=policy.tokens is not None,
         chains=policy.chains is not None,
-        per_transaction=policy.limits.per_transaction is not None,
+        per_transaction=limit is not None or any(map(_per_transaction, in_force.caps)),
         approval_above=policy.limits.approval_above is not None,
-        in_force=policy.in_force,
+        hours=in_force.hours is not None,
+        never=frozenset(thing for thing, _ in in_force.never),
+        caps=frozenset(cap.of for cap in in_force.caps if not _per_transaction(cap)),
         token_priced=token_priced,
         budgets=budgets,
     )
+
+
+def _per_transaction(cap: Cap) -> bool:
+    return cap.per == "transaction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +88,11 @@ def _budgets(shape: Shape) -> bool:
 
 
 def _never(what: str) -> Callable[[Shape], bool]:
-    return lambda shape: any(thing == what for thing, _ in shape.in_force.never)
+    return lambda shape: what in shape.never
 
 
 def _caps(of: str) -> Callable[[Shape], bool]:
-    return lambda shape: any(
-        cap.of == of and cap.per != "transaction" for cap in shape.in_force.caps
-    )
-
-
-def _per_transaction(shape: Shape) -> bool:
-    return shape.per_transaction or any(cap.per == "transaction" for cap in shape.in_force.caps)
+    return lambda shape: of in shape.caps
 
 
 RULES = (
@@ -130,7 +137,7 @@ RULES = (
         "OUTSIDE_ACTIVE_HOURS",
         "The decision falls outside the active hours of the session.",
         session_checks.active_hours,
-        bounds=lambda shape: shape.in_force.hours is not None,
+        bounds=lambda shape: shape.hours,
         waits=True,
     ),
     Rule(
@@ -201,7 +208,7 @@ RULES = (
         "LIMIT_EXCEEDED",
         "The amount is above the limit for one payment.",
         limit_checks.per_transaction,
-        bounds=_per_transaction,
+        bounds=lambda shape: shape.per_transaction,
     ),
     Rule(
         "payments",

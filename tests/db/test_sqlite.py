@@ -32,6 +32,24 @@ def data_file(tmp_path: Path) -> Path:
     return tmp_path / "data" / "ledger.sqlite3"
 
 
+LOOKED_AT = """
+import pathlib, sys, threading
+from engine.db import claim
+from engine.settings import Settings
+
+claim.check_file = lambda _path: threading.Event().wait()
+claim.Claim(Settings(data_dir=pathlib.Path(sys.argv[1])))
+raise SystemExit("told to end")
+"""
+
+
+def test_who_is_told_to_end_does_not_wait_until_the_file_was_looked_at(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LOOKED_AT, tmp_path / "data"], timeout=60, capture_output=True
+    )
+    assert (ended.returncode, ended.stderr) == (1, b"told to end\n")
+
+
 def pragma(connection: sa.Connection, name: str) -> Any:
     return connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
 

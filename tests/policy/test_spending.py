@@ -356,6 +356,28 @@ def test_what_a_policy_remembers_does_not_grow_with_what_is_paid() -> None:
     assert len(session.policy.plans) == 1
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("lifetime at most 5000 USD", "lifetime at most 4999 USD"),
+        ("only 09:00-17:00 UTC on Mon", "only 09:00-17:00 UTC on Mon"),
+        ("only 09:00-17:00 UTC on Mon", "only 10:00-11:30 UTC on Fri"),
+        ("never merchant m7", "never merchant m8"),
+    ],
+)
+def test_sessions_of_one_shape_share_what_is_known_of_it(one: str, other: str) -> None:
+    plans = []
+    for condition in (one, other):
+        session = Session(condition, merchants=None)
+        session.ask(NOW_MS)
+        [plan] = session.policy.plans.values()
+        plans.append(plan)
+    assert plans[0] is plans[1]
+    unbound = Session(merchants=None)
+    unbound.ask(NOW_MS)
+    assert plans[0] not in unbound.policy.plans.values()
+
+
 def _lines_run(session: Session, asked: PaymentRequest, now_ms: int) -> int:
     """How many lines of the policy one decision and its payment run."""
     files = {module.__file__ for module in (spending, windows, prefix_sums)}
