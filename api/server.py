@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.responses import RedirectResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -184,6 +185,10 @@ def server_app(engine: Engine) -> FastAPI:
     app.add_middleware(BeginsUnpaid)
     check_origin(engine.settings.studio_origin)
     app.mount(STUDIO_PREFIX, OnDemand(partial(_studio, engine, app.state.streams)))
+    # No host is repeated: the browser goes on where it is.
+    app.router.routes.append(
+        Route(STUDIO_PREFIX, RedirectResponse(f"{STUDIO_PREFIX}/"), methods=["GET"])
+    )
     facilitator = engine.networks.facilitator()
     if facilitator is not None:
         app.mount(FACILITATOR_PREFIX, OnDemand(partial(_facilitator, facilitator)))

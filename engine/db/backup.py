@@ -9,7 +9,7 @@ could not be opened; it is to be kept as safe as the original.
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -39,16 +39,30 @@ def back_up(source: Path, target: Path) -> list[Path]:
     """
     if not (source / LAST).is_file():
         raise CannotBackUp(f"there is no ledger at {source / LAST}")
+    copies: list[Path] = []
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise CannotBackUp(f"{target} is not empty")
-        with _kept_out(source) as alone:
-            copies = [_copied(path, target / path.name, alone) for path in _in_order(source)]
-        _sync(target)
+        with _kept_out(source) as alone, _removed_if_it_fails(copies):
+            for path in _in_order(source):
+                copies.append(target / path.name)
+                _copy(path, copies[-1], alone)
+            _sync(target)
     except (OSError, sqlite3.Error) as error:
         raise CannotBackUp(f"{source} cannot be copied to {target}: {error}") from error
     return copies
+
+
+@contextmanager
+def _removed_if_it_fails(copies: Sequence[Path]) -> Iterator[None]:
+    """Half a copy is none, and would be in the way of the next."""
+    try:
+        yield
+    except BaseException:
+        for copy in copies:
+            copy.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -74,7 +88,7 @@ def _in_order(source: Path) -> list[Path]:
     return sorted(files, key=lambda path: (path.name == LAST, path.name != FIRST))
 
 
-def _copied(path: Path, copy: Path, alone: bool) -> Path:
+def _copy(path: Path, copy: Path, alone: bool) -> None:
     copy.touch(mode=0o600, exist_ok=False)
     if path.suffix == _DATABASE:
         # Even for a reader SQLite would make files beside one that nobody has open.
@@ -89,7 +103,6 @@ def _copied(path: Path, copy: Path, alone: bool) -> Path:
     else:
         shutil.copyfile(path, copy)
     _sync(copy)
-    return copy
 
 
 def _not_busy(path: Path, status: int) -> None:

@@ -77,7 +77,8 @@ def test_an_embedded_chain_is_copied_when_its_server_has_stopped(tmp_path: Path)
     world = World(tmp_path / "data")
     view = world.session(DAY, mint_pkp=True)
     with pytest.raises(CannotBackUp, match="stop the server"):
-        back_up(tmp_path / "data", tmp_path / "first")
+        back_up(tmp_path / "data", tmp_path / "copy")
+    assert list((tmp_path / "copy").iterdir()) == []
     world.engine.close()
     files = sorted(path.name for path in (tmp_path / "data").iterdir())
     back_up(tmp_path / "data", tmp_path / "copy")

@@ -17,6 +17,7 @@ from engine.workspaces.agent_keys import NewAgentKey
 from engine.workspaces.people import ACTS, IDLE_MS, MAY, SIGNED_IN_MAX_MS
 from tests.ledger.approving import asked_for
 from tests.studio.conftest import Opened
+from tests.studio.visitor import Visitor
 from tests.world import USD, WORKSPACE
 
 LIMITS = Limits(100 * USD, 200 * USD, 700 * USD, None, 50 * USD)
@@ -83,6 +84,13 @@ def test_every_answer_has_the_headers_and_no_inline_script_or_style(
         assert file.status_code == 200
         assert "immutable" in file.headers["cache-control"]
     assert visitor.get("/studio/static/0000000000000000/studio.js").status_code == 404
+
+
+def test_the_address_that_people_are_told_leads_there(studio: Opened) -> None:
+    visitor = Visitor(studio.app, host="elsewhere.test")
+    answer = visitor.get("/studio")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/studio/")
+    assert visitor.ask("POST", "/studio").status_code == 405
 
 
 def test_the_roles_are_documented() -> None:
