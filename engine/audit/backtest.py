@@ -7,6 +7,8 @@ The same payments are asked at the same times; what the draft had already let th
 - What only the draft allows was never captured, so nobody knows how much would have been: it counts
   as held and captured in full. An agent that was let through might also have asked for other things
   afterwards; that is not guessed.
+- What waited for an approval in the log, and not under the draft, is that one payment also when it
+  was granted: it is not decided again, and ends as it really did.
 
 Whatever a budget above the session denied stays denied by it, unless the draft denies it earlier.
 """
@@ -14,6 +16,7 @@ Whatever a budget above the session denied stays denied by it, unless the draft 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from engine.audit.approvals import REQUIRED_CODE, names_granted
 from engine.audit.lowering import LOWERED, UNLOWERED
 from engine.audit.record import Record
 from engine.audit.replay import ENDS, Replay
@@ -76,7 +79,10 @@ def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
     usage = Usage(draft(real.usage.policy))
     recorded, drafted = Total(), Total()
     differences: list[Difference] = []
-    allowed_by_both: set[str] = set()
+    allowed_by_both: dict[str, str] = {}
+    """What the draft calls a payment that both allowed."""
+    not_waiting: dict[str, str] = {}
+    """The payments that the draft allowed without the approval that they were to wait for."""
     for record in records:
         real.feed((record,))
         body = record.body
@@ -85,6 +91,12 @@ def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
         elif record.kind == "payment.decided":
             asked, payment = read_asked(record), body["payment"]
             amount = asked.request.amount
+            if names_granted(body) and (first := not_waiting.pop(body["approval"], None)):
+                if asked.recorded["allowed"]:
+                    recorded.allowed += 1
+                    recorded.micro_usd += amount
+                    allowed_by_both[payment] = first
+                continue
             before, after = asked.recorded, decide_again(usage, asked)
             outcomes = Outcome(before["code"], before["rule"]), Outcome(after.code, after.rule)
             if outcomes[0] != outcomes[1]:
@@ -97,11 +109,13 @@ def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
                 drafted.micro_usd += amount
                 usage.hold(payment, asked.now_ms, asked.request)
                 if before["allowed"]:
-                    allowed_by_both.add(payment)
+                    allowed_by_both[payment] = payment
+                elif before["code"] == REQUIRED_CODE and body["approval"] is not None:
+                    not_waiting.setdefault(body["approval"], payment)
         elif record.kind in ENDS:
             freed = body["held_micro_usd"] - body["captured_micro_usd"]
             recorded.micro_usd -= freed
-            if body["payment"] in allowed_by_both:
+            if known := allowed_by_both.get(body["payment"]):
                 drafted.micro_usd -= freed
-                usage.end(body["payment"], record.time_ms, body["captured_micro_usd"])
+                usage.end(known, record.time_ms, body["captured_micro_usd"])
     return Backtest(real.decisions, tuple(differences), recorded, drafted)

@@ -113,8 +113,12 @@ class Bindings:
         self._differing: set[str] = set()
         payments = list(payments)
         self._accepted = {
-            (tx_hash, payment.contract) for payment in payments for tx_hash in payment.accepted
+            (tx_hash, payment.contract, payment.nonce): payment.payment
+            for payment in payments
+            for tx_hash in payment.accepted
         }
+        self._by_word: dict[tuple[bytes | None, str | None], set[str]] = defaultdict(set)
+        """The accepted payments whose nonce was used in a transaction that their record names."""
         self._payments = {payment.nonce: payment for payment in payments}
         groups: dict[tuple[bytes | None, str | None], list[Spend]] = defaultdict(list)
         for spend in spends:
@@ -131,6 +135,10 @@ class Bindings:
         for place, spend in enumerate(group):
             if spend.kind == "transfer":
                 moved[spend.to, spend.amount].append(place)
+            elif word := self._accepted.get(
+                (spend.tx_hash or b"", spend.contract or "", spend.nonce or b"")
+            ):
+                self._by_word[spend.tx_hash, spend.contract].add(word)
         bound: set[int] = set()
         for place, spend in enumerate(group):
             payment = self._payments.get(spend.nonce or b"")
@@ -191,7 +199,7 @@ class Bindings:
             if (
                 not (of_named or spend.sent_by_key)
                 or _block(spend) < span.first
-                or (spend.tx_hash, spend.contract) in self._accepted
+                or self._excused(kind, spend, payment)
             ):
                 verdict = Verdict.UNBINDABLE
             elif kind == "orphan" and _block(spend) > span.last:
@@ -201,6 +209,14 @@ class Bindings:
             own = Spend("transactions", count=beside)
             found.append(Incident("transactions", self.network, Verdict.TAMPERED, own))
         return found
+
+    def _excused(self, kind: str, spend: Spend, payment: str | None) -> bool:
+        """Whether somebody's word is about it: what an accepted payment did in a transaction where
+        its nonce was used, or what the token moved beside that."""
+        words = self._by_word.get((spend.tx_hash, spend.contract))
+        if not words or kind == "orphan" or spend.sent_by_key:
+            return False
+        return payment is None or payment in words
 
     def settlement(self, payment: SignedPayment, time_s: int) -> Settlement:
         """What the chain shows of a payment, as of a block of this time."""

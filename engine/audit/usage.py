@@ -10,7 +10,7 @@ import msgspec
 from engine.audit.approvals import names_granted
 from engine.audit.record import Record
 from engine.audit.signing import read_terms
-from engine.policy.budgets import BUDGET_LIMITS, budget_rule
+from engine.policy.budgets import LIMIT_NAMES, budget_rule
 from engine.policy.conditions import Cap, parse_condition
 from engine.policy.decide import decide, remaining
 from engine.policy.decision import Decision, PaymentRequest, Policy, Standing
@@ -168,8 +168,8 @@ def _budget_finding(rule: str, told: Mapping[str, Any], request: PaymentRequest)
 
 def _named_cap(name: str, limit: int) -> Cap:
     """The cap that the evidence names: by its limit, or by the sentence of a condition."""
-    if name in BUDGET_LIMITS:
-        of, per = BUDGET_LIMITS[name]
+    if name in LIMIT_NAMES:
+        of, per = LIMIT_NAMES[name]
         return Cap(of, None, limit, per)
     cap = parse_condition(name)
     if not isinstance(cap, Cap) or cap.name is None or cap.at_most != limit:

@@ -18,6 +18,9 @@ BUDGET_LIMITS: dict[str, tuple[Literal["payments", "sum"], Per]] = {
 }
 """What each limit of a budget bounds, by precedence."""
 
+LIMIT_NAMES = {**BUDGET_LIMITS, "payments_per_lifetime": ("payments", "lifetime")}
+"""The same of all that can bound several sessions: one that delegates may have this limit, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetLimits:

@@ -131,8 +131,13 @@ def approval_above(facts: Facts) -> Finding | None:
 
 
 def over(gauge: Gauge, now_ms: int, about: Evidence) -> Finding:
-    """Why a payment does not fit into a gauge; `about` says more of whose it is."""
-    return over_finding(gauge.cap, gauge.used, gauge.requested, gauge.fits_at(now_ms), about)
+    """Why a payment does not fit into a gauge; `about` says more of whose it is.
+
+    Several sessions without limits can have used more together than a record can hold a number of:
+    then it tells the largest, which no limit is above either.
+    """
+    used = min(gauge.used, SUM_MAX_MICRO_USD)
+    return over_finding(gauge.cap, used, gauge.requested, gauge.fits_at(now_ms), about)
 
 
 def over_finding(

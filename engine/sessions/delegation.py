@@ -101,8 +101,9 @@ def as_child(read: Read, new: NewSession, line: Sequence[SessionView], now_ms: i
     no longer than that lasts where no duration is asked for.
 
     Raises:
-        InvalidInput: the owner is another, the agent is not registered, the session would not be on
-            the chain although its parent is, or fewer operators than for the parent could approve.
+        InvalidInput: the owner is another, the agent is not registered, or is another and a
+            session's holder asks, the session would not be on the chain although its parent is, or
+            fewer operators than for the parent could approve.
         Conflict: the parent or one above it is not active, or there are too many sessions.
     """
     parent = line[0]
@@ -122,10 +123,14 @@ def as_child(read: Read, new: NewSession, line: Sequence[SessionView], now_ms: i
         raise InvalidInput(
             "approvals_required", f"is below the parent's {parent.approvals_required}"
         )
-    if new.agent_id != parent.agent_id and not is_registered(
-        read, parent.workspace_id, new.agent_id
-    ):
-        raise InvalidInput("agent_id", "is neither the parent's nor registered in the workspace")
+    if new.agent_id != parent.agent_id:
+        if any(new.by == above.id for above in line):
+            # It would spend from that agent's budget, and no more from its own.
+            raise InvalidInput("agent_id", "is not the parent's: only operators name another")
+        if not is_registered(read, parent.workspace_id, new.agent_id):
+            raise InvalidInput(
+                "agent_id", "is neither the parent's nor registered in the workspace"
+            )
     if len(line) >= DEPTH_MAX:
         raise Conflict(f"at most {DEPTH_MAX} sessions in a line", code="delegation_too_deep")
     if len(descendants(read, line[-1].id)) >= DESCENDANTS_MAX:

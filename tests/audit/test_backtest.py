@@ -19,6 +19,7 @@ from engine.policy.decision import Policy
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions.session import SessionView
 from tests.audit.test_replay import limits, records_of, sentences, steps, take
+from tests.ledger.approving import asked_for, first_key, grant
 from tests.policy.conditions_oracle import PRECEDENCE, Paid, Terms
 from tests.world import NO_LIMITS, USD, WORKSPACE, World
 
@@ -242,6 +243,35 @@ def test_what_only_the_draft_allows_counts_in_full_and_for_good(timed: World) ->
         Total(2, 50 * USD),
         Total(2, 30 * USD),
     )
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["asked once", "asked twice"])
+def test_what_an_approval_let_pass_is_the_payment_that_the_draft_allowed(
+    timed: World, twice: bool
+) -> None:
+    view = timed.session(replace(day(100), approval_above=50 * USD))
+    waiting = asked_for(timed, view, 60, hold=True)
+    if twice:
+        assert asked_for(timed, view, 60, hold=True).id == waiting.id
+    made = grant(timed, waiting, first_key(timed)).payment_id
+    assert made is not None
+    timed.engine.ledger.capture(WORKSPACE, made, 55 * USD).result()
+    assert timed.pay(view, 45).state == "captured"
+    waited = Outcome("APPROVAL_REQUIRED", "approval_above")
+    denied = [
+        each
+        for each in timed.engine.payments.page(WORKSPACE, session_id=view.id, offset=0, limit=9)[0]
+        if each.state == "denied"
+    ]
+    found = under(timed, view, limits=day(100))
+    assert found.recorded == Total(2, 100 * USD)
+    first = Difference(denied[-1].id, START_MS, 60 * USD, waited, ALLOWED)
+    if twice:  # nobody asks again for what was paid at once: the draft denies that, as any other
+        second = Difference(denied[0].id, START_MS, 60 * USD, waited, OVER)
+        assert found.differences == (first, second)
+    else:
+        assert found.differences == (first,)
+    assert found.drafted == Total(2, 100 * USD)
 
 
 def test_another_reason_is_a_difference_and_other_numbers_are_not(timed: World) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from engine.clock import ManualClock
 from engine.ledger.payment import Payment
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import DAY_MS, Limits
+from engine.policy.money import AMOUNT_MAX_MICRO_USD, SUM_MAX_MICRO_USD
 from engine.sessions.session import SessionView
+from tests.ledger.approving import replayed
 from tests.ledger.asking import START_MS, ask, at_once
 from tests.ledger.conftest import opened
 from tests.servers import PostgresServer
@@ -50,6 +53,39 @@ def test_an_agents_budget_binds_all_its_sessions_and_no_others(fresh: World) -> 
     assert [*some] == ["agent:bot"]
     assert fresh.engine.ledger.budgets_used("elsewhere").result() == {}
     assert fresh.pay(other, 500).state == "captured"
+
+
+def test_a_sum_that_no_record_can_hold_is_told_as_the_largest_that_one_can(fresh: World) -> None:
+    views = [fresh.session() for _ in range(2)]
+    for view in views * 9:
+        assert fresh.pay(view, 0, amount=AMOUNT_MAX_MICRO_USD).state == "captured"
+    set_budget(fresh, "workspace", BudgetLimits(per_day=100 * USD))
+    denied = fresh.pay(views[0], 1)
+    assert denied.decision["evidence"]["used"] == SUM_MAX_MICRO_USD
+    replayed(fresh, views[0])
+
+
+def test_all_that_a_session_hands_on_is_found_in_what_its_children_are_denied(fresh: World) -> None:
+    """By who reads the records: each limit is called by a name that leads back to it."""
+    merchant = "merchant books at most 30 USD per hour"
+    sentences = [f"at most 9 payments per {per}" for per in ("hour", "day", "lifetime")]
+    limits = Limits(None, 900 * USD, 900 * USD, 900 * USD, None)
+    one_by_one = [
+        *((limits, (sentence.replace("9", "2"),)) for sentence in sentences),
+        (limits, ("lifetime at most 2 USD",)),
+        (limits, (merchant.replace("30", "2"),)),
+        *((replace(limits, **{per: 2 * USD}), ()) for per in ("per_day", "per_week", "per_month")),
+    ]
+    named = set()
+    for limit, conditions in one_by_one:
+        parent = fresh.session(limit, conditions=conditions)
+        child = fresh.session(limit, conditions=conditions, parent_id=parent.id)
+        assert [fresh.pay(each, 1).state for each in (parent, child)] == ["captured"] * 2
+        denied = fresh.pay(child, 1)
+        assert denied.decision["rule"] == "ancestor_budget"
+        named.add(denied.decision["evidence"]["name"])
+        replayed(fresh, child)
+    assert len(named) == len(one_by_one)
 
 
 def test_what_was_paid_before_counts(fresh: World) -> None:

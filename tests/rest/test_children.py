@@ -114,6 +114,7 @@ def test_nobody_else_may(api: Served) -> None:
         ({"duration_hours": 3}, "duration_hours"),
         ({"agent_id": "nobody-registered-it"}, "agent_id"),
         ({"agent_id": "workspace"}, "agent_id"),
+        ({"agent_id": "registered"}, "agent_id"),
         ({"user_wallet": "another"}, "user_wallet"),
         ({"parent": "0x" + "11" * 32}, "parent"),
         ({"parent_id": "sess_x"}, "parent_id"),
@@ -124,6 +125,7 @@ def test_more_than_the_parent_has_is_refused_by_the_name_of_the_field(
     api: Served, fields: dict[str, Any], field: str
 ) -> None:
     parent = api.session(**PARENT)
+    api.session(agent_id="registered")
     before = api.records()
     refused(child(api, parent, **fields), 422, "invalid_parameter", field)
     assert api.records() == before

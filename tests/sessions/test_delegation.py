@@ -157,6 +157,19 @@ def test_the_agent_is_the_parents_or_a_registered_one_of_the_workspace(world: Wo
     assert child_of(world, parent, agent_id="helper").agent_id == "helper"
 
 
+def test_who_holds_a_session_spends_from_no_other_agents_budget(world: World) -> None:
+    parent = world.session()
+    world.engine.agents.register(WORKSPACE, "helper", None)
+    answers = {
+        str(refusal(world, parent, agent_id=agent_id, by=parent.id))
+        for agent_id in ("helper", "nobody")
+    }
+    assert answers == {"agent_id: is not the parent's: only operators name another"}
+    child = child_of(world, parent, by=parent.id)
+    assert field_of(refusal(world, child, agent_id="helper", by=parent.id)) == "agent_id"
+    assert child_of(world, child, agent_id="helper", by="key_1").agent_id == "helper"
+
+
 WIDER: list[tuple[str, dict[str, Any]]] = [
     *(
         (f"limits.{caller}", {"limits": replace(LIMITS, **{name: value})})
