@@ -14,8 +14,6 @@ EVENTS = (
     "agent.session.revoked",
     "agent.session.expired",
     "agent.session.limit_reached",
-    "agent.key.created",
-    "agent.key.revoked",
     "approval.requested",
     "approval.granted",
     "approval.denied",

@@ -2,12 +2,16 @@
 
 import json
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from api.facilitator.app import create_facilitator_app
 from api.facilitator.routes import THREADS_MAX
+from api.rest.queries import PAYMENT_STATES
 from api.server import server_app
 from bench.contenders import COMPARISONS, CONTENDERS
 from engine.audit.evidence import NOT_PROVEN
@@ -91,6 +95,48 @@ def test_the_limits_are_documented_with_their_defaults(world: World) -> None:
     schema = server_app(world.engine).openapi()["components"]["schemas"]
     fields = schema["LimitsBody"]["properties"]
     assert rows == [(name, str(field["default"])) for name, field in fields.items()]
+
+
+def test_the_fields_and_statuses_of_payments_are_documented(world: World) -> None:
+    schema = server_app(world.engine).openapi()
+    [section] = re.findall(r"^## Payments\n(.*?)^## ", API, re.MULTILINE | re.DOTALL)
+    asked, differs, statuses = re.findall(r"^\|---.*\n((?:\|.*\n)+)", section, re.MULTILINE)
+    fields = schema["components"]["schemas"]
+
+    def named(column: str) -> set[str]:
+        return set(re.findall(r"`([a-z_]+)`", column))
+
+    firsts = [row.split(" | ")[0] for row in asked.splitlines()]
+    assert set.union(*map(named, firsts)) == set(fields["CreatePayment"]["properties"])
+    rows = dict(row.strip("| ").split(" | ") for row in differs.splitlines())
+    assert set(fields["SmartPayment"]["properties"]) <= named(rows["`smart-payment`"])
+    assert set(fields["Execute"]["properties"]) <= named(rows["`execute`"])
+    for body, route in (("Capture", "`capture`"), ("CheckPayment", "`check-payment`")):
+        assert set(fields[body]["properties"]) == named(rows[route]) == {"amount"}
+    left_out = named(rows["a payment intent"].partition(", with")[0])
+    assert left_out == named("".join(firsts)) - set(fields["CreateIntent"]["properties"])
+
+    cells = [re.findall(r"[^|]+", row) for row in statuses.splitlines()]
+    for status, states, others in cells:
+        for name in named(status) | named(others):
+            assert set(PAYMENT_STATES[name]) == named(states)  # type: ignore[index]
+    assert {name for row in cells for name in named(row[0] + row[2])} | {"refunded"} == set(
+        PAYMENT_STATES
+    )
+
+
+def test_packages_beside_the_client_are_named_and_can_be_hidden(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    text = (ROOT / "docs" / "python.md").read_text()
+    assert [name for name in packages if f"`{name}`" not in text] == []
+    (tmp_path / "engine.py").touch()
+    (tmp_path / "program.py").write_text("from tallystick import Client")
+    told = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], capture_output=True, text=True, check=False
+    )
+    [said] = re.findall(r"ends with `(.*)`", text)
+    assert told.stderr.endswith(f"ModuleNotFoundError: {said}\n")
 
 
 @pytest.mark.parametrize(

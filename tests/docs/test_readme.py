@@ -28,7 +28,8 @@ BLOCKS: list[tuple[str, str]] = FENCED.findall(README)
 # What tests/test_demo.py runs, and what runs this test.
 RUN_ELSEWHERE = ("./scripts/demo", "./scripts/test")
 # A command that keeps its terminal, and what it has printed when it is up.
-KEEPS_ITS_TERMINAL = {"tallystick serve": "registry", "tallystick chain": "  0x"}
+THIRD_KEY_OF_ANVIL = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+KEEPS_ITS_TERMINAL = {"tallystick serve": "registry", "tallystick chain": THIRD_KEY_OF_ANVIL}
 SHOP = "https://api.shop.test"
 WALLET = "0x" + "1" * 40
 # What the reader fills in: the place in the command, and where it was printed.
@@ -40,6 +41,9 @@ FROM_BEFORE = [
     (r"(?<=--token )0x…", r"test USDC +(0x[0-9a-f]{40})\b"),
     (r"(?<=TALLYSTICK_REGISTRY=)0x…", r"TALLYSTICK_REGISTRY=(0x[0-9a-f]{40})\b"),
     (r"(?<=TALLYSTICK_OPERATOR_KEY=)0x…", r"0x\w{40}  (0x[0-9a-f]{64})\b"),
+    (r"(?<= USDC=)0x…", r"erc20:(0x[0-9a-f]{40})\b"),
+    (r"(?<= IDENTITY=)0x…", r"on-chain identity +(0x[0-9a-f]{40})\b"),
+    (r"(?<= PRIVATE_KEY=)0x…", r"anvil .*\n +0x\w{40}  (0x[0-9a-f]{64})\b"),
     (r"(?<=TALLYSTICK_TOKENS=)'\[…\]'", r"TALLYSTICK_TOKENS=('\[.*\]')"),
     (r"\bSESSION\b", r"\b(sess_\w+)"),
     (r"\bPAYMENT\b", r"\b(pay_\w+)"),
@@ -61,6 +65,7 @@ class Reader:
         self.open = ExitStack()
         self._shop: str | None = None
         (directory / ".venv").symlink_to(ROOT / ".venv")
+        (directory / "contracts").symlink_to(ROOT / "contracts")
         anvil = (ROOT / "anvil.toml").read_text()
         assert "port = 8545" in anvil
         (directory / "anvil.toml").write_text(anvil.replace("8545", str(self.rpc_port)))
@@ -186,6 +191,8 @@ def test_every_command_works(reader: Reader) -> None:
     assert said.count('{"sold":7}') == 2
     assert (reader.directory / "report.json").read_text() == '{"sold":7}'
     assert re.search(r"is revoked$", said, re.MULTILINE)
+    assert re.search(r"^agent +helper\b", said, re.MULTILINE)
+    assert re.search(r"^status +1 \(success\)$", said, re.MULTILINE), "test USDC was made on Anvil"
     written = {path.name for path in reader.directory.iterdir()}
     assert {"evidence.json", "tallystick-data", "tallystick-anvil"} <= written
 
