@@ -133,7 +133,8 @@ def as_child(read: Read, new: NewSession, line: Sequence[SessionView], now_ms: i
             )
     if len(line) >= DEPTH_MAX:
         raise Conflict(f"at most {DEPTH_MAX} sessions in a line", code="delegation_too_deep")
-    if len(descendants(read, line[-1].id)) >= DESCENDANTS_MAX:
+    whole = sa.select(sa.func.count()).select_from(family(line[-1].id).subquery())
+    if read(whole).scalar_one() > DESCENDANTS_MAX:  # itself is counted, too
         raise Conflict(
             f"at most {DESCENDANTS_MAX} sessions beneath one", code="too_many_descendants"
         )

@@ -8,8 +8,6 @@ that can no longer be mined is replaced.
 """
 
 import json
-import math
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -45,12 +43,11 @@ from engine.ledger.discrepancies import SESSION_DAMAGED
 from engine.ledger.writer import Batch, Writer
 from engine.sessions.chain_facts import chain_facts, workspace_closings, workspace_hash
 from engine.sessions.lifecycle import Sessions
+from engine.sessions.refusals import Refusals
 from engine.sessions.rotation import may_rotate_now
 from engine.sessions.session import SessionView
 
 TRANSACTIONS_PER_TICK_MAX = 50
-REFUSED_WAIT_S = 10
-"""What the chain refused is not tried again at once: only somebody's help will change it."""
 
 _blocks = table(ChainBlock)
 _discrepancies = table(DiscrepancyRow)
@@ -232,7 +229,7 @@ class Registrar:
         self._sessions = sessions
         self._registry = registry
         self._operator = operator
-        self._refused: dict[tuple[str, str], float] = {}
+        self._refusals = Refusals()
 
     def tick(self) -> int:
         """Send what is due; returns how many transactions were sent.
@@ -269,6 +266,7 @@ class Registrar:
                 )
                 .outerjoin(_transactions, transaction)
                 .where(_sessions.c.mint_pkp, *conditions)
+                .where(_sessions.c.id.not_in(self._refusals.waiting(action)))
             )
 
         state, sent_ms = _sessions.c.state, _transactions.c.sent_ms
@@ -294,9 +292,6 @@ class Registrar:
 
     def _advance(self, session_id: str, action: str) -> bool:
         """See the transaction mined, send it again, or send the first; says whether one is sent."""
-        refused_at = self._refused.get((session_id, action), -math.inf)
-        if time.monotonic() - refused_at < REFUSED_WAIT_S:
-            return False
         query = sa.select(_transactions).where(
             _transactions.c.session_id == session_id, _transactions.c.action == action
         )
@@ -304,9 +299,11 @@ class Registrar:
             sent = connection.execute(query).first()
         if sent is not None:
             receipt = self._gateway.receipt(sent.tx_hash)
-            if receipt is not None and receipt.succeeded:
+            if receipt is not None:
+                if not receipt.succeeded:  # it was not to, so what it calls may always do that
+                    self._refused(session_id, action, "it was mined and reverted")
                 return False  # the indexer will see its event
-            if receipt is None and self._offer(sent.raw_tx):
+            if self._offer(sent.raw_tx):
                 return True
         return self._send(session_id, action)
 
@@ -315,7 +312,7 @@ class Registrar:
             view, old = self._writer.call(lambda batch: self._read(batch, session_id))
         except Unavailable as error:  # the others must not wait until its row is mended
             _log.error("session_unreadable", session=session_id, reason=error.message)
-            self._refused[session_id, action] = time.monotonic()
+            self._refusals.note(session_id, action)
             return False
         try:
             signed = sender.sign(
@@ -323,9 +320,7 @@ class Registrar:
             )
         except (CallReverted, TransactionRejected) as error:
             reason = contracts.revert_name(error) if isinstance(error, CallReverted) else str(error)
-            _log.error("chain_refused", session=session_id, action=action, reason=reason)
-            self._refused[session_id, action] = time.monotonic()
-            self._writer.call(lambda batch: _forget(batch, session_id, action))
+            self._refused(session_id, action, reason)
             return False
 
         def command(batch: Batch) -> None:
@@ -344,6 +339,11 @@ class Registrar:
 
         self._writer.call(command)
         return self._offer(signed.raw)
+
+    def _refused(self, session_id: str, action: str, reason: str) -> None:
+        _log.error("chain_refused", session=session_id, action=action, reason=reason)
+        self._refusals.note(session_id, action)
+        self._writer.call(lambda batch: _forget(batch, session_id, action))
 
     def _read(self, batch: Batch, session_id: str) -> tuple[SessionView, SessionView | None]:
         """A session, and the one that its registration is to revoke, if it still can."""

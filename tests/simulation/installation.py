@@ -38,7 +38,7 @@ from engine.ledger.log import Log
 from engine.ledger.seal import SEAL_KEY
 from engine.ledger.writer import BATCH_COMMANDS_MAX, Command, Writer
 from engine.policy.limits import DAY_MS, Limits
-from engine.sessions import on_chain
+from engine.sessions import refusals
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import KEK_BYTES, Vault
 from tests.simulation.books import APPROVAL_TTL_MS, HOLD_TTL_MS
@@ -292,11 +292,11 @@ def simulated() -> Iterator[None]:
     def drop(*_: Any) -> Any:
         raise structlog.DropEvent
 
-    processors, wait_s = structlog.get_config()["processors"], on_chain.REFUSED_WAIT_S
+    processors, wait_s = structlog.get_config()["processors"], refusals.REFUSED_WAIT_S
     structlog.configure(processors=[drop])
-    on_chain.REFUSED_WAIT_S = 0
+    refusals.REFUSED_WAIT_S = 0
     try:
         yield
     finally:
         structlog.configure(processors=processors)
-        on_chain.REFUSED_WAIT_S = wait_s
+        refusals.REFUSED_WAIT_S = wait_s
