@@ -1,6 +1,7 @@
 """Serve an application with uvicorn, in the foreground or on a thread of its own."""
 
 import asyncio
+import errno
 import gc
 import socket
 import threading
@@ -52,6 +53,8 @@ LARGER_BODIES = {
     **dict.fromkeys((f"{STUDIO_PREFIX}/log", f"{STUDIO_PREFIX}/log.json"), FORM_BYTES_MAX),
 }
 """Below which paths a body may be longer than elsewhere."""
+_OF_THE_PORT = (errno.EADDRINUSE, errno.EACCES)
+"""Why no socket is bound to a port; whatever else keeps it from being bound is of the host."""
 
 
 class AppServer:
@@ -79,8 +82,9 @@ class AppServer:
             self._socket.bind((host, port))
         except OSError as error:
             self._socket.close()
+            setting = "PORT" if error.errno in _OF_THE_PORT else "HOST"
             raise CannotStart(
-                f"TALLYSTICK_PORT: cannot listen on {host}:{port}: {error}"
+                f"TALLYSTICK_{setting}: cannot listen on {host}:{port}: {error}"
             ) from error
         shown = f"[{host}]" if ":" in host else host
         self.port = self._socket.getsockname()[1]

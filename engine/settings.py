@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -283,7 +284,8 @@ def load_settings(**overrides: Any) -> Settings:
     prefix = "TALLYSTICK_"
     known = {prefix + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
     if unknown := sorted(n for n in os.environ if n.startswith(prefix) and n not in known):
-        raise CannotStart(f"unknown setting: {', '.join(unknown)}")
+        told = (name + _meant(prefix, name, known) for name in unknown)
+        raise CannotStart(f"unknown setting: {', '.join(told)}")
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -292,6 +294,13 @@ def load_settings(**overrides: Any) -> Settings:
     except SettingsError as error:
         name = re.search(r'field "(\w+)"', str(error))
         raise CannotStart(f"{prefix}{name[1].upper() if name else '…'}: takes JSON") from None
+
+
+def _meant(prefix: str, name: str, known: Collection[str]) -> str:
+    """The nearest name, if one is near; what all begin with does not count."""
+    ends = [each.removeprefix(prefix) for each in known]
+    nearest = get_close_matches(name.removeprefix(prefix), ends, n=1)
+    return f" (is {prefix}{nearest[0]} meant?)" if nearest else ""
 
 
 _TAKES: Mapping[str, str] = {

@@ -324,7 +324,8 @@ class AsyncClient:
             await asyncio.sleep(wait_s)
 
     async def _once(self, call: Call[Answer]) -> Answer:
-        with heard(self._http.base_url):
+        base_url = self._http.base_url
+        with heard(base_url):
             response = await self._http.request(
                 call.method,
                 call.path,
@@ -332,5 +333,5 @@ class AsyncClient:
                 headers=call.headers(),
                 timeout=call.timeout_s,
             )
-        answer: Answer = read_json(checked(response), call.kind)
+        answer: Answer = read_json(checked(response, base_url), base_url, call.kind)
         return answer

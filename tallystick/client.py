@@ -334,7 +334,7 @@ class Client(Oversight):
             time.sleep(wait_s)
 
     def _once(self, call: Call[Answer]) -> Answer:
-        answer: Answer = read_json(self._heard(call), call.kind)
+        answer: Answer = read_json(self._heard(call), self._http.base_url, call.kind)
         return answer
 
     def _heard(self, call: Call[Any]) -> httpx.Response:
@@ -346,4 +346,4 @@ class Client(Oversight):
                 headers=call.headers(),
                 timeout=call.timeout_s,
             )
-        return checked(response)
+        return checked(response, self._http.base_url)

@@ -22,6 +22,8 @@ _NOTHING_SENT = (
     httpx.UnsupportedProtocol,
 )
 
+_NOT_SENDABLE = "a key or token begins or ends with a blank, or holds control characters"
+
 
 def authorization(secret: str | None) -> dict[str, str]:
     """The header that an operator's key or a session's token is sent in."""
@@ -63,13 +65,13 @@ def heard(base_url: httpx.URL) -> Iterator[None]:
         raise ApiError(0, "unreachable", f"{base_url}: {error}", {}) from error
     except httpx.LocalProtocolError:
         # The cause would repeat the secret.
-        raise ApiError(0, "not_sendable", "a key or token holds control characters", {}) from None
+        raise ApiError(0, "not_sendable", _NOT_SENDABLE, {}) from None
     except httpx.HTTPError as error:
         raise ApiError(0, "no_answer", f"{base_url}: {error}", {}) from error
 
 
-def checked(response: httpx.Response) -> httpx.Response:
-    """An answer that is no refusal.
+def checked(response: httpx.Response, base_url: httpx.URL) -> httpx.Response:
+    """An answer of the server at `base_url` that is no refusal.
 
     Raises:
         ApiError: it is one.
@@ -77,18 +79,32 @@ def checked(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
     status = response.status_code
+    answer: Any = None
+    code = message = None
     try:
         answer = response.json()
-        refusal = ApiError(status, answer["code"], answer["message"], answer)
+        code, message = answer["code"], answer["message"]
     except (ValueError, KeyError, TypeError):
-        refusal = ApiError(status, "http_error", f"status {status}", {})
+        pass
+    if isinstance(code, str) and isinstance(message, str):
+        refusal = ApiError(status, code, message, answer)
+    else:
+        refusal = _foreign(status, f"{base_url}: status {status}")
     after = response.headers.get("Retry-After", "")
     refusal.retry_after_s = float(after) if after.isascii() and after.isdigit() else None
     raise refusal
 
 
-def read_json(response: httpx.Response, kind: type) -> Any:
-    """The object or list that an answer is.
+def _foreign(status: int, told: str) -> ApiError:
+    """A refusal in other words than ours; of a failure, a proxy in front of us may tell as well."""
+    error = ApiError(status, "http_error", told, {})
+    if error.is_unknown:
+        return error
+    return ApiError(status, error.code, f"{told}: what answered there is no Tallystick server", {})
+
+
+def read_json(response: httpx.Response, base_url: httpx.URL, kind: type) -> Any:
+    """The object or list that an answer of the server at `base_url` is.
 
     Raises:
         ApiError: it is something else.
@@ -98,5 +114,6 @@ def read_json(response: httpx.Response, kind: type) -> Any:
     except ValueError:
         answer = None
     if not isinstance(answer, kind):
-        raise ApiError(response.status_code, "http_error", "the answer is not a Tallystick's", {})
+        told = f"{base_url}: the answer is not a Tallystick's"
+        raise ApiError(response.status_code, "http_error", told, {})
     return answer

@@ -11,6 +11,7 @@ machine, 130 interrupted, 141 nobody reads the output any more.
 import contextlib
 import io
 import os
+import re
 import sys
 from importlib import metadata
 from typing import Annotated
@@ -142,5 +143,14 @@ def _wrong_usage(error: TyperException) -> int:
         print(context.get_help(), file=sys.stderr)  # a group without a command
         return error.exit_code
     message = " ".join(error.format_message().split())
+    if (below := _amount_below_zero(error)) is not None:
+        message = f"AMOUNT: what begins with {below} is no amount"
     command = context.command_path if context is not None else "tallystick"
     return failed("usage", f"{message} (see {command} --help)", error.exit_code)
+
+
+def _amount_below_zero(error: TyperException) -> str | None:
+    """What was read as an option that there is not, where an amount was to be."""
+    name, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    takes = () if context is None else (each.name for each in context.command.params)
+    return name if re.match(r"-[\d.]", name) and "amount" in takes else None

@@ -207,8 +207,10 @@ def _print(report: "Report") -> None:
     for check in report.checks:
         colour = colours[check.verdict] if check.made else "dim"
         mark = "✓" if check.verdict is Verdict.VERIFIED else check.state.replace("_", " ")
+        rest = check.reason.removeprefix(mark)  # some reasons begin with it
+        between = " " if rest == check.reason else ""
         console.print(
-            f"{check.number:>3}  {check.name:<13} [{colour}]{mark}[/] {escape(check.reason)}",
+            f"{check.number:>3}  {check.name:<13} [{colour}]{mark}[/]{between}{escape(rest)}",
             soft_wrap=True,
         )
     verdict = report.verdict

@@ -149,8 +149,9 @@ def _get(url: str) -> bytes:
     except httpx.InvalidURL as error:
         raise ApiError(0, "unreachable", f"{url}: {error}", {}) from error
     found = b""
+    shown = asked.copy_with(query=None)
     with (
-        heard(asked.copy_with(query=None)),
+        heard(shown),
         httpx.Client(timeout=TIMEOUT_S, trust_env=False) as http,
         http.stream("GET", asked) as response,
     ):
@@ -158,5 +159,5 @@ def _get(url: str) -> bytes:
             found += piece
             if len(found) > _ANSWER_BYTES_MAX:
                 raise ApiError(0, "no_answer", f"{url}: the answer is too long", {})
-        checked(httpx.Response(response.status_code, content=found))
+        checked(httpx.Response(response.status_code, content=found), shown)
     return found

@@ -10,10 +10,23 @@ from tallystick.defaults import DEFAULT_URL
 if TYPE_CHECKING:  # commands that ask no server start without an HTTP client
     from tallystick.client import Client
 
+
+def _gives_way(context: typer.Context, key: str | None) -> str | None:
+    """The key, unless it is the environment's and a token is on the command line.
+
+    What is written there was looked at first, in whatever order the options are declared.
+    """
+    named = (context.get_parameter_source(name) for name in ("api_key", "session_token"))
+    sources = [None if source is None else source.name for source in named]
+    return None if sources == ["ENVIRONMENT", "COMMANDLINE"] else key
+
+
 Url = Annotated[str, typer.Option("--url", envvar="TALLYSTICK_URL", help="The server.")]
 ApiKey = Annotated[
     str | None,
-    typer.Option("--api-key", envvar="TALLYSTICK_API_KEY", help="An operator key."),
+    typer.Option(
+        "--api-key", envvar="TALLYSTICK_API_KEY", callback=_gives_way, help="An operator key."
+    ),
 ]
 SessionToken = Annotated[
     str | None,
@@ -72,7 +85,7 @@ def as_party(url: str, api_key: str | None, session_token: str | None) -> "Clien
         InvalidInput: `url` is not a URL.
         Unauthenticated: there is neither.
     """
-    if session_token and not api_key:
+    if session_token is not None and not api_key:
         return as_session(url, session_token)
     return as_operator(url, api_key)
 
@@ -82,6 +95,8 @@ def _open(url: str, *, api_key: str | None = None, session_token: str | None = N
 
     from tallystick.client import Client
 
+    if not url.lower().startswith(("http://", "https://")):
+        raise InvalidInput("--url", f"http:// or https:// is missing in front of {url!r}")
     try:
         return Client(url, api_key=api_key, session_token=session_token, retries=0)
     except UnicodeEncodeError as error:

@@ -99,18 +99,19 @@ def fetch(
     if as_json:
         print_json(_as_json(response, bought, output))
     elif output is None:
-        _print_body(response.content)
+        # On a terminal nothing is to be glued to its last line.
+        ends = not sys.stdout.isatty() or response.content[-1:] in (b"", b"\n")
+        _print_body(response.content if ends else response.content + b"\n")
     if response.is_success:
         return 0
     return failed("http_error", f"the answer is a {response.status_code}", 1)
 
 
 def _told(bought: "Paid") -> str:
-    seen = bought.tx_hash or "no transaction named"
-    return (
-        f"paid {dollars(bought.amount_usd)} to {bought.pay_to} on {bought.network}: "
-        f"{bought.payment_id}, {seen}"
-    )
+    told = f"{dollars(bought.amount_usd)} to {bought.pay_to} on {bought.network}"
+    if bought.tx_hash is None:  # what refuses may well not have taken it
+        return f"signed {told}: {bought.payment_id}; the answer does not say that it was settled"
+    return f"paid {told}: {bought.payment_id}, {bought.tx_hash}"
 
 
 def _as_json(

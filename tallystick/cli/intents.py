@@ -13,6 +13,7 @@ from tallystick.cli.connection import (
     SessionToken,
     Url,
     as_party,
+    as_session,
 )
 from tallystick.cli.output import console, dollars, fields, minute, print_json, table
 from tallystick.cli.prompts import given_or_asked
@@ -117,15 +118,14 @@ def confirm(
         str | None, typer.Option(help="The intent's secret.", envvar="TALLYSTICK_CLIENT_SECRET")
     ] = None,
     url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
     session_token: SessionToken = None,
     as_json: AsJson = False,
 ) -> None:
     """Pay an intent, by a session and within its limits."""
     secret = given_or_asked(client_secret, "--client-secret", "The intent's secret", hidden=True)
     wallet = given_or_asked(wallet, "--wallet", "The wallet that pays")
-    with as_party(url, api_key, session_token) as client:
-        paid = client.intents.confirm(intent, secret, wallet, session_token=session_token)
+    with as_session(url, session_token) as client:
+        paid = client.intents.confirm(intent, secret, wallet)
     _show(paid, as_json)
 
 

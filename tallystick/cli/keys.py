@@ -11,6 +11,10 @@ from tallystick.cli.prompts import confirmed, given_or_asked
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 KeyId = Annotated[str, typer.Argument(help="The key's id.")]
+AdminKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="TALLYSTICK_API_KEY", help="The admin's key."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -52,12 +56,12 @@ def create(
     ] = None,
     key: Key = None,
     url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
+    api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key for one more operator.
 
-    By the admin's key alone. It is shown once.
+    Of all operators only the admin can. The key is shown once.
     """
     name = given_or_asked(name, "--name", "Whose key it is")
     with as_operator(url, api_key) as client:

@@ -19,6 +19,7 @@ from tallystick.errors import ApiError
 DENIED_EXIT_CODE = 6
 USAGE_EXIT_CODE = 2
 _POLICY_DENIAL_STATUS = 402
+_NO_CONDITION = "is none of the sentences that a condition can be"
 
 _UNBOUNDED_COLUMNS = 10_000
 
@@ -57,7 +58,8 @@ def dollars(amount: float | Decimal | None) -> str:
     """An amount as the server sent it, for people."""
     if amount is None:
         return "unlimited"
-    return f"${amount:,.2f}" if round(amount, 2) == amount else f"${amount:,.6f}"
+    whole, _, rest = f"{amount:,.6f}".partition(".")
+    return f"${whole}.{rest.rstrip('0').ljust(2, '0')}"
 
 
 def minute(time: str) -> str:
@@ -111,7 +113,9 @@ def failed(code: str, message: str, status: int) -> int:
 def fail(error: Exception) -> int:
     """Say in one line what is wrong; returns the matching exit status."""
     code = getattr(error, "code", "error")
-    message = getattr(error, "message", str(error)) + _what_next(error)
+    message = getattr(error, "message", str(error))
+    if next_step := _what_next(error):
+        message = f"{message.removesuffix('.')}: {next_step}"
     if isinstance(error, InvalidInput):  # found here, before anything was asked of a server
         return failed(code, message, USAGE_EXIT_CODE)
     denied = getattr(error, "status", None) == _POLICY_DENIAL_STATUS
@@ -122,10 +126,18 @@ def _what_next(error: Exception) -> str:
     if not isinstance(error, ApiError):
         return ""
     if (approval := error.body.get("approval_id")) is not None:
-        return f": {approval} waits to be granted"
+        return f"{approval} waits to be granted"
     if error.code == "unreachable":
-        return ": is `tallystick serve` running? TALLYSTICK_URL or --url names it"
+        return "is `tallystick serve` running? TALLYSTICK_URL or --url names it"
     if error.is_unknown and error.idempotency_key is not None:
         key = shlex.quote(error.idempotency_key)
-        return f": it may have been done; to do it once, ask again with --key {key}"
-    return ": it may have been done" if error.is_unknown else ""
+        return f"it may have been done; to do it once, ask again with --key {key}"
+    if error.is_unknown:
+        return "it may have been done"
+    if error.code == "http_error":
+        return "TALLYSTICK_URL or --url names one"
+    if error.code == "session_not_registered":
+        return "one is that was created with --mint-pkp"
+    if error.message.endswith(_NO_CONDITION):
+        return "such as 'never merchant casino'; docs/api.md#conditions has them all"
+    return ""

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from engine.errors import InvalidInput
+from tallystick.cli.output import print_line
 
 
 def given_or_asked(value: str | None, option: str, question: str, *, hidden: bool = False) -> str:
@@ -30,11 +31,19 @@ def confirmed(question: str, *, yes: bool, as_json: bool) -> None:
     """
     if yes:
         return
-    try:
+    if sys.stdin.isatty():
         agreed = typer.confirm(question, err=as_json)
-    except typer.Abort as unanswered:
-        if sys.stdin.isatty():
-            raise
-        raise InvalidInput("--yes", "is needed where nobody can be asked") from unanswered
+    else:
+        agreed = _handed_in(question, as_json=as_json)
     if not agreed:
         raise typer.Abort
+
+
+def _handed_in(question: str, *, as_json: bool) -> bool:
+    """What another program answers. The question has a line of its own; JSON goes without."""
+    if not as_json:
+        print_line(question)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise InvalidInput("--yes", "is needed where nobody can be asked")
+    return answer.strip().lower() in ("y", "yes")

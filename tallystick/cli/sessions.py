@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from engine.errors import InvalidInput
 from tallystick.cli.connection import (
     DEFAULT_URL,
     ApiKey,
@@ -88,6 +89,8 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a session and print its token, shown once."""
+    if session_token is not None and not (api_key or parent):
+        raise InvalidInput("--session-token", "is of use with --parent; a key creates all others")
     agent_id = given_or_asked(agent_id, "--agent-id", "Agent")
     wallet = given_or_asked(wallet, "--wallet", "The owner's wallet")
     limits = _given(
@@ -200,8 +203,6 @@ def restrict(
 
     They take the place of earlier ones.
     """
-    from engine.errors import InvalidInput
-
     if lift == bool(restriction):
         raise InvalidInput("--restriction", "give one or more, or --lift")
     with as_operator(url, api_key) as client:
@@ -262,6 +263,7 @@ def revoke_many(
     search: Annotated[
         str | None, typer.Option(help="Only those with this in an id, a label or an agent's name.")
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every live session.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Only show which.")] = False,
     yes: Yes = False,
     url: Url = DEFAULT_URL,
@@ -270,7 +272,7 @@ def revoke_many(
 ) -> None:
     """End all sessions that match for good.
 
-    They are shown and counted first, and then all or none is ended. Without a filter: every one.
+    They are shown and counted first, and then all or none is ended. Needs a filter, or --all.
     """
     wanted: RevocationFields = {
         "status": status,
@@ -280,6 +282,10 @@ def revoke_many(
         "chain": chain,
         "search": search,
     }
+    if every and any(wanted.values()):
+        raise InvalidInput("--all", "is every live session: no filter goes with it")
+    if not every and not any(wanted.values()):
+        raise InvalidInput("--all", "is needed without a filter: that is every live session")
     with as_operator(url, api_key) as client:
         found = client.preview_revocation(**wanted)
         if not as_json:
@@ -330,8 +336,6 @@ def _signer(key_file: Path, wallet: str) -> Sign:
         InvalidInput: no private key is there, or it is another wallet's.
     """
     from eth_account import Account
-
-    from engine.errors import InvalidInput
 
     option = "--owner-key-file"
     try:

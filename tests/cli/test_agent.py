@@ -1,6 +1,7 @@
 """Sessions, keys and payments in two steps from the command line, against a server in this
 process."""
 
+import inspect
 import itertools
 import json
 import re
@@ -8,10 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer.main
 
+from tallystick.cli import app
 from tallystick.cli.completion import VARIABLE
 from tests.cli.processes import ANSI, COMMAND, Done, called, environment, one_line
 from tests.cli.terminal import on_a_terminal
+from tests.docs.make_references import DOCS, leaves
 from tests.rest.served import Served
 
 _tenants = itertools.count(1)
@@ -85,6 +89,50 @@ def test_many_are_revoked_once_they_were_shown_and_that_was_wanted(desk: Desk) -
     ]
 
 
+def test_all_are_revoked_only_by_that_word(desk: Desk) -> None:
+    for agent in ("ann", "bob"):
+        desk.told("sessions", "create", "--agent-id", agent, "--wallet", "w")
+    for arguments in (
+        *(("--yes",), ("--preview",), ("--label", ""), ("--search", "", "-y")),
+        *(("--all", "--agent-id", "ann", "-y"), ("--all", "--status", "active", "--preview")),
+    ):
+        line = one_line(desk("sessions", "revoke-many", *arguments), 2)
+        assert line.startswith("invalid_parameter: --all: ")
+    assert desk.said("sessions", "revoke-many", "--all", "--preview").endswith(
+        "2 found, 0 revoked\n"
+    )
+    assert len(desk.told("sessions", "list", "--status", "active")) == 2
+    assert desk.told("sessions", "revoke-many", "--all", "--yes")["revoked"] == 2
+
+
+def test_what_is_on_the_command_line_wins_over_the_environment(desk: Desk) -> None:
+    made = [
+        desk.told("sessions", "create", "--agent-id", agent, "--wallet", "w")
+        for agent in ("ann", "bob")
+    ]
+    ids, tokens = ({each[name] for each in made} for name in ("id", "session_token"))
+    token, key = made[0]["session_token"], desk.served.key
+    written = {"token": ("--session-token", token), "key": ("--api-key", key)}
+    for words, variables, seen in (
+        (written["token"], {"api_key": key}, {made[0]["id"]}),
+        (written["token"], {"api_key": "zfi_test_nobodys"}, {made[0]["id"]}),
+        (written["key"], {"api_key": "", "session_token": token}, ids),
+        (written["key"], {"api_key": "zfi_test_nobodys", "session_token": token}, ids),
+        ((*written["token"], *written["key"]), {"api_key": ""}, ids),
+        ((), {"session_token": token}, ids),
+    ):
+        assert {each["id"] for each in desk.told("sessions", "list", *words, **variables)} == seen
+    for wrong in ("zai_session_nobodys", ""):
+        line = one_line(desk("status", "pay_1", "--session-token", wrong), 1)
+        assert line.startswith("invalid_session_token: ")
+    create = ("sessions", "create", "--agent-id", "ann", "--wallet", "w")
+    line = one_line(desk(*create, "--session-token", token), 2)
+    assert line.startswith("invalid_parameter: --session-token: is of use with --parent; ")
+    child = desk.told(*create, "--parent", made[0]["id"], "--session-token", token)
+    assert child["parent_id"] == made[0]["id"]
+    assert child["session_token"] not in tokens
+
+
 def test_keys_of_agents(desk: Desk) -> None:
     assert desk.said("agent", "keys", "list") == "no keys yet\n"
     arguments = ("--name", "crawler", "--agent-id", "ann", "--scopes", "read_only, full")
@@ -142,6 +190,25 @@ def test_who_is_at_a_terminal_is_asked_for_what_is_left_out(desk: Desk) -> None:
     assert "aborted: nothing was done" in done.stderr
 
 
+def test_the_documented_commands_ask_and_no_other() -> None:
+    asking = {
+        words
+        for words, command in leaves(typer.main.get_command(app))
+        if "given_or_asked" in inspect.unwrap(command.callback).__code__.co_names
+    }
+    [text] = re.findall(
+        r"\*\*At a terminal\*\*(.*?) ask for", (DOCS / "cli.md").read_text(), re.DOTALL
+    )
+    assert {tuple(name.split()) for name in re.findall(r"`([a-z ]+)`", text)} == asking
+    for words in (("pay",), ("execute",), ("capture",), ("webhooks", "create")):
+        assert one_line(called(*words, typed="12\n"), 2).startswith("usage: Missing argument")
+
+
+def test_help_says_whose_key_or_token_it_is() -> None:
+    assert "--api-key" not in called("intents", "confirm", "--help").stdout
+    assert "The admin's key." in called("keys", "create", "--help").stdout
+
+
 def test_intents_are_confirmed_captured_and_given_up(desk: Desk) -> None:
     assert desk.said("intents", "list") == "no intents\n"
     session = desk.told("sessions", "create", "--agent-id", "ann", "--wallet", "w")
@@ -162,7 +229,9 @@ def test_intents_are_confirmed_captured_and_given_up(desk: Desk) -> None:
     confirming = ("intents", "confirm", made["id"], "--wallet", "w")
     wrong = desk(*confirming, "--client-secret", "x", session_token=token)
     assert one_line(wrong, 1).startswith("invalid_client_secret: ")
-    confirmed = desk.told(*confirming, client_secret=made["client_secret"], session_token=token)
+    secret = {"client_secret": made["client_secret"]}
+    assert one_line(desk(*confirming, **secret), 1).startswith("invalid_session_token: no ")
+    confirmed = desk.told(*confirming, **secret, session_token=token, api_key="zfi_test_nobodys")
     assert confirmed["status"] == "processing"
     assert confirmed["payment_id"] in desk.said("intents", "list", session_token=token, api_key="")
     assert desk.told("intents", "capture", made["id"], "10")["status"] == "succeeded"

@@ -26,7 +26,7 @@ def asked_for(shell: Shell, of: dict[str, Any], amount: str = "60") -> str:
     """Pay more than it may; the approval that the refusal names."""
     done = shell("pay", amount, "--merchant", "books", session_token=of["session_token"])
     line = one_line(done, 6)
-    match = re.fullmatch(r"APPROVAL_REQUIRED: .* needs an approval\.: (apr_\w+) waits .*", line)
+    match = re.fullmatch(r"APPROVAL_REQUIRED: .* needs an approval: (apr_\w+) waits .*", line)
     assert match is not None, line
     return match[1]
 

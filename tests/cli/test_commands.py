@@ -175,7 +175,10 @@ def test_from_the_anchor_to_the_verdict(shell: Shell, session: dict[str, Any]) -
     assert (verified.returncode, verified.stderr) == (0, "")
     assert verified.stdout.splitlines()[-1] == "VERIFIED"
     file.write_bytes(file.read_bytes().replace(b"3000000", b"2000000"))
-    assert tallystick("verify", file, *chain).returncode == 1
+    tampered = tallystick("verify", file, *chain)
+    assert tampered.returncode == 1
+    assert re.search(r"^ *\d+  \w+ +not checked: it rests on ", tampered.stdout, re.MULTILINE)
+    assert "not checked not checked" not in tampered.stdout
 
 
 def test_evidence_without_what_is_withheld(shell: Shell, session: dict[str, Any]) -> None:
@@ -255,12 +258,19 @@ def test_a_server_that_is_not_there_is_one_line_and_status_1() -> None:
 
 
 def test_an_address_that_is_none_or_another_servers_is_one_line(shell: Shell) -> None:
-    assert one_line(shell("anchor", "--url", "ftp://127.0.0.1"), 1).startswith("unreachable: ")
     assert one_line(shell("anchor", "--url", "http://127.0.0.1:x"), 2).startswith(
         "invalid_parameter: --url: "
     )
-    assert one_line(shell("sessions", "list", "--url", shell.server.rpc), 1).startswith(
-        "http_error"
+    for url in ("127.0.0.1:8402", "localhost:8402", "ftp://127.0.0.1", "http:127.0.0.1"):
+        said = f"invalid_parameter: --url: http:// or https:// is missing in front of {url!r}"
+        for done in (shell("anchor", "--url", url), shell("anchor", url=url)):
+            assert one_line(done, 2) == said
+        assert one_line(shell("mcp", "--url", url, session_token="zai_x"), 2) == said
+    line = one_line(shell("sessions", "list", "--url", shell.server.rpc), 1)
+    assert re.fullmatch(
+        rf"http_error: {shell.server.rpc}: status (405|501): what answered there is no Tallystick "
+        r"server: TALLYSTICK_URL or --url names one",
+        line,
     )
 
 
@@ -322,6 +332,7 @@ def test_evidence_that_cannot_be_had_or_written_is_one_line(
     unregistered = create(shell)
     line = one_line(shell("evidence", unregistered["id"]), 1)
     assert line.startswith("session_not_registered: ")
+    assert line.endswith(", so it has no evidence: one is that was created with --mint-pkp")
     line = one_line(shell("evidence", session["id"], "-o", "no/such/directory"), 2)
     assert line.startswith("invalid_parameter: --output: no/such/directory: ")
 

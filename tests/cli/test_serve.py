@@ -178,7 +178,14 @@ def test_a_directory_that_does_not_fit_is_one_line(
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"prot": "8402"}, "unknown setting: TALLYSTICK_PROT"),
+        (
+            {"prot": "8402", "qqqq": "", "apikey": "x"},
+            (
+                "unknown setting: TALLYSTICK_APIKEY (is TALLYSTICK_API_KEY meant?), "
+                "TALLYSTICK_PROT (is TALLYSTICK_PORT meant?), TALLYSTICK_QQQQ"
+            ),
+        ),
+        ({"host": "192.0.2.1"}, "cannot_start: TALLYSTICK_HOST: cannot listen on 192.0.2.1:0: "),
         ({"hold_ttl_s": "-1"}, "TALLYSTICK_HOLD_TTL_S"),
         ({"operator_key": "not a key at all"}, "TALLYSTICK_OPERATOR_KEY"),
         ({"tokens": "[{]"}, "TALLYSTICK_TOKENS"),

@@ -82,3 +82,13 @@ def test_what_is_listened_to_goes_on_as_it_came() -> None:
 def test_whoever_cannot_listen_is_told_so(shell: Shell) -> None:
     done = shell.process("webhooks", "listen", "--port", "0", api_key="zfi_test_nobody")
     assert one_line(done, 1).startswith("invalid_api_key: ")
+
+
+def test_whoever_may_not_be_sent_to_hears_which_setting_allows_it(shell: Shell) -> None:
+    done = shell.process("webhooks", "listen", "--port", "0")
+    assert one_line(done, 1) == (
+        "invalid_parameter: url: names an address that is not public: "
+        "TALLYSTICK_WEBHOOK_NETWORKS of the server can allow 127.0.0.1"
+    )
+    done = shell.process("webhooks", "listen", "--port", "0", "--event", "nothing")
+    assert "TALLYSTICK" not in one_line(done, 1)

@@ -136,7 +136,8 @@ def test_another_request_whose_answer_is_lost_may_have_been_done() -> None:
     answer = b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n"
     with Losing(answer) as between:
         done = called("capture", "pay_1", "3", url=between.url, api_key="zfi_x")
-    assert one_line(done, 1) == "http_error: status 504: it may have been done"
+    said = f"http_error: {between.url}: status 504: it may have been done"
+    assert one_line(done, 1) == said
 
 
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:

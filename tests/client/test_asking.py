@@ -214,3 +214,33 @@ def test_both_clients_take_the_same_arguments() -> None:
         assert [each.default for each in there.parameters.values()] == [
             each.default for each in here.parameters.values()
         ], name
+
+
+async def _asked(status: int, text: str) -> tuple[ApiError, ApiError]:
+    """What both clients make of an answer."""
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, text=text))
+    how: Any = {"api_key": "zfi_x", "transport": transport, "retries": 0}
+    with Client("http://elsewhere.test:1", **how) as client, pytest.raises(ApiError) as one:
+        client.payment("pay_1")
+    async with AsyncClient("http://elsewhere.test:1", **how) as other:
+        with pytest.raises(ApiError) as two:
+            await other.payment("pay_1")
+    return one.value, two.value
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (405, "status 405: what answered there is no Tallystick server"),
+        (501, "status 501: what answered there is no Tallystick server"),
+        (502, "status 502"),  # perhaps of a proxy in front of one
+        (200, "the answer is not a Tallystick's"),
+    ],
+)
+def test_what_is_no_tallystick_server_is_told_with_its_url(status: int, said: str) -> None:
+    texts = ["<html>", '["code"]']
+    if status != 200:
+        texts.append('{"code": 405, "message": null}')
+    for text in texts:
+        for error in asyncio.run(_asked(status, text)):
+            assert (error.code, error.message) == ("http_error", f"http://elsewhere.test:1: {said}")

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,8 @@ import requests
 import tallystick
 from engine.policy.limits import Limits
 from tallystick import Client, paid
+from tallystick.cli.fetch import _told
+from tallystick.paying.order import Paid
 from tests.cli.processes import Done, called, one_line
 from tests.ledger.paying import CENT, SHOP
 from tests.paying.shop import Agent
@@ -115,6 +118,24 @@ class Shell:
 
     def __call__(self, *arguments: str, cwd: Path | None = None) -> Done:
         return called("fetch", *arguments, cwd=cwd, **self._known)
+
+
+def test_what_the_answer_does_not_call_settled_is_not_called_paid() -> None:
+    bought = Paid(
+        payment_id="pay_1",
+        idempotency_key="key",
+        resource="https://shop.test",
+        amount_usd=0.01,
+        amount="10000",
+        network="eip155:1",
+        asset="usdc",
+        pay_to=SHOP,
+        tx_hash="0x1",
+        settlement="settled",
+    )
+    assert _told(bought) == f"paid $0.01 to {SHOP} on eip155:1: pay_1, 0x1"
+    unsaid = replace(bought, tx_hash=None, settlement="unknown")
+    assert _told(unsaid).startswith(f"signed $0.01 to {SHOP} on eip155:1: pay_1; ")
 
 
 def test_the_command_prints_the_body_and_what_was_paid(
