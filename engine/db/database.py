@@ -106,6 +106,15 @@ class Database(Protocol):
         """Close every connection."""
 
 
+def of_its_rows(error: sa.exc.DBAPIError) -> bool:
+    """Whether what a command read or wrote is at fault, and not the database: others can go on.
+
+    Text that is no UTF-8 is refused by Python's sqlite3, which has no name for that.
+    """
+    broken = isinstance(error, sa.exc.IntegrityError | sa.exc.DataError)
+    return broken or "decode to UTF-8" in str(error.orig)
+
+
 def all_rows(
     database: Database, query: sa.Select[Any], place: sa.ColumnElement[int]
 ) -> Iterator[Any]:

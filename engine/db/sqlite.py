@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
 from engine.db.claim import APPLICATION_ID, check_file
-from engine.db.database import Turn
+from engine.db.database import Turn, of_its_rows
 from engine.db.migrate import migrate
 from engine.db.tables import BATCH_RECORDS_MAX, LogBatch, table
 from engine.errors import CannotStart
@@ -174,7 +174,7 @@ def lasting_fault(error: sa.exc.DBAPIError) -> str | None:
     After a failed fsync, for one, nobody knows what is on the disk.
     """
     name = str(getattr(error.orig, "sqlite_errorname", None))
-    return None if name.startswith(_PASSING_FAULTS) else name
+    return None if name.startswith(_PASSING_FAULTS) or of_its_rows(error) else name
 
 
 def writing_engine(path: Path) -> sa.Engine:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from engine.audit.lowering import LOWERED, UNLOWERED, lowered_from_json
 from engine.audit.replay import LOWERED_STATES
 from engine.audit.restricting import RESTRICTED, above_from_json
+from engine.db.database import of_its_rows
 from engine.db.tables import Decision as DecisionRow
 from engine.db.tables import Record, Session, table
 from engine.errors import NotFound, Unavailable
@@ -47,7 +48,12 @@ def load_account(batch: Batch, session_id: str) -> Account:
         NotFound: there is no such session.
         Unavailable: rows and records of the session contradict each other.
     """
-    account = load_accounts(batch, [session_id]).get(session_id)
+    try:
+        account = load_accounts(batch, [session_id]).get(session_id)
+    except sa.exc.DBAPIError as error:
+        if not of_its_rows(error):
+            raise
+        account = _damaged(session_id, error)
     if account is None:
         raise NotFound("no such session", code="session_not_found")
     if isinstance(account, Unavailable):

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine.audit.delegation import DEPTH_MAX
-from engine.db.database import Read
+from engine.db.database import Read, of_its_rows
 from engine.db.tables import Approval, Decision, Record, Session, table
 from engine.ledger.parameters import REGISTERED_STATES, OnChain, read_on_chain
 
@@ -100,3 +100,16 @@ def _read_above(read: Read, session_ids: Collection[str]) -> dict[str, Mapping[A
         above.update((row["id"], row) for row in rows)
         session_ids = {row["parent_id"] for row in rows} - {None}
     return above
+
+
+def bare_row(read: Read, session_id: str) -> sa.Row[Any]:
+    """What of the row of a damaged session is needed to tell of it, and to revoke it; without its
+    label if that is no text."""
+    needed = ("id", "workspace_id", "type", "agent_id", "state", "token_id", "expires_ms")
+    query = sa.select(*(_sessions.c[name] for name in needed)).where(_sessions.c.id == session_id)
+    try:
+        return read(query.add_columns(_sessions.c.label)).one()
+    except sa.exc.DBAPIError as error:
+        if not of_its_rows(error):
+            raise
+        return read(query.add_columns(sa.null().label("label"))).one()

@@ -4,10 +4,11 @@ Memory rests on rows that somebody could change behind its back: a few accounts 
 against them, and what differs is read again and written down as a discrepancy.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
+from engine.db.database import of_its_rows
 from engine.db.tables import Session, table
 from engine.errors import NotFound, Unavailable
 from engine.ledger.account import Account
@@ -17,6 +18,7 @@ from engine.ledger.account_loading import (
     load_account,
     load_accounts,
 )
+from engine.ledger.account_rows import bare_row
 from engine.ledger.discrepancies import (
     PARAMETERS_DIFFER,
     SESSION_DAMAGED,
@@ -62,7 +64,7 @@ class Accounts:
             if each not in self.known and not each.startswith(BUDGET_PREFIX)
         ]
         if len(unknown) > 1:
-            for account in load_accounts(batch, unknown).values():
+            for account in _loaded(batch, unknown):
                 if isinstance(account, Account):
                     self._keep(batch, account)
 
@@ -114,7 +116,7 @@ class Accounts:
             self._unchecked[RECHECKED_MAX:],
         )
         accounts = {each: self.known[each] for each in checked if each in self.known}
-        for each in changed_behind(batch, accounts):
+        for each in _changed(batch, accounts):
             del self.known[each]
             self._doubted.add(each)
         suspects = sorted(self._doubted)[:RECHECKED_MAX]
@@ -131,8 +133,7 @@ def examine(batch: Batch, session_ids: Collection[str]) -> None:
         except NotFound:
             continue
         except Unavailable as error:
-            query = sa.select(_sessions).where(_sessions.c.id == session_id)
-            row = batch.read(query).one()
+            row = bare_row(batch.read, session_id)
             stream = Stream(row.workspace_id, session_id, row.type, row.label)
             note(
                 batch,
@@ -148,6 +149,25 @@ def examine(batch: Batch, session_ids: Collection[str]) -> None:
             note_differing(batch, account)
         elif account.standing is not Standing.MISMATCH:  # that one the chain alone can end
             resolve(batch, PARAMETERS_DIFFER, session_id)
+
+
+def _loaded(batch: Batch, session_ids: Collection[str]) -> Collection[Account | Unavailable]:
+    """Nobody, if rows cannot be read together: who they are is found by reading one at a time."""
+    try:
+        return load_accounts(batch, session_ids).values()
+    except sa.exc.DBAPIError as error:
+        if not of_its_rows(error):
+            raise
+        return ()
+
+
+def _changed(batch: Batch, accounts: Mapping[str, Account]) -> Collection[str]:
+    try:
+        return changed_behind(batch, accounts)
+    except sa.exc.DBAPIError as error:
+        if not of_its_rows(error):
+            raise
+        return tuple(accounts)  # one of them, and each is looked at by itself
 
 
 def note_differing(batch: Batch, account: Account) -> None:

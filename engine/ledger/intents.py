@@ -298,20 +298,21 @@ class Intents:
             capture=row["capture_method"] == "automatic",
         )
 
-    def over(self, batch: Batch, but: Collection[str]) -> Mapping[str, sa.RowMapping]:
-        """The rows of intents that nobody confirmed in time; but not these."""
+    def over(self, batch: Batch, but: Collection[str]) -> Mapping[str, None]:
+        """The intents that nobody confirmed in time; but not these."""
         due = batch.read(
-            sa.select(intents)
+            sa.select(intents.c.id, intents.c.workspace_id)
             .where(OPEN, intents.c.expires_ms <= batch.now_ms, intents.c.id.not_in(but))
             .order_by(intents.c.expires_ms)
             .limit(SWEPT_MAX)
         )
-        rows = due.mappings().all()
-        batch.hold(dict.fromkeys(row["workspace_id"] for row in rows))
-        return {row["id"]: row for row in rows}
+        rows = due.all()
+        batch.hold(dict.fromkeys(row.workspace_id for row in rows))
+        return dict.fromkeys(row.id for row in rows)
 
-    def end(self, batch: Batch, _intent_id: str, row: sa.RowMapping) -> int:
+    def end(self, batch: Batch, intent_id: str, _found: None) -> int:
         """Record the end of an intent that is over; returns that it was one."""
+        row = batch.read(sa.select(intents).where(intents.c.id == intent_id)).mappings().one()
         cancel_intent(batch, dict(row), None, EXPIRED)
         return 1
 

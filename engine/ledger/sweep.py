@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from engine.db.database import of_its_rows
 from engine.errors import Unavailable
 from engine.ledger.writer import Batch, Writer
 
@@ -70,5 +71,6 @@ class Sweep:
 
 def _raise_unless_damage(error: Unavailable) -> None:
     """What the database could not do would fail for the others as well."""
-    if isinstance(error.__cause__, sa.exc.DBAPIError):
+    cause = error.__cause__
+    if isinstance(cause, sa.exc.DBAPIError) and not of_its_rows(cause):
         raise error

@@ -24,7 +24,7 @@ from engine.audit.canonical import encode_own
 from engine.audit.record import Body, Head, encode_record
 from engine.clock import Clock
 from engine.db.acts import Act
-from engine.db.database import Database, Turn
+from engine.db.database import Database, Turn, of_its_rows
 from engine.db.tables import BATCH_RECORDS_MAX, BudgetEntry, LogBatch, OutboxEvent, Record, table
 from engine.errors import TallystickError, Unavailable
 from engine.ledger.acts import act_row
@@ -321,7 +321,8 @@ class Writer:
             answers = self._decide(orders)
         except Exception as error:  # noqa: BLE001 (whatever it was, nobody may be told it happened)
             self._abandon(error)
-            if len(orders) > 1 and not isinstance(error, sa.exc.DBAPIError):
+            of_all = isinstance(error, sa.exc.DBAPIError) and not of_its_rows(error)
+            if len(orders) > 1 and not of_all:
                 for order in orders:
                     self._commit([order])
                 return

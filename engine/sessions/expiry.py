@@ -31,7 +31,7 @@ class Expiry:
         self.sessions = Sweep(
             writer,
             lambda batch, but: sessions.over(batch, but, chain.time_ms),
-            lambda batch, _, row: sessions.end(batch, row, chain.time_ms),
+            lambda batch, session_id, _: sessions.end(batch, session_id, chain.time_ms),
         )
 
     def run(self, rounds: int) -> bool:

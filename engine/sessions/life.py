@@ -19,9 +19,10 @@ from engine.audit.lowering import (
     lowered_to_json,
 )
 from engine.audit.replay import LOWERED_STATES
-from engine.db.database import BUDGETS
+from engine.db.database import BUDGETS, of_its_rows
 from engine.db.tables import Session, table
 from engine.errors import Unavailable
+from engine.ledger.account_rows import bare_row
 from engine.ledger.budgets import changed
 from engine.ledger.discrepancies import (
     PARAMETERS_DIFFER,
@@ -55,7 +56,16 @@ class Life:
         query = sa.select(_sessions).where(_sessions.c.id == session_id)
         if workspace_id is not None:
             query = query.where(_sessions.c.workspace_id == workspace_id)
-        return session_from_row(batch.read(query).mappings().first())
+        try:
+            row = batch.read(query).mappings().first()
+        except sa.exc.DBAPIError as error:
+            if not of_its_rows(error):
+                raise
+            raise Unavailable(
+                f"session {session_id} is damaged in the database: {error.orig}",
+                code="session_damaged",
+            ) from error
+        return session_from_row(row)
 
     def registered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
         """The registration is confirmed on the chain and is of this grant."""
@@ -146,7 +156,7 @@ class Life:
 
     def unreadable(self, batch: Batch, session_id: str, reason: str) -> None:
         """The row holds no session. It pays nothing, and a revocation ends it all the same."""
-        row = batch.read(sa.select(_sessions).where(_sessions.c.id == session_id)).one()
+        row = bare_row(batch.read, session_id)
         if not is_open(batch.read, SESSION_DAMAGED, row.id):  # or it would be written every second
             note(batch, SESSION_DAMAGED, row.id, "critical", {"reason": reason}, _stream(row))
         revocation = chain_facts(batch.read, row.token_id).revocation

@@ -342,16 +342,14 @@ class Sessions(Pausing):
         self.pause_beneath(batch, view, paused)
         return self.read(batch, session_id)
 
-    def over(
-        self, batch: Batch, but: Collection[str], chain_time_ms: int
-    ) -> Mapping[str, sa.RowMapping]:
-        """The rows of sessions that are over, but not of these.
+    def over(self, batch: Batch, but: Collection[str], chain_time_ms: int) -> Mapping[str, None]:
+        """The sessions that are over, but not these.
 
         A session that lives on the chain is over by whichever clock gets there first.
         """
         by_chain = sa.and_(_sessions.c.mint_pkp, _sessions.c.expires_ms <= chain_time_ms)
         query = (
-            sa.select(_sessions)
+            sa.select(_sessions.c.id)
             .where(
                 sa.or_(_sessions.c.expires_ms <= batch.now_ms, by_chain),
                 _sessions.c.state.in_(LIVE_STATES),
@@ -359,13 +357,13 @@ class Sessions(Pausing):
             )
             .limit(SWEPT_MAX)
         )
-        due = {row["id"]: row for row in batch.read(query).mappings().all()}
+        due = dict.fromkeys(batch.read(query).scalars())
         batch.hold(due)
         return due
 
-    def end(self, batch: Batch, row: sa.RowMapping, chain_time_ms: int) -> int:
+    def end(self, batch: Batch, session_id: str, chain_time_ms: int) -> int:
         """Mark a session that is over; returns that it was one."""
-        view = session_from_row(row)
+        view = self.read(batch, session_id)
         self.expired(batch, view, {"chain_time_ms": chain_time_ms} if view.mint_pkp else {})
         return 1
 

@@ -38,6 +38,9 @@ DAMAGES = {
     "the record of a hold is none": Damage(
         "records", "body", "substr(body, 2)", "stream = ? AND seq = 3"
     ),
+    "the memo of a hold is none": Damage(
+        "decisions", "memo_json", "'{'", "session_id = ? AND number = 3"
+    ),
     "a budget is none": Damage(
         "budgets", "limits_json", "'{\"per_day\": true}'", f"workspace_id = '{OTHER}' AND id <> ?"
     ),
@@ -75,7 +78,12 @@ ENDED = ["captured", "expired", "denied", "expired", "expired"]
     [(name, at) for name in DAMAGES for at in (False, True) if not (at and "record" in name)],
 )
 def test_who_is_damaged_keeps_nobody_waiting(fresh: World, name: str, stopped: bool) -> None:
-    damage, engine = DAMAGES[name], fresh.engine
+    check(fresh, DAMAGES[name], stopped=stopped)
+
+
+def check(fresh: World, damage: Damage, *, stopped: bool) -> None:
+    """What is over is ended for all but who is damaged, who is not before the row is mended."""
+    engine = fresh.engine
     engine.access.create_workspace(OTHER, OTHER)
     engine.budgets.set(OTHER, None, BudgetLimits(per_day=500 * USD), by="test")
     before, damaged, after = (busy(fresh, each) for each in (WORKSPACE, OTHER, WORKSPACE))
