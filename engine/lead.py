@@ -6,13 +6,15 @@ The others learn from a row of the database what it read and whether that is in 
 
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
 from engine.chain import contracts
+from engine.chain.depth import ChainPosition
 from engine.chain.endpoints import Endpoint, Endpoints, EndpointsDisagree
 from engine.chain.events import Source
 from engine.chain.gateway import BlockHeader, ChainChanged, ChainError, ChainGateway
@@ -21,7 +23,7 @@ from engine.chain.witnesses import Witnesses
 from engine.db.database import Database, Turn
 from engine.db.tables import ChainBlock, Shared, table
 from engine.deployment import Deployment
-from engine.errors import Conflict, Unavailable
+from engine.errors import Conflict, TallystickError, Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.discrepancies import ENDPOINTS_DISAGREE, note, resolve
@@ -41,21 +43,6 @@ ANCHOR_WAIT_S = 30
 _blocks = table(ChainBlock)
 _shared = table(Shared)
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ChainPosition:
-    """The newest block of the chain, None if this process does not ask; the newest in the index."""
-
-    head_number: int | None
-    indexed_number: int | None
-
-    @property
-    def lag(self) -> int | None:
-        """How many blocks are between the two."""
-        if self.head_number is None or self.indexed_number is None:
-            return None
-        return max(0, self.head_number - self.indexed_number)
 
 
 class Lead:
@@ -151,13 +138,15 @@ class Lead:
         """Do once what has to be done again and again. A silent chain is noted.
 
         In so many `rounds` what is over is ended, and the chain has to wait; answers whether some
-        of it is left to the next tick.
+        of it is left to the next tick. What fails keeps nothing that comes after it from its turn.
         """
         with self._ticking:
-            self._follow(anchor=anchor)
-            behind = self._leads and self._expiry.run(rounds)
-            if self._writer.fault is None:
-                self._ledger.recheck()
+            try:
+                self._follow(anchor=anchor)
+            finally:
+                behind = self._leads and self._expiry.run(rounds)
+                if self._writer.fault is None:
+                    self._ledger.recheck()
         with self.ticked:
             self.ticked.notify_all()
         return behind
@@ -292,12 +281,11 @@ class Lead:
 
     def _follow_chain(self, *, anchor: bool) -> str | None:
         """Listen, then speak; returns what is wrong with the chain, if anything is."""
+        # All here, since it is sent from the operator's account.
+        work = self._register, partial(self.anchorer.tick, new=anchor), self._transfers.tick
         try:
             self._read_chain()
-            if self.registrar.tick():
-                self._read_chain()
-            self.anchorer.tick(new=anchor)
-            self._transfers.tick()  # here, since all of it is sent from the operator's account
+            return next(filter(None, [self._fault_of(each) for each in work]), None)
         except ChainChanged as error:
             self._chain_watch.lost(error)
             if isinstance(error, EndpointsDisagree):
@@ -309,6 +297,19 @@ class Lead:
             return error.message
         except ChainError as error:
             return error.message
+
+    def _register(self) -> None:
+        if self.registrar.tick():
+            self._read_chain()
+
+    def _fault_of(self, work: Callable[[], object]) -> str | None:
+        """Do it; whatever rows it stumbles over, the others have their turn."""
+        try:
+            work()
+        except (ChainError, TallystickError, sa.exc.DBAPIError):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it was, it is a doubt)
+            return f"something in the database cannot be acted on: {error!r}"
         return None
 
     def _note_chain(self, fault: str | None) -> None:

@@ -6,7 +6,7 @@ from typing_extensions import TypedDict
 
 from api.rest.answers import built_late
 from api.rest.views import time_text
-from engine.lead import ChainPosition
+from engine.chain.depth import ChainPosition
 from engine.ledger.discrepancies import Discrepancy
 from engine.reconcile.kinds import KINDS
 from engine.reconcile.reconciler import Reading, Reconciliation

@@ -6,6 +6,21 @@ from engine.chain.gateway import ChainGateway, ChainUnavailable, Receipt
 
 
 @dataclass(frozen=True, slots=True)
+class ChainPosition:
+    """The newest block of the chain, None if this process does not ask; the newest in the index."""
+
+    head_number: int | None
+    indexed_number: int | None
+
+    @property
+    def lag(self) -> int | None:
+        """How many blocks are between the two."""
+        if self.head_number is None or self.indexed_number is None:
+            return None
+        return max(0, self.head_number - self.indexed_number)
+
+
+@dataclass(frozen=True, slots=True)
 class Mined:
     """A transaction in a block of the chain as it is now, with `depth` blocks on top."""
 

@@ -31,16 +31,14 @@ from engine.chain.gateway import (
 from engine.chain.resend import send_again
 from engine.chain.sender import SignedTransaction
 from engine.db.database import Database
-from engine.db.tables import Anchor, ChainEvent, CheckpointRow, table
+from engine.db.tables import Anchor, CheckpointRow, table
+from engine.evidence.anchor_events import FOLLOWED_MAX, anchored
 from engine.evidence.anchor_state import State, is_slow, state_of
 from engine.ledger.log import Log
 from engine.ledger.writer import Batch, Writer
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-FOLLOWED_MAX = 64
-"""So many of the newest anchors are looked after."""
 
 PATIENCE_MS = 120_000
 """After so long a time a higher fee is offered, and again after each further one."""
@@ -49,7 +47,6 @@ NOT_OPEN = "the log is not open on the chain any more and has to be opened again
 """Why anchors are refused after a reorganisation that took the opening of the log away."""
 
 _anchors = table(Anchor)
-_events = table(ChainEvent)
 _checkpoints = table(CheckpointRow)
 _log = structlog.get_logger(__name__)
 
@@ -137,10 +134,8 @@ class Anchorer:
 
         It is so when an older database was put back, or when the anchorer's key is used elsewhere.
         """
-        for row in batch.read(_anchored(self._log_id)):
-            args = json.loads(row.args_json)
-            size = int(args["size"])
-            if not self._is_ours(size, args["root"]):
+        for size, root, _ in anchored(batch.read, self._log_id):
+            if not self._is_ours(size, root):
                 return (
                     f"the chain holds an anchor of size {size} that is not of the records here: "
                     "an older database was put back, or another anchors this log"
@@ -312,16 +307,13 @@ class Anchorer:
 
     def _adopt(self) -> None:
         """Keep a row of each anchor that the chain holds of the records here, whoever sent it."""
-        query = _anchored(self._log_id)
         with self._database.reading() as connection:
-            found = {
-                int(json.loads(row.args_json)["size"]): row for row in connection.execute(query)
-            }
+            found = {event.size: event for event in anchored(connection.execute, self._log_id)}
             known = sa.select(_anchors.c.size).where(_anchors.c.size.in_(found))
             for size in connection.execute(known).scalars():
                 del found[size]
-        for size, row in found.items():
-            if not self._is_ours(size, json.loads(row.args_json)["root"]):
+        for size, root, row in found.values():
+            if not self._is_ours(size, root):
                 continue
             _log.warning("anchor_adopted", size=size, tx_hash="0x" + row.tx_hash.hex())
             self._keep(
@@ -335,7 +327,7 @@ class Anchorer:
 
     def _is_ours(self, size: int, root: str) -> bool:
         """Whether the records here lead to this root, which is in hexadecimal."""
-        return size <= self._log.size and "0x" + self._log.tree.root(size).hex() == root
+        return 0 <= size <= self._log.size and "0x" + self._log.tree.root(size).hex() == root
 
     def _keep(self, checkpoint: Checkpoint, **values: Any) -> None:
         row = {
@@ -353,16 +345,6 @@ class Anchorer:
 
     def _offer(self, raw: bytes) -> bool:
         return send_again(self._gateway, self._operator.address.lower(), raw)
-
-
-def _anchored(log_id: bytes) -> sa.Select[Any]:
-    """The newest anchors of a log that the index holds."""
-    return (
-        sa.select(_events)
-        .where(_events.c.subject == log_id, _events.c.name == "Anchored")
-        .order_by(_events.c.block_number.desc(), _events.c.log_index.desc())
-        .limit(FOLLOWED_MAX)
-    )
 
 
 def _raw_txs(row: Any) -> list[bytes]:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 import structlog
 
 from engine.db.database import of_its_rows
-from engine.errors import Unavailable
+from engine.errors import TallystickError
 from engine.ledger.writer import Batch, Writer
 
 SWEPT_MAX = 500
@@ -47,13 +47,13 @@ class Sweep:
         """
         try:
             return self._writer.call(self._all)
-        except Unavailable as error:
+        except TallystickError as error:
             _raise_unless_damage(error)
         ended = 0
         for name, found in self._writer.call(self._find).items():
             try:
                 ended += self._writer.call(lambda batch: self._end(batch, name, found))  # noqa: B023
-            except Unavailable as error:
+            except TallystickError as error:
                 _raise_unless_damage(error)
                 _log.error("not_ended", what=name, reason=error.message)
                 self._left.add(name)
@@ -69,7 +69,7 @@ class Sweep:
         return sum(self._end(batch, name, found) for name, found in self._find(batch).items())
 
 
-def _raise_unless_damage(error: Unavailable) -> None:
+def _raise_unless_damage(error: TallystickError) -> None:
     """What the database could not do would fail for the others as well."""
     cause = error.__cause__
     if isinstance(cause, sa.exc.DBAPIError) and not of_its_rows(cause):

@@ -13,6 +13,7 @@ from eth_utils.crypto import keccak
 
 from engine.db.database import Read
 from engine.db.tables import ChainBlock, ChainEvent, table
+from engine.errors import Unavailable
 from engine.grant import limits_from_chain
 
 _blocks = table(ChainBlock)
@@ -33,7 +34,21 @@ class ChainFacts:
 
 
 def chain_facts(read: Read, token_id: bytes) -> ChainFacts:
-    """Read what is indexed of a token id."""
+    """Read what is indexed of a token id.
+
+    Raises:
+        Unavailable: a row of it holds no such event.
+    """
+    try:
+        return _facts(read, token_id)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise Unavailable(
+            f"what is indexed of token 0x{token_id.hex()} is damaged: {error!r}",
+            code="session_damaged",
+        ) from error
+
+
+def _facts(read: Read, token_id: bytes) -> ChainFacts:
     registration: dict[str, Any] | None = None
     revocation: dict[str, Any] | None = None
     lowerings = []

@@ -147,7 +147,7 @@ class Life:
         live = [
             row
             for row in batch.read(query.order_by(_sessions.c.created_ms, _sessions.c.id)).all()
-            if before(chain_facts(batch.read, row.token_id).registration, closing)
+            if _registered_before(batch, row.token_id, closing)
         ]
         batch.hold((workspace_id, *(row.id for row in live)))
         batch.record(workspace_stream(workspace_id), "workspace.closed", dict(closing))
@@ -159,7 +159,11 @@ class Life:
         row = bare_row(batch.read, session_id)
         if not is_open(batch.read, SESSION_DAMAGED, row.id):  # or it would be written every second
             note(batch, SESSION_DAMAGED, row.id, "critical", {"reason": reason}, _stream(row))
-        revocation = chain_facts(batch.read, row.token_id).revocation
+            batch.forget()  # memory would go on paying
+        try:
+            revocation = chain_facts(batch.read, row.token_id).revocation
+        except Unavailable:  # it may be what cannot be read
+            return
         if revocation is not None and row.state != "revoked":
             self._revoke_all(batch, row, {"by": "chain", **revocation})
 
@@ -261,6 +265,14 @@ class Life:
                 "expires_ms": view.expires_ms,
             },
         )
+
+
+def _registered_before(batch: Batch, token_id: bytes, event: Mapping[str, Any]) -> bool:
+    """Also where nobody can tell any more."""
+    try:
+        return before(chain_facts(batch.read, token_id).registration, event)
+    except Unavailable:
+        return True
 
 
 def _stream(view: Any) -> Stream:

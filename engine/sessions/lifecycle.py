@@ -8,6 +8,7 @@ is where a session goes whose registration on the chain is not of its own grant.
 stays revoked. Everything here is decided on the writer's thread.
 """
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from engine.audit.restricting import POLICY_VERSION_MAX, RESTRICTED
 from engine.chain.gateway import ChainGateway
 from engine.db.database import BUDGETS, Database
 from engine.db.tables import Session, table
-from engine.errors import Conflict, InvalidInput
+from engine.errors import Conflict, InvalidInput, Unavailable
 from engine.grant import NO_PARENT, Domain
 from engine.identifiers import Identifiers
 from engine.ledger.budgets import delegated
@@ -45,6 +46,8 @@ from engine.sessions.vault import Vault
 from engine.workspaces.agents import check_agent_id, ensure_agent
 
 DURATION_MAX_MS = 168 * 3_600_000
+DAMAGED_ROWS_MAX = 100
+"""So many rows that cannot be believed are passed over in search of one that can."""
 
 _sessions = table(Session)
 
@@ -242,10 +245,19 @@ class Sessions(Pausing):
         return self._writer.call(command, session_id)
 
     def latest_expiry_ms(self) -> int:
-        """When the last of the sessions that are over was over; 0 if none is."""
-        query = sa.select(sa.func.max(_sessions.c.expires_ms)).where(_sessions.c.state == "expired")
+        """When the last of the sessions that are over was over; 0 if none is.
+
+        All would be over by then, so a row that tells another time than its grant is not believed.
+        """
+        query = sa.select(_sessions).where(_sessions.c.state == "expired")
+        newest = query.order_by(_sessions.c.expires_ms.desc()).limit(DAMAGED_ROWS_MAX)
         with self._database.reading() as connection:
-            return connection.execute(query).scalar_one() or 0
+            for row in connection.execute(newest).mappings():
+                with contextlib.suppress(Unavailable):
+                    view = session_from_row(row)
+                    if view.expires_ms == view.grant.valid_until_s * 1000:
+                        return view.expires_ms
+        return 0
 
     # What follows runs on the writer's thread.
 

@@ -41,7 +41,12 @@ from engine.db.tables import (
 from engine.errors import Unavailable
 from engine.ledger.discrepancies import SESSION_DAMAGED
 from engine.ledger.writer import Batch, Writer
-from engine.sessions.chain_facts import chain_facts, workspace_closings, workspace_hash
+from engine.sessions.chain_facts import (
+    ChainFacts,
+    chain_facts,
+    workspace_closings,
+    workspace_hash,
+)
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.refusals import Refusals
 from engine.sessions.rotation import may_rotate_now
@@ -82,11 +87,13 @@ class Listener:
         batch.hold(ids)
         for session_id in ids:
             try:
-                view = self._sessions.follow_above(batch, self._sessions.read(batch, session_id))
+                view = self._sessions.read(batch, session_id)
+                facts = chain_facts(batch.read, view.token_id)
+                view = self._sessions.follow_above(batch, view)
             except Unavailable as error:
                 self._sessions.unreadable(batch, session_id, error.message)
             else:
-                self._update(batch, view, tip)
+                self._update(batch, view, facts, tip)
 
     def _follow_workspace(self, batch: Batch, workspace_id: str) -> None:
         """End the sessions that a closing ended which was not seen before."""
@@ -95,8 +102,7 @@ class Listener:
             if (closing["tx_hash"], closing["epoch"]) not in known:
                 self._sessions.closed(batch, workspace_id, closing)
 
-    def _update(self, batch: Batch, view: SessionView, tip: BlockHeader) -> None:
-        facts = chain_facts(batch.read, view.token_id)
+    def _update(self, batch: Batch, view: SessionView, facts: ChainFacts, tip: BlockHeader) -> None:
         if facts.revocation is not None:
             self._sessions.revoked(batch, view, {"by": "chain", **facts.revocation})
             return
@@ -310,14 +316,13 @@ class Registrar:
     def _send(self, session_id: str, action: str) -> bool:
         try:
             view, old = self._writer.call(lambda batch: self._read(batch, session_id))
-        except Unavailable as error:  # the others must not wait until its row is mended
-            _log.error("session_unreadable", session=session_id, reason=error.message)
+            data = _call(view, old, action)
+        except Exception as error:  # noqa: BLE001 (the others must not wait until it is mended)
+            _log.error("session_unreadable", session=session_id, reason=repr(error))
             self._refusals.note(session_id, action)
             return False
         try:
-            signed = sender.sign(
-                self._gateway, self._operator, to=self._registry, data=_call(view, old, action)
-            )
+            signed = sender.sign(self._gateway, self._operator, to=self._registry, data=data)
         except (CallReverted, TransactionRejected) as error:
             reason = contracts.revert_name(error) if isinstance(error, CallReverted) else str(error)
             self._refused(session_id, action, reason)
