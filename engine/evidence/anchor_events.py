@@ -37,10 +37,9 @@ def anchored(read: Read, log_id: bytes) -> Iterator[AnchorEvent]:
         try:
             args = json.loads(row.args_json)
             event = AnchorEvent(int(args["size"]), str(args["root"]), row)
-            if event.size < 0:
-                raise ValueError(f"a log of size {event.size}")
         except (ValueError, KeyError, TypeError) as error:
             place = row.block_number, row.log_index
             _log.error("event_unreadable", event_name="Anchored", place=place, reason=repr(error))
         else:
-            yield event
+            if event.size >= 0:  # or it was damaged, too
+                yield event

@@ -8,7 +8,7 @@ that can no longer be mined is replaced.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -307,7 +307,8 @@ class Registrar:
             receipt = self._gateway.receipt(sent.tx_hash)
             if receipt is not None:
                 if not receipt.succeeded:  # it was not to, so what it calls may always do that
-                    self._refused(session_id, action, "it was mined and reverted")
+                    reason = "it was mined and reverted"
+                    self._forget(session_id, action, reason, self._refusals.reverted)
                 return False  # the indexer will see its event
             if self._offer(sent.raw_tx):
                 return True
@@ -325,7 +326,7 @@ class Registrar:
             signed = sender.sign(self._gateway, self._operator, to=self._registry, data=data)
         except (CallReverted, TransactionRejected) as error:
             reason = contracts.revert_name(error) if isinstance(error, CallReverted) else str(error)
-            self._refused(session_id, action, reason)
+            self._forget(session_id, action, reason, self._refusals.note)
             return False
 
         def command(batch: Batch) -> None:
@@ -345,9 +346,11 @@ class Registrar:
         self._writer.call(command)
         return self._offer(signed.raw)
 
-    def _refused(self, session_id: str, action: str, reason: str) -> None:
+    def _forget(
+        self, session_id: str, action: str, reason: str, noted: Callable[[str, str], None]
+    ) -> None:
         _log.error("chain_refused", session=session_id, action=action, reason=reason)
-        self._refusals.note(session_id, action)
+        noted(session_id, action)
         self._writer.call(lambda batch: _forget(batch, session_id, action))
 
     def _read(self, batch: Batch, session_id: str) -> tuple[SessionView, SessionView | None]:

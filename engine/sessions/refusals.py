@@ -13,12 +13,20 @@ class Refusals:
     def __init__(self) -> None:
         self._refused: dict[tuple[str, str], tuple[int, float]] = {}
         """How often in a row, and until when it is left alone, by the machine's stopwatch."""
+        self._reverted: set[tuple[str, str]] = set()
 
     def note(self, session_id: str, action: str) -> None:
         """It was refused, once more."""
         times, _ = self._refused.get((session_id, action), (0, 0.0))
         wait_s = min(REFUSED_WAIT_S * 2 ** min(times, 30), REFUSED_WAIT_MAX_S)
         self._refused[session_id, action] = times + 1, time.monotonic() + wait_s
+
+    def reverted(self, session_id: str, action: str) -> None:
+        """It was mined and reverted, and that was paid for: once it is tried again at once, since a
+        reorganisation can do that to anybody."""
+        if (session_id, action) in self._reverted:
+            self.note(session_id, action)
+        self._reverted.add((session_id, action))
 
     def waiting(self, action: str) -> list[str]:
         """The sessions that are left alone for now."""

@@ -20,32 +20,34 @@ import sqlalchemy as sa
 import structlog
 
 from engine.background import repeating
-from engine.errors import TallystickError, Unavailable
-from engine.ledger.stream import workspace_stream
+from engine.db.database import Read
+from engine.errors import Unavailable
 from engine.ledger.writer import Batch
 from engine.webhooks.attempts import keep_attempt
+from engine.webhooks.damage import LeftOut, Said, is_damage
 from engine.webhooks.egress import Outcome
 from engine.webhooks.endpoint import (
     FAILING,
     GONE,
     Endpoint,
+    active_endpoints,
     deliveries,
-    disabled_event,
-    endpoint_from_row,
+    disable,
     endpoints,
     of,
     one,
-    record_endpoint,
+    stored,
 )
 from engine.webhooks.endpoints import Webhooks
-from engine.webhooks.lane import Due, Lane, moment
+from engine.webhooks.lane import Due, Lane, Moment, moment
 from engine.webhooks.schedule import next_attempt_ms, retry_after_ms
 from engine.webhooks.signing import headers
 
 FLYING_MAX = 64
 FLYING_OF_WORKSPACE_MAX = 32
 """So many deliveries are on their way at once, to all endpoints together and to those of one
-workspace: its receivers may be as slow as they like, and others have theirs."""
+workspace, and no more than are free besides: its receivers may be as slow as they like, and others
+have theirs."""
 WAITING_MAX = 100
 """So many events of one endpoint wait to be sent again; the others behind them stay in the log."""
 PROBE_MS = 5 * 60_000
@@ -93,6 +95,8 @@ class Delivery:
         self._flying: Counter[str] = Counter()
         """Deliveries that are on their way, by workspace."""
         self._turn = 0
+        self._left_out = LeftOut()
+        self._said = Said()
 
     def tick(self) -> None:
         """Send everything that is due, and wait until nothing is any more."""
@@ -107,42 +111,66 @@ class Delivery:
         """Deliver again and again on a thread of its own, while `leads`."""
 
         def work() -> None:
-            if leads():
-                self._begin()
-            while self._flying.total() and not stopping.is_set():
-                if sent := self._over(POLL_S):
+            while True:
+                # First, so that whatever goes wrong with what is due, places become free again.
+                if self._flying.total() and (sent := self._over(POLL_S)):
                     self._settle(sent)
                 if leads():
                     self._begin()
+                if not self._flying.total() or stopping.is_set():
+                    return
 
         return [repeating("webhooks", work, interval_s=POLL_S, stopping=stopping)]
 
     def _begin(self) -> None:
         """Send what is due and has room."""
         now_ms = self._clock()
-        query = sa.select(endpoints).where(endpoints.c.active).order_by(endpoints.c.id)
+
+        def damaged(endpoint_id: object, error: Exception) -> None:
+            self._left_out.add(endpoint_id, error, now_ms)
+
         with self._database.reading() as connection:
-            rows = connection.execute(query).mappings().all()
-            active = [endpoint_from_row(row) for row in rows]
+            read = connection.execute
+            active = active_endpoints(read, self._left_out.at(now_ms), damaged)
             self._forget_others(active)
             if not active:
                 return
-            now = moment(connection.execute, now_ms)
-            self._turn += 1  # so that no endpoint is always the last
-            first = self._turn % len(active)
-            for endpoint in active[first:] + active[:first]:
-                lane = self._lanes.get(endpoint.id)
-                if lane is None:
-                    place = endpoint.next_place
-                    lane = self._lanes[endpoint.id] = Lane(place, place, endpoint.events)
-                room = min(
-                    FLYING_MAX - self._flying.total(),
-                    FLYING_OF_WORKSPACE_MAX - self._flying[endpoint.workspace_id],
-                )
-                for due in lane.next(connection.execute, endpoint, now, room):
-                    self._send(endpoint, lane, due, now_ms)
+            now = moment(read, now_ms)
+            for endpoint in self._in_turn(active):
+                try:
+                    self._send_due(read, endpoint, now)
+                except Exception as error:
+                    if not is_damage(error):
+                        raise
+                    damaged(endpoint.id, error)
         if self._far_ahead():
             self._settle([])
+
+    def _in_turn(self, active: Sequence[Endpoint]) -> list[Endpoint]:
+        """Those first of whose workspace the fewest are on their way; of these another each time,
+        so that no endpoint is always the last."""
+        self._turn += 1
+        first = self._turn % len(active)
+        turned = [*active[first:], *active[:first]]
+        return sorted(turned, key=lambda endpoint: self._flying[endpoint.workspace_id])
+
+    def _send_due(self, read: Read, endpoint: Endpoint, now: Moment) -> None:
+        """Send what is due at one endpoint and has room."""
+        lane = self._lanes.get(endpoint.id)
+        if lane is None:
+            place = endpoint.next_place
+            lane = self._lanes[endpoint.id] = Lane(place, place, endpoint.events, self._said)
+        own = self._flying[endpoint.workspace_id]
+        free = FLYING_MAX - self._flying.total()
+        # So that it has no more than are left: then there are some, however many share them.
+        room = min(FLYING_OF_WORKSPACE_MAX - own, (free - own + 1) // 2)
+        read_to = lane.read_to
+        try:
+            for due in lane.next(read, endpoint, now, room):
+                self._send(endpoint, lane, due, now.now_ms)
+        except Exception:
+            lane.again_from(read_to)
+            raise
 
     def _far_ahead(self) -> dict[str, Lane]:
         """Endpoints whose place moved far over events that they do not want."""
@@ -211,6 +239,30 @@ class Delivery:
         self._flying += Counter()  # forget workspaces with none
         lanes = {each.endpoint.id: each.lane for each in sent}
         lanes |= self._far_ahead()
+        try:
+            self._keep(sent, lanes)
+        except Exception as error:
+            if not is_damage(error):
+                _send_again(sent)
+                raise
+        else:
+            return
+        failed = None
+        for name, lane in lanes.items():  # which of them is it?
+            own = [each for each in sent if each.endpoint.id == name]
+            try:
+                self._keep(own, {name: lane})
+            except Exception as error:  # noqa: BLE001 (it is raised, or that endpoint's own)
+                _send_again(own)
+                if is_damage(error):
+                    self._left_out.add(name, error, self._clock())
+                else:
+                    failed = error
+        if failed is not None:
+            raise failed
+
+    def _keep(self, sent: Sequence[_Sent], lanes: dict[str, Lane]) -> None:
+        """Write down what came of attempts, and these places, in one transaction."""
         owners = self._owners(sent, lanes)
 
         def command(batch: Batch) -> dict[str, int]:
@@ -222,18 +274,13 @@ class Delivery:
                 if (place := _move(batch, workspace_id, name, lanes[name])) is not None
             }
 
-        try:
-            moved = self._writer.call(command, *sorted(set(owners.values())))
-        except TallystickError:
-            for each in sent:  # nobody knows of them: they are sent again
-                if each.due.place is not None:
-                    each.lane.again_from(each.due.place)
-            raise
+        moved = self._writer.call(command, *sorted(set(owners.values())))
         for name, place in moved.items():
             lanes[name].stored = place
+        self._left_out.forget(lanes)
 
     def _write(self, batch: Batch, sent: _Sent) -> None:
-        endpoint = _stored(batch, sent.endpoint)
+        endpoint = stored(batch.read, sent.endpoint.workspace_id, sent.endpoint.id)
         if endpoint is None:
             return  # it was deleted meanwhile
         ours = (*of(deliveries, endpoint), deliveries.c.record_id == sent.due.event.record_id)
@@ -318,9 +365,11 @@ class Delivery:
         return owners | {each.endpoint.id: each.endpoint.workspace_id for each in sent}
 
 
-def _stored(batch: Batch, endpoint: Endpoint) -> Endpoint | None:
-    row = batch.read(sa.select(endpoints).where(*_row_of(endpoint))).mappings().first()
-    return None if row is None else endpoint_from_row(row)
+def _send_again(sent: Sequence[_Sent]) -> None:
+    """Nobody knows what came of these attempts. Those that waited still do."""
+    for each in sent:
+        if each.due.place is not None:
+            each.lane.again_from(each.due.place)
 
 
 def _row_of(endpoint: Endpoint) -> tuple[sa.ColumnElement[bool], ...]:
@@ -338,17 +387,3 @@ def _move(batch: Batch, workspace_id: str, endpoint_id: str, lane: Lane) -> int 
         sa.update(endpoints).where(*one(workspace_id, endpoint_id), as_it_was).values(**moved)
     )
     return place
-
-
-def disable(batch: Batch, endpoint: Endpoint, reason: str) -> None:
-    """Send nothing there any more until an operator says so, and tell everybody else."""
-    if not endpoint.active:
-        return
-    after = replace(endpoint, active=False, disabled_reason=reason)
-    batch.update(
-        sa.update(endpoints).where(*_row_of(endpoint)).values(active=False, disabled_reason=reason)
-    )
-    record_endpoint(batch, after, "disabled", by=None)
-    stream = workspace_stream(endpoint.workspace_id)
-    batch.event(stream, "webhook.disabled", disabled_event(endpoint.id, reason))
-    _log.warning("webhook_disabled", webhook=endpoint.id, reason=reason)

@@ -13,6 +13,7 @@ from engine.clock import Clock
 from engine.db.database import Database
 from engine.errors import InvalidInput
 from engine.webhooks.catalogue import EVERY
+from engine.webhooks.damage import Said
 from engine.webhooks.outbox import Event, events_from, place_at, size
 from engine.webhooks.seats import Seats
 
@@ -37,6 +38,7 @@ class Feed:
         self._looking = threading.Lock()
         self._end = 0
         self._looked_ms: int | None = None
+        self._said = Said()
         self._seats = Seats("listeners", LISTENERS_MAX, retry_after_s=RETRY_AFTER_S)
 
     def seat(self, key_id: str, workspace_id: str) -> AbstractContextManager[None]:
@@ -78,7 +80,9 @@ class Feed:
         if place >= self._log_end():
             return [], place
         with self._database.reading() as connection:
-            return events_from(connection.execute, workspace_id, wanted, place, EVENTS_MAX)
+            return events_from(
+                connection.execute, workspace_id, wanted, place, EVENTS_MAX, self._said
+            )
 
     def _log_end(self) -> int:
         """Where the log ended `POLL_MS` ago or later."""

@@ -13,16 +13,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from engine.audit.merkle import HASH_BYTES
 from engine.db.database import Read
 from engine.db.tables import BATCH_RECORDS_MAX, LogBatch, OutboxEvent, table
 from engine.webhooks.catalogue import EVERY, own_names, told_as
+from engine.webhooks.damage import Said, is_damage
 
 API_VERSION = "2025-01"
 SCANNED_MAX = 50_000
 """So many places of the log are looked at at once."""
 
+_log = structlog.get_logger(__name__)
 _batches = table(LogBatch)
 _outbox = table(OutboxEvent)
 
@@ -91,11 +94,12 @@ def size(read: Read) -> int:
 
 
 def events_from(
-    read: Read, workspace_id: str, wanted: Collection[str], place: int, limit: int
+    read: Read, workspace_id: str, wanted: Collection[str], place: int, limit: int, said: Said
 ) -> tuple[list[Event], int]:
     """The next events of a workspace from a place on, and the place that comes after them.
 
-    If there are fewer than `limit`, that place is the end of what was looked at.
+    If there are fewer than `limit`, that place is the end of what was looked at, or some are
+    damaged and left out: `said` knows of which that was logged.
     """
     began = sa.select(sa.func.max(_batches.c.first_leaf)).where(_batches.c.first_leaf <= place)
     first = read(began).scalar_one() or 0
@@ -109,16 +113,38 @@ def events_from(
     )
     if EVERY not in wanted:
         query = query.where(_name.in_(own_names(wanted)))
-    rows = read(query.order_by(_batches.c.first_leaf, _outbox.c.id).limit(limit)).all()
-    events = [_event(row, wanted, row.place) for row in rows]
+    query = query.order_by(_batches.c.first_leaf, _outbox.c.id).limit(limit)
+    try:
+        rows = read(query).all()
+        events = [_event(row, wanted, said, row.place) for row in rows]
+    except sa.exc.DBAPIError as error:
+        if not is_damage(error):
+            raise
+        rows = read(query.with_only_columns(_outbox.c.id, _place)).all()
+        events = [event_of(read, workspace_id, row.id, wanted, said, row.place) for row in rows]
     after = rows[-1].place + 1 if len(rows) == limit else max(place, end)
-    return events, after
+    return [event for event in events if event is not None], after
 
 
-def event_of(read: Read, record_id: int, wanted: Collection[str]) -> Event | None:
-    """The event beside a record, as it is `wanted`; None if there is none any more."""
-    row = read(sa.select(_outbox).where(_outbox.c.id == record_id)).first()
-    return None if row is None else _event(row, wanted)
+def event_of(
+    read: Read,
+    workspace_id: str,
+    record_id: int,
+    wanted: Collection[str],
+    said: Said,
+    place: int | None = None,
+) -> Event | None:
+    """The event of a workspace beside a record, as it is `wanted`; None if there is none any more,
+    or if it is damaged."""
+    query = sa.select(_outbox).where(_outbox.c.id == record_id, _owner == workspace_id)
+    try:
+        row = read(query).first()
+    except sa.exc.DBAPIError as error:
+        if not is_damage(error):
+            raise
+        _say(said, record_id, workspace_id, type(error).__name__)
+        return None
+    return None if row is None else _event(row, wanted, said, place)
 
 
 def place_at(read: Read, time_ms: int) -> int:
@@ -129,17 +155,38 @@ def place_at(read: Read, time_ms: int) -> int:
     return size(read) if first is None else int(first)
 
 
-def _event(row: Any, wanted: Collection[str], place: int | None = None) -> Event:
-    return Event(
-        record_id=row.id,
-        workspace_id=row.workspace_id,
-        stream=row.stream,
-        sequence=row.seq,
-        name=told_as(row.event, wanted),
-        data=json.loads(row.payload_json),
-        created_ms=row.created_ms,
-        place=place,
-    )
+def _event(row: Any, wanted: Collection[str], said: Said, place: int | None) -> Event | None:
+    kinds = {"stream": str, "seq": int, "event": str, "created_ms": int}
+    strange = [name for name, kind in kinds.items() if type(getattr(row, name)) is not kind]
+    try:
+        event = Event(
+            record_id=row.id,
+            workspace_id=row.workspace_id,
+            stream=row.stream,
+            sequence=row.seq,
+            name=told_as(row.event, wanted),
+            data=json.loads(row.payload_json, parse_constant=_no_number),
+            created_ms=row.created_ms,
+            place=place,
+        )
+        header = event.id.isascii() and event.id.isprintable()
+        if strange or not header or event.sequence < 0 or not isinstance(event.data, dict):
+            _say(said, row.id, row.workspace_id, ", ".join(strange) or "it is no event")
+            return None
+        event.body()  # nothing else shows whether it can be told
+    except (ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
+        _say(said, row.id, row.workspace_id, type(error).__name__)  # its text may tell the event
+        return None
+    return event
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _say(said: Said, record_id: int, workspace_id: str, reason: str) -> None:
+    if said.once(record_id):
+        _log.error("event_damaged", record=record_id, workspace=workspace_id, reason=reason)
 
 
 def _time_text(milliseconds: int) -> str:

@@ -7,7 +7,6 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from engine.clock import ManualClock, system_clock
-from engine.errors import Unavailable
 from engine.webhooks import delivery
 from engine.webhooks.egress import Egress
 from engine.webhooks.lane import WIDTH
@@ -294,23 +293,6 @@ def test_what_was_sent_and_not_written_down_is_sent_again_under_its_id(
     assert sorted(receiver.ids()) == sorted(receiver.ids()[:3] * 2)
     deliver(world)
     assert len(receiver.received) == 6
-
-
-def test_what_cannot_be_written_down_is_sent_again(
-    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = endpoint(world, receiver, "payment.confirmed")
-    world.pay(world.session(), 1)
-    with monkeypatch.context() as broken:
-        broken.setattr(delivery, "keep_attempt", lambda *_, **__: 1 / 0)
-        with pytest.raises(Unavailable):
-            deliver(world)
-    deliver(world)
-    assert len(receiver.received) == 2
-    assert len(set(receiver.ids())) == 1
-    assert shown(world, made).failures == 0
-    attempts, _ = world.engine.webhooks.attempts(WORKSPACE, made.id, offset=0, limit=5)
-    assert len(attempts) == 1
 
 
 def test_everything_since_then_comes_once_more(world: World, receiver: Receiver) -> None:

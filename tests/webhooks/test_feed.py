@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from engine.clock import ManualClock
 from engine.errors import InvalidInput, RateLimited
+from engine.webhooks.damage import Said
 from engine.webhooks.feed import (
     EVENTS_MAX,
     LISTENERS_MAX,
@@ -95,7 +96,7 @@ def test_a_look_costs_no_more_the_more_was_told(world: World, wanted: tuple[str,
             steps.extend(row[3] for row in plan)
             return connection.execute(query)
 
-        events_from(explained, WORKSPACE, wanted, 0, 8)
+        events_from(explained, WORKSPACE, wanted, 0, 8, Said())
     looks = [step for step in steps if "outbox" in step]
     assert looks == ["SEARCH outbox USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]
 
