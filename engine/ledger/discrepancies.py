@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from engine.audit.canonical import decode_object, encode
+from engine.audit.canonical import CanonicalError, decode_object, encode
 from engine.db.database import Read
 from engine.db.tables import DiscrepancyRow, table
 from engine.ledger.stream import Stream
@@ -29,6 +29,9 @@ ENDPOINTS_DISAGREE = "endpoints_disagree"
 """Of several endpoints of the chain, two do not say the same of it."""
 SETTLEMENT_CONTRADICTED = "settlement_contradicted"
 """The chain shows of a signed payment what cannot be, by what was signed."""
+
+UNREADABLE: Mapping[str, Any] = {"unreadable": True}
+"""In the place of evidence that is none."""
 
 _discrepancies = table(DiscrepancyRow)
 
@@ -137,9 +140,16 @@ def open_discrepancies(read: Read, workspace_id: str | None = None) -> list[Disc
     found = []
     for row in rows.mappings():
         fields = dict(row)
-        evidence = decode_object(fields.pop("evidence_json").encode())
-        found.append(Discrepancy(evidence=evidence, **fields))
+        found.append(Discrepancy(evidence=_evidence(fields.pop("evidence_json")), **fields))
     return found
+
+
+def _evidence(stored: Any) -> Mapping[str, Any]:
+    """One that is damaged keeps nobody from the others, and is seen again if it is still so."""
+    try:
+        return decode_object(stored.encode())
+    except (CanonicalError, AttributeError):
+        return UNREADABLE
 
 
 def _open(kind: str, subject: str) -> sa.ColumnElement[bool]:

@@ -76,6 +76,8 @@ def line_above(
         row = find(parent_id)
         if row is None or row["workspace_id"] != grant.workspace:
             raise ValueError("its parent is missing")
+        if not isinstance(row["grant_json"], str):
+            raise ValueError("its parent's grant is no text")  # noqa: TRY004
         above = Grant.from_json(decode_object(row["grant_json"].encode()))
         if above.hash() != below.parent:
             raise ValueError("its parents are not those of its grant")

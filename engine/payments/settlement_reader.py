@@ -6,9 +6,12 @@ are read again whenever the chain replaced one of them, so there is nothing to t
 stored: after a restart the blocks are read again from where each payment was signed.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, get_args
 
+import structlog
 from eth_utils.crypto import keccak
 
 from engine.chain.bloom import admits, mask_of
@@ -20,12 +23,102 @@ from engine.chain.gateway import (
     ChainUnavailable,
     Log,
 )
+from engine.ledger.payment import payment_id
+from engine.ledger.settlements import State
 from engine.payments.settlement_states import Answer, Signed, Use, uses_of
 
 BLOCKS_PER_READ_MAX = 2_000
 _AUTHORIZATION_STATE = keccak(text="authorizationState(address,bytes32)")[:4]
+_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
+_AMOUNT = re.compile(r"0|[1-9][0-9]{0,77}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_STATES = frozenset(get_args(State))
+_log = structlog.get_logger(__name__)
 
 Key = tuple[str, int]
+
+
+def signed_of(row: Any) -> Signed:
+    """What a row of `settlements` says was signed.
+
+    Raises:
+        ValueError: a column of it cannot hold what it does; names the column.
+    """
+    for column, fits in _FITS.items():
+        if not fits(getattr(row, column)):
+            raise ValueError(f"its {column} is none")
+    network, _, token = row.asset.rpartition("/erc20:")
+    if network != row.network or not _ADDRESS.fullmatch(token):
+        raise ValueError("its asset is none of its network's")
+    if row.state in ("final", "expired") and row.block_number is None:
+        raise ValueError(f"it is {row.state} by no block")
+    return Signed(
+        session_id=row.session_id,
+        number=row.number,
+        token=token,
+        payer=row.payer,
+        pay_to=row.pay_to,
+        amount=int(row.amount),
+        nonce=row.nonce,
+        valid_before_s=row.valid_before_s,
+        from_block=row.from_block,
+    )
+
+
+class Readable:
+    """Keeps rows that cannot be read apart, so that the others go on without them.
+
+    Each of those is logged once while it lasts.
+    """
+
+    def __init__(self) -> None:
+        self.damaged: Mapping[str, str] = {}
+        """Why, by the payments' ids, of the rows that were given last."""
+
+    def of(self, rows: Iterable[Any]) -> list[tuple[Any, Signed]]:
+        """The rows that can be read, and what each says was signed."""
+        found, damaged = [], {}
+        for row in rows:
+            try:
+                found.append((row, signed_of(row)))
+            except ValueError as error:
+                name = payment_id(str(row.session_id), row.number)
+                damaged[name] = str(error)
+                if self.damaged.get(name) != damaged[name]:
+                    _log.error("settlement_unreadable", payment=name, reason=damaged[name])
+        self.damaged = damaged
+        return found
+
+
+class Turns:
+    """Whose turn it is, where not all that is to be done can be done at once."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._last: dict[Key | str, int] = {}
+
+    def order(self, keys: Iterable[Key]) -> list[Key]:
+        """The first of each session, then the second of each; who waited longest begins."""
+        ranks: dict[str, int] = {}
+        ranked: list[tuple[int, int, int, Key]] = []
+        for key in keys:
+            rank = ranks[key[0]] = ranks.get(key[0], -1) + 1
+            ranked.append((rank, self._last.get(key[0], 0), len(ranked), key))
+        return [key for *_, key in sorted(ranked)]
+
+    def last(self, key: Key) -> int:
+        """When it had its turn; 0 if never."""
+        return self._last.get(key, 0)
+
+    def take(self, key: Key) -> None:
+        """It, and so its session, has its turn now."""
+        self._taken += 1
+        self._last[key] = self._last[key[0]] = self._taken
+
+    def keep(self, keys: Collection[Key]) -> None:
+        """Forget all others."""
+        known = {*keys, *(session_id for session_id, _ in keys)}
+        self._last = {each: last for each, last in self._last.items() if each in known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +276,45 @@ class SettlementReader:
         raise ChainUnavailable(
             f"block {before.number}, which was final, was replaced: all is read again"
         )
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == 32
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and _SURROGATE.search(value) is None  # it may be written again
+
+
+def _or_none(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or fits(value)
+
+
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "session_id": _is_text,
+    "number": _is_count,
+    "workspace_id": _is_text,
+    "session_type": _is_text,
+    "label": _or_none(_is_text),
+    "record_id": _is_count,
+    "network": _is_text,
+    "asset": _is_text,
+    "payer": _is_address,
+    "pay_to": _is_address,
+    "amount": lambda value: isinstance(value, str) and _AMOUNT.fullmatch(value) is not None,
+    "nonce": _is_hash,
+    "valid_before_s": _is_count,
+    "from_block": _is_count,
+    "state": lambda value: isinstance(value, str) and value in _STATES,
+    "tx_hash": _or_none(_is_hash),
+    "block_number": _or_none(_is_count),
+    "block_hash": _or_none(_is_hash),
+}

@@ -33,7 +33,7 @@ from engine.ledger.settlements import ENDED, stored_settlement
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch, Writer
 from engine.payments.acceptance import accepted
-from engine.payments.settlement_reader import SettlementReader, View
+from engine.payments.settlement_reader import Key, Readable, SettlementReader, Turns, View
 from engine.payments.settlement_states import (
     Answer,
     Shown,
@@ -43,6 +43,9 @@ from engine.payments.settlement_states import (
     is_over,
     standing,
 )
+
+ASKED_MAX = 50
+"""Of so many payments, of which no use is seen, more is asked in one tick; then of the next."""
 
 _settlements = table(Settlement)
 _log = structlog.get_logger(__name__)
@@ -95,6 +98,9 @@ class SettlementWatch:
         self._clock = clock
         self._pass_time = pass_time
         self._reader = SettlementReader(gateway, finality=finality)
+        self._readable = Readable()
+        self._turns = Turns()
+        self._refused: dict[str, str] = {}
         self._ticking = threading.Lock()
         self._contradictions: dict[str, dict[str, Any]] | None = None
         self.fault: str | None = None
@@ -134,17 +140,30 @@ class SettlementWatch:
         self.read_number = view.head.number
         self._heard(fault)
 
-    def _look(self, rows: list[Any]) -> tuple[list[_Open], View, str | None]:
-        """What the chain shows of these payments; and why, if some had to be left out."""
-        signed = {each.key: each for each in map(_signed, rows)}
+    def _look(
+        self, rows: list[Any], wanted: str | None = None
+    ) -> tuple[list[_Open], View, str | None]:
+        """What the chain shows of these payments, or of the one that is wanted; and why, if some
+        had to be left out.
+
+        Of more than can be asked about at once the others are left out until it is their turn.
+        """
+        read = self._readable.of(rows)
+        signed = {each.key: each for _, each in read}
         if self._pass_time is not None:
             self._let_time_pass(signed.values())
         view = self._reader.read(list(signed.values()))
         self.head = view.head
+        if wanted is None:
+            waiting = self._waiting(read, view)
+        else:
+            read = [(row, each) for row, each in read if payment_id(*each.key) == wanted]
+            waiting = set()
         fault = None
         found = []
-        for row in rows:
-            each = signed[row.session_id, row.number]
+        for row, each in read:
+            if each.key in waiting:
+                continue
             try:
                 shown = self._shown(row, each, view)
             except ChainUnavailable as error:  # such as an endpoint without old states
@@ -152,6 +171,15 @@ class SettlementWatch:
             else:
                 found.append(_Open(row, each, shown))
         return found, view, fault
+
+    def _waiting(self, read: list[tuple[Any, Signed]], view: View) -> set[Key]:
+        """Those that are to be asked about and have to wait for their turn."""
+        self._turns.keep([each.key for _, each in read])
+        asked = [each.key for row, each in read if _is_asked(row, each, view)]
+        asked = self._turns.order(sorted(asked, key=self._turns.last))
+        for key in asked[:ASKED_MAX]:
+            self._turns.take(key)
+        return set(asked[ASKED_MAX:])
 
     def accept(self, payment: str, *, by: str, reason: str) -> None:
         """Count a payment that the chain contradicts as spent, by the word of an operator.
@@ -161,16 +189,18 @@ class SettlementWatch:
         Raises:
             Conflict: the payment is not signed and open; `settlement_not_contradicted`: the chain
                 shows nothing against it; or `settlement_open`: it may still show something else.
-            Unavailable: the chain does not answer.
+            Unavailable: the chain does not answer, or the payment's row is damaged.
         """
         with self._ticking:
             try:
-                found, view, fault = self._look(self._rows())
+                found, view, fault = self._look(self._rows(), payment)
             except ChainError as error:
                 raise Unavailable(error.message, code="chain_unavailable") from error
-            each = next((each for each in found if each.id == payment), None)
+            each = found[0] if found else None
             if each is None and fault is not None:
                 raise Unavailable(fault, code="chain_unavailable")
+            if each is None and payment in self._readable.damaged:
+                raise Unavailable("its settlement cannot be read", code="session_damaged")
             if each is None:
                 raise Conflict("the payment is not signed and open", code="payment_not_signed")
             settlement = accepted(
@@ -278,21 +308,31 @@ class SettlementWatch:
         def command(batch: Batch) -> None:
             self._paying.settle(batch, each.id, state, told)  # type: ignore[arg-type]
 
+        self._written(each, command, "not_settled")
+
+    def _written(self, each: _Open, command: Callable[[Batch], object], event: str) -> bool:
+        """Whether it could be written; why not is logged once while it lasts.
+
+        What is wrong with one payment, or its session, must not keep the others from their end.
+        """
         try:
             self._writer.call(command, each.signed.session_id)
-        except Unavailable:
-            _log.exception("not_settled", payment=each.id)
         except TallystickError as refusal:
-            _log.warning("not_settled", payment=each.id, reason=refusal.message)
+            if self._refused.get(each.id) != refusal.message:
+                trace = isinstance(refusal, Unavailable)
+                _log.warning(event, payment=each.id, reason=refusal.message, exc_info=trace)
+            self._refused[each.id] = refusal.message
+            return False
+        self._refused.pop(each.id, None)
+        return True
 
     def _note(self, each: _Open, now: Standing) -> None:
         assert self._contradictions is not None
         if now.contradiction is None:
-            if self._contradictions.pop(each.id, None) is not None:
-                self._writer.call(
-                    lambda batch: resolve(batch, SETTLEMENT_CONTRADICTED, each.id),
-                    each.signed.session_id,
-                )
+            if each.id in self._contradictions and self._written(
+                each, lambda batch: resolve(batch, SETTLEMENT_CONTRADICTED, each.id), "not_resolved"
+            ):
+                del self._contradictions[each.id]
             return
         evidence = {
             "reason": now.contradiction,
@@ -308,29 +348,23 @@ class SettlementWatch:
         }
         if self._contradictions.get(each.id) == evidence:
             return
-        self._contradictions[each.id] = evidence
-        _log.error("discrepancy", kind=SETTLEMENT_CONTRADICTED, subject=each.id)
 
         def command(batch: Batch) -> None:
             stored = stored_settlement(batch.read, *each.signed.key)
             if stored is not None and stored.state not in ENDED:  # nor accepted meanwhile
                 note(batch, SETTLEMENT_CONTRADICTED, each.id, "critical", evidence, each.stream)
 
-        self._writer.call(command, each.signed.session_id)
+        if self._written(each, command, "not_noted"):
+            self._contradictions[each.id] = evidence
+            _log.error("discrepancy", kind=SETTLEMENT_CONTRADICTED, subject=each.id)
 
 
-def _signed(row: Any) -> Signed:
-    return Signed(
-        session_id=row.session_id,
-        number=row.number,
-        token=row.asset.rpartition(":")[2],
-        payer=row.payer,
-        pay_to=row.pay_to,
-        amount=int(row.amount),
-        nonce=row.nonce,
-        valid_before_s=row.valid_before_s,
-        from_block=row.from_block,
-    )
+def _is_asked(row: Any, signed: Signed, view: View) -> bool:
+    """Whether more is asked about a payment than its blocks show."""
+    if view.uses.get(signed.key):
+        return False
+    over = view.final is not None and is_over(signed, view.final.timestamp_s)
+    return over or row.tx_hash is not None
 
 
 def _columns(now: Standing, row: Any) -> dict[str, Any]:

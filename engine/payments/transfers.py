@@ -9,6 +9,7 @@ it is for who follows the chain (`SettlementWatch`).
 """
 
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from engine.ledger.signing import Way
 from engine.payments.authorization import TokenDomain
 from engine.payments.claims import Claim, Claims, Key
 from engine.payments.relay import Relayer, TransactionLost
+from engine.payments.settlement_reader import Turns, signed_of
 from engine.payments.signer import Signer
 from engine.payments.terms import SCHEME, TRANSFER, Terms
 from engine.payments.token_domain import DomainUnknown, read_token_domain
@@ -41,11 +43,30 @@ CLAIMS_FILE = "transfers.sqlite3"
 TIMEOUT_S = 3_600
 """So long a transfer has to be mined; then its budget returns."""
 RETRY_MS = 30_000
-"""What failed, or is not mined, is looked after again after so long."""
+"""What is not mined is looked after again after so long; what failed first, too."""
+RETRY_MAX_MS = 300_000
+"""What fails again waits twice as long each time, and no longer than this."""
+ATTEMPTS_MAX = 16
+"""So many are attempted in one tick, since whoever leads has more to do than that."""
+ATTEMPTS_MS = 1_000
+"""After so long no other is begun in the same tick, however slow the chain answers."""
+
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
+
+_At = tuple[str, int]
+"""The session, and the number of its record, as a payment is called here."""
 
 _sessions = table(Session)
 _settlements = table(Settlement)
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Failing:
+    """How often a transfer failed, and the codes of the errors that were logged."""
+
+    times: int = 0
+    told: set[str] = field(default_factory=set)
 
 
 class Transfers:
@@ -76,8 +97,10 @@ class Transfers:
         self._domains: dict[str, TokenDomain] = {}
         self._opening = threading.Lock()
         self._claims: Claims | None = None
-        self._payments: dict[tuple[str, int], Payment] = {}
-        self._due_ms: dict[tuple[str, int], int] = {}
+        self._payments: dict[_At, Payment] = {}
+        self._due_ms: dict[_At, int] = {}
+        self._failing: dict[_At, _Failing] = {}
+        self._turns = Turns()
 
     def execute(
         self,
@@ -137,22 +160,55 @@ class Transfers:
         return self._paying.pay([Way(asked, head.number, head.timestamp_s)]).result()
 
     def tick(self) -> None:
-        """Send what is to be sent, and again what got lost. What fails is tried again later."""
-        rows = self._unseen()
-        known = {(row.session_id, row.number) for row in rows}
-        self._payments = {at: each for at, each in self._payments.items() if at in known}
-        self._due_ms = {at: due for at, due in self._due_ms.items() if at in known}
+        """Send what is to be sent, and again what got lost. What fails is tried again later.
+
+        Sessions take turns, and what is left over is for the next tick: who sends what can only
+        fail keeps neither the others nor the rest of what the process does waiting.
+        """
+        rows = {(row.session_id, row.number): row for row in self._unseen()}
+        self._payments = {at: each for at, each in self._payments.items() if at in rows}
+        self._due_ms = {at: due for at, due in self._due_ms.items() if at in rows}
+        self._failing = {at: each for at, each in self._failing.items() if at in rows}
+        self._turns.keep(rows)
         now_ms = self._stopwatch()
-        for row in rows:
-            at = row.session_id, row.number
-            if self._due_ms.get(at, now_ms) > now_ms or not self._is_transfer(at):
-                continue
+        due = [at for at in rows if self._is_due(at, now_ms)]
+        began_ms = self._stopwatch()
+        for at in self._turns.order(sorted(due, key=self._due_ms.__getitem__))[:ATTEMPTS_MAX]:
+            now_ms = self._stopwatch()
+            if now_ms - began_ms > ATTEMPTS_MS:
+                break
+            self._turns.take(at)
             self._due_ms[at] = now_ms + RETRY_MS
             try:
-                self._send(row)
-            except TallystickError as error:
-                name = payment_id(*at)
-                _log.warning("transfer_not_sent", payment=name, reason=error.message)
+                self._send(rows[at])
+            except (TallystickError, *_DAMAGE) as error:
+                self._failed(at, error, now_ms)
+
+    def _is_due(self, at: _At, now_ms: int) -> bool:
+        """Whether it is a transfer that is to be looked after by now."""
+        if self._due_ms.get(at, now_ms) > now_ms:
+            return False
+        try:
+            if not self._is_transfer(at):
+                return False
+        except (TallystickError, *_DAMAGE) as error:  # the others are sent all the same
+            self._failed(at, error, now_ms)
+            return False
+        self._due_ms.setdefault(at, now_ms)
+        return True
+
+    def _failed(self, at: _At, error: Exception, now_ms: int) -> None:
+        """Have it wait, longer each time; what is wrong with it is logged once."""
+        failing = self._failing.setdefault(at, _Failing())
+        self._due_ms[at] = now_ms + min(RETRY_MS << min(failing.times, 8), RETRY_MAX_MS)
+        failing.times += 1
+        code, reason = "damaged", repr(error)
+        if isinstance(error, TallystickError):
+            code, reason = error.code, error.message
+        if code not in failing.told:
+            failing.told.add(code)
+            name = payment_id(str(at[0]), at[1])
+            _log.warning("transfer_not_sent", payment=name, reason=reason)
 
     def close(self) -> None:
         """Close the claims."""
@@ -168,10 +224,11 @@ class Transfers:
             _settlements.c.block_number.is_(None),
             _settlements.c.valid_before_s > self._clock() // 1000,
         )
+        query = query.order_by(_settlements.c.record_id)
         with self._database.reading() as connection:
             return list(connection.execute(query).all())
 
-    def _is_transfer(self, at: tuple[str, int]) -> bool:
+    def _is_transfer(self, at: _At) -> bool:
         """Whether it is sent by us; of a 402's payment only the resource server knows when."""
         if at not in self._payments:
             with self._database.reading() as connection:
@@ -180,6 +237,7 @@ class Transfers:
         return bool(terms["method"] == TRANSFER)
 
     def _send(self, row: Any) -> None:
+        signed_of(row)  # raises, if it cannot be read
         claims = self._opened_claims()
         relayer = Relayer(self._gateway, self._operator, claims)
         key = Key(row.network, row.asset.rpartition(":")[2], row.payer, row.nonce)
@@ -188,7 +246,7 @@ class Transfers:
             self._check_stands(row.session_id)  # nobody but us has its signature
             claim = self._broadcast(relayer, key, row)
         elif not self._look_after(relayer, claims, claim):
-            return
+            raise Conflict("its transaction moved nothing", code="transfer_undone")
         if (row.state, row.tx_hash) != ("pending", claim.tx_hash):
             self._paying.sent(payment_id(row.session_id, row.number), claim.tx_hash).result()
 

@@ -205,7 +205,7 @@ def _unknown_sessions(ledger: LedgerSide, chain: ChainSide) -> Iterator[Finding]
 
 
 def _of_anchors(ledger: LedgerSide, chain: ChainSide, late_ms: int) -> Iterator[Finding]:
-    ours = {anchor.size: anchor for anchor in ledger.anchors}
+    ours = {anchor.size: anchor for anchor in ledger.anchors if _countable(anchor.size)}
     for size in sorted(ours.keys() | chain.anchors.keys()):
         found = _of_anchor(ledger, chain, late_ms, size, ours.get(size), chain.anchors.get(size))
         if found is not None:
@@ -253,7 +253,8 @@ def _read(chain: ChainSide, ours: LedgerAnchor) -> bool:
 
 
 def _of_index(ledger: LedgerSide, chain: ChainSide) -> Iterator[Finding]:
-    for place in sorted(ledger.events.keys() | chain.events.keys()):
+    known = {place for place in ledger.events if _countable(*place)}
+    for place in sorted(known | chain.events.keys()):
         here, there = ledger.events.get(place), chain.events.get(place)
         if here != there:
             number, log_index = place
@@ -305,5 +306,14 @@ def _told(anchor: LedgerAnchor) -> dict[str, Any]:
     }
 
 
-def _hex(value: bytes | None) -> str | None:
-    return None if value is None else "0x" + value.hex()
+def _hex(value: object) -> str | None:
+    """A row may hold what are no bytes: that is shown as it is."""
+    if value is None:
+        return None
+    return "0x" + value.hex() if isinstance(value, bytes) else f"unreadable: {value!a}"
+
+
+def _countable(*values: object) -> bool:
+    """Whether what a row says of a size or a place are numbers; otherwise it says nothing, and what
+    the chain has there is missing here."""
+    return all(isinstance(value, int) for value in values)

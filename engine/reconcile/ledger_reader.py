@@ -125,7 +125,7 @@ def _parse(source: tuple[str, str]) -> _Parameters:
     try:
         grant = Grant.from_json(decode_object(grant_json.encode()))
         lowered = lowered_from_json(lowered_json)
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         return _Parameters(source, None, None)
     limits = lowest(grant.limits, *(each.limits for each in lowered))
     return _Parameters(source, grant.hash(), limits)

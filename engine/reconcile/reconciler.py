@@ -7,7 +7,8 @@ held against what the endpoint says of it in another way, before it counts.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from engine.audit.canonical import CanonicalError
 from engine.audit.lowering import read_lowering
 from engine.audit.record import decode_record
 from engine.chain.gateway import BlockHeader, ChainGateway, ChainUnavailable
@@ -29,6 +31,7 @@ from engine.ledger.discrepancies import (
     PARAMETERS_DIFFER,
     SESSION_DAMAGED,
     SETTLEMENT_CONTRADICTED,
+    UNREADABLE,
     Discrepancy,
     Severity,
     note,
@@ -50,7 +53,8 @@ from engine.sessions.lifecycle import Sessions
 LOOKS_MAX = 5
 """So often a chain that changes while it is read is read again."""
 FILED_MAX = 1_000
-"""No more discrepancies are filed by one reconciliation; the first tell enough."""
+"""No more discrepancies of one kind are filed by one reconciliation: the first tell enough, and
+whoever causes any number of one kind hides none of another."""
 SEVERITIES: Sequence[Severity] = ("critical", "warning", "info")
 
 _JUDGED_BY_THE_LEDGER = frozenset((PARAMETERS_DIFFER, SESSION_DAMAGED))
@@ -189,21 +193,25 @@ class Reconciler:
         subjects = {kind: set[str]() for kind in KINDS}
         for finding in findings:
             subjects[finding.kind].add(finding.subject)
-        missing = {
+        missing = _bytes(
             session.token_id
             for session in ledger.sessions
             if session.id in subjects["session_missing_on_chain"]
-        }
+        )
         unknown = {bytes.fromhex(s.partition("0x")[2]) for s in subjects["session_unknown_here"]}
         theirs = {p: e for p, e in chain.events.items() if ledger.events.get(p) != e}
-        ours = {p: e for p, e in ledger.events.items() if p not in chain.events}
+        ours = {
+            place: event
+            for place, event in ledger.events.items()
+            if place not in chain.events and _bytes([event.tx_hash])
+        }
         lost = [a for a in ledger.anchors if f"anchor {a.size}" in subjects["anchor_missing"]]
         doubts = Doubts(
             registered=unknown,
             unregistered=missing,
             told=dict(islice(theirs.items(), FILED_MAX)),
             untold=dict(islice(ours.items(), FILED_MAX)),
-            unmined=[tx_hash for anchor in lost for tx_hash in anchor.tx_hashes],
+            unmined=_bytes(tx_hash for anchor in lost for tx_hash in anchor.tx_hashes),
         )
         self._chain.check(chain, doubts)
 
@@ -215,18 +223,8 @@ class Reconciler:
         batch.hold(known.subject for known in gone if known.kind in _JUDGED_BY_THE_LEDGER)
         worst_first = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
         acted = sum(self._act(batch, finding) for finding in worst_first)
-        filed = 0
-        for finding in worst_first[:FILED_MAX]:
-            if note(
-                batch,
-                finding.kind,
-                finding.subject,
-                finding.severity,
-                finding.evidence,
-                _stream(finding),
-            ):
-                filed += 1
-                _log.error("discrepancy", kind=finding.kind, subject=finding.subject)
+        told = _not_too_many(worst_first)
+        filed = sum(_note(batch, finding) for finding in told)
         return Reconciliation(
             from_block=chain.from_block or self._start_block,
             block=chain.block,
@@ -235,7 +233,7 @@ class Reconciler:
             filed=filed,
             resolved=self._resolve(batch, gone),
             acted=acted,
-            left_out=max(0, len(findings) - FILED_MAX),
+            left_out=len(findings) - len(told),
             made_ms=batch.now_ms,
         )
 
@@ -283,6 +281,33 @@ class Reconciler:
         examine(batch, judged)
         still_open = {known.id for known in open_discrepancies(batch.read)}
         return sum(known.id not in still_open for known in gone)
+
+
+def _bytes(values: Iterable[object]) -> set[bytes]:
+    """The chain cannot be asked about what a damaged row says instead."""
+    return {value for value in values if isinstance(value, bytes)}
+
+
+def _not_too_many(findings: Sequence[Finding]) -> list[Finding]:
+    """The first `FILED_MAX` of each kind, in the same order."""
+    counts = Counter[str]()
+    told = []
+    for finding in findings:
+        counts[finding.kind] += 1
+        if counts[finding.kind] <= FILED_MAX:
+            told.append(finding)
+    return told
+
+
+def _note(batch: Batch, finding: Finding) -> bool:
+    about = (batch, finding.kind, finding.subject, finding.severity)
+    try:
+        new = note(*about, finding.evidence, _stream(finding))
+    except CanonicalError:  # a row holds what no evidence can
+        new = note(*about, UNREADABLE, _stream(finding))
+    if new:
+        _log.error("discrepancy", kind=finding.kind, subject=finding.subject)
+    return new
 
 
 def _recorded_end(batch: Batch, session_id: str) -> dict[str, Any] | None:

@@ -1,8 +1,8 @@
 """Holds what the ledger says became of signed payments against what each chain says of them.
 
 The watch reads blocks by their blooms; here the endpoint's own search for events is asked, which is
-another way to the same. A chain that does not answer is left out: nothing of it is filed or
-resolved.
+another way to the same. A chain that does not answer is left out, and a row that cannot be read:
+nothing of it is filed or resolved.
 
 What has ended is compared until that was found right against a final block past the end of its
 signature: from then on only a reorganisation deeper than that changes anything. For such a one it
@@ -32,6 +32,7 @@ from engine.ledger.payment import payment_id
 from engine.ledger.settlements import ENDED
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch, Writer
+from engine.payments.settlement_reader import Readable
 from engine.payments.settlement_watch import SettlementWatch
 from engine.reconcile.kinds import KINDS
 
@@ -98,6 +99,7 @@ class SettlementReconciler:
         self._database = database
         self._writer = writer
         self._clock = clock
+        self._readable = {network: Readable() for network in watches}
 
     def run(self) -> None:
         """Compare each chain that answers, once the payments on it are as it says by now."""
@@ -129,6 +131,7 @@ class SettlementReconciler:
             and row.state in ENDED
             and final is not None
             and final.timestamp_s > row.valid_before_s
+            and row.block_number is not None
             and row.block_number <= final_number
             and payment_id(row.session_id, row.number) not in wrong
         ]
@@ -146,10 +149,12 @@ class SettlementReconciler:
                 _settlements.c.network == network, sa.or_(NOT_COMPARED, recent)
             )
             rows = connection.execute(query).all()
-        return [row for row in rows if payment_id(row.session_id, row.number) not in contradicted]
+        read = [row for row, _ in self._readable[network].of(rows)]
+        return [row for row in read if payment_id(row.session_id, row.number) not in contradicted]
 
     def _file(self, network: str, found: Sequence[_Found], right: Sequence[bytes]) -> None:
         seen = {(each.kind, each.subject) for each in found}
+        unread = self._readable[network].damaged
 
         def command(batch: Batch) -> None:
             for each in found:
@@ -164,6 +169,7 @@ class SettlementReconciler:
                     known.kind in FOUND_HERE
                     and of_network
                     and (known.kind, known.subject) not in seen
+                    and known.subject not in unread
                 ):
                     resolve(batch, known.kind, known.subject)
             _mark(batch, right, batch.now_ms)

@@ -3,7 +3,8 @@ revoked together.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,14 +16,17 @@ from engine.db.acts import Act
 from engine.db.database import Database
 from engine.db.tables import BATCH_RECORDS_MAX, ChainEvent, Decision, LogBatch, Session, table
 from engine.db.tables import Record as RecordRow
-from engine.errors import Conflict, InvalidInput
+from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
 from engine.ledger.writer import Batch, Writer
+from engine.policy.decide import Left
 from engine.sessions.chain_facts import chain_facts
 from engine.sessions.lifecycle import Sessions, Wanted
-from engine.sessions.session import SessionView, session_from_row
+from engine.sessions.revocable import Revocable, revocable
+from engine.sessions.session import SessionView, readable, session_from_row
 
 REVOKED_TOGETHER_MAX = 500
 LIFE_MAX = 200
+_DAMAGED = ("session_damaged", "budget_damaged")
 Order = Literal["created", "last_used", "expiry"]
 
 _acts = table(Act)
@@ -110,7 +114,7 @@ class Inventory:
         self, workspace_id: str, sought: Filter, order: Order, *, offset: int, limit: int
     ) -> tuple[list[Used], int]:
         """Sessions from `offset` on and how many there are: the newest first, the last used first,
-        or what is over soonest first."""
+        or what is over soonest first. One whose row is damaged is only counted."""
         where = [_sessions.c.workspace_id == workspace_id, *sought.conditions()]
         last, asked = _last_used(), _requests()
         sorts: dict[str, list[sa.ColumnElement[Any]]] = {
@@ -128,7 +132,7 @@ class Inventory:
         count = sa.select(sa.func.count()).select_from(_sessions).where(*where)
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
-            return [_used(row) for row in rows], connection.execute(count).scalar_one()
+            return readable(rows, _used), connection.execute(count).scalar_one()
 
     def one(self, workspace_id: str, session_id: str) -> Used:
         """One session with its use.
@@ -212,24 +216,24 @@ class Inventory:
             def found(event: Mapping[str, Any] | None, side: str) -> SessionView | None:
                 token_id = bytes.fromhex((event or {}).get(side, "")[2:])
                 query = sa.select(_sessions).where(ours, _sessions.c.token_id == token_id)
-                row = connection.execute(query).mappings().first() if token_id else None
-                return None if row is None else session_from_row(row)
+                rows = connection.execute(query).mappings().all() if token_id else ()
+                return next(iter(readable(rows, session_from_row)), None)
 
             return found(facts.registration, "rotated_from"), found(facts.revocation, "rotated_to")
 
-    def to_revoke(self, workspace_id: str, sought: Filter) -> list[SessionView]:
-        """The sessions that `revoke` would end.
+    def to_revoke(self, workspace_id: str, sought: Filter) -> list[Revocable]:
+        """The sessions that `revoke` would end; damaged ones, too.
 
         Raises:
             InvalidInput: they are too many to be ended together.
         """
         with self._database.reading() as connection:
-            rows = connection.execute(_live(workspace_id, sought)).mappings().all()
-        return _few([session_from_row(row) for row in rows])
+            return _few(connection.execute(_live(workspace_id, sought)).all())
 
     def revoke(self, workspace_id: str, sought: Filter, seen: str, *, by: str) -> int:
         """Revoke all live sessions that are sought, in one transaction, if they are still those
-        that were `seen` (`digest`); returns how many.
+        that were `seen` (`digest`); returns how many. Left alone are those whose last record is
+        damaged: nothing can follow it, and nothing is paid from them.
 
         Raises:
             Conflict: they are others by now; nothing is revoked.
@@ -237,31 +241,88 @@ class Inventory:
         """
 
         def command(batch: Batch) -> int:
-            rows = batch.read(_live(workspace_id, sought)).mappings().all()
-            views = _few([session_from_row(row) for row in rows])
+            views = _few(batch.read(_live(workspace_id, sought)).all())
             if digest(views) != seen:
                 raise Conflict(
                     "the sessions that match have changed since they were shown; look again",
                     code="selection_changed",
                 )
             batch.hold(view.id for view in views)
-            for view in views:  # one may have ended with another that is above it
-                now = self._lifecycle.read(batch, view.id, workspace_id)
-                self._lifecycle.revoked(batch, now, {"by": by})
+            views = [view for view in views if _goes_on(batch, view)]
+            for view in views:
+                self._end(batch, view, {"by": by})
             return len(views)
 
         return self._writer.call(command, *(v.id for v in self.to_revoke(workspace_id, sought)))
 
+    def revoke_damaged(self, workspace_id: str, session_id: str, *, by: str) -> None:
+        """Revoke one session whose row may hold none, and with it every session beneath it.
 
-def digest(views: Sequence[SessionView]) -> str:
+        Raises:
+            NotFound: absent, or of another workspace.
+            Unavailable: its last record is damaged, and nothing can follow it.
+        """
+        ours = _sessions.c.id == session_id, _sessions.c.workspace_id == workspace_id
+
+        def command(batch: Batch) -> None:
+            row = batch.read(sa.select(_sessions).where(*ours)).first()
+            if row is None:
+                raise NotFound("no such session", code="session_not_found")
+            batch.head(session_id)
+            self._end(batch, revocable(row), {"by": by})
+
+        self._writer.call(command, session_id)
+
+    def _end(self, batch: Batch, view: Revocable, evidence: Mapping[str, Any]) -> None:
+        state = batch.read(sa.select(_sessions.c.state).where(_sessions.c.id == view.id)).scalar()
+        if state == "revoked":  # with another that is above it
+            return
+        try:
+            now = self._lifecycle.read(batch, view.id, view.workspace_id)
+        except Unavailable:  # and yet it has to end, which takes nothing of it but its row
+            self._lifecycle.end_all(batch, view, evidence)
+        else:
+            self._lifecycle.revoked(batch, now, evidence)
+
+
+def digest(views: Sequence[SessionView | Revocable]) -> str:
     """SHA-256 over the ids of some sessions, in hexadecimal, in whatever order."""
     return hashlib.sha256("\n".join(sorted(view.id for view in views)).encode()).hexdigest()
 
 
-def _few(views: list[SessionView]) -> list[SessionView]:
-    if len(views) > REVOKED_TOGETHER_MAX:
+def left_of_each(
+    left: Callable[[str], "Future[Left]"], views: Iterable[SessionView]
+) -> list[Left | None]:
+    """What is left of each session, as `left` tells it of one; None: what it rests on is damaged,
+    and nothing is decided for it.
+
+    Raises:
+        Unavailable: nothing is decided for anybody.
+    """
+    found: list[Left | None] = []
+    for future in [left(view.id) for view in views]:  # all are asked for before one is awaited
+        try:
+            found.append(future.result())
+        except Unavailable as error:
+            if error.code not in _DAMAGED:
+                raise
+            found.append(None)
+    return found
+
+
+def _few(rows: Sequence[Any]) -> list[Revocable]:
+    if len(rows) > REVOKED_TOGETHER_MAX:
         raise InvalidInput("filter", f"matches more than {REVOKED_TOGETHER_MAX} live sessions")
-    return views
+    return [revocable(row) for row in rows if isinstance(row.id, str)]  # or nobody can name it
+
+
+def _goes_on(batch: Batch, view: Revocable) -> bool:
+    """Whether a record can follow the last one of a session."""
+    try:
+        batch.head(view.id)
+    except Unavailable:
+        return False
+    return True
 
 
 def _live(workspace_id: str, sought: Filter) -> sa.Select[Any]:

@@ -89,7 +89,7 @@ class Life:
     def revoked(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> SessionView:
         """Revoke, by whomever `evidence` says, and with it every session beneath it."""
         if view.state != "revoked":
-            self._revoke_all(batch, view, evidence)
+            self.end_all(batch, view, evidence)
         return self.read(batch, view.id)
 
     def expired(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
@@ -165,7 +165,7 @@ class Life:
         except Unavailable:  # it may be what cannot be read
             return
         if revocation is not None and row.state != "revoked":
-            self._revoke_all(batch, row, {"by": "chain", **revocation})
+            self.end_all(batch, row, {"by": "chain", **revocation})
 
     def _known_anew_beneath(self, batch: Batch, view: SessionView) -> None:
         """What is in memory of the sessions beneath is read again when it is next needed."""
@@ -173,7 +173,8 @@ class Life:
             batch.hold((view.id, BUDGETS))
             changed(batch)
 
-    def _revoke_all(self, batch: Batch, view: Any, evidence: Mapping[str, Any]) -> None:
+    def end_all(self, batch: Batch, view: Any, evidence: Mapping[str, Any]) -> None:
+        """Revoke it and all beneath it. `view` is a session, or what can be read of its row."""
         beneath = descendants(batch.read, view.id)
         batch.hold(each.id for each in (view, *beneath))
         self._revoke(batch, view, evidence)

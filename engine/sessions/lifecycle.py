@@ -41,7 +41,7 @@ from engine.sessions.delegation import (
 from engine.sessions.pausing import Pausing, paused_above
 from engine.sessions.rotation import check_rotation
 from engine.sessions.sentences import in_order
-from engine.sessions.session import NewSession, SessionView, session_from_row
+from engine.sessions.session import NewSession, SessionView, readable, session_from_row
 from engine.sessions.vault import Vault
 from engine.workspaces.agents import check_agent_id, ensure_agent
 
@@ -154,7 +154,10 @@ class Sessions(Pausing):
     def page(
         self, workspace_id: str, *, wanted: Wanted = _ANY, offset: int, limit: int
     ) -> tuple[list[SessionView], int]:
-        """A workspace's sessions from `offset` on, the newest first, and how many there are."""
+        """A workspace's sessions from `offset` on, the newest first, and how many there are.
+
+        One whose row is damaged is only counted.
+        """
         ours = [_sessions.c.workspace_id == workspace_id, *wanted.conditions()]
         query = (
             sa.select(_sessions)
@@ -166,7 +169,7 @@ class Sessions(Pausing):
         count = sa.select(sa.func.count()).select_from(_sessions).where(*ours)
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
-            return [session_from_row(row) for row in rows], connection.execute(count).scalar_one()
+            return readable(rows, session_from_row), connection.execute(count).scalar_one()
 
     def consent(
         self,

@@ -191,7 +191,7 @@ def _whose_lowering_is_missing(batch: Batch) -> Iterator[str]:
         there = {"0x" + row.tx_hash.hex() for row in rows if row.tx_hash is not None}
         try:
             lowered = lowered_from_json(lowered_json)
-        except ValueError:
+        except (ValueError, TypeError, AttributeError):
             yield session_id  # whoever reads it will say what is wrong
         else:
             if any(each.ancestor_id is None and each.tx_hash not in there for each in lowered):

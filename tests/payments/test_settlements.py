@@ -208,7 +208,7 @@ def test_what_a_token_moves_in_silence_does_not_give_the_budget_back(bazaar: Mar
         receipt = bazaar.settle(signed)
         assert receipt.succeeded
         bazaar.report(signed, receipt.tx_hash)
-    bazaar.anvil.rpc("evm_increaseTime", 60)
+    bazaar.anvil.rpc("evm_increaseTime", 62)
     bazaar.bury()
     bazaar.bury()
     assert bazaar.states(silent) == ("held", "submitted")

@@ -56,10 +56,9 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
     ("damage", "path"),
     [
         ("ALTER TABLE agents RENAME TO gone", "/api/v1/agents"),
-        ("UPDATE sessions SET metadata_json = '{secret'", SESSIONS),
         ("UPDATE decisions SET memo_json = '{secret'", PAYMENTS),
     ],
-    ids=("no table", "a session that cannot be read", "a payment that cannot be read"),
+    ids=("no table", "a payment that cannot be read"),
 )
 def test_what_nobody_foresaw_is_a_500_that_says_nothing_and_a_log_entry_that_says_it_all(
     own_api: Served, capfd: pytest.CaptureFixture[str], damage: str, path: str

@@ -6,10 +6,12 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from api.studio import templating
 from api.studio.app import FILES, FORMS, HEADERS, PAGES
 from api.studio.place import check_origin
+from engine.db.tables import Session, table
 from engine.errors import CannotStart
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
@@ -20,6 +22,7 @@ from tests.studio.conftest import Opened
 from tests.studio.visitor import Visitor
 from tests.world import USD, WORKSPACE
 
+_sessions = table(Session)
 LIMITS = Limits(100 * USD, 200 * USD, 700 * USD, None, 50 * USD)
 TEMPLATES = Path(templating.__file__).with_name("templates")
 HOSTILE = (
@@ -304,6 +307,31 @@ def test_what_cannot_be_shown_says_why(studio: Opened) -> None:
         assert "Nothing was changed" not in page.text
     empty = visitor.get("/studio/?agent=nobody")
     assert ("No session is like this" in empty.text, "yet" in empty.text) == (True, False)
+
+
+def test_a_damaged_session_hides_no_other(studio: Opened) -> None:
+    engine, visitor = studio.world.engine, studio.visitor("operator")
+    fine, unpaid, unread = (studio.world.session(LIMITS, label="beside") for _ in range(3))
+
+    def store(session_id: str, **values: object) -> None:
+        row = sa.update(_sessions).where(_sessions.c.id == session_id).values(**values)
+        engine.writer.call(lambda batch: batch.update(row))
+        engine.writer._forget_all()
+
+    with engine.database.reading() as connection:
+        grant = sa.select(_sessions.c.grant_json).where(_sessions.c.id == unread.id)
+        as_it_was = connection.execute(grant).scalar_one()
+    store(unpaid.id, policy_version=7)
+    store(unread.id, grant_json="{}")
+    assert visitor.get("/studio/?label=beside").status_code == 200
+    told = visitor.ask("GET", "/studio/index.json", params={"label": "beside"}).json()["sessions"]
+    assert {
+        each["id"]: (each["is_active"], bool(each["utilisation"]), each["health"]) for each in told
+    } == {fine.id: (True, True, []), unpaid.id: (False, False, ["damaged: nothing is paid"])}
+    page = visitor.get("/studio/revoke?label=beside")
+    assert (page.status_code, unread.id in page.text) == (200, True)
+    store(unpaid.id, policy_version=unpaid.policy_version)
+    store(unread.id, grant_json=as_it_was)
 
 
 def test_how_many_approvals_wait_is_on_every_page(studio: Opened) -> None:

@@ -20,6 +20,7 @@ from api.rest.session_key_answers import (
     keys_json,
     status_json,
 )
+from engine.sessions.inventory import left_of_each
 
 router = APIRouter(
     prefix="/api/v1/ai/session-keys",
@@ -43,7 +44,7 @@ def session_key_status(
 def list_session_keys(
     engine: EngineOf, party: PaymentReaderOf, asked: Annotated[SessionsQuery, Query()]
 ) -> SessionKeys:
-    """Those of the sessions that `GET /api/v1/ai/sessions` lists."""
+    """Those of the sessions that `GET /api/v1/ai/sessions` lists, but for damaged ones."""
     now_ms = engine.clock()
     views, _ = engine.sessions.page(
         party.workspace_id,
@@ -51,8 +52,8 @@ def list_session_keys(
         offset=asked.offset,
         limit=asked.limit,
     )
-    futures = [engine.ledger.left(view.id) for view in views]
-    found = [(view, left.result()) for view, left in zip(views, futures, strict=True)]
+    lefts = left_of_each(engine.ledger.left, views)
+    found = [(view, left) for view, left in zip(views, lefts, strict=True) if left is not None]
     return keys_json(party.workspace_id, found, now_ms)
 
 

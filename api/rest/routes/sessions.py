@@ -23,9 +23,12 @@ from api.rest.schemas import (
 from api.rest.views import session_json
 from engine.audit.disclosure import Withholdable
 from engine.engine import Engine
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, Unavailable
+from engine.ledger.discrepancies import SESSION_DAMAGED
 from engine.ledger.once import Once
-from engine.sessions.inventory import Inventory
+from engine.policy.decide import Left
+from engine.policy.decision import Remaining
+from engine.sessions.inventory import Inventory, left_of_each
 from engine.sessions.session import NewSession, SessionView
 from engine.workspaces.access import SessionHolder
 
@@ -47,6 +50,8 @@ _EVIDENCE: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
+
+_NOTHING_LEFT = Left(Remaining(0, 0, 0), ())
 
 _WITHHOLD = "What the file commits to and does not show; the rest can still be verified."
 
@@ -102,10 +107,8 @@ def list_sessions(
         caller.workspace_id, wanted=wanted, offset=asked.offset, limit=asked.limit
     )
     response.headers["X-Total-Count"] = str(total)
-    futures = [engine.ledger.left(view.id) for view in views]
-    return [
-        session_json(engine, view, left.result()) for view, left in zip(views, futures, strict=True)
-    ]
+    lefts = left_of_each(engine.ledger.left, views)
+    return [_listed(engine, view, left) for view, left in zip(views, lefts, strict=True)]
 
 
 @router.get("/{session_id}", summary="One session", responses=documented(404))
@@ -221,7 +224,12 @@ def resume(session_id: str, engine: EngineOf, caller: OperatorOf) -> SessionAnsw
 @router.post("/{session_id}/revoke", summary="End a session for good", responses=documented(404))
 def revoke(session_id: str, engine: EngineOf, caller: OperatorOf) -> Revoked:
     """In force when this answers; the chain is told in the background."""
-    engine.revoke_session(caller.workspace_id, session_id, by=caller.key_id)
+    try:
+        engine.revoke_session(caller.workspace_id, session_id, by=caller.key_id)
+    except Unavailable as error:
+        if error.code != SESSION_DAMAGED:
+            raise
+        _inventory(engine).revoke_damaged(caller.workspace_id, session_id, by=caller.key_id)
     return {"success": True}
 
 
@@ -231,9 +239,10 @@ def revoke(session_id: str, engine: EngineOf, caller: OperatorOf) -> Revoked:
 def revoke_many(body: RevokeMany, engine: EngineOf, caller: OperatorOf) -> ManyRevoked:
     """First a `preview`, then its `selection`: exactly the live sessions that were shown are ended,
     with all beneath them, in one transaction. If others match by then, none is. At most 500."""
-    inventory = Inventory(engine.database, engine.writer, engine.sessions)
+    inventory = _inventory(engine)
     sought = body.filter.sought(engine.clock())
-    views = inventory.to_revoke(caller.workspace_id, sought)
+    # `many_json` asks for sessions, and needs of them what each of these has.
+    views: list[Any] = inventory.to_revoke(caller.workspace_id, sought)
     if body.preview:
         return many_json(views, None)
     if body.selection is None:
@@ -261,6 +270,16 @@ async def evidence(
         media_type="application/json",
         headers={"Content-Disposition": f'attachment; filename="evidence-{session_id}.json"'},
     )
+
+
+def _inventory(engine: Engine) -> Inventory:
+    return Inventory(engine.database, engine.writer, engine.sessions)
+
+
+def _listed(engine: Engine, view: SessionView, left: Left | None) -> SessionAnswer:
+    """In a list; without `left` it pays nothing, whatever its row says."""
+    body = session_json(engine, view, left or _NOTHING_LEFT)
+    return body if left is not None else {**body, "is_active": False}
 
 
 def _shown(engine: Engine, view: SessionView) -> SessionAnswer:

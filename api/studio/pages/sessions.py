@@ -15,7 +15,8 @@ from engine.audit.replay import LIVE_STATES
 from engine.engine import Engine
 from engine.errors import InvalidInput
 from engine.policy.decide import Left
-from engine.sessions.inventory import Filter, Order, Used, digest
+from engine.policy.decision import Remaining
+from engine.sessions.inventory import Filter, Order, Used, digest, left_of_each
 from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import SessionView
 from engine.workspaces.budgets import budget_id
@@ -26,6 +27,7 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 STATUSES: tuple[str, ...] = get_args(SessionStatus)
 AGENTS_LISTED = 200
 Budgeted = Mapping[str, dict[str, Any]]
+_NOTHING_LEFT = Left(Remaining(0, 0, 0), ())
 _TEXT_MAX = 128
 _FIELDS = ("type", "status", "chain", "agent", "label", "search", "sort")
 
@@ -42,13 +44,12 @@ def inventory(asked: Asked) -> PageView:
         )
 
     found, total, pages = paged(asked, read, PAGE)
-    futures = [engine.ledger.left(each.view.id) for each in found]
+    lefts = left_of_each(engine.ledger.left, [each.view for each in found])
     above = budgets_above(asked, [each.view.agent_id for each in found])
     chains = dict.fromkeys((engine.deployment.chain, *engine.networks.gateways, given["chain"]))
     data = {
         "sessions": [
-            session_row(engine, used, left.result(), above)
-            for used, left in zip(found, futures, strict=True)
+            session_row(engine, used, left, above) for used, left in zip(found, lefts, strict=True)
         ],
         "total": total,
         "filter": given,
@@ -134,12 +135,14 @@ def budgets_above(asked: Asked, agents: Iterable[str]) -> Budgeted:
     return {each["id"]: each for each in budgeted(used)}
 
 
-def session_row(engine: Engine, used: Used, left: Left, above: Budgeted) -> dict[str, Any]:
+def session_row(engine: Engine, used: Used, left: Left | None, above: Budgeted) -> dict[str, Any]:
     """A session as REST tells it, with its use and its health; `above` are budgets that may be its
-    own."""
+    own. Without `left` it is damaged, and its use is not known."""
     view = used.view
     last = used.last_used_ms
-    use, caps = utilisation(view.policy.limits, left), capped(left)
+    damaged, left = left is None, left or _NOTHING_LEFT
+    use = [] if damaged else utilisation(view.policy.limits, left)
+    caps = capped(left)
     mine = [above[each] for each in (budget_id(view.agent_id), budget_id(None)) if each in above]
     told: dict[str, Any] = {
         **session_json(engine, view, left),
@@ -151,6 +154,8 @@ def session_row(engine: Engine, used: Used, left: Left, above: Budgeted) -> dict
     }
     lives = told["is_active"] or told["resumes_at"] is not None
     told["health"] = _health(engine, view, use, caps, mine) if lives else []
+    if damaged:
+        told |= {"is_active": False, "health": ["damaged: nothing is paid", *told["health"]]}
     return told
 
 
