@@ -265,7 +265,7 @@ def grant_of_a_revoked_key() -> AbstractContextManager[None]:
     return replaced(approvals, _valid=lambda _batch, _workspace, keys: len(keys))
 
 
-@canary("approvals")
+@canary("approvals", seed=6)
 def late_approval() -> AbstractContextManager[None]:
     """An approval can be granted when it is over."""
     read = approval.approval_from_row
