@@ -83,6 +83,8 @@ class Account:
         self.approvals: dict[str, Any] = {}
         self.lowered: dict[Lowering, dict[str, int | None]] = {}
         """The limits that were lowered on the chain and count, by transaction and value."""
+        self.inherited: dict[tuple[str, Lowering], dict[str, int | None]] = {}
+        """The same of sessions above it, by those."""
         self.missing: dict[Lowering, int] = {}
         """The newest block when each of them was first seen to be not there."""
 
@@ -170,7 +172,7 @@ class Books:
 
     def lower(self, account: Account) -> None:
         """The limits of a session are those of its grant and all that were lowered."""
-        account.terms.lower(account.lowered.values())
+        account.terms.lower([*account.lowered.values(), *account.inherited.values()])
         if (pool := self.pools.get(f"session:{account.session}")) is not None:
             limited(pool, account.terms)
 

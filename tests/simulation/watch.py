@@ -173,7 +173,9 @@ class SessionWatch:
         require(account.state in ("registering", "active", "mismatch"), "lowering", where)
         assert seen is not None
         there = _lowerings(seen.sessions.get(account.address))
-        if record.kind == "session.lowered":
+        if (ancestor := body.get("ancestor_id")) is not None:
+            self._inherited(record, account, (ancestor, lowering), where)
+        elif record.kind == "session.lowered":
             require(lowering in there, "lowering", f"{where}: it is not on the chain")
             require(lowering not in account.lowered, "lowering", f"{where}: it counts twice")
             account.lowered[lowering] = body["limits_micro_usd"]
@@ -183,6 +185,22 @@ class SessionWatch:
             require(gone + self._confirmations <= seen.tip, "lowering", f"{where}: too early")
             del account.lowered[lowering], account.missing[lowering]
         self._books.lower(account)
+
+    def _inherited(
+        self, record: Record, account: Account, of: tuple[str, Lowering], where: str
+    ) -> None:
+        """Limits that were lowered for a session above count for as long as they do there."""
+        ancestor, lowering = of
+        require(ancestor in account.line, "lowering", f"{where}: {ancestor} is not above it")
+        counts = lowering in self._books.accounts[ancestor].lowered
+        if record.kind == "session.lowered":
+            require(counts, "lowering", f"{where}: they do not count for {ancestor}")
+            require(of not in account.inherited, "lowering", f"{where}: it counts twice")
+            account.inherited[of] = record.body["limits_micro_usd"]
+        else:
+            require(of in account.inherited, "lowering", f"{where}: it did not count")
+            require(not counts, "lowering", f"{where}: they count for {ancestor}")
+            del account.inherited[of]
 
     def _check_move(
         self, kind: str, state: str, where: str, account: Account, found: Any, seen: Seen | None
