@@ -33,7 +33,7 @@ from engine.ledger.settlements import ENDED, stored_settlement
 from engine.ledger.stream import Stream
 from engine.ledger.writer import Batch, Writer
 from engine.payments.acceptance import accepted
-from engine.payments.settlement_reader import Key, Readable, SettlementReader, Turns, View
+from engine.payments.settlement_reader import Key, Readable, SettlementReader, View
 from engine.payments.settlement_states import (
     Answer,
     Shown,
@@ -43,6 +43,7 @@ from engine.payments.settlement_states import (
     is_over,
     standing,
 )
+from engine.payments.turns import Turns
 
 ASKED_MAX = 50
 """Of so many payments, of which no use is seen, more is asked in one tick; then of the next."""

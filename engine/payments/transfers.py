@@ -31,10 +31,11 @@ from engine.ledger.signing import Way
 from engine.payments.authorization import TokenDomain
 from engine.payments.claims import Claim, Claims, Key
 from engine.payments.relay import Relayer, TransactionLost
-from engine.payments.settlement_reader import Turns, signed_of
+from engine.payments.settlement_reader import signed_of
 from engine.payments.signer import Signer
 from engine.payments.terms import SCHEME, TRANSFER, Terms
 from engine.payments.token_domain import DomainUnknown, read_token_domain
+from engine.payments.turns import Turns
 from engine.policy.decision import PaymentRequest
 from engine.policy.money import MICRO_USD_PER_USD
 from engine.settings import Token

@@ -19,6 +19,7 @@ from engine.db.tables import Record as RecordRow
 from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
 from engine.ledger.writer import Batch, Writer
 from engine.policy.decide import Left
+from engine.policy.decision import Remaining
 from engine.sessions.chain_facts import chain_facts
 from engine.sessions.lifecycle import Sessions, Wanted
 from engine.sessions.revocable import Revocable, revocable
@@ -26,6 +27,8 @@ from engine.sessions.session import SessionView, readable, session_from_row
 
 REVOKED_TOGETHER_MAX = 500
 LIFE_MAX = 200
+NOTHING_LEFT = Left(Remaining(0, 0, 0), ())
+"""What is told of a session for which nothing is decided."""
 _DAMAGED = ("session_damaged", "budget_damaged")
 Order = Literal["created", "last_used", "expiry"]
 

@@ -27,8 +27,7 @@ from engine.errors import InvalidInput, Unavailable
 from engine.ledger.discrepancies import SESSION_DAMAGED
 from engine.ledger.once import Once
 from engine.policy.decide import Left
-from engine.policy.decision import Remaining
-from engine.sessions.inventory import Inventory, left_of_each
+from engine.sessions.inventory import NOTHING_LEFT, Inventory, left_of_each
 from engine.sessions.session import NewSession, SessionView
 from engine.workspaces.access import SessionHolder
 
@@ -51,7 +50,6 @@ _EVIDENCE: dict[int | str, dict[str, Any]] = {
     }
 }
 
-_NOTHING_LEFT = Left(Remaining(0, 0, 0), ())
 
 _WITHHOLD = "What the file commits to and does not show; the rest can still be verified."
 
@@ -278,7 +276,7 @@ def _inventory(engine: Engine) -> Inventory:
 
 def _listed(engine: Engine, view: SessionView, left: Left | None) -> SessionAnswer:
     """In a list; without `left` it pays nothing, whatever its row says."""
-    body = session_json(engine, view, left or _NOTHING_LEFT)
+    body = session_json(engine, view, left or NOTHING_LEFT)
     return body if left is not None else {**body, "is_active": False}
 
 

@@ -15,8 +15,7 @@ from engine.audit.replay import LIVE_STATES
 from engine.engine import Engine
 from engine.errors import InvalidInput
 from engine.policy.decide import Left
-from engine.policy.decision import Remaining
-from engine.sessions.inventory import Filter, Order, Used, digest, left_of_each
+from engine.sessions.inventory import NOTHING_LEFT, Filter, Order, Used, digest, left_of_each
 from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import SessionView
 from engine.workspaces.budgets import budget_id
@@ -27,7 +26,6 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 STATUSES: tuple[str, ...] = get_args(SessionStatus)
 AGENTS_LISTED = 200
 Budgeted = Mapping[str, dict[str, Any]]
-_NOTHING_LEFT = Left(Remaining(0, 0, 0), ())
 _TEXT_MAX = 128
 _FIELDS = ("type", "status", "chain", "agent", "label", "search", "sort")
 
@@ -140,7 +138,7 @@ def session_row(engine: Engine, used: Used, left: Left | None, above: Budgeted) 
     own. Without `left` it is damaged, and its use is not known."""
     view = used.view
     last = used.last_used_ms
-    damaged, left = left is None, left or _NOTHING_LEFT
+    damaged, left = left is None, left or NOTHING_LEFT
     use = [] if damaged else utilisation(view.policy.limits, left)
     caps = capped(left)
     mine = [above[each] for each in (budget_id(view.agent_id), budget_id(None)) if each in above]
