@@ -65,6 +65,13 @@ def test_no_file_is_too_long_to_read() -> None:
     assert too_long == {}
 
 
+def test_every_directory_of_tests_is_a_package() -> None:
+    """In one that is none, what a fixture of the scope "package" started runs until all tests end:
+    servers that nobody asks any more, for minutes."""
+    directories = {path.parent for path in (ROOT / "tests").rglob("*.py")}
+    assert [each for each in directories if not (each / "__init__.py").exists()] == []
+
+
 def test_no_function_is_too_long_to_read() -> None:
     too_long = [
         f"{path}:{node.lineno} {node.name}"
