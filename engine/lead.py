@@ -25,12 +25,13 @@ from engine.db.tables import ChainBlock, Shared, table
 from engine.deployment import Deployment
 from engine.errors import Conflict, TallystickError, Unavailable
 from engine.evidence.anchorer import Anchorer, AnchorView
+from engine.ledger.batch import Batch
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.discrepancies import ENDPOINTS_DISAGREE, note, resolve
 from engine.ledger.ledger import Ledger
 from engine.ledger.log import Log, committed, sequence
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.payments.transfers import Transfers
 from engine.sessions.expiry import ROUNDS_MAX, Expiry
 from engine.sessions.lifecycle import Sessions

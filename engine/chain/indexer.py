@@ -28,7 +28,8 @@ from engine.chain.gateway import (
 from engine.chain.witnesses import Told, Witnesses
 from engine.db.database import Database
 from engine.db.tables import ChainBlock, ChainEvent, table
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.batch import Batch
+from engine.ledger.writer import Writer
 
 REORG_DEPTH_MAX = 64
 BLOCKS_PER_READ_MAX = 2_000

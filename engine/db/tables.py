@@ -34,12 +34,13 @@ class Meta(Row, table=True):
 
 
 class Workspace(Row, table=True):
-    """A tenant."""
+    """A tenant. `budgets_version` is that of `Shared` when its budgets were last changed."""
 
     __tablename__ = "workspaces"
     id: str = _key()
     name: str = _text()
     created_ms: int = _big()
+    budgets_version: int = _big()
 
 
 class BudgetRow(Row, table=True):

@@ -34,8 +34,9 @@ from engine.db.database import Database
 from engine.db.tables import Anchor, CheckpointRow, table
 from engine.evidence.anchor_events import FOLLOWED_MAX, anchored
 from engine.evidence.anchor_state import State, is_slow, state_of
+from engine.ledger.batch import Batch
 from engine.ledger.log import Log
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -40,6 +40,7 @@ NOTHING_CHECKS = {
     "shared.fault": "the same",
     "shared.wanted_size": "the same",
     "shared.budgets_version": "the same",
+    "workspaces.budgets_version": "the same",
     "sign_ins.key_id": "who is signed in, for hours and not on the record; there is such a person",
     "sign_ins.secret_hash": "the same: whoever can write here can sign in",
     "sign_ins.created_ms": "the same",

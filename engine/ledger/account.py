@@ -14,8 +14,8 @@ from engine.audit.record import Body
 from engine.audit.restricting import RESTRICTED, Above, follow_above
 from engine.errors import Conflict
 from engine.ledger.ask import read_request
+from engine.ledger.batch import Batch
 from engine.ledger.stream import Stream
-from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
 from engine.policy.limits import Limits, lowest
 from engine.policy.rules import WINDOW_RULES

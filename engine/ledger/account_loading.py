@@ -19,10 +19,10 @@ from engine.errors import NotFound, Unavailable
 from engine.grant import Grant
 from engine.ledger.account import Account
 from engine.ledger.account_rows import SessionRows, read_sessions
+from engine.ledger.batch import Batch
 from engine.ledger.lineage import line_above, lowered_above, policy_of, restricted_above
 from engine.ledger.parameters import compare_parameters, differs_above
 from engine.ledger.stream import Stream
-from engine.ledger.writer import Batch
 from engine.policy.decision import STANDING_OF_STATE
 
 _records = table(Record)

@@ -19,6 +19,7 @@ from engine.ledger.account_loading import (
     load_accounts,
 )
 from engine.ledger.account_rows import bare_row
+from engine.ledger.batch import Batch
 from engine.ledger.discrepancies import (
     PARAMETERS_DIFFER,
     SESSION_DAMAGED,
@@ -26,8 +27,7 @@ from engine.ledger.discrepancies import (
     open_subjects,
     resolve,
 )
-from engine.ledger.stream import BUDGET_PREFIX, Stream
-from engine.ledger.writer import Batch
+from engine.ledger.stream import SESSION_PREFIX, Stream
 from engine.policy.decision import Standing
 
 ACCOUNTS_MAX = 20_000
@@ -53,17 +53,25 @@ class Accounts:
         """Read everything again when it is next needed."""
         self.known.clear()
 
+    def forget_of(self, batch: Batch, workspace_id: str) -> None:
+        """Read what is of one workspace again when it is next needed."""
+        theirs = [
+            each
+            for each, account in self.known.items()
+            if account.stream.workspace_id == workspace_id
+        ]
+        for each in theirs:
+            del self.known[each]
+            batch.forget_end(each)
+
     def prepare(self, batch: Batch, streams: Collection[str]) -> None:
         """Read the accounts that are not in memory of all these sessions at once.
 
         Of those that cannot be read nothing is said here: they are asked for by `get`.
         """
-        unknown = [
-            each
-            for each in streams
-            if each not in self.known and not each.startswith(BUDGET_PREFIX)
-        ]
-        if len(unknown) > 1:
+        sessions = [each for each in streams if each.startswith(SESSION_PREFIX)]
+        unknown = [each for each in sessions if each not in self.known]
+        if unknown:
             for account in _loaded(batch, unknown):
                 if isinstance(account, Account):
                     self._keep(batch, account)

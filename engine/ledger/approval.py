@@ -21,10 +21,10 @@ from engine.db.tables import Decision, Record, Session, table
 from engine.errors import NotFound
 from engine.ledger.account import Account, Waiting
 from engine.ledger.ask import Ask
+from engine.ledger.batch import Batch
 from engine.ledger.intent import follow_approval
 from engine.ledger.payment import Payment, payment_id
 from engine.ledger.stream import Stream
-from engine.ledger.writer import Batch
 
 WAITING_MAX = 100
 """So many approvals of one session wait at a time; whoever asks for more is denied without one."""

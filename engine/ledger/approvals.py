@@ -30,9 +30,10 @@ from engine.ledger.approval import (
     use_approval,
 )
 from engine.ledger.ask import ask_again
+from engine.ledger.batch import Batch
 from engine.ledger.ledger import Ledger
 from engine.ledger.sweep import SWEPT_MAX
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 
 _approvals = table(ApprovalRow)
 _keys = table(ApiKey)

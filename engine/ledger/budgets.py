@@ -5,8 +5,9 @@ Each has entries in the database, one for each payment under it and one more whe
 Whoever decides a payment holds every budget that it is under, so what others added is known.
 """
 
+import contextlib
 import heapq
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,13 @@ import sqlalchemy as sa
 
 from engine.audit.canonical import CanonicalError, decode_object
 from engine.db.database import Read, Turn
-from engine.db.tables import BudgetEntry, BudgetRow, Decision, Session, Shared, table
+from engine.db.tables import BudgetEntry, BudgetRow, Decision, Session, Shared, Workspace, table
 from engine.errors import Unavailable
 from engine.ledger.account import Account
 from engine.ledger.ask import pay_to
+from engine.ledger.batch import Batch
 from engine.ledger.payment import Payment, of_session, payment_from_row, select_payments
 from engine.ledger.stream import budget_stream
-from engine.ledger.writer import Batch
 from engine.policy.budgets import Budget, BudgetLimits
 from engine.policy.decision import PaymentRequest
 from engine.policy.spending import Gauge
@@ -31,10 +32,13 @@ _decisions = table(Decision)
 _entries = table(BudgetEntry)
 _sessions = table(Session)
 _shared = table(Shared)
+_workspaces = table(Workspace)
 _held = _decisions.c.state == "held"
 _NEW: tuple[None, None] = (None, None)
 Gauges = dict[str, list[Gauge]]
 """Limits of budgets, and what is used of each, by the budgets' ids."""
+ABOVE_MAX = 20_000
+"""Of so many sessions it is remembered which budgets they are under."""
 _UNKNOWN_TOKEN = "unknown:0/unknown:0"  # noqa: S105 (the id of an asset)
 
 
@@ -82,40 +86,75 @@ class Known:
 class Budgets:
     """All budgets above sessions, as one process knows them. Belongs to the writer's thread."""
 
-    def __init__(self, forget_accounts: Callable[[], None]) -> None:
-        """`forget_accounts` is called when they may hold an old policy of a session above them."""
-        self._forget_accounts = forget_accounts
+    def __init__(self) -> None:
         self._version: int | None = None
+        self._told: int | None = None
         self._known: dict[str, Known] = {}
         self._limits: dict[str, dict[str, BudgetLimits]] = {}
         self._above: dict[str, tuple[str, ...]] = {}
 
     def streams(self, session_id: str) -> tuple[str, ...]:
-        """What is held to decide for a session, as far as it is known. From any thread."""
+        """What was held to decide for a session when that was last done. From any thread.
+
+        Of what it is not told a batch finds out, and is begun again.
+        """
         return self._above.get(session_id, ())
 
     def learn(self, turn: Turn, now_ms: int) -> None:
-        """Forget everything if budgets were changed by another process."""
+        """Take notice of whether any were changed; `follow` is told of which."""
         del now_ms
-        if turn.budgets_version != self._version:
-            self.forget()
-            self._forget_accounts()
-            self._version = turn.budgets_version
+        self._told = turn.budgets_version
+
+    def follow(self, batch: Batch) -> None:
+        """Have what another process changed read again, before anything is decided."""
+        if self._told == self._version:
+            return
+        if self._version is not None:
+            later = sa.select(_workspaces.c.id).where(_workspaces.c.budgets_version > self._version)
+            for workspace_id in batch.read(later).scalars().all():
+                batch.forget(workspace_id)
+        self._version = self._told
 
     def forget(self) -> None:
         """Read everything again when it is next needed."""
         self._known.clear()
         self._limits.clear()
-        self._above.clear()
+
+    def forget_of(self, batch: Batch, workspace_id: str) -> None:
+        """Read what is of one workspace again when it is next needed."""
+        theirs = budget_stream(workspace_id, "")
+        for each in [each for each in self._known if each.startswith(theirs)]:
+            del self._known[each]
+            batch.forget_end(each)
+        self._limits.pop(workspace_id, None)
+
+    def hold(self, batch: Batch, accounts: Iterable[Account]) -> None:
+        """Say at once which budgets the payments of all these sessions are under.
+
+        Said by one payment after the other, a batch would be begun again for each of them.
+        """
+        batch.hold(self._all_over(batch, accounts))
+
+    def _all_over(self, batch: Batch, accounts: Iterable[Account]) -> Iterator[str]:
+        for account in accounts:
+            with contextlib.suppress(Unavailable):  # of what is damaged its own payments hear
+                yield from self._over(batch, account)
 
     def above(self, batch: Batch, account: Account) -> Sequence[Known]:
         """The budgets that a session's payments are under, the nearest first, and held."""
+        return self._followed(batch, account.stream.workspace_id, self._bounds(batch, account))
+
+    def _over(self, batch: Batch, account: Account) -> Sequence[str]:
+        """The streams of the budgets that a session is under; others are told of them."""
+        session, workspace_id = account.stream.id, account.stream.workspace_id
         bounds = self._bounds(batch, account)
-        if not bounds:
-            return ()
-        found = self._followed(batch, account.stream.workspace_id, bounds)
-        self._above[account.stream.id] = tuple(known.stream for known in found)
-        return found
+        streams = tuple(budget_stream(workspace_id, each) for each in bounds)
+        self._above.pop(session, None)
+        if streams:
+            self._above[session] = streams
+            if len(self._above) > ABOVE_MAX:
+                del self._above[next(iter(self._above))]
+        return streams
 
     def used(self, batch: Batch, workspace_id: str, wanted: Collection[str] | None) -> Gauges:
         """Every limit of the `wanted` budgets of a workspace that there are, or of all."""
@@ -178,13 +217,19 @@ def refound(batch: Batch, workspace_id: str, budget_id: str, *, in_force: bool) 
     batch.enter_anew(stream)
     if in_force:
         _enter_past(batch, stream, workspace_id, budget_id)
-    changed(batch)
+    changed(batch, workspace_id)
 
 
-def changed(batch: Batch) -> None:
-    """Let every process know that what bounds sessions from above is not what it was."""
-    batch.forget()
+def changed(batch: Batch, workspace_id: str) -> None:
+    """Let every process know that what bounds a workspace's sessions is not what it was."""
+    batch.forget(workspace_id)
     batch.update(sa.update(_shared).values(budgets_version=_shared.c.budgets_version + 1))
+    version = sa.select(_shared.c.budgets_version).scalar_subquery()
+    its = _workspaces.c.id == workspace_id
+    batch.update(sa.update(_workspaces).where(its).values(budgets_version=version))
+    if batch.read(sa.select(_workspaces.c.id).where(its)).first() is None:
+        # Nobody else would hear of it. What was written is given up with the batch.
+        raise RuntimeError(f"there is no row of the workspace {workspace_id}")
 
 
 def delegated(batch: Batch, workspace_id: str, session_id: str) -> None:
@@ -199,7 +244,7 @@ def delegated(batch: Batch, workspace_id: str, session_id: str) -> None:
     )
     for row in batch.read(own.order_by(_decisions.c.id)).all():
         batch.enter(stream, _entry(payment_from_row(row)))
-    changed(batch)
+    changed(batch, workspace_id)
 
 
 def stored_limits(

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from engine.audit.canonical import CanonicalError, decode_object, encode
 from engine.db.database import Read
 from engine.db.tables import DiscrepancyRow, table
+from engine.ledger.batch import Batch
 from engine.ledger.stream import Stream
-from engine.ledger.writer import Batch
 
 Severity = Literal["critical", "warning", "info"]
 

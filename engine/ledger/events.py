@@ -1,9 +1,9 @@
 """What a listener learns of payments."""
 
 from engine.ledger.account import Account
+from engine.ledger.batch import Batch
 from engine.ledger.intent import follow_payment
 from engine.ledger.payment import Payment
-from engine.ledger.writer import Batch
 from engine.policy.rules import WINDOW_RULES
 
 

@@ -22,6 +22,7 @@ from engine.db.database import Read
 from engine.db.intents import PaymentIntent
 from engine.db.tables import table
 from engine.errors import NotFound
+from engine.ledger.batch import Batch
 from engine.ledger.payment import (
     Payment,
     of_session,
@@ -31,7 +32,6 @@ from engine.ledger.payment import (
     stored_payment,
 )
 from engine.ledger.stream import Stream, workspace_stream
-from engine.ledger.writer import Batch
 
 State = Literal["requires_payment", "processing", "succeeded", "canceled", "failed"]
 CaptureMethod = Literal["automatic", "manual"]

@@ -22,6 +22,7 @@ from engine.db.tables import OutboxEvent, Record, Session, table
 from engine.errors import Conflict, Forbidden, InvalidInput
 from engine.identifiers import secret_hash
 from engine.ledger.ask import Ask, ask
+from engine.ledger.batch import Batch
 from engine.ledger.intent import (
     EXPIRED,
     LINK,
@@ -40,7 +41,7 @@ from engine.ledger.ledger import Ledger
 from engine.ledger.once import Once, made_once
 from engine.ledger.payment import Payment, stored_payment
 from engine.ledger.sweep import SWEPT_MAX
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.policy.decision import PaymentRequest
 from engine.settings import Token
 

@@ -18,18 +18,20 @@ from engine.audit.decided import Decided
 from engine.db import tables
 from engine.errors import Conflict, InvalidInput, TallystickError
 from engine.ledger.account import Account
-from engine.ledger.accounts import Accounts, examine, note_differing
+from engine.ledger.accounts import examine, note_differing
 from engine.ledger.approval import approval_for, end_approvals, request_approval
 from engine.ledger.ask import Ask, ask
-from engine.ledger.budgets import Budgets, Gauges
+from engine.ledger.batch import Answer, Batch
+from engine.ledger.budgets import Gauges
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.dry_run import dry_run, left_of, told_now
 from engine.ledger.events import tell
+from engine.ledger.memory import Memory
 from engine.ledger.payment import Payment, parse_payment_id, record_id, session_of, stored_payment
 from engine.ledger.signing import Way, sign_payment
 from engine.ledger.stream import budget_stream
 from engine.ledger.sweep import SWEPT_MAX
-from engine.ledger.writer import Answer, Batch, Writer
+from engine.ledger.writer import Writer
 from engine.policy.decide import Left, decide, remaining
 from engine.policy.decision import PaymentRequest, Remaining, Standing
 from engine.policy.explain import Explanation
@@ -47,12 +49,9 @@ class Ledger:
         self._hold_ttl_ms = hold_ttl_ms
         self._approval_ttl_ms = approval_ttl_ms
         self._chain = chain
-        self._accounts = Accounts()
-        self._budgets = Budgets(self._accounts.forget)
-        writer.on_abandoned_batch(self._accounts.forget)
-        writer.on_abandoned_batch(self._budgets.forget)
-        writer.on_turn(self._budgets.learn)
-        writer.on_batch(self._accounts.prepare)
+        self._memory = Memory(writer)
+        self._accounts = self._memory.accounts
+        self._budgets = self._memory.budgets
 
     def authorise(
         self,
@@ -154,8 +153,7 @@ class Ledger:
 
     def streams(self, session_ids: Iterable[str]) -> set[str]:
         """What has to be held to decide for these sessions, as far as it is known."""
-        known = {stream for each in session_ids for stream in self._budgets.streams(each)}
-        return known.union(session_ids)
+        return self._memory.streams(session_ids)
 
     def _at_this_moment(
         self, session_id: str, told: Callable[[Account, int], Answer]
@@ -387,7 +385,7 @@ class Ledger:
         ).scalars()
         counts = Counter(due.all())
         batch.hold(counts)
-        self._accounts.prepare(batch, counts)
+        self._memory.prepare(batch, counts)
         return counts
 
     def end_holds(self, batch: Batch, session_id: str, count: int) -> int:

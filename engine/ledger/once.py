@@ -16,7 +16,8 @@ from engine.audit.canonical import encode
 from engine.db.once import IdempotencyKey
 from engine.db.tables import table
 from engine.errors import CannotStart, Conflict, Unavailable
-from engine.ledger.writer import Batch, Command, Writer
+from engine.ledger.batch import Batch, Command
+from engine.ledger.writer import Writer
 
 KEPT_MS = 24 * 3_600_000
 """So long at least the same request is answered again."""

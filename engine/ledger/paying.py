@@ -16,6 +16,7 @@ from engine.db.settlements import Settlement
 from engine.db.tables import Approval, Decision, Record, table
 from engine.errors import Conflict, NotFound, Unavailable
 from engine.ledger.account import Account, number_of
+from engine.ledger.batch import Batch
 from engine.ledger.discrepancies import SETTLEMENT_CONTRADICTED, resolve
 from engine.ledger.dry_run import told_now
 from engine.ledger.ledger import Ledger
@@ -28,7 +29,7 @@ from engine.ledger.settlements import (
     stored_settlement,
 )
 from engine.ledger.signing import Way, sign_payment
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 
 _approvals = table(Approval)
 _decisions = table(Decision)

@@ -14,8 +14,8 @@ from engine.db.settlements import Settlement
 from engine.db.tables import table
 from engine.ledger.account import Account
 from engine.ledger.ask import Ask
+from engine.ledger.batch import Batch
 from engine.ledger.payment import Payment
-from engine.ledger.writer import Batch
 
 _settlements = table(Settlement)
 

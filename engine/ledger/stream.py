@@ -26,6 +26,8 @@ class Stream:
         }
 
 
+SESSION_PREFIX = "sess_"
+"""What begins like this is a session's stream."""
 BUDGET_PREFIX = "budget/"
 """What begins like this is no stream of records but a budget, whose entries count up like them."""
 

@@ -8,7 +8,8 @@ import structlog
 
 from engine.db.database import of_its_rows
 from engine.errors import TallystickError
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.batch import Batch
+from engine.ledger.writer import Writer
 
 SWEPT_MAX = 500
 """So many are ended in one transaction."""

@@ -13,26 +13,18 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 import structlog
 
-from engine.audit.canonical import encode_own
-from engine.audit.record import Body, Head, encode_record
 from engine.clock import Clock
-from engine.db.acts import Act
 from engine.db.database import Database, Turn, of_its_rows
-from engine.db.tables import BATCH_RECORDS_MAX, BudgetEntry, LogBatch, OutboxEvent, Record, table
 from engine.errors import TallystickError, Unavailable
-from engine.ledger.acts import act_row
-from engine.ledger.log import head_after, stored_head
+from engine.ledger.batch import Answer, Batch, Command, Undeclared
 from engine.ledger.scribe import Scribe
-from engine.ledger.stream import Stream
-
-Answer = TypeVar("Answer")
 
 BATCH_COMMANDS_MAX = 512
 CLOCK_STEP_MS = 1_000
@@ -41,184 +33,6 @@ CONTENTIONS_MAX = 5
 """So often a batch is begun again because other processes were in its way."""
 
 _log = structlog.get_logger(__name__)
-_acts = table(Act)
-_batches = table(LogBatch)
-_records = table(Record)
-_outbox = table(OutboxEvent)
-_entries = table(BudgetEntry)
-
-
-class Undeclared(Exception):
-    """A command needs streams that the transaction does not hold."""
-
-    def __init__(self, streams: Collection[str]) -> None:
-        super().__init__(streams)
-        self.streams = streams
-
-
-class Batch:
-    """What a command sees: one transaction, one decision time, and the ways to write in it."""
-
-    def __init__(
-        self,
-        database: Database,
-        scribe: Scribe,
-        turn: Turn,
-        now_ms: int,
-        forget: Callable[[], None],
-    ) -> None:
-        self.now_ms = now_ms
-        self.forget = forget
-        """Have whatever memory holds of sessions read again when it is next needed."""
-        self.identifiers = scribe.identifiers
-        self.writes = 0
-        self._database = database
-        self._connection = database.writer
-        self._scribe = scribe
-        self._turn = turn
-        self._heads = scribe.heads if turn.heads is None else turn.heads
-        self._moved: dict[str, Head] = {}
-        self._leaves: list[bytes] = []
-        self._bodies: list[bytes] = []
-        self._rows: dict[sa.Table, list[dict[str, Any]]] = {}
-
-    def insert(self, into: sa.Table, row: dict[str, Any]) -> None:
-        """Insert at the end of the batch, together with all rows of the same table."""
-        self.writes += 1
-        self._rows.setdefault(into, []).append(row)
-
-    def update(self, statement: sa.Update | sa.Delete) -> None:
-        """Change stored rows, after what was inserted before."""
-        self.flush()
-        self.writes += 1
-        self._connection.execute(statement)
-
-    def read(self, statement: sa.Select[Any]) -> sa.CursorResult[Any]:
-        """Read, seeing what this batch has written so far."""
-        self.flush()
-        return self._connection.execute(statement)
-
-    def hold(self, streams: Iterable[str]) -> None:
-        """Say, before anything is written, which streams a command found that it appends to.
-
-        If others could append to them too, all is begun again with them.
-        """
-        if self._turn.heads is not None:
-            missing = [stream for stream in streams if stream not in self._heads]
-            if missing:
-                raise Undeclared(missing)
-
-    def sequencing(self) -> None:
-        """Be the only one who gives records their place, until the batch ends."""
-        self._database.sequencing()
-
-    def head(self, stream: str) -> Head:
-        """Where a stream, or a budget, ends now. It stays there until this batch appends to it."""
-        head = self._heads.get(stream)
-        if head is None:
-            if self._turn.heads is not None:
-                raise Undeclared((stream,))
-            head = self._heads[stream] = stored_head(self.read, stream)
-        return head
-
-    def learn_end(self, stream: str, seq: int, body: bytes) -> None:
-        """Somebody has read the last record of a stream, which need not be read for `head` then.
-
-        Raises:
-            Unavailable: it is none any more.
-        """
-        if self._turn.heads is None and stream not in self._heads:
-            self._heads[stream] = head_after(stream, seq, body)
-
-    def forget_end(self, stream: str) -> None:
-        """Let a stream's end be read again when it is next needed: nobody can remember all."""
-        if self._turn.heads is None:
-            self._heads.pop(stream, None)
-
-    def record(self, stream: Stream, kind: str, body: Body) -> int:
-        """Append to the audit log and return the record's id."""
-        head = self.head(stream.id)
-        raw, leaf = encode_record(
-            log=self._scribe.origin,
-            workspace=stream.workspace_id,
-            stream=stream.id,
-            head=head,
-            time_ms=self.now_ms,
-            kind=kind,
-            body=body,
-            salt=self._scribe.salt(),
-        )
-        record_id = self._turn.batch + len(self._leaves)
-        self._heads[stream.id] = self._moved[stream.id] = Head(head.seq + 1, leaf)
-        self.insert(
-            _records,
-            {
-                "id": record_id,
-                **stream.columns(),
-                "stream": stream.id,
-                "seq": head.seq,
-                "body": raw,
-            },
-        )
-        act = act_row(record_id, stream.workspace_id, self.now_ms, kind, body)
-        if act is not None:
-            self.insert(_acts, act)
-        self._leaves.append(leaf)
-        self._bodies.append(raw)
-        assert len(self._leaves) <= BATCH_RECORDS_MAX
-        return record_id
-
-    def enter_anew(self, budget: str) -> None:
-        """Begin a budget without entries again."""
-        self._heads[budget] = self._moved[budget] = Head(0, b"")
-
-    def enter(self, budget: str, row: dict[str, Any]) -> int:
-        """Append an entry to a budget, and return its number there."""
-        seq = self.head(budget).seq
-        self._heads[budget] = self._moved[budget] = Head(seq + 1, b"")
-        self.insert(_entries, {"budget": budget, "seq": seq, **row})
-        return seq
-
-    def event(self, stream: Stream, name: str, payload: dict[str, Any]) -> None:
-        """Put an event into the outbox beside the record of the stream that was just written."""
-        self.insert(
-            _outbox,
-            {
-                "id": self._turn.batch + len(self._leaves) - 1,
-                **stream.columns(),
-                "stream": stream.id,
-                "seq": self.head(stream.id).seq - 1,
-                "event": name,
-                "payload_json": encode_own(payload).decode(),
-                "created_ms": self.now_ms,
-            },
-        )
-
-    def flush(self) -> None:
-        """Send the inserts that wait to the database."""
-        rows, self._rows = self._rows, {}
-        for into, values in rows.items():
-            self._database.insert_many(into, values)
-
-    def close(self) -> None:
-        """Write what is left to write; what commits comes after it."""
-        if self._leaves:
-            batch, leaf_hashes = self._turn.batch, b"".join(self._leaves)
-            self.insert(
-                _batches,
-                {
-                    "id": batch,
-                    "first_leaf": None,
-                    "time_ms": self.now_ms,
-                    "leaf_hashes": leaf_hashes,
-                    "seal": self._scribe.seal(batch, leaf_hashes, self._bodies),
-                },
-            )
-        rows, self._rows = self._rows, {}
-        self._database.finish(rows, self._moved, self.now_ms)
-
-
-Command = Callable[[Batch], Answer]
 
 
 class Order(NamedTuple):
@@ -240,6 +54,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._forget: list[Callable[[], None]] = [scribe.heads.clear]
+        self._forget_of: list[Callable[[Batch, str], None]] = []
         self._learn: list[Callable[[Turn, int], None]] = []
         self._prepare: list[Callable[[Batch, Collection[str]], None]] = []
         self._accepting = threading.Lock()
@@ -252,6 +67,10 @@ class Writer:
     def on_abandoned_batch(self, forget: Callable[[], None]) -> None:
         """Call `forget` when memory may differ from the database and must be read again."""
         self._forget.append(forget)
+
+    def on_forgotten(self, forget: Callable[[Batch, str], None]) -> None:
+        """Call `forget` when a command changed what memory may hold of a workspace's sessions."""
+        self._forget_of.append(forget)
 
     def on_turn(self, learn: Callable[[Turn, int], None]) -> None:
         """Call `learn` with what each transaction begins with and its decision time."""
@@ -350,13 +169,15 @@ class Writer:
                     now_ms = self._time(turn)
                     for learn in self._learn:
                         learn(turn, now_ms)
-                    batch = Batch(self._database, self._scribe, turn, now_ms, self._forget_all)
+                    batch = Batch(self._database, self._scribe, turn, now_ms, self._forget_of)
                     for prepare in self._prepare:
                         prepare(batch, streams)
                     answers = [self._answer(order.command, batch) for order in orders]
                     batch.close()
             except Undeclared as needed:
                 streams.update(needed.streams)
+                if not needed.written:
+                    continue
             except sa.exc.DBAPIError as error:
                 contentions += 1
                 if contentions > CONTENTIONS_MAX or not self._database.contended(error):

@@ -21,6 +21,7 @@ from engine.db.database import Database
 from engine.db.settlements import OPEN, Settlement
 from engine.db.tables import table
 from engine.errors import Conflict, TallystickError, Unavailable
+from engine.ledger.batch import Batch
 from engine.ledger.discrepancies import (
     SETTLEMENT_CONTRADICTED,
     note,
@@ -31,7 +32,7 @@ from engine.ledger.paying import Paying
 from engine.ledger.payment import payment_id
 from engine.ledger.settlements import ENDED, stored_settlement
 from engine.ledger.stream import Stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.payments.acceptance import accepted
 from engine.payments.settlement_reader import Key, Readable, SettlementReader, View
 from engine.payments.settlement_states import (

@@ -26,6 +26,7 @@ from engine.db.tables import Record, Session, table
 from engine.deployment import Deployment
 from engine.errors import Unavailable
 from engine.ledger.accounts import examine
+from engine.ledger.batch import Batch
 from engine.ledger.discrepancies import (
     ENDPOINTS_DISAGREE,
     PARAMETERS_DIFFER,
@@ -40,7 +41,7 @@ from engine.ledger.discrepancies import (
 )
 from engine.ledger.log import Log
 from engine.ledger.stream import Stream, workspace_stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.payments.settlement_watch import SettlementWatch
 from engine.reconcile.chain_reader import ChainReader, Doubts
 from engine.reconcile.compare import ENDED_STATES, Finding, compare
@@ -250,7 +251,7 @@ class Reconciler:
         if (recorded := _recorded_end(batch, view.id)) is not None:
             # Its row alone was changed; a second end in its records would make them false.
             batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**recorded))
-            batch.forget()
+            batch.forget(view.workspace_id)
             return True
         evidence = {"by": "chain", "found_by": "reconciliation", "found": finding.evidence}
         if finding.kind == "revoked_on_chain_only":

@@ -22,6 +22,7 @@ from engine.clock import Clock
 from engine.db.database import Database
 from engine.db.settlements import NOT_COMPARED, Settlement
 from engine.db.tables import table
+from engine.ledger.batch import Batch
 from engine.ledger.discrepancies import (
     SETTLEMENT_CONTRADICTED,
     note,
@@ -31,7 +32,7 @@ from engine.ledger.discrepancies import (
 from engine.ledger.payment import payment_id
 from engine.ledger.settlements import ENDED
 from engine.ledger.stream import Stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.payments.settlement_reader import Readable
 from engine.payments.settlement_watch import SettlementWatch
 from engine.reconcile.kinds import KINDS

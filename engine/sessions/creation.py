@@ -10,8 +10,8 @@ from engine.audit.rest import rest_hash
 from engine.db.tables import Session, SessionKey, table
 from engine.grant import ZERO_ADDRESS, Grant
 from engine.identifiers import Identifiers, secret_hash
+from engine.ledger.batch import Batch
 from engine.ledger.stream import Stream
-from engine.ledger.writer import Batch
 from engine.sessions.session import DURATION_MS, NewSession
 from engine.sessions.vault import Vault
 from engine.workspaces.access import SESSION_TOKEN_PREFIX

@@ -17,7 +17,8 @@ from engine.db.database import Database
 from engine.db.tables import BATCH_RECORDS_MAX, ChainEvent, Decision, LogBatch, Session, table
 from engine.db.tables import Record as RecordRow
 from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.batch import Batch
+from engine.ledger.writer import Writer
 from engine.policy.decide import Left
 from engine.policy.decision import Remaining
 from engine.sessions.chain_facts import chain_facts

@@ -23,6 +23,7 @@ from engine.db.database import BUDGETS, of_its_rows
 from engine.db.tables import Session, table
 from engine.errors import Unavailable
 from engine.ledger.account_rows import bare_row
+from engine.ledger.batch import Batch
 from engine.ledger.budgets import changed
 from engine.ledger.discrepancies import (
     PARAMETERS_DIFFER,
@@ -32,7 +33,6 @@ from engine.ledger.discrepancies import (
     resolve,
 )
 from engine.ledger.stream import Stream, workspace_stream
-from engine.ledger.writer import Batch
 from engine.sessions.chain_facts import before, chain_facts
 from engine.sessions.delegation import ancestors, descendant_rows, descendants, has_children
 from engine.sessions.session import SessionView, session_from_row
@@ -159,7 +159,7 @@ class Life:
         row = bare_row(batch.read, session_id)
         if not is_open(batch.read, SESSION_DAMAGED, row.id):  # or it would be written every second
             note(batch, SESSION_DAMAGED, row.id, "critical", {"reason": reason}, _stream(row))
-            batch.forget()  # memory would go on paying
+            batch.forget(row.workspace_id)  # memory would go on paying
         try:
             revocation = chain_facts(batch.read, row.token_id).revocation
         except Unavailable:  # it may be what cannot be read
@@ -171,7 +171,7 @@ class Life:
         """What is in memory of the sessions beneath is read again when it is next needed."""
         if has_children(batch.read, view.id):
             batch.hold((view.id, BUDGETS))
-            changed(batch)
+            changed(batch, view.workspace_id)
 
     def end_all(self, batch: Batch, view: Any, evidence: Mapping[str, Any]) -> None:
         """Revoke it and all beneath it. `view` is a session, or what can be read of its row."""
@@ -233,7 +233,7 @@ class Life:
         for kind, told in records:
             batch.record(view.stream, kind, {**told, "state": view.state})
         if delegates:  # what they spend together is bound by it
-            changed(batch)
+            changed(batch, view.workspace_id)
         return self.read(batch, view.id)
 
     def _move(

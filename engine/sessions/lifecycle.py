@@ -24,10 +24,11 @@ from engine.db.tables import Session, table
 from engine.errors import Conflict, InvalidInput, Unavailable
 from engine.grant import NO_PARENT, Domain
 from engine.identifiers import Identifiers
+from engine.ledger.batch import Batch
 from engine.ledger.budgets import delegated
 from engine.ledger.once import Once, made_once
 from engine.ledger.sweep import SWEPT_MAX
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.sessions.chain_facts import workspace_is_closed
 from engine.sessions.consent import check_consent
 from engine.sessions.creation import Identity, draw_identity, make_grant, write_session

@@ -39,8 +39,9 @@ from engine.db.tables import (
     table,
 )
 from engine.errors import Unavailable
+from engine.ledger.batch import Batch
 from engine.ledger.discrepancies import SESSION_DAMAGED
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.sessions.chain_facts import (
     ChainFacts,
     chain_facts,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.errors import Conflict
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from engine.sessions.chain_facts import is_registered
 from engine.sessions.delegation import ancestors, descendants
 from engine.sessions.life import Life

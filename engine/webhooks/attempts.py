@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from engine.webhooks.egress import Outcome
 from engine.webhooks.endpoint import Endpoint, attempts, of
 

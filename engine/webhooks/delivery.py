@@ -22,7 +22,7 @@ import structlog
 from engine.background import repeating
 from engine.db.database import Read
 from engine.errors import Unavailable
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from engine.webhooks.attempts import keep_attempt
 from engine.webhooks.damage import LeftOut, Said, is_damage
 from engine.webhooks.egress import Outcome

@@ -17,8 +17,8 @@ from engine.db.database import Read
 from engine.db.tables import table
 from engine.db.webhooks import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from engine.errors import CannotStart, NotFound, Unavailable
+from engine.ledger.batch import Batch
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch
 from engine.sessions.vault import Vault
 from engine.webhooks.damage import is_damage
 

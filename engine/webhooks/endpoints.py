@@ -11,9 +11,10 @@ from engine.clock import Clock
 from engine.db.database import Database
 from engine.errors import Conflict
 from engine.identifiers import Identifiers
+from engine.ledger.batch import Batch
 from engine.ledger.once import Find, Once, made_once
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.sessions.vault import Vault
 from engine.webhooks.addresses import parse_url
 from engine.webhooks.attempts import keep_attempt

@@ -12,8 +12,9 @@ from engine.db.keys import ApiKey
 from engine.db.tables import Meta, Session, Workspace, table
 from engine.errors import CannotStart, Conflict, InvalidInput, Unauthenticated
 from engine.identifiers import secret_hash
+from engine.ledger.batch import Batch
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 
 DEFAULT_WORKSPACE = "default"
 OPERATOR_KEY_PREFIX = "zfi_test_"
@@ -165,7 +166,8 @@ class Access:
     ) -> str:
         if batch.read(sa.select(_workspaces.c.id).where(_workspaces.c.id == workspace_id)).first():
             raise Conflict(f"workspace {workspace_id} exists", code="workspace_exists")
-        batch.insert(_workspaces, {"id": workspace_id, "name": name, "created_ms": batch.now_ms})
+        row = {"id": workspace_id, "name": name, "created_ms": batch.now_ms}
+        batch.insert(_workspaces, {**row, "budgets_version": 0})
         told: dict[str, Any] = {"name": name, "by": by}
         if workspace_id == DEFAULT_WORKSPACE:  # made at the first start, when nothing of it changes
             rows = batch.read(sa.select(_meta.c.key, _meta.c.value)).all()

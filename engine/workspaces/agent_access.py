@@ -23,7 +23,8 @@ from engine.db.keys import AgentKey, AgentKeyUse
 from engine.db.tables import table
 from engine.errors import Forbidden, RateLimited, Unauthenticated
 from engine.identifiers import secret_hash
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.batch import Batch
+from engine.ledger.writer import Writer
 from engine.workspaces.agent_keys import AGENT_KEY_PREFIX, LIVE_AGENT_KEY_PREFIX
 
 HOUR_MS = 3_600_000

@@ -19,9 +19,10 @@ from engine.db.keys import AgentKey, AgentKeyUse
 from engine.db.tables import table
 from engine.errors import Conflict, InvalidInput, NotFound
 from engine.identifiers import secret_hash
+from engine.ledger.batch import Batch
 from engine.ledger.once import Once, made_once
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.workspaces.access import SHOWN_PREFIX_CHARACTERS
 from engine.workspaces.agents import check_agent_id, ensure_agent
 

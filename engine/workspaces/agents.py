@@ -8,8 +8,9 @@ from engine.db.database import Database, Read
 from engine.db.keys import Agent
 from engine.db.tables import table
 from engine.errors import InvalidInput
+from engine.ledger.batch import Batch
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 
 AGENT_ID_LENGTH_MAX = 128
 

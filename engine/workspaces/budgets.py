@@ -16,9 +16,10 @@ from engine.audit.canonical import encode
 from engine.db.database import BUDGETS, Database, Read
 from engine.db.tables import BudgetRow, table
 from engine.errors import InvalidInput, NotFound
+from engine.ledger.batch import Batch
 from engine.ledger.budgets import read_limits, refound
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.policy.budgets import BudgetLimits
 from engine.workspaces.agents import is_registered
 

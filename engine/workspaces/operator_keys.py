@@ -15,9 +15,10 @@ from engine.db.database import Database, Read
 from engine.db.keys import ApiKey
 from engine.db.tables import Workspace, table
 from engine.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from engine.ledger.batch import Batch
 from engine.ledger.once import Once, made_once
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.workspaces.access import (
     LIVE_OPERATOR_KEY_PREFIX,
     OPERATOR_KEY_PREFIX,

@@ -19,8 +19,9 @@ from engine.db.passkeys import Passkey, SignIn, SpentChallenge
 from engine.db.tables import table
 from engine.errors import Conflict, InvalidInput, NotFound, Unauthenticated
 from engine.identifiers import secret_hash
+from engine.ledger.batch import Batch
 from engine.ledger.stream import workspace_stream
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.workspaces.access import (
     DEFAULT_WORKSPACE,
     SETUP_TOKEN_PREFIX,

@@ -15,7 +15,7 @@ from engine.chain.deploy import create
 from engine.chain.gateway import BlockHeader, ChainUnavailable
 from engine.chain.indexer import REORG_DEPTH_MAX, DeepReorg
 from engine.errors import Unavailable
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until
 from tests.chain.following import Follower, indexed, sources_of

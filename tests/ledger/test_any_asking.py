@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.clock import ManualClock
 from engine.errors import TallystickError
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from engine.payments.authorization import Authorization
 from engine.payments.gate import Signed
 from tests.ledger.approving import ABOVE_50, first_key, grant, shown

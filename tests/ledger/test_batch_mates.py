@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from engine.errors import Unavailable
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from tests.ledger.approving import ABOVE_50, asked_for, first_key
 from tests.ledger.asking import ask, one_batch
 from tests.ledger.oracle import alter

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from engine.db.tables import Meta, table
 from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
+from engine.ledger.batch import Batch
 from engine.ledger.payment import Payment
-from engine.ledger.writer import BATCH_COMMANDS_MAX, Batch
+from engine.ledger.writer import BATCH_COMMANDS_MAX
 from engine.policy.limits import Limits
 from tests.ledger.asking import ask, at_once, one_batch
 from tests.ledger.oracle import query

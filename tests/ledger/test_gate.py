@@ -9,7 +9,7 @@ from eth_utils.address import to_checksum_address
 from engine.chain.gateway import CallReverted
 from engine.clock import ManualClock
 from engine.errors import Conflict, Unavailable
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from engine.payments.gate import Signed
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits

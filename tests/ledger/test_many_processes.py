@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from engine.chain import contracts
 from engine.chain.indexer import REORG_DEPTH_MAX
 from engine.errors import CannotStart, Conflict, Unauthenticated, Unavailable
+from engine.ledger.batch import Batch
 from engine.ledger.payment import Payment
-from engine.ledger.writer import Batch
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, tick_until, wait_until

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from engine.errors import Unavailable
 from engine.ledger import sweep
+from engine.ledger.batch import Batch
 from engine.ledger.sweep import AGAIN_MS, Sweep
-from engine.ledger.writer import Batch
 from tests.world import World
 
 STORES = ("sqlite",)

@@ -7,7 +7,7 @@ import pytest
 
 from engine.clock import ManualClock
 from engine.errors import Unavailable
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from engine.sessions.inventory import Filter, Inventory, digest
 from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import SessionView

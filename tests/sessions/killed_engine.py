@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.chain import contracts, sender
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from engine.sessions.session import SessionView
 from tests.world import World
 

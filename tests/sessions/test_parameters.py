@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from engine.audit.canonical import encode
 from engine.db.tables import ChainEvent, Record, Session, table
 from engine.grant import Grant
-from engine.ledger.writer import Batch
+from engine.ledger.batch import Batch
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.sessions.hands import code, discrepancies, records_of, replayed

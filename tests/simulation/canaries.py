@@ -15,9 +15,10 @@ from engine.db.tables import OutboxEvent, Record, table
 from engine.ledger import account, account_loading, approval, approvals, ledger
 from engine.ledger.account import Account
 from engine.ledger.ask import Ask
+from engine.ledger.batch import Batch
 from engine.ledger.budgets import Budgets, Known
 from engine.ledger.ledger import Ledger
-from engine.ledger.writer import Batch, Writer
+from engine.ledger.writer import Writer
 from engine.policy import decision
 from engine.policy.conditions import Never
 from engine.policy.limits import Limits

@@ -34,9 +34,10 @@ from engine.db.tables import table
 from engine.deployment import Deployment
 from engine.engine import Engine
 from engine.identifiers import Identifiers
+from engine.ledger.batch import Command
 from engine.ledger.log import Log
 from engine.ledger.seal import SEAL_KEY
-from engine.ledger.writer import BATCH_COMMANDS_MAX, Command, Writer
+from engine.ledger.writer import BATCH_COMMANDS_MAX, Writer
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions import refusals
 from engine.sessions.session import NewSession, SessionView

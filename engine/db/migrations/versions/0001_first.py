@@ -537,6 +537,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("budgets_version", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.bulk_insert(
