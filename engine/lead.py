@@ -184,18 +184,18 @@ class Lead:
         if not faults and self._chain_watch.silent:
             doubt = self._chain_watch.doubt
             faults.append("the chain has not been read lately" if doubt is None else doubt.message)
-        latest, refused = self.anchorer.latest(), self.anchorer.refused
+        refused = self.anchorer.refused
         warnings = [] if refused is None else [f"the chain refused the anchor: {refused}"]
         warnings += [each.trouble for each in self.endpoints() if each.trouble is not None]
-        with self._database.reading() as connection:
-            records = committed(connection.execute)
-        return {
-            "ready": not faults,
-            "faults": faults,
-            "warnings": warnings,
-            "records": records,
-            "anchored": latest.size if latest and latest.state != "sent" else 0,
-        }
+        sizes: dict[str, int | None] = {"records": None, "anchored": None}
+        try:
+            latest = self.anchorer.latest()
+            with self._database.reading() as connection:
+                sizes["records"] = committed(connection.execute)
+            sizes["anchored"] = latest.size if latest and latest.state != "sent" else 0
+        except Unavailable as silent:
+            faults.append(silent.message)
+        return {"ready": not faults, "faults": faults, "warnings": warnings, **sizes}
 
     def sequence(self) -> int:
         """Give everything committed its place in the log; returns how many records have one."""
@@ -260,6 +260,7 @@ class Lead:
             self._writer.fault = "the data directory was removed under the running engine"
         if not self._database.leads():
             self._leads = False
+            self._note_chain(None)  # what was wrong with the last tick; the chain's doubts are told
             return
         self.sequence()
         if not self._leads and self._database.shared:

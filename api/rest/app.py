@@ -122,7 +122,7 @@ def create_app(
         summary="Decisions can be made",
         responses={200: {"model": Readiness}, 503: {"model": Readiness}},
     )
-    async def readyz() -> JSONResponse:
+    def readyz() -> JSONResponse:
         state = engine.ready()
         return JSONResponse(state, 200 if state["ready"] else 503)
 

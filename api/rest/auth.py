@@ -3,6 +3,7 @@
 Whether an agent's key may make a call is for the table in `authority` to say.
 """
 
+from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeGuard
 
 import structlog
@@ -15,6 +16,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 from api.rest.authority import Row
 from api.rest.commits import get_commits
 from api.rest.rate_limits import note
+from api.rest.reads import read
 from engine.engine import Engine
 from engine.errors import Forbidden, NotFound, RateLimited, Unauthenticated
 from engine.identifiers import secret_hash
@@ -62,6 +64,10 @@ class SessionTokens:
         self._engine = engine
         self._holders: dict[bytes, SessionHolder] = {}
 
+    def known(self, secret: str | None) -> SessionHolder | None:
+        """Whose token this is, if it was recognised before."""
+        return self._holders.get(secret_hash(secret)) if _is_session_token(secret) else None
+
     def holder(self, secret: str | None) -> SessionHolder:
         """Whose token this is.
 
@@ -103,6 +109,11 @@ Bearer = Annotated[str | None, Depends(_bearer)]
 SessionToken = Annotated[str | None, Depends(_session_header)]
 
 
+async def _holder(engine: Engine, tokens: SessionTokens, secret: str | None) -> SessionHolder:
+    known = tokens.known(secret)
+    return await read(engine, tokens.holder, secret) if known is None else known
+
+
 async def operator(request: Request, engine: EngineOf, secret: Bearer) -> Operator:
     """An operator key, or 401."""
     if is_agent_key(secret):
@@ -110,7 +121,7 @@ async def operator(request: Request, engine: EngineOf, secret: Bearer) -> Operat
         raise AssertionError("an agent's key opens a route that is an operator's alone")
     if secret is None:
         raise Unauthenticated("an API key is required: Authorization: Bearer …")
-    return engine.access.operator(secret)
+    return await read(engine, engine.access.operator, secret)
 
 
 async def operator_or_agent(
@@ -139,8 +150,8 @@ async def session_holder(request: Request) -> SessionHolder:
     """A session token in X-Session-Token or as the bearer, or 401."""
     tokens, secret = await get_tokens(request), await _bearer(request)
     agent = await admitted(request, secret) if is_agent_key(secret) else None
-    holder = tokens.holder(await _session_header(request) or secret)
-    return beside(agent, holder)
+    token = await _session_header(request) or secret
+    return beside(agent, await _holder(await get_engine(request), tokens, token))
 
 
 async def payment_party(
@@ -166,7 +177,7 @@ async def payment_reader(
     """Whoever may look at a payment: those, and the agent of its session."""
     agent = await admitted(request, secret) if is_agent_key(secret) else None
     if session_token or _is_session_token(secret):
-        return beside(agent, tokens.holder(session_token or secret))
+        return beside(agent, await _holder(engine, tokens, session_token or secret))
     if agent is not None:
         if not _row(request).alone:
             raise Unauthenticated(
@@ -175,7 +186,7 @@ async def payment_reader(
         return agent
     if secret is None:
         raise Unauthenticated("an API key or a session token is required")
-    return engine.access.operator(secret)
+    return await read(engine, engine.access.operator, secret)
 
 
 async def party_of(request: Request) -> Operator | SessionHolder:
@@ -184,11 +195,12 @@ async def party_of(request: Request) -> Operator | SessionHolder:
     An agent's key beside a token is for the routes that are asked in its place to look at.
     """
     secret, token = await _bearer(request), await _session_header(request)
+    engine = await get_engine(request)
     if token or _is_session_token(secret):
-        return (await get_tokens(request)).holder(token or secret)
+        return await _holder(engine, await get_tokens(request), token or secret)
     if secret is None or is_agent_key(secret):
         raise Unauthenticated("an operator's key or a session token is required")
-    return (await get_engine(request)).access.operator(secret)
+    return await read(engine, engine.access.operator, secret)
 
 
 class Smart(NamedTuple):
@@ -204,7 +216,8 @@ async def smart_credentials(request: Request) -> Smart:
     if is_agent_key(secret):
         agent = await admitted(request, secret)
         return Smart(agent, (await _session_header(request), None))
-    caller = find_key_holder(await get_engine(request), secret)
+    engine = await get_engine(request)
+    caller = await read(engine, partial(find_key_holder, engine), secret)
     return Smart(caller, (await _session_header(request), secret))
 
 
@@ -217,6 +230,14 @@ def find_key_holder(engine: Engine, secret: str | None) -> Operator | None:
     if secret is None or _is_session_token(secret):
         return None
     return engine.access.operator(secret)
+
+
+async def find_smart_payer(
+    engine: Engine, tokens: SessionTokens, who: Smart, token: str | None
+) -> SessionHolder:
+    """`smart_payer` where others wait for the event loop; `token` is the one in the body."""
+    sent = next(filter(None, (token, *who.sent)), None)
+    return beside(who.caller, await _holder(engine, tokens, sent))
 
 
 def smart_payer(
@@ -252,7 +273,7 @@ async def admitted(request: Request, secret: str | None) -> AgentCaller:
     engine, commits = await get_engine(request), await get_commits(request)
     address = None if request.client is None else request.client.host
     try:
-        agent, counted = engine.keys.use.admit(secret or "", address)
+        agent, counted = await read(engine, engine.keys.use.admit, secret or "", address)
         note(request, await commits.wait(counted))
     except RateLimited as refusal:
         frees_ms = engine.clock() + refusal.retry_after * 1_000

@@ -25,7 +25,8 @@ class NetworkAnswer(TypedDict):
 
 
 class Readiness(TypedDict):
-    """Whether decisions can be made; how many records there are, and how many are anchored.
+    """Whether decisions can be made; how many records there are, and how many are anchored, if the
+    database says so.
 
     A warning stops no decision, but somebody should act on it.
     """
@@ -33,8 +34,8 @@ class Readiness(TypedDict):
     ready: bool
     faults: list[str]
     warnings: list[str]
-    records: int
-    anchored: int
+    records: int | None
+    anchored: int | None
     networks: list[NetworkAnswer]
 
 

@@ -94,6 +94,18 @@ class Desk:
         self._engine = engine
         self._tokens = tokens
 
+    def _check_recognised(self, *credentials: str | None) -> None:
+        """Leave to the documented routes what a database server has to be asked: they do not have
+        the event loop wait for it.
+
+        Raises:
+            LookupError: it is so.
+        """
+        if self._engine.database.shared:
+            for each in filter(None, credentials):
+                if self._tokens.known(each) is None:
+                    raise LookupError("somebody who was not recognised before")
+
     def payment(self, headers: Mapping[str, str], content: bytes) -> Asking:
         """`POST /api/v1/payments`.
 
@@ -101,7 +113,9 @@ class Desk:
             TallystickError, ValidationError: nothing was asked for.
         """
         body = CreatePayment.model_validate(loads(content))
-        holder = self._tokens.holder(headers.get("x-session-token") or _bearer(headers))
+        token = headers.get("x-session-token") or _bearer(headers)
+        self._check_recognised(token)
+        holder = self._tokens.holder(token)
         future = payments.ask_payment(self._engine, holder, body, _key(headers))
         return future, Asked(body, payments.payment_answer)
 
@@ -112,9 +126,9 @@ class Desk:
             TallystickError, ValidationError: nothing was asked for.
         """
         body = SmartPayment.model_validate(loads(content))
-        bearer = _bearer(headers)
+        bearer, token = _bearer(headers), headers.get("x-session-token")
+        self._check_recognised(bearer, body.session_token or token)
         caller = find_key_holder(self._engine, bearer)
-        token = headers.get("x-session-token")
         holder = smart_payer(self._tokens, caller, body.session_token, token, bearer)
         future = payments.ask_smart_payment(self._engine, holder, body, _key(headers))
         return future, Asked(body, payments.smart_payment_answer)

@@ -111,12 +111,16 @@ class _Installation(Collector):
 
     def _log(self) -> Iterator[Metric]:
         state = self._engine.ready()
-        yield GaugeMetricFamily("tallystick_log_records", "Records in the log", state["records"])
-        yield GaugeMetricFamily(
-            "tallystick_log_anchored_records",
-            "Records under the newest anchor that is mined",
-            state["anchored"],
-        )
+        for name, meaning, size in (
+            ("tallystick_log_records", "Records in the log", state["records"]),
+            (
+                "tallystick_log_anchored_records",
+                "Records under the newest anchor that is mined",
+                state["anchored"],
+            ),
+        ):
+            if size is not None:  # else the database does not say
+                yield GaugeMetricFamily(name, meaning, size)
         yield GaugeMetricFamily(
             "tallystick_ready", "1 if decisions can be made, else 0", int(state["ready"])
         )

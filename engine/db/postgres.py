@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
-from engine.db.database import BUDGETS, ChainReading, Turn
+from engine.db.database import BUDGETS, ChainReading, Turn, of_its_rows
 from engine.db.migrate import migrate
 from engine.db.pipeline import BEGIN, COMMIT, Pipeline, Statement
 from engine.errors import CannotStart, Unavailable
@@ -228,9 +228,19 @@ class PostgresDatabase:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A connection that sees one consistent, committed state and cannot write."""
-        with self._reading.connect() as connection, connection.begin():
-            yield connection
+        """A connection that sees one consistent, committed state and cannot write.
+
+        Raises:
+            Unavailable: the server does not answer, or not in time.
+        """
+        try:
+            with self._reading.connect() as connection, connection.begin():
+                yield connection
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            if isinstance(error, sa.exc.DBAPIError) and of_its_rows(error):
+                raise
+            silent = "the database does not answer"
+            raise Unavailable(silent, code="database_unavailable") from error
 
     @contextmanager
     def starting(self) -> Iterator[None]:

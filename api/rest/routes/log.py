@@ -10,7 +10,7 @@ from api.rest.answers import AnchorAnswer, ConsistencyAnswer, DeploymentAnswer
 from api.rest.auth import EngineOf, OperatorOf
 from api.rest.errors import documented
 
-router = APIRouter(tags=["log"])
+router = APIRouter(tags=["log"], responses=documented(503))
 
 _ANCHORING = CapacityLimiter(4)
 """Threads that may wait for the chain; see `routes.x402.PAYING`."""

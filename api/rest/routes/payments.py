@@ -18,10 +18,10 @@ from api.rest.auth import (
     PaymentReaderOf,
     SessionHolderOf,
     SmartOf,
+    find_smart_payer,
     get_engine,
     get_tokens,
     session_of,
-    smart_payer,
 )
 from api.rest.commits import CommitsOf, get_commits
 from api.rest.errors import POLICY_DENIAL_STATUS, documented
@@ -29,6 +29,7 @@ from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.exports import DOCUMENTED, export
 from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey, in_callers_words
 from api.rest.queries import PaymentsExport, PaymentsQuery, WantedPayments
+from api.rest.reads import read
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, SmartPayment
 from api.rest.views import (
     REMAINING_HEADERS,
@@ -81,9 +82,9 @@ async def smart_payment(
     key: IdempotencyKey,
 ) -> Response:
     """A policy denial is a 402 with its code. `agent_id` and `user_wallet` are the session's."""
-    tokens = await get_tokens(request)
-    holder = smart_payer(tokens, who.caller, body.session_token, *who.sent)
-    future = ask_smart_payment(await get_engine(request), holder, body, key)
+    engine, tokens = await get_engine(request), await get_tokens(request)
+    holder = await find_smart_payer(engine, tokens, who, body.session_token)
+    future = ask_smart_payment(engine, holder, body, key)
     payment = await _decided(request, future, body)
     return smart_payment_answer(payment)
 
@@ -191,8 +192,8 @@ async def get_payment(
     response: Response,
 ) -> PaymentAnswer:
     """The decision as it was made, the state of its hold, and what the limits leave by now."""
-    check_party(engine, party, payment_id)
-    payment = engine.payments.get(party.workspace_id, payment_id)
+    await read(engine, check_party, engine, party, payment_id)
+    payment = await read(engine, engine.payments.get, party.workspace_id, payment_id)
     left = engine.ledger.remaining(payment.session_id, read_request(payment.request))
     now: Remaining | None = None
     with contextlib.suppress(Unavailable):  # what was decided can be read all the same
@@ -220,7 +221,7 @@ async def capture_payment(
     body: Capture | None = None,
 ) -> Response:
     """What is not captured is free at once. The same capture again is a replay."""
-    check_party(engine, party, payment_id)
+    await read(engine, check_party, engine, party, payment_id)
     amount = body.amount if body is not None else None
     future = engine.ledger.capture(party.workspace_id, payment_id, amount)
     return _ended(await commits.wait(future))
@@ -235,7 +236,7 @@ async def void_payment(
     payment_id: str, engine: EngineOf, commits: CommitsOf, party: PaymentPartyOf
 ) -> Response:
     """The budget is free at once. Voiding again is a replay."""
-    check_party(engine, party, payment_id)
+    await read(engine, check_party, engine, party, payment_id)
     future = engine.ledger.void(party.workspace_id, payment_id)
     return _ended(await commits.wait(future))
 
