@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from engine.chain.gateway import ChainError, ChainUnavailable
 from engine.chain.json_rpc import JsonRpcChain
+from engine.chain.json_rpc_endpoint import Endpoint
+from engine.clock import system_clock
 
 if TYPE_CHECKING:  # eth-account is slow to import; only `accounts` needs it
     from eth_account.signers.local import LocalAccount
@@ -137,14 +139,13 @@ class AnvilProcess:
             ChainError: no binary, or it ended or did not answer in time; says what it printed.
         """
         binary = _find_binary()
-        if self.config.state_file is not None:
-            self.config.state_file.parent.mkdir(parents=True, exist_ok=True)
+        born_s = None if self.config.state_file is None else _born_s(self.config.state_file)
         attempts = 1 if self.config.port else _FREE_PORT_ATTEMPTS
         for attempt in range(1, attempts + 1):
             try:
                 port = _free_port(self.config.host, self.config.port)
                 config = replace(self.config, port=port)
-                self._process = _launch(binary, config)
+                self._process = _launch(binary, config, born_s)
             except ChainError:
                 # Somebody may have taken the port between finding it free and using it.
                 if attempt == attempts:
@@ -176,6 +177,21 @@ def _find_binary() -> Path:
     raise ChainError("anvil is not installed: run scripts/setup dev, or put anvil on the PATH")
 
 
+def _born_s(state_file: Path) -> int | None:
+    """When the chain of this file began: a Unix time that is kept beside it; None if it is not.
+
+    Anvil dates block 0 by its own start, and writes it down each time: of several it loads any, and
+    the chain would be another one after a restart.
+    """
+    kept = state_file.with_name(f"{state_file.name}.born")
+    if state_file.exists():
+        return int(kept.read_text()) if kept.exists() else None
+    state_file.parent.mkdir(parents=True, exist_ok=True)
+    born_s = system_clock() // 1_000
+    kept.write_text(f"{born_s}\n")
+    return born_s
+
+
 def _free_port(host: str, port: int) -> int:
     """Return `port`, or any free one for 0. On a taken one a stranger would answer for Anvil."""
     try:
@@ -189,16 +205,19 @@ def _free_port(host: str, port: int) -> int:
         ) from error
 
 
-def _launch(binary: Path, config: AnvilConfig) -> subprocess.Popen[bytes]:
+def _launch(binary: Path, config: AnvilConfig, born_s: int | None) -> subprocess.Popen[bytes]:
+    dated = [] if born_s is None else ["--timestamp", str(born_s)]
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(  # noqa: S603 - arguments are a list, and the binary is ours
-            [binary, *config.arguments()],
+            [binary, *config.arguments(), *dated],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=printed,
         )
         try:
             _wait_until_it_answers(process, config, printed)
+            if born_s is not None:  # else it would count the time from there
+                _set_clock(config)
         except BaseException:
             _end(process)
             raise
@@ -227,6 +246,16 @@ def _wait_until_it_answers(
                 return
     finally:
         chain.close()
+
+
+def _set_clock(config: AnvilConfig) -> None:
+    endpoint = Endpoint(
+        f"http://{config.host}:{config.port}", timeout_s=START_TIMEOUT_S, expected_chain_id=None
+    )
+    try:
+        endpoint.ask("evm_setTime", system_clock() // 1_000)
+    finally:
+        endpoint.close()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

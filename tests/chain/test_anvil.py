@@ -3,15 +3,17 @@
 import itertools
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from engine.chain import anvil as launcher
 from engine.chain.anvil import AnvilConfig, AnvilProcess
-from engine.chain.gateway import ChainError, ChainUnavailable
+from engine.chain.gateway import BlockHeader, ChainError, ChainUnavailable
 from engine.chain.json_rpc import JsonRpcChain
 from engine.chain.sender import send, wait
+from engine.clock import system_clock
 from tests.chain.conftest import ANVIL_TOML
 
 NOBODY = "0x" + "ab" * 20
@@ -87,6 +89,43 @@ def test_a_stopped_anvil_is_found_again_with_its_chain(tmp_path: Path) -> None:
             assert all(chain.receipt(known) is not None for known in hashes)
             assert chain.balance(NOBODY) == len(hashes) == chain.head().number
             chain.close()
+
+
+def first_block(anvil: AnvilProcess) -> BlockHeader:
+    chain = JsonRpcChain(anvil.url, expected_chain_id=31337)
+    header = chain.block(0)
+    chain.close()
+    assert header is not None
+    return header
+
+
+def test_block_0_stays_the_same_over_starts_without_a_block(tmp_path: Path) -> None:
+    anvil = AnvilProcess.from_toml(ANVIL_TOML, port=0, state_file=tmp_path / "state.json")
+    found = set()
+    for start in range(6):
+        with anvil:
+            found.add(first_block(anvil).hash)
+            if start < 2:
+                chain = JsonRpcChain(anvil.url, expected_chain_id=31337)
+                send(chain, anvil.accounts()[0], to=NOBODY, data=b"", value=1)
+                chain.close()
+        time.sleep(1)  # what it dated by its start would be of another second
+    assert len(found) == 1
+
+
+def test_an_old_chain_has_the_clock_of_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = system_clock() // 1_000
+    monkeypatch.setattr(launcher, "_born_s", lambda _: now_s - 3_600)
+    anvil = AnvilProcess.from_toml(ANVIL_TOML, port=0, state_file=tmp_path / "state.json")
+    with anvil:
+        assert first_block(anvil).timestamp_s == now_s - 3_600
+        chain = JsonRpcChain(anvil.url, expected_chain_id=31337)
+        tx_hash = send(chain, anvil.accounts()[0], to=NOBODY, data=b"", value=1)
+        wait(chain, tx_hash, timeout_s=10, poll_s=0.01)
+        assert chain.head().timestamp_s >= now_s
+        chain.close()
 
 
 def test_stopping_ends_the_process() -> None:
