@@ -46,7 +46,8 @@ def evidence(
         str | None,
         typer.Option(
             help="What not to show, with commas between: label, merchant, user_wallet. "
-            "All else can still be verified."
+            "All else can still be verified. The grant is always shown, and its owner with it: "
+            "where the wallet is an EVM address, that is the same address."
         ),
     ] = None,
     url: Url = DEFAULT_URL,
