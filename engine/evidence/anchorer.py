@@ -135,7 +135,10 @@ class Anchorer:
 
         It is so when an older database was put back, or when the anchorer's key is used elsewhere.
         """
-        for size, root, _ in anchored(batch.read, self._log_id):
+        found = list(anchored(batch.read, self._log_id))
+        if any(size > self._log.size for size, _, _ in found):
+            self._log.follow(batch.read)  # another process gave records their place and anchored
+        for size, root, _ in found:
             if not self._is_ours(size, root):
                 return (
                     f"the chain holds an anchor of size {size} that is not of the records here: "

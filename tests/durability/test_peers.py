@@ -198,3 +198,17 @@ def test_what_somebody_committed_and_did_not_live_to_say_is_found_by_its_key(
     assert (found.state, found.replayed) == ("captured", True)
     assert used(world, view.id) == 60 * USD
     assert world.pay(view, 41).state == "denied"
+
+
+def test_what_another_anchored_since_its_own_start_contradicts_nobody(
+    world: World, anvil: AnvilWithContracts, database_url: str, tmp_path: Path
+) -> None:
+    """It is asked at the end of a start, and the one that leads goes on meanwhile."""
+    with anvil.world(tmp_path / "beside", database=database_url, kek=KEK) as beside:
+        assert world.pay(world.session(DAY), 1).state == "captured"
+        anchor = world.engine.anchor()
+        world.engine.tick()
+        assert anchor is not None
+        assert world.engine.lead.leads
+        assert not beside.engine.lead.leads
+        assert beside.engine.lead.contradiction() is None
