@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from engine.policy.conditions import ConditionError, parse_conditions
+from engine.policy.conditions import parse_conditions
 from engine.policy.decision import Policy
 from engine.policy.limits import Limits, lowest
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
@@ -165,7 +165,7 @@ class Grant:
             message = encode_typed_data(full_message=self.typed_data(domain))
             return str(Account.recover_message(message, signature=signature)).lower()
         except Exception as error:
-            raise ValueError(f"the signature does not recover: {error}") from error
+            raise ValueError("the signature is nobody's") from error
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in the database, in records and in evidence; an absent limit is null."""
@@ -224,10 +224,10 @@ class Grant:
             )
             regular = grant.to_json() == data
             policy = grant.policy()
-        except ConditionError as error:
+        except (KeyError, TypeError, AttributeError, UnicodeError, AssertionError) as error:
+            raise ValueError("not a grant: a field is missing or malformed") from error
+        except ValueError as error:
             raise ValueError(f"not a grant: {error}") from error
-        except (KeyError, TypeError, AttributeError, ValueError, AssertionError) as error:
-            raise ValueError(f"not a grant: {error!r}") from error
         if not regular:
             raise ValueError("not a grant: unknown or irregular fields")
         return grant, policy

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from engine.audit.chain import Anchoring
 from engine.audit.proofs import ProofError, verify_consistency
-from engine.audit.report import Finding, Verdict, tampered
+from engine.audit.report import Finding, Verdict, counted, tampered
 
 
 def check_anchors(
@@ -31,11 +31,13 @@ def check_anchors(
     bound = sum(anchoring.block_number >= since_block for anchoring in anchors)
     if not bound - 1 <= len(proofs) < len(anchors):
         raise tampered(
-            f"{len(proofs)} consistency proofs, but {bound} anchors since the session's "
-            "registration"
+            f"{counted(len(proofs), 'consistency proof')}, but {counted(bound, 'anchor')} since "
+            "the session's registration"
         )
     if len(told) != len(proofs) + 1:
-        raise tampered(f"{len(told)} anchors are named, but {len(proofs)} consistency proofs")
+        raise tampered(
+            f"{counted(len(told), 'anchor')} named, but {counted(len(proofs), 'consistency proof')}"
+        )
     found = anchors[-len(told) :]
     for (older, newer), proof in zip(pairwise(found), proofs, strict=True):
         try:

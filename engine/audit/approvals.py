@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.audit import canonical
-from engine.audit.record import Record
+from engine.audit.record import Record, integer
+from engine.audit.report import counted, shown
 
 REQUIRED_MAX = 10
 """The most grants that a session can require."""
@@ -45,7 +46,7 @@ class Approvals:
 
     def created(self, body: Mapping[str, Any]) -> None:
         """The session's first record says how many grants it requires."""
-        required = _integer(body["approvals_required"])
+        required = integer(body["approvals_required"])
         if not 0 < required <= REQUIRED_MAX:
             raise ValueError(f"it cannot require {required} approvals")
         self._required = required
@@ -81,7 +82,7 @@ class Approvals:
             raise ValueError(f"{approval} was not granted right before it")
         if len(waiting.keys) < self._required:
             raise ValueError(
-                f"{approval} was granted by {len(waiting.keys)} of {self._required} keys"
+                f"{approval} was granted by {len(waiting.keys)} of {counted(self._required, 'key')}"
             )
 
     def decided(self, record: Record, policy_version: int) -> None:
@@ -129,10 +130,10 @@ class Approvals:
         if previous is None or _called_for(previous) != record.kind:
             raise ValueError("no denial asks for it")
         denial = previous.body
-        ttl_ms = _integer(body["expires_ms"]) - record.time_ms
+        ttl_ms = integer(body["expires_ms"]) - record.time_ms
         if not 0 < ttl_ms <= TTL_MAX_MS or previous.time_ms != record.time_ms:
             raise ValueError("its life is not one that an approval can have")
-        if (body.get("digest"), _integer(body["policy_version"])) != (
+        if (body.get("digest"), integer(body["policy_version"])) != (
             denial.get("request_digest"),
             policy_version,
         ):
@@ -157,10 +158,11 @@ class Approvals:
         if waiting.policy_version == policy_version:
             raise ValueError("the policy has not changed while it waited")
 
-    def _find(self, approval: str) -> _Waiting:
+    def _find(self, approval: Any) -> _Waiting:
         waiting = self._waiting.get(approval)
         if waiting is None:
-            raise ValueError(f"{approval} does not wait")
+            named = approval if isinstance(approval, str) else shown(approval)
+            raise ValueError(f"{named} does not wait")
         return waiting
 
     def _same(self, body: Mapping[str, Any]) -> _Waiting:
@@ -206,9 +208,3 @@ def _check_in_time(waiting: _Waiting, record: Record) -> None:
 def _check_key(key: Any) -> None:
     if not isinstance(key, str) or not key:
         raise ValueError("it does not name a key")
-
-
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is not an integer")
-    return value

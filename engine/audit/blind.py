@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.audit import canonical
 from engine.audit.disclosure import GROUPS, split
+from engine.audit.report import difference
 from engine.audit.usage import Asked, Usage, decide_without_budgets
 from engine.policy.conditions import Cap, Condition, Never
 from engine.policy.decide import remaining
@@ -51,10 +52,11 @@ def check_blindly(policy: Policy, usage: Usage, asked: Asked) -> bool:
         left = remaining(usage.policy, usage.spending, asked.now_ms, asked.request)
         decision = Decision(False, RULES[_PLACES[rule]].code, rule, "", {}, left)
     # As bytes, because to Python 1 equals True.
-    if canonical.encode_own(_known(decision)) != canonical.encode_own(asked.recorded):
+    known = _known(decision)
+    if canonical.encode_own(known) != canonical.encode_own(asked.recorded):
         raise ValueError(
-            f"the policy without its rules on merchants decides {decision.code} ({decision.rule}), "
-            f"the record says {asked.recorded.get('code')}, or differs in what is left"
+            f"the policy without its rules on merchants decides {decision.code} ({decision.rule}): "
+            + difference("decision", known, asked.recorded)
         )
     return told
 

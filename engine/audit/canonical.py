@@ -115,10 +115,10 @@ def decode(data: bytes) -> Json:
             return value
         value = _DECODER.decode(data.decode())
         canonical = encode(value)
-    except UnicodeDecodeError as error:
-        raise CanonicalError(f"not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise CanonicalError(f"not JSON at character {error.pos}: {error.msg}") from None
+    except UnicodeDecodeError:
+        raise CanonicalError("not UTF-8") from None
+    except json.JSONDecodeError:
+        raise CanonicalError("not JSON") from None
     except RecursionError:
         raise CanonicalError(_TOO_DEEP) from None
     if canonical != data:

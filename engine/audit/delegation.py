@@ -11,7 +11,7 @@ from functools import cached_property
 
 from engine.audit.chain import ChainView, Registration
 from engine.audit.consent import check_consent
-from engine.audit.report import Finding, tampered
+from engine.audit.report import Finding, shown, tampered
 from engine.grant import NO_PARENT, Domain, Grant
 from engine.policy.narrower import narrower
 
@@ -71,9 +71,14 @@ def check_line(grant: Grant, line: Sequence[Ancestor], chain: ChainView, domain:
     return "delegated from a session that nobody signed for"
 
 
-def unsigned(grant: Grant) -> str:
-    """What the consent to a grant without a signature is called."""
-    return "none" if grant.parent == NO_PARENT else "delegated"
+def check_unsigned(consent: str, grant: Grant) -> None:
+    """Refuse another name for the consent to a grant that nobody signed than its own."""
+    own = "none" if grant.parent == NO_PARENT else "delegated"
+    if consent != own:
+        raise tampered(
+            f"the file names the consent {shown(consent)} without a signature; that of a grant "
+            f"{'without' if own == 'none' else 'with'} a parent is then {shown(own)}"
+        )
 
 
 def _registration(ancestor: Ancestor, chain: ChainView, registry: str) -> Registration | None:
@@ -86,7 +91,8 @@ def _registration(ancestor: Ancestor, chain: ChainView, registry: str) -> Regist
     if found.grant_hash != ancestor.grant.hash():
         raise tampered("the registry holds other parameters for a session above")
     if (found.consent == "none") != (ancestor.owner_signature is None):
-        raise tampered("the chain records another consent for a session above")
+        shows = "has no signature" if ancestor.owner_signature is None else "has a signature"
+        raise tampered(f"the chain records consent: {found.consent} of a session above; it {shows}")
     return found
 
 
@@ -95,8 +101,7 @@ def _consented(
 ) -> str:
     """Who signed for it, and how; empty if nobody did."""
     if ancestor.owner_signature is None:
-        if ancestor.consent != unsigned(ancestor.grant):
-            raise tampered("the file does not show the consent of a session above")
+        check_unsigned(ancestor.consent, ancestor.grant)
         return ""
     signature, kind = ancestor.owner_signature, ancestor.consent
     try:

@@ -14,6 +14,7 @@ from engine.audit.disclosure import FIELD_SALT_BYTES, WITHHOLDABLE, Opening
 from engine.audit.merkle import HASH_BYTES, SIZE_MAX
 from engine.audit.pieces import Items, apart
 from engine.audit.record import read_hex
+from engine.audit.report import wrong
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -67,8 +68,13 @@ class Entries:
                 yield from entries
                 continue
             for data in apart(run):
+                try:
+                    entry = self._one(data, nodes)
+                except (KeyError, TypeError, ValueError) as error:
+                    list_name = "records" if self._proven else "tail"
+                    raise ValueError(f"{list_name}[{count}]: {wrong(error)}") from error
                 count += 1
-                yield self._one(data, nodes)
+                yield entry
         self._items.check_count(count)
 
     def _one(self, data: bytes, nodes: "Nodes") -> Entry:

@@ -21,6 +21,7 @@ from engine.audit.entries import Entries, Entry, Nodes, fields
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.pieces import AROUND_BYTES_MAX, Pieces, Source, cuts, find
 from engine.audit.record import read_hex
+from engine.audit.report import wrong
 from engine.grant import Grant
 from engine.policy.identifiers import normalise_asset, normalise_chain, normalise_merchant
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
@@ -217,7 +218,7 @@ def _without_lists(file: Source) -> EvidenceError:
 
 
 def _malformed(error: Exception) -> EvidenceError:
-    return EvidenceError(f"a field is missing or malformed: {error!r}")
+    return EvidenceError(f"a field is missing or malformed: {wrong(error)}")
 
 
 def _read(pieces: Pieces) -> Evidence:

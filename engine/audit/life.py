@@ -25,7 +25,7 @@ from engine.audit.evidence import Evidence
 from engine.audit.examination import Found, records_of
 from engine.audit.record import Record
 from engine.audit.replay import ENDS, Replay
-from engine.audit.report import Finding, Verdict, tampered
+from engine.audit.report import Finding, Verdict, counted, tampered
 from engine.audit.usage import Usage, decide_again, read_asked
 from engine.grant import Grant
 from engine.policy.decision import Policy
@@ -34,8 +34,6 @@ REVOCATION_SEEN_MS = 10 * 60_000
 """An engine that has not read the chain for five minutes decides no more; blocks may be late."""
 SEEN_MS = REVOCATION_SEEN_MS + CLOCKS_DIFFER_MS
 """So long after a block an honest server may not know yet what the block says."""
-END_RECORDED_MS = 24 * 3_600_000
-"""By then the log holds the end of a session, and of a hold, that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,14 @@ class Life:
             if any(chain_ms < earliest_ms for chain_ms in known_ms):
                 raise tampered("payments are dated before the block of the registration")
 
+    def check_consented(self, evidence: Evidence) -> None:
+        """The owner's signature is recorded as the file shows it."""
+        recorded, signature = self.replay.consented, evidence.owner_signature
+        shown = None if signature is None else (evidence.consent, "0x" + signature.hex())
+        told = recorded and (recorded.get("consent"), recorded.get("owner_signature"))
+        if told != shown:
+            raise tampered("the records tell another consent than the file shows")
+
     def check_dates(self, records: Iterable[tuple[int, int]], anchors: Sequence[Anchoring]) -> None:
         """A record was made before the first anchor over it, so it cannot be dated after it.
 
@@ -91,22 +97,25 @@ class Life:
         found.revocation = chain.revocation(registry, token_id)
         found.closing = chain.workspace_closing(registry, token_id, evidence.workspace)
         found.lowerings = chain.lowerings(registry, token_id, evidence.grant)
+        ends = [found.revocation, found.closing]
         said = self.check_over(found.revocation, "the session was revoked")
         if found.closing is not None:
             said += "; " + self.check_over(found.closing, "its workspace was closed")
         for ancestor in evidence.ancestors:  # it ends with any of them
             above = ancestor.token_id
-            self.check_over(chain.revocation(registry, above), "the session was revoked")
+            revocation = chain.revocation(registry, above)
+            self.check_over(revocation, "the session was revoked")
             closing = chain.workspace_closing(registry, above, evidence.workspace)
             self.check_over(closing, "its workspace was closed")
+            ends += [revocation, closing]
         said += self._lowered(evidence, found.lowerings, "limits")
         for ancestor in evidence.ancestors:  # nor does it spend more than they may
             if chain.registration(registry, ancestor.token_id) is not None:
                 above_it = chain.lowerings(registry, ancestor.token_id, ancestor.grant)
                 said += self._lowered(evidence, above_it, "limits of a session above")
         if anchored_in is not None:
-            ends = [end.block_time_s for end in (found.revocation, found.closing) if end]
-            self.check_end(min([evidence.grant.valid_until_s, *ends]) * 1000, anchored_in)
+            over_s = [end.block_time_s for end in ends if end is not None]
+            self.check_end(min([evidence.grant.valid_until_s, *over_s]) * 1000, anchored_in)
         self.check_clocks()
         return said
 
@@ -115,14 +124,14 @@ class Life:
         if end is None:
             return "not revoked on the chain"
         replay, over_ms = self.replay, end.block_time_s * 1000
-        late = len(replay.allowed_ms) - bisect_right(replay.allowed_ms, over_ms)
-        if late and replay.allowed_ms[-1] > over_ms + SEEN_MS:
+        if replay.allowed_ms and replay.allowed_ms[-1] > over_ms + SEEN_MS:
             raise tampered(f"payments were allowed after {what} on the chain")
-        known = "and" if replay.state == "revoked" else "not yet"
-        said = f"{what.rpartition(' was ')[2]} on the chain in block {end.block_number}, "
-        said += f"{known} in the log"
+        known = "and in the log" if replay.state == "revoked" else "not yet in this file"
+        said = f"{what.rpartition(' was ')[2]} on the chain in block {end.block_number}, {known}"
+        # A block is dated to the second: what was allowed within it can have come before.
+        late = len(replay.allowed_ms) - bisect_left(replay.allowed_ms, over_ms + 1000)
         if late:
-            said += f"; {late} payments were allowed before the server had seen it"
+            said += f"; {counted(late, 'payment')} dated after it, before the server had to know"
         return said
 
     def _lowered(self, evidence: Evidence, lowerings: Sequence[Lowering], what: str) -> str:
@@ -165,18 +174,22 @@ class Life:
             usage.hold(body["payment"], record.time_ms, asked.request)
 
     def check_end(self, over_ms: int, anchored_in: int) -> None:
-        """Left-out records are noticed at the latest when the session is over.
+        """Left-out records are noticed when the session is over.
 
-        `over_ms` is when it was, `anchored_in` the block of the anchor over the records.
+        `over_ms` is when it was, `anchored_in` the block of the anchor over the records. An honest
+        file is made once that block is final, and the server has then read of the end, too: what
+        the anchor does not cover of it is in the tail. A hold ends by the server's clock alone.
         """
-        replay = self.replay
-        due_ms = [] if replay.state in ("revoked", "expired") else [over_ms]
-        if replay.open_until_ms is not None:
-            due_ms.append(replay.open_until_ms)
-        if due_ms and min(due_ms) + END_RECORDED_MS < self._time_ms(anchored_in):
-            what = "the session" if min(due_ms) == over_ms else "a hold"
+        replay, anchored_ms, over = self.replay, self._time_ms(anchored_in), None
+        if replay.state not in ("revoked", "expired") and over_ms <= anchored_ms:
+            over = "the session"
+        elif (until_ms := replay.open_until_ms) and until_ms + CLOCKS_DIFFER_MS < anchored_ms:
+            over = "a hold"
+        if over is not None:
             raise Finding(
-                Verdict.PENDING, f"{what} was over before the anchor, but the records do not end it"
+                Verdict.PENDING,
+                f"{over} was over by the anchor's block, and the records do not end it: ask for a "
+                "later file",
             )
 
     def check_clocks(self) -> None:
@@ -188,8 +201,8 @@ class Life:
         if early:
             raise Finding(
                 Verdict.PENDING,
-                f"{early} payments are dated before the block of the registration: the server's "
-                "clock was behind the chain's, or the block was replaced",
+                f"{counted(early, 'payment')} dated before the block of the registration: the "
+                "server's clock was behind the chain's, or the block was replaced",
             )
 
     def _early(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import Any
 from engine.audit.canonical import decode, encode
 from engine.audit.merkle import HASH_BYTES
 from engine.audit.record import read_hex
+from engine.audit.report import shown
 from engine.policy.limits import Limits, lowest
 
 LOWERED, UNLOWERED = "session.lowered", "session.unlowered"
@@ -47,7 +48,7 @@ def read_lowering(body: Mapping[str, Any]) -> Lowering:
     """
     tx_hash = body["tx_hash"]
     if not isinstance(tx_hash, str) or not tx_hash.startswith("0x"):
-        raise ValueError(f"{tx_hash!r} is not the hash of a transaction")
+        raise ValueError(f"{shown(tx_hash)} is not the hash of a transaction")
     read_hex(tx_hash[2:], HASH_BYTES)
     ancestor_id = body.get("ancestor_id")
     if not isinstance(ancestor_id, str | None):

@@ -31,6 +31,7 @@ from engine.audit.disclosure import (
     split,
 )
 from engine.audit.merkle import HASH_BYTES, leaf_hash
+from engine.audit.report import shown, wrong
 
 FORMAT = "tallystick.record/2"
 SALT_BYTES = 16
@@ -159,7 +160,7 @@ def record_hash(raw: bytes) -> bytes:
         salt = read_hex(_decode(record["salt"]), SALT_BYTES)
         committed, _ = _committed(record, kind, salt)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise canonical.CanonicalError(f"a group that can be withheld: {error}") from error
+        raise _no_group(error) from error
     # What is not looked at goes into the hash as it stands, so no byte of it can be another.
     return leaf_hash(canonical.encode_own(committed))
 
@@ -207,7 +208,7 @@ def decode_record(raw: bytes, openings: Mapping[str, Opening] | None = None) -> 
         try:
             kept, commitments = _withheld(read.body, read.kind, salt)
         except (KeyError, TypeError, ValueError) as error:
-            raise canonical.CanonicalError(f"a group that can be withheld: {error}") from error
+            raise _no_group(error) from error
         hashed = canonical.encode_own(
             _Written(
                 kept,
@@ -262,7 +263,7 @@ def _decode_by_field(raw: bytes, openings: Mapping[str, Opening] | None) -> Reco
             encode = canonical.encode_own if raw.isascii() else canonical.encode
             hashed = encode(_committed(data, kind, salt, encode)[0])
     except (KeyError, TypeError, ValueError) as error:
-        raise canonical.CanonicalError(f"a group that can be withheld: {error}") from error
+        raise _no_group(error) from error
     return Record(
         raw=raw,
         hash=leaf_hash(hashed),
@@ -333,13 +334,31 @@ def _opened(
     return dict(body)
 
 
+def _no_group(error: Exception) -> canonical.CanonicalError:
+    return canonical.CanonicalError(f"a group that can be withheld: {wrong(error)}")
+
+
+def integer(value: Any) -> int:
+    """An integer that is one, and not what Python takes for one.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if type(value) is not int:
+        raise ValueError(f"{shown(value)} is not an integer")
+    return value
+
+
 def read_hex(value: object, length: int) -> bytes:
     """Bytes written in lower-case hexadecimal, so that one value has one spelling.
 
     Raises:
         ValueError: it is anything else, or not of `length` bytes.
     """
-    raw = bytes.fromhex(value) if isinstance(value, str) else b""
+    try:
+        raw = bytes.fromhex(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raw = b""
     if len(raw) != length or raw.hex() != value:
         raise ValueError(f"expected {length} bytes in lower-case hexadecimal")
     return raw

@@ -19,7 +19,8 @@ from engine.audit import canonical
 from engine.audit.approvals import Approvals
 from engine.audit.blind import check_blindly, without_merchants
 from engine.audit.lowering import LOWERED, UNLOWERED, Lowering, follow_lowering
-from engine.audit.record import Record
+from engine.audit.record import Record, integer
+from engine.audit.report import counted, difference, shown, wrong
 from engine.audit.restricting import (
     CHANGES_ABOVE_MAX,
     POLICY_VERSION_MAX,
@@ -28,11 +29,12 @@ from engine.audit.restricting import (
     follow_above,
 )
 from engine.audit.signing import Signatures, check_refused
-from engine.audit.usage import Asked, Usage, decide_again, integer, read_asked
+from engine.audit.usage import Asked, Usage, decide_again, read_asked
 from engine.grant import NO_PARENT, Grant
 from engine.policy.decision import STANDING_OF_STATE, Policy, Standing
 from engine.policy.explain import Explanation, explain
 from engine.policy.facts import Finding
+from engine.policy.money import format_usd
 from engine.policy.rules import BUDGET_RULES
 
 HOLD_TTL_MAX_MS = 7 * 86_400_000
@@ -93,6 +95,8 @@ class Replay:
         self.state = ""
         self.registration: Mapping[str, Any] | None = None
         """The body of the last record of a registration on the chain."""
+        self.consented: Mapping[str, Any] | None = None
+        """The body of the record of the owner's consent."""
         self.decisions = 0
         self.taken_as_told = 0
         """How many of them rest on what is withheld: denials by rules that could not be asked."""
@@ -124,6 +128,20 @@ class Replay:
                 self._apply(record)
             except _WRONG as error:
                 raise _named(record, error) from error
+
+    def said(self) -> str:
+        """What came of it, in words."""
+        said = (
+            f"{counted(self.decisions, 'decision')}, {len(self.allowed_ms)} allowed, "
+            f"{format_usd(self.captured_micro_usd)} captured"
+        )
+        if self._blind:
+            said += (
+                f"; the merchants of {counted(self.decisions, 'payment')} are withheld, so rules "
+                "on merchants are not replayed: "
+                f"{counted(self.taken_as_told, 'denial')} taken as told"
+            )
+        return said
 
     def explain(self, record: Record) -> Explanation:
         """What every rule says to the payment of the next record, a decision; it is not applied.
@@ -187,11 +205,18 @@ class Replay:
         if record.kind in _STATES_BEFORE and self.state not in _STATES_BEFORE[record.kind]:
             raise ValueError(f"the session was {self.state}")
         if body["state"] not in _STATES_AFTER[record.kind]:
-            raise ValueError(f"it cannot make the session {body['state']}")
+            raise ValueError(f"it cannot make the session {shown(body['state'])}")
         self.state = body["state"]
         if record.kind == "session.created":
             self._approvals.created(body)
+        if record.kind == "session.consented":
+            if body.get("owner") != self._grant.owner:
+                raise ValueError("it is the consent of another than the grant's owner")
+            self.consented = body
         if record.kind == "session.registered":
+            own = "0x" + self._grant_hash
+            if body.get("grant_hash", own) != own:
+                raise ValueError("it is the registration of another grant")
             self.registration = body
             self.allowed_before_registration = len(self.allowed_ms)
 
@@ -230,7 +255,7 @@ class Replay:
     def _decided(self, record: Record, body: Mapping[str, Any]) -> None:
         payment = f"pay_{record.stream.removeprefix('sess_')}_{record.seq}"
         if body["payment"] != payment:
-            raise ValueError(f"it decides {payment}, not {body['payment']}")
+            raise ValueError(f"it decides {payment}, not {shown(body['payment'])}")
         if body["grant_hash"] != self._grant_hash:
             raise ValueError("it was decided under another grant")
         asked = read_asked(record)
@@ -266,8 +291,8 @@ class Replay:
         # As bytes, because to Python 1 equals True.
         if canonical.encode_own(decision) != canonical.encode_own(recorded):
             raise ValueError(
-                f"the policy decides {decision.code} ({decision.rule}), "
-                f"the record says {recorded.get('code')}, or differs in its facts"
+                f"the policy decides {decision.code} ({decision.rule}): "
+                + difference("decision", decision.to_json(), recorded)
             )
 
     def _visible(self, policy: Policy) -> Policy:
@@ -288,8 +313,9 @@ class Replay:
         expires_ms = self._expires_ms.pop(payment)
         amount = self.usage.held(payment)
         held, captured = integer(body["held_micro_usd"]), integer(body["captured_micro_usd"])
-        most = amount if kind == "payment.captured" else 0
-        if held != amount or not 0 <= captured <= most:
+        # To spend nothing is to void.
+        least, most = (1, amount) if kind == "payment.captured" else (0, 0)
+        if held != amount or not least <= captured <= most:
             raise ValueError("its amounts are not those of the hold")
         if expires_ms is not None and (now_ms >= expires_ms) != (kind == "payment.expired"):
             raise ValueError("the hold was over, or was not over yet")
@@ -303,4 +329,4 @@ _WRONG = (KeyError, TypeError, ValueError, AssertionError, AttributeError)
 
 def _named(record: Record, error: Exception) -> ReplayError:
     """Whatever is wrong is wrong with this record."""
-    return ReplayError(f"record {record.seq} ({record.kind}): {error}")
+    return ReplayError(f"record {record.seq} ({record.kind}): {wrong(error)}")

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import msgspec
+
+from engine.audit import canonical
+
 REASON_CHARACTERS_MAX = 400
+VALUE_CHARACTERS_MAX = 120
+"""So much is shown of a value of the file."""
 
 
 class Verdict(Enum):
@@ -39,6 +45,43 @@ class Finding(Exception):
 def tampered(reason: str) -> Finding:
     """The finding that something was changed, made up or left out."""
     return Finding(Verdict.TAMPERED, reason)
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of something."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def wrong(error: Exception) -> str:
+    """What an error says is wrong with the file; where it says it of Python's own, only that it is.
+
+    What we refuse, we refuse with a `ValueError` of our own words.
+    """
+    if isinstance(error, KeyError) and isinstance(error.args[0], str):
+        return f"{error.args[0]} is missing"
+    ours = isinstance(error, ValueError) and not isinstance(error, msgspec.MsgspecError)
+    return str(error) if ours else "something in it is not of its type"
+
+
+def shown(value: object) -> str:
+    """A value of the file as JSON, of which a long one is cut off."""
+    text = canonical.encode(value).decode()
+    return text[:VALUE_CHARACTERS_MAX] + "…" * (len(text) > VALUE_CHARACTERS_MAX)
+
+
+def difference(path: str, made: object, told: object) -> str:
+    """The first place, below `path`, where what we made differs from what we were told, and how."""
+    if isinstance(made, dict) and isinstance(told, dict):
+        for name in sorted(made.keys() | told.keys()):
+            within = f"{path}.{name}"
+            if name not in told:
+                return f"{within} is {shown(made[name])}, and not in the record"
+            if name not in made:
+                return f"{within} is not to be in the record"
+            # As bytes, because to Python 1 equals True.
+            if canonical.encode(made[name]) != canonical.encode(told[name]):
+                return difference(within, made[name], told[name])
+    return f"{path} is {shown(made)}, the record says {shown(told)}"
 
 
 @dataclass(frozen=True, slots=True)

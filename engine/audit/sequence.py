@@ -11,6 +11,7 @@ from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay, ReplayError
 from engine.audit.report import Finding, tampered
 from engine.audit.signed import PAYMENT_KINDS, SignedReader
+from engine.grant import NO_PARENT
 
 _NOTHING = frozenset[str]()
 
@@ -101,12 +102,21 @@ class Walk:
 
 
 def _misfit_of_creation(evidence: Evidence, first: Record) -> str | None:
-    created = {name: first.body.get(name) for name in ("grant", "type", "label")}
-    grant = evidence.grant.to_json()
-    if canonical.encode(created) != canonical.encode(
-        {"grant": grant, "type": evidence.session_type, "label": evidence.label}
-    ):
-        return "the session was created with another grant, type or label"
+    grant, body = evidence.grant, first.body
+    of_parent = grant.parent != NO_PARENT
+    own = {
+        "grant": grant.to_json(),
+        "grant_hash": evidence.grant_hash.hex(),
+        "type": evidence.session_type,
+        "label": evidence.label,
+        # Whoever is asked to sign has not done so yet.
+        "consent": "delegated" if of_parent and body.get("state") != "awaiting_consent" else "none",
+    }
+    created = {name: body.get(name) for name in own}
+    if canonical.encode(created) != canonical.encode(own):
+        return "the session was created with another grant, type, label or consent"
+    if (body.get("parent_id") is not None) != of_parent:
+        return "the session was created with a parent where its grant has none, or without"
     if evidence.grant.workspace != evidence.workspace:
         return "the grant is for another workspace"
     return None

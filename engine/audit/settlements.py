@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.audit.chain import Spend
-from engine.audit.report import Verdict
+from engine.audit.report import Verdict, counted
 from engine.audit.signed import SignedPayment
 
 
@@ -47,7 +47,7 @@ class Incident:
         """The incident in words."""
         spend = self.spend
         if self.kind == "transactions":
-            return f"{spend.count} transactions sent by the key itself"
+            return f"{counted(spend.count, 'transaction')} sent by the key itself"
         said = "a transfer of" if self.kind == "transfer" else "a payment authorization of"
         said += f" {spend.contract} in transaction 0x{(spend.tx_hash or b'').hex()}"
         if self.payment is not None:

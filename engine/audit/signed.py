@@ -14,6 +14,7 @@ import msgspec
 
 from engine.audit.binding import payment_nonce
 from engine.audit.record import Record, read_hex
+from engine.audit.report import wrong
 from engine.audit.signing import is_accepted
 
 _AMOUNT = re.compile("[1-9][0-9]{0,77}")
@@ -168,7 +169,7 @@ class SignedReader:
                 ended = msgspec.convert(body, type=_Ended)
                 self._ended[ended.payment] = _end(record.kind, ended.settlement)
         except (KeyError, TypeError, ValueError) as error:  # msgspec's errors are such, too
-            self._faults.append(f"record {record.seq}, of a payment: {error}")
+            self._faults.append(f"record {record.seq}, of a payment: {wrong(error)}")
 
     def payments(self, key: str) -> SignedPayments:
         """All that were signed by the session's `key`, an address in lower case."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.audit.binding import payment_nonce
-from engine.audit.record import Record, read_hex
+from engine.audit.record import Record, integer, read_hex
+from engine.audit.report import shown
 
 TIMEOUT_MAX_S = 3_600
 """The longest life of a signature."""
@@ -80,7 +81,7 @@ class Signatures:
         nonce, salt = read_hex(body["nonce"], 32), read_hex(body["salt"], 32)
         if nonce != payment_nonce(agreed.decided, salt):
             raise ValueError("its nonce is not bound to its decision")
-        after_s, before_s = _integer(body["valid_after_s"]), _integer(body["valid_before_s"])
+        after_s, before_s = integer(body["valid_after_s"]), integer(body["valid_before_s"])
         if not 0 <= after_s * 1000 <= record.time_ms < before_s * 1000:
             raise ValueError("it is not valid when it is signed")
         if before_s * 1000 - record.time_ms > (terms["timeout_s"] + 1) * 1000:
@@ -109,7 +110,7 @@ class Signatures:
                 if settlement[name] != signed[name]:
                     raise ValueError(f"it was settled with another {name} than was signed")
             _hash(settlement["tx_hash"])
-            _integer(settlement["log_index"])
+            integer(settlement["log_index"])
         elif record.kind == "payment.expired" and settlement is not None:
             _check_settlement(settlement, _EXPIRED, signed)
             _check_over(settlement, signed)
@@ -137,7 +138,7 @@ def _check_accepted(settlement: Mapping[str, Any], signed: Mapping[str, Any]) ->
 
 
 def _check_over(settlement: Mapping[str, Any], signed: Mapping[str, Any]) -> None:
-    if _integer(settlement["block_time_s"]) < signed["valid_before_s"]:
+    if integer(settlement["block_time_s"]) < signed["valid_before_s"]:
         raise ValueError("its signature was still valid on the chain")
 
 
@@ -146,7 +147,7 @@ def _check_settlement(
 ) -> None:
     if settlement.keys() != fields or settlement["network"] != signed["network"]:
         raise ValueError("its settlement is not of its form or its network")
-    _integer(settlement["block_number"])
+    integer(settlement["block_number"])
     _hash(settlement["block_hash"])
 
 
@@ -166,7 +167,7 @@ def read_terms(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
         raise ValueError("the terms are not of their form")
     if not _AMOUNT.fullmatch(terms["amount"]) or not _ADDRESS.fullmatch(terms["pay_to"]):
         raise ValueError("the amount or the payee of the terms is none")
-    if not 0 < _integer(terms["timeout_s"]) <= TIMEOUT_MAX_S:
+    if not 0 < integer(terms["timeout_s"]) <= TIMEOUT_MAX_S:
         raise ValueError("the timeout of the terms is not one that a signature can have")
     if (terms["network"], terms["asset"]) != (request["chain"], request["token"]):
         raise ValueError("the terms are of another token than the request")
@@ -179,7 +180,7 @@ def check_refused(body: Mapping[str, Any], withheld: bool) -> None:
     Raises:
         KeyError, TypeError, ValueError: it is not of the form of one.
     """
-    if not isinstance(body["method"], str) or _integer(body["offers"]) < 0:
+    if not isinstance(body["method"], str) or integer(body["offers"]) < 0:
         raise ValueError("it does not tell what was asked")
     if not withheld and not (
         isinstance(body["reasons"], list)
@@ -191,10 +192,4 @@ def check_refused(body: Mapping[str, Any], withheld: bool) -> None:
 
 def _hash(value: Any) -> None:
     if not isinstance(value, str) or not _HEX_32.fullmatch(value):
-        raise ValueError(f"{value!r} is no hash")
-
-
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is not an integer")
-    return value
+        raise ValueError(f"{shown(value)} is no hash")

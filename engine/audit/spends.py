@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from engine.audit.chain import CLOCKS_DIFFER_MS, ChainSilent, ChainView
-from engine.audit.report import BY_SEVERITY, Finding, Verdict
+from engine.audit.report import BY_SEVERITY, Finding, Verdict, counted
 from engine.audit.settlements import Bindings, Incident, Settlement, Span
 from engine.audit.signed import SignedPayment, SignedPayments
 from engine.policy.money import micro_usd_of
@@ -170,7 +170,8 @@ class Spends:
         if not self.settlements:
             return "the session's key moved nothing on the chain"
         settled = sum(each.state == "settled" for each in self.settlements)
-        said = f"{settled} payments on {', '.join(self.asked)}, each by its record's nonce"
+        said = f"{counted(settled, 'payment')} on {', '.join(self.asked)}, each by its record's "
+        said += "nonce"
         accepted = sum(each.state == "accepted" for each in self.settlements)
         if lapsed := len(self.settlements) - settled - accepted:
             said += f"; {lapsed} can not settle any more"

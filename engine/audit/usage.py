@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from engine.audit.approvals import names_granted
-from engine.audit.record import Record
+from engine.audit.record import Record, integer
+from engine.audit.report import shown
 from engine.audit.signing import read_terms
 from engine.policy.budgets import LIMIT_NAMES, budget_rule
 from engine.policy.conditions import Cap, parse_condition
@@ -98,8 +99,11 @@ def read_asked(record: Record) -> Asked:
         KeyError, TypeError, ValueError, AttributeError: it is not of the form of one.
     """
     body = record.body
+    standing = _STANDINGS.get(body["standing"])
+    if standing is None:
+        raise ValueError(f"{shown(body['standing'])} is no standing of a session")
     return Asked(
-        _STANDINGS[body["standing"]],
+        standing,
         _request(body["request"]),
         record.time_ms,
         integer(body["chain_time_ms"]),
@@ -134,17 +138,6 @@ def decide_again(usage: Usage, asked: Asked) -> Decision:
     finding = _budget_finding(rule, asked.recorded["evidence"], asked.request)
     left = remaining(usage.policy, usage.spending, asked.now_ms, asked.request)
     return Decision(False, "LIMIT_EXCEEDED", rule, *finding, left)
-
-
-def integer(value: Any) -> int:
-    """An integer that is one, and not what Python takes for one.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is not an integer")
-    return value
 
 
 def _budget_finding(rule: str, told: Mapping[str, Any], request: PaymentRequest) -> Finding:

@@ -45,18 +45,26 @@ from engine.audit.chain import (
 )
 from engine.audit.checkpoint import Checkpoint, NoteError, open_note, public_key_of
 from engine.audit.consent import check_consent
-from engine.audit.delegation import check_line, token_id_of, unsigned
+from engine.audit.delegation import check_line, check_unsigned, token_id_of
 from engine.audit.evidence import Evidence, EvidenceError, log_salt, open_evidence
 from engine.audit.examination import Auditor, Examination, Found
 from engine.audit.life import Life
 from engine.audit.pieces import Source
 from engine.audit.proofs import Inclusions
 from engine.audit.replay import Replay
-from engine.audit.report import Check, Finding, Report, Verdict, make_check, summary, tampered
+from engine.audit.report import (
+    Check,
+    Finding,
+    Report,
+    Verdict,
+    counted,
+    make_check,
+    summary,
+    tampered,
+)
 from engine.audit.sequence import Walk
 from engine.audit.spends import Horizon
 from engine.grant import Domain
-from engine.policy.money import format_usd
 
 __all__ = ["Check", "Report", "Verdict", "examine", "summary", "verify"]
 
@@ -189,7 +197,7 @@ class _Run:
         except (NoteError, InvalidSignature):
             raise tampered("the log's key did not sign this file as it is") from None
         noted = len(self.evidence.discrepancies)
-        note = f"; the operator's server noted {noted} discrepancies" if noted else ""
+        note = f"; the operator's server noted discrepancies ({noted})" if noted else ""
         return f"signed by {self.evidence.log_origin}{note}"
 
     # 3
@@ -231,8 +239,9 @@ class _Run:
         domain = Domain(evidence.chain_id, self.registry)
         delegated = check_line(evidence.grant, evidence.ancestors, self.chain, domain)
         if evidence.owner_signature is None:
-            if (found.consent, evidence.consent) != ("none", unsigned(evidence.grant)):
-                raise tampered("the chain records a consent that the file does not show")
+            if found.consent != "none":
+                raise tampered(f"the chain records consent: {found.consent}; the file shows none")
+            check_unsigned(evidence.consent, evidence.grant)
             if evidence.ancestors:
                 return delegated
             return "none: an operator registered the session without the owner's signature"
@@ -268,9 +277,9 @@ class _Run:
         check_places(told, anchors)
         note = f"size {found.size}, root {found.root.hex()[:16]}…, in block {found.block_number}"
         if older:
-            note += f"; of one log with {older} older anchors"
+            note += f"; of one log with {counted(older, 'older anchor')}"
         if newer := len(self._anchorings) - len(anchors):
-            note += f"; {newer} newer anchors are not in this file"
+            note += f"; {counted(newer, 'newer anchor')} not in this file"
         self.found.anchorings = anchors
         return note
 
@@ -280,36 +289,27 @@ class _Run:
             return "no record claims to be anchored"
         if self._walk.not_included is not None:
             raise self._walk.not_included
-        return f"{len(self.evidence.records)} records"
+        return counted(len(self.evidence.records), "record")
 
     # 9
     def sequence(self) -> str:
         if self._walk.broken is not None:
             raise self._walk.broken
-        return f"{len(self._walk.times_ms)} records, unbroken"
+        return f"{counted(len(self._walk.times_ms), 'record')}, unbroken"
 
     # 10
     def replayed(self) -> str:
-        replay, refused = self.replay, self._walk.not_replayed
+        refused = self._walk.not_replayed
         if refused is not None:
             raise tampered(str(refused)) from refused
-        note = (
-            f"{replay.decisions} decision{'' if replay.decisions == 1 else 's'}, "
-            f"{len(replay.allowed_ms)} allowed, "
-            f"{format_usd(replay.captured_micro_usd)} captured"
-        )
-        if "merchant" in self.evidence.withheld:
-            note += (
-                f"; the merchants of {replay.decisions} payments are withheld, so rules on "
-                f"merchants are not replayed: {replay.taken_as_told} denials are taken as told"
-            )
-        return note
+        return self.replay.said()
 
     # 11
     def life(self) -> str:
         evidence = self.evidence
         life = Life(self.replay, self.chain, self._registration)
         life.check_registered()
+        life.check_consented(evidence)
         dated = zip(self._walk.times_ms, self._walk.indexes[: len(evidence.records)], strict=False)
         life.check_dates(dated, self._anchorings)
         anchored_in = None if evidence.checkpoint is None else self._anchoring.block_number
@@ -340,7 +340,8 @@ class _Run:
         if any(index < size for index in tail):
             raise tampered("a record under the anchor has no proof")
         if tail:
-            raise Finding(Verdict.PENDING, f"the last {len(tail)} records are not anchored yet")
+            last = "record is" if len(tail) == 1 else f"{len(tail)} records are"
+            raise Finding(Verdict.PENDING, f"the last {last} not anchored yet")
         return "every record is anchored"
 
     def _tree(self) -> Inclusions | None:

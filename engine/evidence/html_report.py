@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from engine.audit.canonical import encode
+from engine.audit.report import counted
 from engine.evidence import html_parts as html
 
 __all__ = ["render"]
@@ -106,7 +107,8 @@ def _sums(history: Mapping[str, Any] | None) -> str:
         return ""
     totals = history["totals"]
     return (
-        f"{totals['decisions']} decisions: {totals['allowed']} allowed, {totals['denied']} denied. "
+        f"{counted(totals['decisions'], 'decision')}: {totals['allowed']} allowed, "
+        f"{totals['denied']} denied. "
         f"{html.amount_text(totals['captured_micro_usd'])} captured, "
         f"{html.amount_text(totals['held_micro_usd'])} held."
     )
@@ -260,7 +262,7 @@ def _happened(history: Mapping[str, Any]) -> tuple[Markup, ...]:
         )
         for each in history["life"]
     ]
-    said = f"{counts['anchored']} records are anchored, {counts['not_anchored']} are not yet."
+    said = f"Records anchored: {counts['anchored']}, not anchored yet: {counts['not_anchored']}."
     if history["withheld"]:
         said += f" Withheld in all of them: {', '.join(history['withheld'])}."
     parts = [

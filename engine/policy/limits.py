@@ -48,7 +48,7 @@ class Limits:
             if limit is None:
                 continue
             if type(limit) is not int or not 0 <= limit <= AMOUNT_MAX_MICRO_USD:
-                raise ValueError(f"{limit!r} is no limit {name}")
+                raise ValueError(f"what it has is no limit {name}")
         return cls(**told)
 
 

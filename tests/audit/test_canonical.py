@@ -55,8 +55,8 @@ def test_refused_vectors(data: str) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"\xff", "not UTF-8 at byte 0"),
-        (b"[1,", "not JSON at character 3"),
+        (b"\xff", "not UTF-8"),
+        (b"[1,", "not JSON"),
         (b"{} ", "not in canonical form"),
         (b'{"a":1,"a":1}', "the same key twice"),
         (b"[1.5]", "must be an integer"),

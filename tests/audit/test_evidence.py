@@ -150,7 +150,7 @@ def test_a_discrepancy_reads_back(told: Story) -> None:
     assert parse_evidence(told.seal(document)).discrepancies == tuple(document["discrepancies"])
     report = told.verify(told.seal(document))
     assert report.verdict is Verdict.VERIFIED
-    assert report.checks[1].reason.endswith("; the operator's server noted 2 discrepancies")
+    assert report.checks[1].reason.endswith("; the operator's server noted discrepancies (2)")
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_another_consent_than_the_chain_s_is_tampering(
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        pytest.param({"owner_signature": None}, "another consent", id="no signature"),
+        pytest.param({"owner_signature": None}, "it has no signature", id="no signature"),
         pytest.param({"consent": "none"}, "the chain records consent", id="nobody's"),
         pytest.param({"owner_signature": "11" * 65}, "delegated from", id="another"),
     ],

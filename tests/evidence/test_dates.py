@@ -53,7 +53,7 @@ def test_a_server_that_knew_the_chain_to_be_further_has_a_wrong_clock_or_lies(to
     assert told.verify(file, chain).verdict is Verdict.VERIFIED
     report = told.verify(file, later(chain, HOUR_MS))
     assert (report.verdict, failed(report)) == (Verdict.PENDING, "life")
-    assert "5 payments are dated before the block of the registration" in report.reason
+    assert "5 payments dated before the block of the registration" in report.reason
 
 
 def test_a_doubt_about_clocks_hides_no_tampering(told: Story) -> None:

@@ -131,17 +131,17 @@ FORGERIES: list[tuple[str, Callable[[Document], object], str]] = [
     (
         "the owner's signature is left out",
         lambda d: session(d)["ancestors"][1].update(owner_signature=None),
-        "another consent",
+        "of a session above; it has",
     ),
     (
         "a signature is made up",
         lambda d: session(d)["ancestors"][0].update(owner_signature="11" * 65),
-        "another consent",
+        "of a session above; it has",
     ),
     (
         "one above is called nobody's",
         lambda d: session(d)["ancestors"][0].update(consent="none"),
-        "does not show the consent",
+        "without a signature",
     ),
     (
         "the owner's signature is another",
@@ -153,8 +153,12 @@ FORGERIES: list[tuple[str, Callable[[Document], object], str]] = [
         lambda d: session(d)["ancestors"][1].update(public_key="04" + "11" * 64),
         "not that of its grant",
     ),
-    ("the consent is the owner's", lambda d: session(d).update(consent="eip712"), "a consent"),
-    ("the consent is nobody's", lambda d: session(d).update(consent="none"), "a consent"),
+    (
+        "the consent is the owner's",
+        lambda d: session(d).update(consent="eip712"),
+        '"eip712" without',
+    ),
+    ("the consent is nobody's", lambda d: session(d).update(consent="none"), '"none" without'),
 ]
 
 
@@ -179,7 +183,10 @@ def test_the_consent_of_an_unsigned_first_is_none_and_nothing_else(
     session(document)["ancestors"][0]["consent"] = consent
     report = told.check(told.seal(document))
     assert (report.verdict, failed(report)) == (Verdict.TAMPERED, "consent"), report.reason
-    assert "does not show the consent of a session above" in report.reason
+    assert report.reason == (
+        f'consent: the file names the consent "{consent}" without a signature; '
+        'that of a grant without a parent is then "none"'
+    )
 
 
 @pytest.mark.parametrize("ancestors", [None, {}, [None], [{}], [{"grant": {}, "public_key": ""}]])
@@ -203,15 +210,16 @@ def test_an_operator_that_registers_a_child_that_may_more_is_found_out(
 
 
 class RevokedAbove(GatewayView):
-    """A chain on which one session was revoked long before anything was paid."""
+    """A chain on which one session was revoked, at first long before anything was paid."""
 
-    def __init__(self, told: Line, place: int) -> None:
+    def __init__(self, told: Line, place: int, time_s: int = 1) -> None:
         super().__init__(told.world.engine.gateway)
         self._token_id = told.line[place].token_id
+        self._time_s = time_s
 
     def revocation(self, registry: str, token_id: bytes) -> Revocation | None:
         if token_id == self._token_id:
-            return Revocation(1, 1, bytes(32))
+            return Revocation(1, self._time_s, bytes(32))
         return super().revocation(registry, token_id)
 
 
@@ -222,6 +230,19 @@ def test_a_payment_long_after_the_end_of_any_session_above_is_tampering(
     report = told.check(told.file, RevokedAbove(told, place))
     assert (report.verdict, failed(report)) == (Verdict.TAMPERED, "life")
     assert "after the session was revoked" in report.reason
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_records_must_have_the_end_that_came_from_any_session_above(
+    told: Line, place: int
+) -> None:
+    anchored_s = GatewayView(told.world.engine.gateway).block_time_s(
+        told.document["anchors"][-1]["block_number"]
+    )
+    report = told.check(told.file, RevokedAbove(told, place, anchored_s + 1))
+    assert report.verdict is Verdict.VERIFIED, report.reason
+    report = told.check(told.file, RevokedAbove(told, place, anchored_s))
+    assert (report.verdict, failed(report)) == (Verdict.PENDING, "life")
 
 
 class LoweredAbove(GatewayView):

@@ -223,8 +223,8 @@ def test_the_anchors_that_bound_the_session_are_counted(told: Story) -> None:
         counts[which] = report.checks[6].reason.rpartition("; ")[2]
     assert counts == {
         "small": "of one log with 2 older anchors",
-        "unsigned": "of one log with 1 older anchors",
-        "full": "of one log with 1 older anchors",
+        "unsigned": "of one log with 1 older anchor",
+        "full": "of one log with 1 older anchor",
     }
 
 
@@ -265,7 +265,7 @@ def test_a_file_between_two_anchors_proves_what_was_before_and_notes_what_came_a
     forger.anchor(Tree([leaf_hash(bytes([n])) for n in range(100)]))
     report = forger.verify(files[-1])
     assert report.verdict is Verdict.VERIFIED
-    assert report.checks[6].reason.endswith("; 1 newer anchors are not in this file")
+    assert report.checks[6].reason.endswith("; 1 newer anchor not in this file")
 
 
 def test_the_proofs_begin_with_the_registration(told: Story) -> None:

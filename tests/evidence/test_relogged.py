@@ -118,6 +118,11 @@ def spend_before_the_registration(records: list[Document]) -> list[Document]:
     return [*records[:3], registered, *records[3:]]
 
 
+def consent_left_out(records: list[Document]) -> list[Document]:
+    records[0]["body"]["state"] = "registering"
+    return [records[0], *records[2:]]
+
+
 def revoked_but_active(records: list[Document]) -> None:
     records[-2]["body"]["state"] = "active"
 
@@ -202,11 +207,20 @@ LIES: list[tuple[str, Change, str]] = [
     ("a payment of an unknown kind", field(13, kind="payment.refunded"), "replay"),
     ("payments come before the registration", spend_before_the_registration, "life"),
     ("the registration is another", body(2, tx_hash="0x" + "00" * 32), "life"),
+    ("the registration is of another grant", body(2, grant_hash="0x" + "00" * 32), "replay"),
+    ("another than the owner consented", body(1, owner="0x" + "11" * 20), "replay"),
+    ("the owner signed otherwise", body(1, owner_signature="0x" + "11" * 65), "life"),
+    ("the owner consented otherwise", body(1, consent="passkey"), "life"),
+    ("the consent is left out", consent_left_out, "life"),
     # The records themselves
     ("no creation", without(0), "sequence"),
     ("created with another grant", body(0, grant={}), "sequence"),
     ("created with another label", body(0, label="x"), "sequence"),
     ("created with true for one", body(0, label=True), "sequence"),
+    ("created with another hash", body(0, grant_hash="00" * 32), "sequence"),
+    ("created as signed already", body(0, consent="eip712"), "sequence"),
+    ("created as delegated", body(0, consent="delegated"), "sequence"),
+    ("created beneath another", body(0, parent_id="sess_x"), "sequence"),
     ("of another session", field(5, stream="sess_x"), "sequence"),
     ("of another workspace", field(5, workspace="x"), "sequence"),
     ("of another log", field(5, log="tallystick/x"), "sequence"),
@@ -222,6 +236,15 @@ def test_a_lie_in_the_log_is_named_by(told: Story, lie: Change, check: str) -> N
     report = told.verify(file, chain)
     assert failed(report) == check
     assert report.verdict is (Verdict.TAMPERED if check else Verdict.VERIFIED)
+
+
+def test_nothing_is_captured_as_nothing(told: Story) -> None:
+    """A void gives a hold back. Nothing was decided after it that could show it."""
+    file, chain = told.relogged(body(4, captured_micro_usd=0), told.small)
+    report = told.verify(file, chain)
+    assert report.reason == (
+        "replay: record 4 (payment.captured): its amounts are not those of the hold"
+    )
 
 
 UNCHAINED: list[tuple[str, Change]] = [
@@ -273,7 +296,15 @@ def test_payments_just_after_the_revocation_are_counted_openly(told: Story) -> N
     last = allowed_ms(told)[-1]
     report = told.verify(told.full, revoked_at(told, 7, last - 60_000))
     assert report.verdict is Verdict.VERIFIED
-    assert "1 payments were allowed before the server had seen it" in report.checks[10].reason
+    said = "revoked on the chain in block 7, and in the log"
+    assert report.checks[10].reason == (
+        f"{said}; 1 payment dated after it, before the server had to know"
+    )
+    # Blocks are dated to the second, and this one came within the payment's.
+    report = told.verify(told.full, revoked_at(told, 7, last // 1000 * 1000))
+    assert report.checks[10].reason == said
+    report = told.verify(told.full, revoked_at(told, 7, last // 1000 * 1000 - 1000))
+    assert report.checks[10].reason != said
 
 
 def test_a_registration_for_another_grant_is_tampering(told: Story) -> None:

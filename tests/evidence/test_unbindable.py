@@ -194,5 +194,5 @@ def test_an_imitation_does_not_outshout_the_key_s_own_transactions(thief: Thief)
     sender.send(thief.gateway, key, to=SHOP, data=b"", value=1)
     report = verified(thief.world, view)
     assert report.verdict is Verdict.TAMPERED
-    assert "the first: 1 transactions sent by the key itself; 1 on the chain " in report.reason
+    assert "the first: 1 transaction sent by the key itself; 1 on the chain " in report.reason
     assert address in report.reason

@@ -43,7 +43,7 @@ def test_a_file_with_everything_withheld_is_verified_and_says_what_is(told: Stor
     assert reasons["format"].endswith("; withheld: label, merchant, user_wallet")
     assert reasons["replay"] == (
         "11 decisions, 5 allowed, $89.999999 captured; the merchants of 11 payments are withheld, "
-        "so rules on merchants are not replayed: 1 denials are taken as told"
+        "so rules on merchants are not replayed: 1 denial taken as told"
     )
     plain = {check.name: check.reason for check in told.verify(told.full).checks}
     same = plain.keys() - {"format", "replay"}
@@ -216,7 +216,7 @@ def test_the_evidence_of_a_discrepancy_is_withheld_with_the_rest(world: World) -
         assert (noted["severity"], noted["resolved_ms"]) == ("critical", None)
         report = checked(world, file)
         assert report.verdict is Verdict.VERIFIED
-        assert report.checks[1].reason.endswith("; the operator's server noted 1 discrepancies")
+        assert report.checks[1].reason.endswith("; the operator's server noted discrepancies (1)")
         check_schema(read(file))
     assert b"secret" not in withheld
 
