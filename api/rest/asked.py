@@ -14,6 +14,7 @@ from engine.policy.identifiers import IdentifierError, normalise_asset
 from engine.policy.limits import Limits
 from engine.sessions.creation import DEFAULT_PERMISSIONS
 from engine.sessions.lifecycle import Wanted
+from engine.sessions.merchants import check_merchants
 from engine.sessions.sentences import in_order
 from engine.sessions.session import NewSession
 from engine.workspaces.access import Operator, SessionHolder
@@ -141,6 +142,8 @@ def drafted(engine: Engine, body: DraftPolicy) -> Draft:
             listed = given[name]
             if field == "tokens" and listed is not None:
                 listed = [asset(engine, token) for token in listed]
+            if field == "merchants" and listed is not None:
+                check_merchants(listed, name)
             changes[field] = None if listed is None else frozenset(listed)
 
     def draft(policy: Policy) -> Policy:

@@ -22,8 +22,9 @@ from engine.policy.conditions import (
     Per,
     parse_condition,
 )
-from engine.policy.identifiers import IdentifierError, normalise_merchant
+from engine.policy.identifiers import normalise_merchant
 from engine.policy.money import parse_usd
+from engine.sessions.merchants import check_merchant
 
 TEXTS = ("payments_per_hour", "payments_per_day", "lifetime", "from", "until", "never", "others")
 TITLES = {
@@ -152,6 +153,8 @@ def _clock(minute: int) -> str:
 
 def _never(name: str) -> str:
     try:
-        return str(Never("merchant", normalise_merchant(name)))
-    except IdentifierError as error:
+        merchant = normalise_merchant(name)
+        check_merchant(merchant)
+    except ValueError as error:
         raise InvalidInput("never", str(error)) from error
+    return str(Never("merchant", merchant))

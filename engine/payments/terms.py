@@ -4,7 +4,6 @@ They are part of what the ledger records, in the form of `Terms.to_json`. Nothin
 server says beside them is signed or remembered.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -12,7 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.payments.offers import AMOUNT_MAX, Offer
-from engine.policy.identifiers import IdentifierError, normalise_asset, normalise_merchant
+from engine.policy.identifiers import (
+    IdentifierError,
+    normalise_asset,
+    normalise_host,
+    normalise_merchant,
+)
 
 SCHEME = "exact"
 TRANSFER = "TRANSFER"
@@ -24,10 +28,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 _AMOUNT = re.compile(r"[1-9][0-9]{0,77}")
 _URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
-_HOST = re.compile(
-    r"(?=.{1,253}$)[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?(\.[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?)*"
-)
-_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)$")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -95,8 +95,7 @@ class Terms:
 def read_resource(url: str) -> tuple[str, str]:
     """The URL of a request without its fragment, and the merchant: its host, in its one spelling.
 
-    The port is part of the merchant's name unless it is the scheme's own. Host names are in ASCII
-    (punycode); one that ends in a number is an IPv4 address of four decimal numbers (WHATWG URL).
+    The port is part of the merchant's name unless it is the scheme's own.
 
     Raises:
         ValueError: it is no absolute URL of http or https (RFC 3986), or it has a user in it.
@@ -107,7 +106,7 @@ def read_resource(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(resource)
         port = parts.port
-        host = _host(parts.netloc, (parts.hostname or "").lower())
+        host = _host(parts.netloc, parts.hostname or "")
     except ValueError as error:
         raise ValueError(f"takes a URL with a host: {error}") from None
     if port == 0:
@@ -119,14 +118,7 @@ def read_resource(url: str) -> tuple[str, str]:
 def _host(authority: str, host: str) -> str:
     if "@" in authority:
         raise ValueError("it names a user")
-    if "[" in authority and "%" not in host:  # no zone: it means nothing elsewhere
-        return f"[{ipaddress.IPv6Address(host)}]"
-    host = host.removesuffix(".")  # the same host, with its root spelt out
-    if not _HOST.fullmatch(host):
-        raise ValueError("its host is none")
-    if _NUMERIC.fullmatch(host.rpartition(".")[2]):
-        return str(ipaddress.IPv4Address(host))
-    return host
+    return normalise_host(f"[{host}]" if "[" in authority else host)
 
 
 def is_method(method: object) -> bool:

@@ -12,8 +12,9 @@
 A wallet shows them as they are. Each meaning has one spelling: amounts are dollars without trailing
 zeros, one payment is `1 payment`, and a merchant whose name has a space, a quotation mark or a
 backslash stands in quotation marks, the last two after a backslash, so that no name can be taken
-for the rest of a sentence. A list of conditions is sorted and caps each thing once. Its active
-hours are half-open, one sentence for each range of a day; what passes midnight is two.
+for the rest of a sentence. `never merchant` of a host denies it on every port. A list of conditions
+is sorted and caps each thing once. Its active hours are half-open, one sentence for each range of a
+day; what passes midnight is two.
 """
 
 import re
@@ -101,7 +102,7 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """No payment to the merchant, with the token or on the chain of this name."""
+    """No payment to the merchant (on any port), with the token or on the chain of this name."""
 
     what: Thing
     name: str

@@ -1,9 +1,10 @@
-"""One spelling for every merchant, chain and asset.
+"""One spelling for every merchant, host, chain and asset.
 
 Allow-lists compare exact text, so two spellings of one thing must never both exist: each function
 here returns the canonical form or raises, and gives a canonical form back unchanged.
 """
 
+import ipaddress
 import re
 import unicodedata
 
@@ -12,6 +13,10 @@ IDENTIFIER_LENGTH_MAX = 256
 _EVM_ADDRESS = re.compile(r"0[xX][0-9a-fA-F]{40}")
 _CHAIN = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}")
 _EVM_CHAIN = re.compile(r"eip155:[1-9][0-9]{0,31}")
+_HOST = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?(\.[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?)*"
+)
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)$")
 _ASSET = re.compile(r"([^/]+)/([-a-z0-9]{3,8}):([-.%a-zA-Z0-9]{1,128})")
 
 
@@ -20,7 +25,7 @@ _UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 
 
 class IdentifierError(ValueError):
-    """Text that does not name a merchant, a chain or an asset. The message names no field."""
+    """Text that names no merchant, host, chain or asset. The message names no field."""
 
 
 def normalise_merchant(text: str) -> str:
@@ -46,6 +51,25 @@ def normalise_merchant(text: str) -> str:
         if unicodedata.category(character) in _UNSEEN:
             raise IdentifierError(f"a merchant has no character U+{ord(character):04X}")
     return name
+
+
+def normalise_host(text: str) -> str:
+    """The host of a URL: in lower case, without the dot of the root, an IPv6 address in brackets.
+
+    Host names are in ASCII (punycode); one that ends in a number is an IPv4 address of four decimal
+    numbers (WHATWG URL). Raises `IdentifierError`.
+    """
+    host = text.lower().removesuffix(".")
+    try:
+        if host[:1] == "[" and host[-1:] == "]" and "%" not in host:  # a zone means nothing here
+            return f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        if not _HOST.fullmatch(host):
+            raise IdentifierError("its host is none")
+        if _NUMERIC.fullmatch(host.rpartition(".")[2]):
+            return str(ipaddress.IPv4Address(host))
+    except ipaddress.AddressValueError as error:
+        raise IdentifierError(str(error)) from None
+    return host
 
 
 def normalise_chain(text: str) -> str:

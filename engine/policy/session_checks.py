@@ -3,6 +3,7 @@
 Each check answers None when it has nothing against the payment.
 """
 
+import re
 from collections.abc import Callable
 
 from engine.policy.conditions import Thing
@@ -107,9 +108,20 @@ def never_token(facts: Facts) -> Finding | None:
 
 
 def never_merchant(facts: Facts) -> Finding | None:
-    """Conditions that rule out a merchant, by its name or by the account that is paid."""
-    request = facts.request
-    return _never(facts, "merchant", request.merchant) or _never(facts, "merchant", request.pay_to)
+    """Conditions that rule out a merchant, by its name or by the account that is paid.
+
+    One that names a host rules it out on every port: the port is the seller's to choose.
+    """
+    named, account = facts.request.merchant, facts.request.pay_to
+    for name in (named, _without_port(named), account):
+        if finding := _never(facts, "merchant", name):
+            return finding
+    return None
+
+
+def _without_port(merchant: str | None) -> str | None:
+    match = None if merchant is None else _WITH_PORT.fullmatch(merchant)
+    return None if match is None else match[1]
 
 
 def _never(facts: Facts, what: Thing, name: str | None) -> Finding | None:
@@ -118,4 +130,5 @@ def _never(facts: Facts, what: Thing, name: str | None) -> Finding | None:
     return Finding(f"The session may never pay {_PAYING[what]} {name}.", {what: name})
 
 
+_WITH_PORT = re.compile(r"(.+):[0-9]+")
 _PAYING = {"chain": "on chain", "token": "with token", "merchant": "merchant"}

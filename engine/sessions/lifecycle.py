@@ -39,6 +39,7 @@ from engine.sessions.delegation import (
     family,
     has_children,
 )
+from engine.sessions.merchants import check_merchants, merchants_of
 from engine.sessions.pausing import Pausing, paused_above
 from engine.sessions.rotation import check_rotation
 from engine.sessions.sentences import in_order
@@ -127,7 +128,6 @@ class Sessions(Pausing):
             raise InvalidInput("approvals_required", f"must be 1 to {REQUIRED_MAX}")
         if new.await_consent and new.owner is None:
             raise InvalidInput("user_wallet", "must be an EVM address to consent")
-        new = replace(new, conditions=in_order(new.conditions, "conditions"))
         identity = draw_identity(self._identifiers, self._vault)
 
         def make(batch: Batch) -> tuple[SessionView, str]:
@@ -273,11 +273,15 @@ class Sessions(Pausing):
                 f"workspace {workspace_id} is closed on the chain", code="workspace_closed"
             )
         line: list[SessionView] = []
+        inherited: frozenset[str] = frozenset()
         if new.parent_id is not None:
             parent = self.read(batch, new.parent_id, workspace_id)
             line = [parent, *ancestors(batch.read, parent)]
             batch.hold(above.id for above in line)
             new = as_child(batch.read, new, line, batch.now_ms)
+            inherited = merchants_of(parent.policy)
+        check_merchants(new.merchants, "allowed_merchants", inherited)
+        new = replace(new, conditions=in_order(new.conditions, "conditions", inherited))
         grant = make_grant(
             new,
             identity,

@@ -133,6 +133,17 @@ def test_rules_on_merchants_know_the_host_and_the_account(
         assert ask_gate(world, view, offer(world)).decision["rule"] == rule
 
 
+def test_a_denied_host_is_not_paid_on_another_port(world: World) -> None:
+    view = world.session(conditions=("never merchant api.shop.test",))
+    elsewhere = "http://api.shop.test:8080/report"
+    denied = ask_gate(world, view, offer(world), resource=elsewhere)
+    assert denied.decision["rule"] == "never_merchant"
+    one_port = world.session(conditions=("never merchant api.shop.test:8080",))
+    signed(world, one_port)
+    denied = ask_gate(world, one_port, offer(world), resource=elsewhere)
+    assert denied.decision["rule"] == "never_merchant"
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

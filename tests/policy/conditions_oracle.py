@@ -127,7 +127,7 @@ class Terms:
             "chain": asked.token.split("/")[0],
         }
         for words in (sentence.split() for sentence in self.sentences + self.restrictions):
-            if words[0] == "never" and names[words[1]] == words[2]:
+            if words[0] == "never" and words[2] in (names[words[1]], portless(names[words[1]])):
                 rules.add(f"never_{words[1]}")
             if words[-1] != "transaction" or names[words[0]] != words[1]:
                 continue
@@ -190,6 +190,12 @@ def is_open(sentences: list[str], t_ms: int) -> bool:
         if at.strftime("%a") in words[4:] and start <= at.strftime("%H:%M") < end:
             return True
     return not hours
+
+
+def portless(name: str | None) -> str | None:
+    """A host that is named with a port, without it."""
+    host, colon, port = (name or "").rpartition(":")
+    return host if colon and port and set(port) <= set("0123456789") else name
 
 
 def micro(dollars: str) -> int:

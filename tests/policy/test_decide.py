@@ -107,6 +107,45 @@ def test_each_condition_denies(code: str, rule: str, _: str, change: dict[str, A
     assert (decision.allowed, decision.code, decision.rule) == (False, code, rule)
 
 
+@pytest.mark.parametrize(
+    ("denied", "asked", "allowed"),
+    [
+        ("shop.test", "shop.test", False),
+        ("shop.test", "shop.test:8080", False),
+        ("shop.test", "shop.test:443", False),
+        ("[::1]", "[::1]:8402", False),
+        ("casino", "casino:1", False),
+        ("shop.test:8080", "shop.test:8080", False),
+        ("shop.test:8080", "shop.test", True),
+        ("shop.test:8080", "shop.test:8081", True),
+        ("shop.test", "api.shop.test:8080", True),
+        ("shop.test", "shop.test:", True),
+        ("shop.test", "shop.test:8080x", True),
+        ("shop.test", "shop.test:\u0668", True),
+        ("shop.test", "shop.test:1:2", True),
+        ("[:", "[::1", False),
+        ("1", ":1", True),
+    ],
+)
+def test_a_denied_host_is_denied_on_every_port(denied: str, asked: str, allowed: bool) -> None:
+    wide = {"policy": {"merchants": None}, "request": {"merchant": asked}}
+    decision = decide_under(wide, {"says": f"never merchant {denied}"})
+    assert decision.allowed is allowed
+    if not allowed:
+        assert decision.rule == "never_merchant"
+        assert decision.evidence == {"merchant": denied}
+        assert decision.reason == f"The session may never pay merchant {denied}."
+
+
+def test_lists_and_caps_are_of_one_port() -> None:
+    wide = {"policy": {"merchants": None}, "request": {"merchant": "shop.test:8080"}}
+    assert decide_under({"request": {"merchant": "books.example:8080"}}).rule == "merchants"
+    for per in ("transaction", "day"):
+        says = f"merchant shop.test{{port}} at most 9 USD per {per}"
+        assert decide_under(wide, {"says": says.format(port="")}).allowed
+        assert not decide_under(wide, {"says": says.format(port=":8080")}).allowed
+
+
 PAIRS = [
     (earlier, later)
     for earlier, later in combinations(CONDITIONS, 2)

@@ -19,7 +19,7 @@ from tests.policy.conditions_oracle import HOUR_MS, LENGTHS_MS, Paid, Terms
 from tests.policy.samples import NOW_MS, USDC
 
 TOKENS = (USDC, "eip155:56/slip44:714")
-MERCHANTS = ("books", "casino", None)
+MERCHANTS = ("books", "books:8080", "casino", "casino:8080", None)
 DAY_MS = 24 * HOUR_MS
 START_MS = NOW_MS - 5 * DAY_MS
 
@@ -203,6 +203,7 @@ KINDS = [
 ]
 FLAT = [
     "never merchant casino",
+    "never merchant casino:8080",
     "never token eip155:56/slip44:714",
     "never chain eip155:56",
 ]

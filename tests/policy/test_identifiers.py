@@ -9,6 +9,7 @@ from engine.policy.identifiers import (
     IdentifierError,
     normalise_asset,
     normalise_chain,
+    normalise_host,
     normalise_merchant,
 )
 
@@ -61,6 +62,34 @@ def test_a_merchants_name_is_one_spelling(text: str) -> None:
     assert normalise_merchant(name) == name
     assert normalise_merchant(unicodedata.normalize("NFD", text)) == name
     assert name.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("Shop.TEST", "shop.test"),
+        ("shop.test.", "shop.test"),
+        ("a_b.xn--bcher-kva.test", "a_b.xn--bcher-kva.test"),
+        ("localhost", "localhost"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("[2001:DB8:0::1]", "[2001:db8::1]"),
+    ],
+)
+def test_hosts(text: str, host: str) -> None:
+    assert normalise_host(text) == normalise_host(host) == host
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", ".", "shop..test", "-shop.test", "b\u00fc.test", "shop.test:80", "a b", "a\n"],
+        *["127.1", "127.0.0.01", "2130706433", "0x7f000001", "1.2.3.256", "a" * 254],
+        *["[]", "[::1", "::1", "[v1.a]", "[fe80::1%25e]", "[127.0.0.1]"],
+    ],
+)
+def test_what_names_no_host(text: str) -> None:
+    with pytest.raises(IdentifierError):
+        normalise_host(text)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from engine.policy.decide import decide
 from engine.policy.decision import Policy, Standing
 from engine.policy.narrower import narrower
 from engine.policy.spending import Spending
-from tests.policy.samples import CHAIN, NOW_MS, USDC, conditions, limits, policy
+from tests.policy.samples import CHAIN, NOW_MS, USDC, conditions, limits, policy, request
 from tests.policy.test_every_bound import asking, sentences
 
 PARENT: dict[str, Any] = {
@@ -113,6 +113,17 @@ def test_restrictions_of_the_parent_bind_and_those_of_the_child_do_not_help() ->
     assert narrower(policy(conditions=cap), parent) is None
 
 
+def test_a_host_that_the_parent_denies_cannot_be_passed_on_with_a_port() -> None:
+    never = conditions("never merchant shop.test")
+    parent = policy(merchants=None, conditions=never)
+    listed = frozenset({"shop.test:8080"})
+    assert narrower(policy(merchants=listed), parent) is not None
+    child = policy(merchants=listed, conditions=never)
+    assert narrower(child, parent) is None
+    asked = request(merchant="shop.test:8080")
+    assert not decide(child, Standing.ACTIVE, Spending(child), asked, NOW_MS).allowed
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -132,7 +143,9 @@ def test_the_first_field_is_named() -> None:
 
 
 limit = st.sampled_from([None, None, 3, 5])
-lists = st.sampled_from([None, frozenset({"books"}), frozenset({"books", "casino"})])
+lists = st.sampled_from(
+    [None, frozenset({"books"}), frozenset({"books", "casino"}), frozenset({"casino:8080"})]
+)
 
 
 @st.composite
@@ -165,7 +178,9 @@ def test_what_a_narrower_policy_allows_its_parent_allows(
     mine, theirs = Spending(child), Spending(parent)
     for _ in range(6):
         asked = asking(
-            data.draw(st.integers(1, 4)), data.draw(st.sampled_from(["books", "casino"])), USDC
+            data.draw(st.integers(1, 4)),
+            data.draw(st.sampled_from(["books", "casino", "casino:8080"])),
+            USDC,
         )
         now_ms = NOW_MS
         if decide(child, Standing.ACTIVE, mine, asked, now_ms).allowed:

@@ -46,6 +46,7 @@ def test_the_typed_data_to_sign_holds_them(api: Served) -> None:
         ([CAP, "at most 01 payments per hour"], "conditions[1]", "write 'at most 1 payment per"),
         ([CAP, CAP], "conditions[1]", "the same"),
         (['never merchant "x'], "conditions[0]", "is none"),
+        ([CAP, "never merchant API.x.test"], "conditions[1]", "write 'never merchant api.x.test'"),
         (["never merchant \u202ebooks"], "conditions[0]", "U+202E"),
         ([f"never chain eip155:{n}" for n in range(1, 66)], "conditions", "64"),
         ("never chain eip155:1", "conditions", "list"),

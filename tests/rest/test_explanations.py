@@ -190,6 +190,8 @@ def test_a_draft_that_is_none_is_refused_by_its_field(api: Served, told: dict[st
         ({"allowed_merchants": []}, "allowed_merchants"),
         ({"conditions": ["never merchant casino", "sometimes"]}, "conditions[1]"),
         ({"restrictions": ["sometimes"]}, "restrictions[0]"),
+        ({"restrictions": ["never merchant API.shop.test"]}, "restrictions[0]"),
+        ({"allowed_merchants": ["books", "API.shop.test"]}, "allowed_merchants[1]"),
         ({"conditions": None}, "conditions"),
         ({"duration_hours": 1}, "duration_hours"),
     ):

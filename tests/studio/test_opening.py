@@ -156,6 +156,9 @@ def test_what_cannot_be_is_said_beside_what_was_filled_in(studio: Opened) -> Non
         ({"until": "22:00"}, "Until"),
         ({"never": "x" * 257}, "Never these merchants"),
         ({"merchants": "x" * 257}, "Merchants"),
+        ({"never": "API.shop.test"}, "Never these merchants"),
+        ({"others": "merchant API.shop.test at most 1 USD per day"}, "Other conditions"),
+        ({"merchants": "API.shop.test"}, "Merchants"),
     ):
         page = wizard(visitor, **wrong)
         told, name = unescape(page.text), next(iter(wrong))

@@ -116,7 +116,8 @@ def opened(asked: Asked) -> Response:
     except InvalidInput as error:
         page = _form(asked, kind, given)
         wrong = shown(conditions.told(error, said))
-        page.data["wrong"] = {**wrong, "field": wrong["field"].removeprefix("allowed_")}
+        field = wrong["field"].removeprefix("allowed_").partition("[")[0]
+        page.data["wrong"] = {**wrong, "field": field}
         return asked.page(page, 422)
     return asked.page(_consent_page(asked, view, token))
 
