@@ -161,7 +161,7 @@ class AsyncClient:
 
     async def pay(
         self,
-        amount: str | int,
+        amount: str | float,
         *,
         merchant: str | None = None,
         token: str = "USDC",  # noqa: S107 (a currency)
@@ -191,7 +191,7 @@ class AsyncClient:
         self,
         session_id: str,
         to: str,
-        amount: str | int,
+        amount: str | float,
         *,
         token: str = "USDC",  # noqa: S107 (a currency)
         memo: str | None = None,
@@ -248,7 +248,7 @@ class AsyncClient:
         except ApiError:
             return None
 
-    async def capture(self, payment_id: str, amount: str | int | None = None) -> "PaymentAnswer":
+    async def capture(self, payment_id: str, amount: str | float | None = None) -> "PaymentAnswer":
         """Spend a hold, or part of it."""
         return await self.ask(calls.capture(payment_id, amount))
 
@@ -329,7 +329,7 @@ class AsyncClient:
             response = await self._http.request(
                 call.method,
                 call.path,
-                json=call.body,
+                content=call.content(),
                 headers=call.headers(),
                 timeout=call.timeout_s,
             )

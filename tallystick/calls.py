@@ -1,10 +1,13 @@
 """What both clients ask a server for: each call as a value, with the type of its answer."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlencode
 
+from engine.policy.money import plain_decimals
+from tallystick.errors import ApiError
 from tallystick.exchange import TIMEOUT_S, authorization, given_or_new, part
 from tallystick.fields import FilterFields, PaymentFilterFields, RevocationFields, SessionFields
 
@@ -44,9 +47,28 @@ class Call(Generic[Answer]):
     timeout_s: float = TIMEOUT_S
     once: bool = False
 
+    def content(self) -> bytes | None:
+        """The body in JSON, its amounts in digits alone.
+
+        Raises:
+            ApiError: it holds what JSON does not, such as NaN.
+        """
+        if self.body is None:
+            return None
+        try:
+            separators = (",", ":")
+            text = json.dumps(self.body, ensure_ascii=False, allow_nan=False, separators=separators)
+            return plain_decimals(text).encode()
+        except ValueError as error:
+            raise ApiError(0, "not_sendable", f"{self.method} {self.path}: {error}", {}) from error
+
     def headers(self) -> dict[str, str]:
         """What is sent beside the client's own headers."""
-        known = {"Idempotency-Key": self.key, "X-Session-Token": self.session_token}
+        known = {
+            "Content-Type": None if self.body is None else "application/json",
+            "Idempotency-Key": self.key,
+            "X-Session-Token": self.session_token,
+        }
         sent = {name: value for name, value in known.items() if value is not None}
         return sent | authorization(self.secret)
 
@@ -96,7 +118,7 @@ def revoke_many(filters: RevocationFields, selection: str) -> "Call[ManyRevoked]
 
 
 def pay(
-    amount: str | int,
+    amount: str | float,
     *,
     merchant: str | None,
     token: str,
@@ -124,7 +146,7 @@ def pay(
 def execute(
     session_id: str,
     to: str,
-    amount: str | int,
+    amount: str | float,
     *,
     token: str,
     memo: str | None,
@@ -135,9 +157,10 @@ def execute(
     return Call("POST", of_session(session_id, "execute"), body, key=given_or_new(idempotency_key))
 
 
-def capture(payment_id: str, amount: str | int | None) -> "Call[PaymentAnswer]":
+def capture(payment_id: str, amount: str | float | None) -> "Call[PaymentAnswer]":
     """A hold that is spent; the same again is a replay."""
-    return Call("POST", f"{PAYMENTS}/{part(payment_id)}/capture", {"amount": amount})
+    body = None if amount is None else {"amount": amount}
+    return Call("POST", f"{PAYMENTS}/{part(payment_id)}/capture", body)
 
 
 def void(payment_id: str) -> "Call[PaymentAnswer]":

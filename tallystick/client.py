@@ -175,7 +175,7 @@ class Client(Oversight):
 
     def pay(
         self,
-        amount: str | int,
+        amount: str | float,
         *,
         merchant: str | None = None,
         token: str = "USDC",  # noqa: S107 (a currency)
@@ -211,7 +211,7 @@ class Client(Oversight):
         self,
         session_id: str,
         to: str,
-        amount: str | int,
+        amount: str | float,
         *,
         token: str = "USDC",  # noqa: S107 (a currency)
         memo: str | None = None,
@@ -284,7 +284,7 @@ class Client(Oversight):
         except ApiError:
             return None
 
-    def capture(self, payment_id: str, amount: str | int | None = None) -> "PaymentAnswer":
+    def capture(self, payment_id: str, amount: str | float | None = None) -> "PaymentAnswer":
         """Spend a hold, or part of it."""
         return self.ask(calls.capture(payment_id, amount))
 
@@ -342,7 +342,7 @@ class Client(Oversight):
             response = self._http.request(
                 call.method,
                 call.path,
-                json=call.body,
+                content=call.content(),
                 headers=call.headers(),
                 timeout=call.timeout_s,
             )

@@ -26,7 +26,7 @@ class Intents:
 
     def create(
         self,
-        amount: str | int,
+        amount: str | float,
         *,
         merchant: str | None = None,
         token: str | None = None,
@@ -108,7 +108,7 @@ class Intents:
             body["session_token"] = session_token
         return self._changed(_path(intent_id, "confirm"), body)
 
-    def capture(self, intent_id: str, amount: str | int | None = None) -> "IntentAnswer":
+    def capture(self, intent_id: str, amount: str | float | None = None) -> "IntentAnswer":
         """Spend what a confirmed intent holds, or part of it; the same again changes nothing."""
         body = None if amount is None else {"amount": amount}
         return self._changed(_path(intent_id, "capture"), body)

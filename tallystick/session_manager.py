@@ -94,7 +94,7 @@ class SessionManager:
 
     def pay(
         self,
-        amount: str | int,
+        amount: str | float,
         *,
         session: str | None = None,
         idempotency_key: str | None = None,
@@ -115,7 +115,7 @@ class SessionManager:
     def execute(
         self,
         to: str,
-        amount: str | int,
+        amount: str | float,
         *,
         session: str | None = None,
         idempotency_key: str | None = None,

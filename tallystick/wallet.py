@@ -62,11 +62,11 @@ class Wallet:
         """The session that pays; it is opened if none is held yet."""
         return self._current or self.init()["id"]
 
-    def pay(self, amount: str | int, **details: Any) -> "PaymentAnswer":
+    def pay(self, amount: str | float, **details: Any) -> "PaymentAnswer":
         """Pay within the limits; `details` are those of `Client.pay`."""
         return self.sessions.pay(amount, session=self.session_id, **details)
 
-    def execute(self, to: str, amount: str | int, **details: Any) -> "PaymentAnswer":
+    def execute(self, to: str, amount: str | float, **details: Any) -> "PaymentAnswer":
         """Have the server send an amount of a token; `details` are those of `Client.execute`."""
         return self.sessions.execute(to, amount, session=self.session_id, **details)
 

@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 
 from engine.audit.canonical import DEPTH_MAX
 from engine.errors import InvalidInput
+from engine.policy.money import plain_decimals
 
 INTEGER_DIGITS_MAX = 100
 AT_ONCE_BYTES_MAX = 65_536
@@ -92,18 +93,23 @@ class JsonAnswer(JSONResponse):
 
     def render(self, content: Any) -> bytes:
         """RFC 8259, in UTF-8."""
-        return _encode(content)
+        return plain_decimals(_encode(content).decode()).encode()
 
 
 class ExactJsonRoute(APIRoute):
-    """A route that reads its body with `loads`."""
+    """A route that reads its body with `loads`, and answers amounts without exponents."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Hand the route a request of ours."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            return await handler(_ExactRequest(request.scope, request.receive))
+            response = await handler(_ExactRequest(request.scope, request.receive))
+            # What FastAPI wrote itself; a `JsonAnswer` is written without them.
+            if type(response) is Response and response.media_type == "application/json":
+                response.body = plain_decimals(bytes(response.body).decode()).encode()
+                response.headers["Content-Length"] = str(len(response.body))
+            return response
 
         return handle
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from fastapi.responses import StreamingResponse
 
+from engine.policy.money import plain_decimals
+
 Format = Literal["json", "ndjson", "csv"]
 Row = Mapping[str, Any]
 
@@ -84,4 +86,4 @@ def _csv_line(cells: list[str]) -> str:
 
 
 def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return plain_decimals(json.dumps(value, ensure_ascii=False, separators=(",", ":")))

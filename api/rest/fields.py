@@ -107,6 +107,8 @@ def _amount_schema(minimum: dict[str, Any], *more: dict[str, Any]) -> WithJsonSc
 
 Usd = Annotated[int, BeforeValidator(_amount), _amount_schema({"exclusiveMinimum": 0})]
 """An amount in dollars; the value is micro-USD."""
+PartUsd = Annotated[int | None, BeforeValidator(_amount), _amount_schema({"exclusiveMinimum": 0})]
+"""The same; left out, and in no other way, all that there is."""
 UsdLimit = Annotated[
     int | None, BeforeValidator(_limit), _amount_schema({"minimum": 0}, {"type": "null"})
 ]

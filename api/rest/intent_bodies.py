@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.rest.fields import AgentId, JsonObject, PerhapsEmpty, Usd, printable
+from api.rest.fields import AgentId, JsonObject, PartUsd, PerhapsEmpty, Usd, printable
 from api.rest.schemas import Body, PaymentBody
 from engine.ledger.intent import State
 from engine.ledger.intents import LIFE_MAX_S
@@ -42,9 +42,9 @@ class ConfirmIntent(Body):
 
 
 class CaptureIntent(Body):
-    """How much of a held intent to spend; all of it by default."""
+    """How much of a held intent to spend; all of it if no amount is named."""
 
-    amount: Usd | None = None
+    amount: PartUsd = None
 
 
 class IntentsQuery(BaseModel):

@@ -16,6 +16,7 @@ from api.rest.fields import (
     JsonObject,
     Merchant,
     Merchants,
+    PartUsd,
     PaymentCount,
     PerhapsEmpty,
     Permissions,
@@ -259,9 +260,9 @@ class AcceptSettlement(Body):
 
 
 class Capture(Body):
-    """How much of a hold to spend; all of it by default."""
+    """How much of a hold to spend; all of it if no amount is named."""
 
-    amount: Usd | None = None
+    amount: PartUsd = None
 
 
 class Deny(Body):

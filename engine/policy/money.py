@@ -5,6 +5,7 @@ ever takes part: `parse_usd("19.99") == 19_990_000`.
 """
 
 import re
+from decimal import Decimal
 
 MICRO_USD_PER_USD = 1_000_000
 
@@ -21,6 +22,8 @@ $9,007,199,254.740991. It bounds what a window without a limit can hold."""
 
 _FRACTION_DIGITS_MAX = 6
 _WHOLE_DIGITS_MAX = 9
+_EXPONENT = re.compile(r"[0-9]e-0?[56]")
+_TEXT_OR_EXPONENT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(-?[0-9.]+e-0?[56](?![0-9]))')
 _DECIMAL = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?")
 
 
@@ -77,11 +80,22 @@ def usd_number(micro: int) -> int | float:
     """Micro-USD as a JSON number of dollars: an int when whole, else the nearest double.
 
     Up to `AMOUNT_MAX_MICRO_USD` the double prints as the exact amount, in its fewest digits. Below
-    $0.0001 it prints with an exponent (`5e-05`): valid JSON and exact, but not what `parse_usd`
-    accepts as text.
+    $0.0001 that can be with an exponent (`5e-05`), which `parse_usd` refuses: `plain_decimals`.
     """
     dollars, rest = divmod(micro, MICRO_USD_PER_USD)
     return micro / MICRO_USD_PER_USD if rest else dollars
+
+
+def plain_decimals(json_text: str) -> str:
+    """The same JSON with numbers as small as amounts can be in digits alone: `0.00005`.
+
+    Who sends an amount back as it came must not have sent an exponent.
+    """
+    if not _EXPONENT.search(json_text):  # almost always, and found out in no time
+        return json_text
+    return _TEXT_OR_EXPONENT.sub(
+        lambda match: match[0] if match[1] is None else format(Decimal(match[1]), "f"), json_text
+    )
 
 
 def plain_usd(micro: int) -> str:

@@ -244,3 +244,33 @@ def test_what_is_no_tallystick_server_is_told_with_its_url(status: int, said: st
     for text in texts:
         for error in asyncio.run(_asked(status, text)):
             assert (error.code, error.message) == ("http_error", f"http://elsewhere.test:1: {said}")
+
+
+def test_an_amount_is_a_number_as_the_server_told_it(tenant: Served) -> None:
+    with operator(tenant)[0] as client:
+        opened = client.create_session(agent_id="bot", user_wallet=WALLET)
+    with Client(tenant.url, session_token=opened["session_token"]) as agent:
+        for amount in (5e-05, 0.000007, 0.3, 2):
+            held = agent.pay(amount, hold=True)
+            assert held["amount_usd"] == amount
+            assert agent.capture(held["id"], held["amount_usd"])["captured_usd"] == amount
+        held = agent.pay(1.5, hold=True)
+        assert agent.capture(held["id"])["captured_usd"] == 1.5
+
+
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_not_sent(tenant: Served, amount: float) -> None:
+    client, network = operator(tenant)
+    with client, pytest.raises(ApiError, match="not JSON compliant") as refused:
+        client.intents.create(amount)
+    assert (refused.value.status, refused.value.code) == (0, "not_sendable")
+    assert network.sent == []
+
+    async def on_asyncio() -> None:
+        sending = AsyncFlaky()
+        async with AsyncClient(tenant.url, api_key=tenant.key, transport=sending) as other:
+            with pytest.raises(ApiError, match="not JSON compliant"):
+                await other.pay(amount, session_token="none")
+        assert sending.flaky.sent == []
+
+    asyncio.run(on_asyncio())

@@ -3,6 +3,7 @@ import math
 from decimal import Decimal
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from engine.policy.money import (
     format_usd,
     micro_usd_of,
     parse_usd,
+    plain_decimals,
     usd_number,
 )
 from tests.policy.oracle import micro_usd
@@ -183,3 +185,41 @@ def test_dollars_are_never_less_than_the_tokens(amount: int, decimals: int) -> N
             micro_usd_of(amount, decimals)
     else:
         assert micro_usd_of(amount, decimals) == counted
+
+
+@given(st.integers(1, AMOUNT_MAX_MICRO_USD) | st.integers(1, 200))
+@example(1)
+@example(99)
+def test_an_amount_is_accepted_as_it_was_emitted(micro: int) -> None:
+    emitted = usd_number(micro)
+    for text in (json.dumps(emitted), msgspec.json.encode(emitted).decode()):
+        assert parse_usd(plain_decimals(text)) == micro
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ('{"a":5e-05,"b":[1e-06,9e-6]}', '{"a":0.00005,"b":[0.000001,0.000009]}'),
+        ('{"a":-1.25e-05}', '{"a":-0.0000125}'),
+        ('["5e-05", 5e-05]', '["5e-05", 0.00005]'),
+        ('["\\"5e-05", "\\\\",5e-6]', '["\\"5e-05", "\\\\",0.000005]'),
+        ("[1e-60,1e-50,1e+05,1e300,5e-07]", "[1e-60,1e-50,1e+05,1e300,5e-07]"),
+        ('{"5e-06":"re-6","n":12.5}', '{"5e-06":"re-6","n":12.5}'),
+    ],
+)
+def test_only_numbers_as_small_as_amounts_are_written_in_digits(text: str, plain: str) -> None:
+    assert plain_decimals(text) == plain
+    assert json.loads(text) == json.loads(plain)
+
+
+@given(
+    st.recursive(
+        st.text()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.sampled_from([5e-06, "5e-06"]),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_what_json_means_is_not_changed(value: object) -> None:
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        assert json.loads(plain_decimals(text)) == value

@@ -69,9 +69,17 @@ def test_nothing_is_no_amount(send: Sender, field: str, zero: str) -> None:
     expect_refused(send, field, ZEROS[zero], (code_of(name), name))
 
 
-@pytest.mark.parametrize("field", ["amount_usd", "amount"])
+@pytest.mark.parametrize("field", ["amount_usd", "amount", "capture amount"])
 def test_null_is_no_amount(send: Sender, field: str) -> None:
-    expect_refused(send, field, "null", ("invalid_amount", field))
+    expect_refused(send, field, "null", ("invalid_amount", field.removeprefix("capture ")))
+
+
+def test_a_capture_that_names_no_amount_spends_all_that_is_held(api: Served) -> None:
+    token = api.session()["session_token"]
+    for body in (None, {}):
+        held = api.hold(token, "0.3")
+        captured = api.post(f"{PAYMENTS}/{held['id']}/capture", body, token=token)
+        assert captured.json()["captured_usd"] == 0.3
 
 
 @pytest.mark.parametrize("raw", NOT_JSON)
@@ -166,6 +174,33 @@ def test_a_part_that_is_captured_is_exact(api: Served) -> None:
     captured = api.call("POST", path, raw='{"amount":0.1}', token=token)
     assert captured.json()["captured_usd"] == 0.1
     assert api.world.engine.payments.get("default", held["id"]).captured == 100_000
+
+
+def test_an_amount_can_be_sent_back_as_it_came(api: Served) -> None:
+    session = api.session(limits=NO_LIMITS | {"max_per_day": "0.000099"})
+    token = session["session_token"]
+    path = f"{SESSIONS}/{session['id']}"
+    held = api.pay(token, "0.000009", metadata={"n": 5e-6, "s": "5e-6"})
+    answers = [
+        held,
+        api.get(f"{PAYMENTS}/{held.json()['id']}"),
+        api.get(PAYMENTS),
+        api.get(path),
+        api.get(SESSIONS),
+        api.post(f"{path}/simulate", {"amount": "0.000003"}, token=token),
+        api.get(f"{PAYMENTS}/{held.json()['id']}/explanation"),
+        api.get("/api/v1/payments/export?format=ndjson"),
+    ]
+    for answer in answers:
+        assert answer.is_success, answer.text
+        text = answer.text.replace('"5e-6"', "")
+        assert re.search("[0-9]e-", text) is None, text
+        assert "0.00000" in text or "0.000099" in text
+    assert held.json()["metadata"] == {"n": 5e-6, "s": "5e-6"}
+    found = re.search(r'"amount_usd":([^,]+)', answers[1].text)
+    assert found is not None
+    back = api.post(f"{PAYMENTS}/{held.json()['id']}/capture", raw=f'{{"amount":{found[1]}}}')
+    assert back.json()["captured_usd"] == 9e-6
 
 
 def test_numbers_in_metadata_come_back_as_the_nearest_double(api: Served) -> None:

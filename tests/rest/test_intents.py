@@ -63,7 +63,9 @@ def test_what_is_manual_is_held_until_it_is_captured(tenant: Served) -> None:
     refused(tenant.post(f"{path}/capture"), 409, "intent_requires_payment")
     assert confirm(tenant, intent, token=token).json()["status"] == "processing"
     refused(tenant.post(f"{path}/cancel"), 409, "intent_processing")
-    refused(tenant.post(f"{path}/capture", {"amount": 11}), 422, "invalid_amount", "amount")
+    for amount in (11, None):
+        answer = tenant.post(f"{path}/capture", {"amount": amount})
+        refused(answer, 422, "invalid_amount", "amount")
     for _ in range(2):
         captured = tenant.call("POST", f"{path}/capture", {"amount": 4}, token=token).json()
         assert (captured["status"], captured["amount_captured"]) == ("succeeded", 4)

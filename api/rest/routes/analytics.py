@@ -7,12 +7,15 @@ from fastapi import APIRouter, Query
 from api.rest.analytics_answers import AnalyticsAnswer, analytics_json
 from api.rest.auth import EngineOf, OperatorOrAgentOf
 from api.rest.errors import documented
+from api.rest.exact_json import ExactJsonRoute
 from api.rest.queries import AnalyticsQuery
 from engine.errors import NotFound
 from engine.policy.limits import DAY_MS
 from engine.workspaces.agent_access import AgentCaller
 
-router = APIRouter(tags=["analytics"], responses=documented(401, 404, 422, 503))
+router = APIRouter(
+    route_class=ExactJsonRoute, tags=["analytics"], responses=documented(401, 404, 422, 503)
+)
 
 
 @router.get("/api/v1/analytics/agents", summary="What was spent, by day and token")
