@@ -41,7 +41,7 @@ class SimulatedPayment(TypedDict):
     """What would be decided now. Nothing was held, logged or remembered.
 
     `allowed_at` is the first instant at which the same would be allowed if nothing else happened
-    until then, open holds included; null: never.
+    until then and nobody captured the open holds; null: never.
     """
 
     session_id: str
@@ -56,7 +56,8 @@ class ExplainedPayment(TypedDict):
 
     `decision` is what they lead to and `recorded` what the log says. Both are the same byte for
     byte if `matches`; if not, `differs` says why, and `decision` is null if they lead nowhere.
-    `allowed_at` is as in a simulation; it is null too where a budget above the session denied.
+    `allowed_at` is as in a simulation, but with all holds kept that were open then; it is null too
+    where a budget above the session denied.
     """
 
     payment_id: str

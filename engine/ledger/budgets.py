@@ -24,6 +24,7 @@ from engine.ledger.payment import Payment, of_session, payment_from_row, select_
 from engine.ledger.stream import budget_stream
 from engine.policy.budgets import Budget, BudgetLimits
 from engine.policy.decision import PaymentRequest
+from engine.policy.expiring import Expiry
 from engine.policy.spending import Gauge
 from engine.policy.windows import Entry
 
@@ -73,6 +74,12 @@ class Known:
             self.open[payment] = entry, row["expires_ms"]
             if row["expires_ms"] is not None:
                 heapq.heappush(self._expiries, (row["expires_ms"], payment))
+
+    def expiries(self) -> Iterator[Expiry]:
+        """When its open holds are over, but for those that the chain ends."""
+        for entry, expires_ms in self.open.values():
+            if expires_ms is not None:
+                yield Expiry(expires_ms, entry.parts)
 
     def expire(self, now_ms: int) -> None:
         """Count no hold that is over, though nobody may have entered its end yet."""

@@ -1,8 +1,9 @@
 """What an account says and does not do: what it would decide, and what its limits leave now."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from itertools import chain
 
 import msgspec
 
@@ -12,6 +13,7 @@ from engine.ledger.payment import Payment
 from engine.policy.budgets import Budget
 from engine.policy.decide import Left, left, remaining
 from engine.policy.decision import PaymentRequest, Standing
+from engine.policy.expiring import Expiry
 from engine.policy.explain import Explanation, explain
 from engine.policy.spending import Spending
 
@@ -22,46 +24,63 @@ def dry_run(
     now_ms: int,
     chain_time_ms: int,
     budgets: Sequence[Budget] = (),
+    expiries: Iterable[Expiry] = (),
 ) -> Explanation:
-    """Explain `request` as if it were decided at `now_ms`; nothing of the account is changed."""
+    """Explain `request` as if it were decided at `now_ms`; nothing of the account is changed.
+
+    `expiries` are those of open holds in the budgets; its own are known to the account.
+    """
+    spending, own = _spending(account, now_ms)
     return explain(
         account.policy,
         account.standing if account.genuine else Standing.MISMATCH,
-        _spending(account, now_ms),
+        spending,
         request,
         now_ms,
         chain_time_ms=chain_time_ms if account.on_chain else 0,
         budgets=budgets,
+        expiries=chain(own, expiries),
     )
 
 
 def told_now(account: Account, payment: Payment, now_ms: int, *, replayed: bool = False) -> Payment:
     """A payment as it is answered later than it was decided: with what is left by now."""
-    spending, request = _spending(account, now_ms), read_request(payment.request)
+    spending, _ = _spending(account, now_ms)
+    request = read_request(payment.request)
     left = remaining(account.policy, spending, now_ms, request)
     return msgspec.structs.replace(payment, left=left, replayed=replayed)
 
 
-def _spending(account: Account, now_ms: int) -> Spending:
-    """What is used once the holds that are over are expired, which would write to the log.
+def _spending(account: Account, now_ms: int) -> tuple[Spending, list[Expiry]]:
+    """What is used once the holds that are over are expired, which would write to the log; and
+    when the others are.
 
-    The sweep leaves few of them, so the copy is made rarely.
+    The sweep leaves few that are over, so the copy is made rarely.
     """
-    over = [
-        hold.entry
+    spending = account.spending
+    expiring = [
+        (hold.expires_ms, hold.entry)
         for hold in account.holds.values()
-        if hold.expires_ms is not None and hold.expires_ms <= now_ms
+        if hold.expires_ms is not None
     ]
-    if not over:
-        return account.spending
-    spending, entries = deepcopy((account.spending, over))
-    spending.windows.advance(now_ms)
-    for entry in entries:
-        spending.reduce(entry, 0)
-    return spending
+    if any(at_ms <= now_ms for at_ms, _ in expiring):
+        spending, expiring = deepcopy((spending, expiring))
+        spending.windows.advance(now_ms)
+    later = []
+    for at_ms, entry in expiring:
+        if at_ms <= now_ms:
+            spending.reduce(entry, 0)
+        else:
+            later.append(Expiry(at_ms, ((spending.windows, entry), *entry.parts)))
+    return spending, later
 
 
 def left_of(account: Account, now_ms: int) -> Left:
-    """All that a session's limits and conditions leave, and when what was denied last would fit."""
+    """All that a session's limits and conditions leave, and when it is not at a limit any more: the
+    window frees what was denied last, or the first of its holds expires, which ends it, too."""
     found = left(account.policy, account.spending, now_ms)
-    return replace(found, frees_ms=account.limit_frees_ms) if account.at_limit(now_ms) else found
+    frees_ms = account.limit_frees_ms
+    if frees_ms is None or not account.at_limit(now_ms):
+        return found
+    over = (hold.expires_ms for hold in account.holds.values() if hold.expires_ms is not None)
+    return replace(found, frees_ms=min([frees_ms, *over]))

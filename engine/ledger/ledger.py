@@ -188,8 +188,15 @@ class Ledger:
 
     def foresee(self, batch: Batch, account: Account, request: PaymentRequest) -> Explanation:
         """What `answer` would decide; nothing is changed."""
-        budgets = [known.policy for known in self._budgets.above(batch, account)]
-        return dry_run(account, request, batch.now_ms, self._chain.time_ms, budgets)
+        above = self._budgets.above(batch, account)
+        return dry_run(
+            account,
+            request,
+            batch.now_ms,
+            self._chain.time_ms,
+            [known.policy for known in above],
+            (expiry for known in above for expiry in known.expiries()),
+        )
 
     def answer(
         self,

@@ -1,6 +1,6 @@
 """A payment explained: what every rule says, what every limit leaves, when it would be allowed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from engine.policy.budgets import Budget
 from engine.policy.conditions import WINDOW_MS
 from engine.policy.decide import decide
 from engine.policy.decision import Decision, PaymentRequest, Policy, Standing
+from engine.policy.expiring import Expiry, by_counter, fits_at
 from engine.policy.facts import Facts, Finding
 from engine.policy.limit_checks import budget_gauges, session_gauge
 from engine.policy.money import SUM_MAX_MICRO_USD
@@ -43,7 +44,8 @@ class Limit:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """`allowed_at_ms` is the first instant at which the same request would be allowed if nothing
-    else happened until then: now, later, or None for never. A hold that ends is something else."""
+    else happened until then: now, later, or None for never. Of the holds that are open those that
+    are known to expire do so, and the others are kept."""
 
     decision: Decision
     verdicts: tuple[Verdict, ...]
@@ -80,8 +82,10 @@ def explain(
     chain_time_ms: int = 0,
     budgets: Sequence[Budget] = (),
     approved: bool = False,
+    expiries: Iterable[Expiry] = (),
 ) -> Explanation:
-    """Ask every rule about `request` at `now_ms`; the arguments are those of `decide`.
+    """Ask every rule about `request` at `now_ms`; the arguments are those of `decide`, and when
+    open holds, in `spending` and in `budgets`, are over if nobody captures them.
 
     Like it, this advances `spending` and `budgets` to `now_ms` and changes nothing else.
     """
@@ -106,7 +110,7 @@ def explain(
         decision,
         verdicts,
         tuple(_limit(*named) for named in gauges if named[2].cap.at_most < SUM_MAX_MICRO_USD),
-        None if hopeless else _allowed_at_ms(facts, [gauge for _, _, gauge in gauges]),
+        None if hopeless else _allowed_at_ms(facts, [gauge for _, _, gauge in gauges], expiries),
     )
 
 
@@ -136,12 +140,13 @@ def _limit(name: str, budget: str | None, gauge: Gauge) -> Limit:
     )
 
 
-def _allowed_at_ms(facts: Facts, gauges: Sequence[Gauge]) -> int | None:
+def _allowed_at_ms(facts: Facts, gauges: Sequence[Gauge], expiries: Iterable[Expiry]) -> int | None:
     # What is used only falls while nothing is added, so a payment that fits goes on fitting: each
     # gauge gives one instant, the latest of them serves all, and then only the hours can shut.
     allowed_at_ms = max(facts.now_ms, facts.policy.valid_from_ms)
+    known = by_counter(expiries if any(gauge.over for gauge in gauges) else ())
     for gauge in gauges:
-        fits_at_ms = gauge.fits_at(facts.now_ms)
+        fits_at_ms = fits_at(gauge, known, facts.now_ms)
         if fits_at_ms is None:
             return None
         allowed_at_ms = max(allowed_at_ms, fits_at_ms)

@@ -74,7 +74,7 @@ def session_gauge(facts: Facts, window: int) -> Gauge:
     limits, windows = facts.policy.limits, facts.spending.windows
     limit = (limits.per_day, limits.per_week, limits.per_month)[window]
     cap = Cap("sum", None, SUM_MAX_MICRO_USD if limit is None else limit, _PERS[window])
-    return Gauge(cap, facts.used[window], facts.request.amount, windows, window)
+    return Gauge(cap, facts.used[window], facts.request.amount, windows, window, windows)
 
 
 def capped(of: str, name: Callable[[Facts], str | None]) -> Callable[[Facts], Finding | None]:

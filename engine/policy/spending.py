@@ -21,6 +21,7 @@ class Gauge(NamedTuple):
     """One cap, how much of it is used, and how much more a payment would use.
 
     Micro-USD, or payments. Of `windows` it is number `window`; None where nothing ever leaves.
+    `counter` is who counts it.
     """
 
     cap: Cap
@@ -28,6 +29,7 @@ class Gauge(NamedTuple):
     requested: int
     windows: RollingWindows | None
     window: int
+    counter: Counter
 
     @property
     def over(self) -> bool:
@@ -45,6 +47,18 @@ class Gauge(NamedTuple):
         if needed <= 0:
             return now_ms
         return None if self.windows is None else self.windows.frees_at(self.window, needed, now_ms)
+
+    def used_at(self, t_ms: int, over: Iterable[tuple[int, Entry]]) -> int:
+        """What would be used at an instant to come, without the entries that are over by then."""
+        used, since_ms = self.used, None
+        if self.windows is not None:
+            used = self.windows.used_at(self.window, t_ms)
+            since_ms = t_ms - self.windows.lengths_ms[self.window]
+        return used - sum(
+            entry.amount
+            for at_ms, entry in over
+            if at_ms <= t_ms and (since_ms is None or entry.decided_ms > since_ms)
+        )
 
 
 class Meter:
@@ -91,9 +105,9 @@ class Meter:
         used = () if self._windows is None else self._windows.used(now_ms)
         for window, cap in enumerate(self.caps):
             if window < len(used):
-                yield Gauge(cap, used[window], requested, self._windows, window)
+                yield Gauge(cap, used[window], requested, self._windows, window, self)
             else:
-                yield Gauge(cap, self.lifetime, requested, None, 0)
+                yield Gauge(cap, self.lifetime, requested, None, 0, self)
 
     def left(self, amount: int, now_ms: int) -> int:
         """What the tightest cap would leave at `now_ms` after a payment of `amount` micro-USD."""

@@ -12,6 +12,7 @@ left the longest window are dropped.
     windows.reduce(hold, 20_000_000)  # captured below its hold: the rest is free at once
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Protocol
@@ -134,6 +135,13 @@ class RollingWindows:
             return None
         index = self._sums.reach(self._sums.first(self._left[window]) + needed)
         return self._entries[index].decided_ms + self.lengths_ms[window]
+
+    def used_at(self, window: int, t_ms: int) -> int:
+        """What is in a window at an instant to come, if nothing is added or reduced until then."""
+        left = self._left[window]
+        until_ms = t_ms - self.lengths_ms[window]
+        gone = bisect_right(self._entries, until_ms, lo=left, key=lambda each: each.decided_ms)
+        return self._used[window] - self._sums.first(gone) + self._sums.first(left)
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries[self._left[-1] :])

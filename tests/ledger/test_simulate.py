@@ -12,12 +12,14 @@ from engine.errors import NotFound, Unavailable
 from engine.ledger.account import Account
 from engine.ledger.dry_run import dry_run
 from engine.ledger.stream import Stream
+from engine.policy.budgets import BudgetLimits
 from engine.policy.decision import Standing
 from engine.policy.explain import Explanation, explain
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions.session import SessionView
 from tests.ledger.asking import START_MS, ask
 from tests.ledger.oracle import query
+from tests.ledger.paying import offer, signed
 from tests.policy.samples import NOW_MS, conditions, limits, policy, request
 from tests.world import NO_LIMITS, USD, WORKSPACE, World
 
@@ -201,6 +203,50 @@ def test_allowed_at_is_the_very_millisecond(
         assert not decided(world, view, amount * USD)["allowed"]
         clock.advance(1)
     assert decided(world, view, amount * USD)["allowed"]
+
+
+def test_a_hold_that_nobody_captures_makes_room_when_it_is_over(fresh: World) -> None:
+    clock, first_ms = clock_of(fresh), START_MS
+    view = fresh.session(
+        DAY, agent_id="theirs", conditions=("lifetime at most 120 USD",), **WEEK_LONG
+    )
+    other = fresh.session(agent_id="theirs", mint_pkp=True)
+    above = BudgetLimits(per_day=80 * USD)
+    fresh.engine.budgets.set(WORKSPACE, "theirs", above, by="key_1")
+    fresh.pay(view, 10, hold=True)
+    clock.advance(1_000)
+    fresh.pay(other, 30, hold=True)
+    signed(fresh, other, offer(fresh, 20 * USD))  # the chain alone ends it
+    clock.advance(1_000)
+    for amount, at_ms in (
+        (20, clock()),
+        (30, first_ms + TTL_MS),
+        (60, first_ms + 1_000 + TTL_MS),
+        (61, first_ms + 1_000 + DAY_MS),
+        (81, None),
+    ):
+        assert simulate(fresh, view, amount * USD).allowed_at_ms == at_ms, amount
+    clock.advance(TTL_MS - 2_001)
+    assert not simulate(fresh, view, 30 * USD).decision.allowed
+    clock.advance(1)  # and nobody has written that it is over
+    assert simulate(fresh, view, 30 * USD).allowed_at_ms == clock()
+    assert simulate(fresh, view, 60 * USD).allowed_at_ms == clock() + 1_000
+    clock.advance(1_000)
+    assert decided(fresh, view, 60 * USD)["allowed"]
+
+
+def test_what_is_over_in_the_account_alone_is_copied_with_what_is_not() -> None:
+    in_force = policy(conditions=conditions("lifetime at most 0.000009 USD"))
+    account = Account(Stream("w", "s", "agent", None), "bot", False, "", "", in_force)
+    account.standing, account.genuine = Standing.ACTIVE, True
+    for number, expires_ms in enumerate((NOW_MS, NOW_MS + 5, NOW_MS + 9)):
+        account.decided(
+            number, NOW_MS - 1, request(amount=3), allowed=True, rule="all", expires_ms=expires_ms
+        )
+    for amount, at_ms in ((3, NOW_MS), (4, NOW_MS + 5), (7, NOW_MS + 9)):
+        assert dry_run(account, request(amount=amount), NOW_MS, 0).allowed_at_ms == at_ms
+    assert account.spending.meters.get("sum") is not None
+    assert [hold.entry.amount for hold in account.holds.values()] == [3, 3, 3]
 
 
 def test_allowed_at_is_never_when_the_session_ends_first(fresh: World) -> None:

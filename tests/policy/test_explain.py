@@ -58,6 +58,10 @@ def test_time_alone_makes_no_session_active(standing: Standing) -> None:
         {"limits": limits(per_day=10 * USD - 1)},
         {"conditions": conditions("lifetime at most 9.999999 USD")},
         {"conditions": conditions("only 08:00-24:00 UTC on Thu")},  # the session ends before
+        {
+            "conditions": conditions("only 09:00-10:00 UTC on Mon"),
+            "restrictions": conditions("only 09:00-10:00 UTC on Tue"),
+        },
         {"valid_until_ms": NOW_MS},
     ],
 )

@@ -123,7 +123,7 @@ def test_a_session_at_a_limit_is_paused_by_itself_until_the_window_frees(api: Se
     path, token = f"{SESSIONS}/{made['id']}", made["session_token"]
     shown = ("status", "is_active", "resumes_at")
     assert [made[name] for name in shown] == ["active", True, None]
-    paid = api.pay(token, 150).json()
+    paid = api.pay(token, 150, capture_method="automatic").json()
     denial = api.pay(token, 60).json()
     assert denial["code"] == "LIMIT_EXCEEDED"
     paused = api.get(path).json()
@@ -134,3 +134,17 @@ def test_a_session_at_a_limit_is_paused_by_itself_until_the_window_frees(api: Se
     assert api.get(path).json()["resumes_at"] == paused["resumes_at"]
     assert api.pay(token, 50).status_code == 201  # what fits is paid, and ends the pause
     assert [api.get(path).json()[name] for name in shown] == ["active", True, None]
+
+
+def test_a_hold_that_is_over_ends_the_pause_before_the_window_frees(api: Served) -> None:
+    made = api.session(limits=NO_LIMITS | {"max_per_day": 200})
+    path, token = f"{SESSIONS}/{made['id']}", made["session_token"]
+    first, second = (api.hold(token, 90) for _ in range(2))
+    evidence = api.pay(token, 60).json()["decision"]["evidence"]
+    a_day_later = datetime.fromisoformat(first["created_at"]) + timedelta(days=1)
+    assert evidence["retry_at_ms"] == round(a_day_later.timestamp() * 1000)
+    assert api.get(path).json()["resumes_at"] == first["expires_at"]
+    simulated = api.post(f"{path}/simulate", {"amount": 60}, token=token).json()
+    assert simulated["allowed_at"] == first["expires_at"]
+    simulated = api.post(f"{path}/simulate", {"amount": 180}, token=token).json()
+    assert simulated["allowed_at"] == second["expires_at"]
