@@ -286,11 +286,11 @@ def signed_payment_json(signed: Signed) -> SignedPayment:
     }
 
 
-def smart_payment_json(payment: Payment) -> SmartPaymentAnswer:
+def smart_payment_json(payment: Payment, left: Remaining | None = None) -> SmartPaymentAnswer:
     """The answer to a smart payment."""
     closed_ms = payment.closed_ms or payment.decided_ms
     return {
-        **payment_json(payment),
+        **payment_json(payment, left),
         "gasless_used": False,
         "settlement_complete": False,
         "confirmed_in_ms": closed_ms - payment.decided_ms,

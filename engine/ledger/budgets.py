@@ -151,6 +151,14 @@ class Budgets:
         """The budgets that a session's payments are under, the nearest first, and held."""
         return self._followed(batch, account.stream.workspace_id, self._bounds(batch, account))
 
+    def family(self, batch: Batch, account: Account) -> Budget | None:
+        """What a session that delegates spends with all beneath it, held; None: it does not."""
+        if not account.delegates:
+            return None
+        bounds = {f"session:{account.stream.id}": account.policy}
+        [known] = self._followed(batch, account.stream.workspace_id, bounds)
+        return known.policy
+
     def _over(self, batch: Batch, account: Account) -> Sequence[str]:
         """The streams of the budgets that a session is under; others are told of them."""
         session, workspace_id = account.stream.id, account.stream.workspace_id

@@ -11,8 +11,8 @@ from engine.ledger.account import Account
 from engine.ledger.ask import read_request
 from engine.ledger.payment import Payment
 from engine.policy.budgets import Budget
-from engine.policy.decide import Left, left, remaining
-from engine.policy.decision import PaymentRequest, Standing
+from engine.policy.decide import Left, left, left_together, remaining, remaining_together
+from engine.policy.decision import PaymentRequest, Remaining, Standing
 from engine.policy.expiring import Expiry
 from engine.policy.explain import Explanation, explain
 from engine.policy.spending import Spending
@@ -43,12 +43,26 @@ def dry_run(
     )
 
 
-def told_now(account: Account, payment: Payment, now_ms: int, *, replayed: bool = False) -> Payment:
-    """A payment as it is answered later than it was decided: with what is left by now."""
-    spending, _ = _spending(account, now_ms)
-    request = read_request(payment.request)
-    left = remaining(account.policy, spending, now_ms, request)
+def told_now(
+    account: Account,
+    family: Budget | None,
+    payment: Payment,
+    now_ms: int,
+    *,
+    replayed: bool = False,
+) -> Payment:
+    """A payment with what is left by now, which is not always what its decision left."""
+    left = remaining_of(account, family, now_ms, read_request(payment.request))
     return msgspec.structs.replace(payment, left=left, replayed=replayed)
+
+
+def remaining_of(
+    account: Account, family: Budget | None, now_ms: int, request: PaymentRequest | None
+) -> Remaining:
+    """What a session's limits leave; of one that delegates, after what its `family` spent."""
+    spending, _ = _spending(account, now_ms)
+    own = remaining(account.policy, spending, now_ms, request)
+    return own if family is None else remaining_together(own, family.meters, now_ms, request)
 
 
 def _spending(account: Account, now_ms: int) -> tuple[Spending, list[Expiry]]:
@@ -75,10 +89,12 @@ def _spending(account: Account, now_ms: int) -> tuple[Spending, list[Expiry]]:
     return spending, later
 
 
-def left_of(account: Account, now_ms: int) -> Left:
+def left_of(account: Account, family: Budget | None, now_ms: int) -> Left:
     """All that a session's limits and conditions leave, and when it is not at a limit any more: the
     window frees what was denied last, or the first of its holds expires, which ends it, too."""
     found = left(account.policy, account.spending, now_ms)
+    if family is not None:
+        found = left_together(found, family.meters, now_ms)
     frees_ms = account.limit_frees_ms
     if frees_ms is None or not account.at_limit(now_ms):
         return found

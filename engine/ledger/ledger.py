@@ -7,6 +7,7 @@ and its event are written together; memory is changed last.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -24,7 +25,7 @@ from engine.ledger.ask import Ask, ask
 from engine.ledger.batch import Answer, Batch
 from engine.ledger.budgets import Gauges
 from engine.ledger.chain_watch import ChainWatch
-from engine.ledger.dry_run import dry_run, left_of, told_now
+from engine.ledger.dry_run import dry_run, left_of, remaining_of, told_now
 from engine.ledger.events import tell
 from engine.ledger.memory import Memory
 from engine.ledger.payment import Payment, parse_payment_id, record_id, session_of, stored_payment
@@ -32,7 +33,8 @@ from engine.ledger.signing import Way, sign_payment
 from engine.ledger.stream import budget_stream
 from engine.ledger.sweep import SWEPT_MAX
 from engine.ledger.writer import Writer
-from engine.policy.decide import Left, decide, remaining
+from engine.policy.budgets import Budget
+from engine.policy.decide import Left, decide
 from engine.policy.decision import PaymentRequest, Remaining, Standing
 from engine.policy.explain import Explanation
 
@@ -118,12 +120,8 @@ class Ledger:
     def remaining(
         self, session_id: str, request: PaymentRequest | None = None
     ) -> "Future[Remaining]":
-        """What is left at this moment; of caps on token and merchant, for those of a request. The
-        future raises `NotFound`.
-        """
-        return self._at_this_moment(
-            session_id, lambda each, now_ms: remaining(each.policy, each.spending, now_ms, request)
-        )
+        """What is left now; of caps on token and merchant, for those of a request. Or NotFound."""
+        return self._at_this_moment(session_id, partial(remaining_of, request=request))
 
     def left(self, session_id: str) -> "Future[Left]":
         """The same, what is left of the session's conditions, and whether it is at a limit."""
@@ -156,12 +154,12 @@ class Ledger:
         return self._memory.streams(session_ids)
 
     def _at_this_moment(
-        self, session_id: str, told: Callable[[Account, int], Answer]
+        self, session_id: str, told: Callable[[Account, Budget | None, int], Answer]
     ) -> "Future[Answer]":
         def command(batch: Batch) -> Answer:
             account = self.account(batch, session_id)
             self.expire(batch, account)
-            return told(account, batch.now_ms)
+            return told(account, self._budgets.family(batch, account), batch.now_ms)
 
         return self._writer.submit(command, *self.streams((session_id,)))
 
@@ -273,7 +271,15 @@ class Ledger:
             self._budgets.count(batch, budgets, payment)
         elif approval is not None and asked.digest not in account.approvals:
             request_approval(batch, account, payment, asked.digest, self._approval_ttl_ms)
-        return payment
+        # What others spent of its limits is in no record of the session: it is told, not written.
+        return self.told_now(batch, account, payment) if account.delegates else payment
+
+    def told_now(
+        self, batch: Batch, account: Account, payment: Payment, *, replayed: bool = False
+    ) -> Payment:
+        """A payment with what is left by now: see `engine.ledger.dry_run.told_now`."""
+        family = self._budgets.family(batch, account)
+        return told_now(account, family, payment, batch.now_ms, replayed=replayed)
 
     def _keep(
         self, batch: Batch, account: Account, payment: Payment, asked: Ask, row: dict[str, Any]
@@ -305,7 +311,7 @@ class Ledger:
         """
         earlier = stored_payment(batch.read, asked.session_id, number)
         asked.check_same(earlier.request)
-        return told_now(account, earlier, batch.now_ms, replayed=True)
+        return self.told_now(batch, account, earlier, replayed=True)
 
     def check_chain(self, account: Account) -> None:
         """Refuse to decide if what is known of the chain is too old: `ChainWatch.check`."""
@@ -331,7 +337,7 @@ class Ledger:
         account = self.account(batch, session_id)
         captured = before.amount if amount is None else amount
         if before.state == state and before.captured == captured:
-            return told_now(account, before, batch.now_ms, replayed=True)
+            return self.told_now(batch, account, before, replayed=True)
         if before.state != "held":
             raise Conflict(f"the payment is {before.state}", code=f"payment_{before.state}")
         expires_ms = account.holds[number].expires_ms
@@ -342,7 +348,7 @@ class Ledger:
         if batch.now_ms >= expires_ms:
             raise Conflict("the payment is expired", code="payment_expired")
         after = self.close(batch, account, before, state, captured)
-        return told_now(account, after, batch.now_ms)
+        return self.told_now(batch, account, after)
 
     def close(
         self,

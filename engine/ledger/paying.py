@@ -18,7 +18,6 @@ from engine.errors import Conflict, NotFound, Unavailable
 from engine.ledger.account import Account, number_of
 from engine.ledger.batch import Batch
 from engine.ledger.discrepancies import SETTLEMENT_CONTRADICTED, resolve
-from engine.ledger.dry_run import told_now
 from engine.ledger.ledger import Ledger
 from engine.ledger.payment import Payment, parse_payment_id, record_id, session_of, stored_payment
 from engine.ledger.settlements import (
@@ -243,7 +242,7 @@ class Paying:
         if earlier.state in ("voided", "expired"):
             raise _over(earlier)
         if earlier.state != "held":
-            return told_now(account, earlier, batch.now_ms, replayed=True)
+            return self._ledger.told_now(batch, account, earlier, replayed=True)
         expires_ms = account.holds[earlier.number].expires_ms
         if expires_ms is not None:
             return self._sign(batch, account, earlier, way, expires_ms)
@@ -256,7 +255,7 @@ class Paying:
                 payment_id=earlier.id,
                 valid_before_s=settlement.valid_before_s,
             )
-        return told_now(account, earlier, batch.now_ms, replayed=True)
+        return self._ledger.told_now(batch, account, earlier, replayed=True)
 
     def _sign(
         self, batch: Batch, account: Account, held: Payment, way: Way, expires_ms: int
@@ -274,7 +273,7 @@ class Paying:
         signed = sign_payment(batch, account, held, way, decided)
         batch.update(sa.update(_decisions).where(_decisions.c.id == own).values(expires_ms=None))
         self._ledger.count(batch, account, signed)
-        return told_now(account, signed, batch.now_ms)
+        return self._ledger.told_now(batch, account, signed)
 
 
 def _likeness(way: Way, earlier: Payment) -> int:

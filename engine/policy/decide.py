@@ -1,8 +1,10 @@
 """The decision: does this session's policy allow this payment now?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+
+from msgspec.structs import astuple
 
 from engine.policy.budgets import Budget
 from engine.policy.conditions import Cap
@@ -10,7 +12,7 @@ from engine.policy.decision import Decision, PaymentRequest, Policy, Remaining, 
 from engine.policy.facts import Facts
 from engine.policy.limits import Limits
 from engine.policy.rules import RULES, Rule, Shape, shape_of
-from engine.policy.spending import Meter, Spending
+from engine.policy.spending import Meter, Meters, Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,25 @@ def left(policy: Policy, spending: Spending, now_ms: int) -> Left:
     return Left(remaining(policy, spending, now_ms), caps)
 
 
+def left_together(own: Left, family: Meters, now_ms: int) -> Left:
+    """What is left of limits that a session spends with all beneath it: its `family`."""
+    theirs = {gauge.cap: gauge.left for gauge in family.gauges(now_ms)}
+    caps = tuple((cap, min(rest, theirs.get(cap, rest))) for cap, rest in own.caps)
+    return replace(own, remaining=remaining_together(own.remaining, family, now_ms), caps=caps)
+
+
+def remaining_together(
+    own: Remaining, family: Meters, now_ms: int, request: PaymentRequest | None = None
+) -> Remaining:
+    """The same of `Remaining`: the least of what its own payments leave, and those of all."""
+    summed = family.get("sum")
+    sums = {} if summed is None else {each.cap.per: each.left for each in summed.gauges(0, now_ms)}
+    theirs = Remaining(sums.get("day"), sums.get("week"), sums.get("month"), sums.get("lifetime"))
+    _meter(theirs, family, 0, now_ms, request)
+    pairs = zip(astuple(own), astuple(theirs), strict=True)
+    return Remaining(*(a if b is None else b if a is None else min(a, b) for a, b in pairs))
+
+
 def _remaining(
     limits: Limits,
     spending: Spending,
@@ -104,15 +125,21 @@ def _remaining(
     meters = spending.meters
     if meters:
         left.lifetime = _left_by(meters.get("sum"), amount, now_ms)
-        left.payments = _left_by(meters.get("payments"), amount, now_ms)
-        if request is not None:
-            left.token = _left_by(meters.get("token", request.token), amount, now_ms)
-            left.merchant = _left_by(meters.get("merchant", request.merchant), amount, now_ms)
-            if request.pay_to is not None:
-                account = _left_by(meters.get("merchant", request.pay_to), amount, now_ms)
-                if left.merchant is None or (account is not None and account < left.merchant):
-                    left.merchant = account
+        _meter(left, meters, amount, now_ms, request)
     return left
+
+
+def _meter(
+    left: Remaining, meters: Meters, amount: int, now_ms: int, request: PaymentRequest | None
+) -> None:
+    left.payments = _left_by(meters.get("payments"), amount, now_ms)
+    if request is not None:
+        left.token = _left_by(meters.get("token", request.token), amount, now_ms)
+        left.merchant = _left_by(meters.get("merchant", request.merchant), amount, now_ms)
+        if request.pay_to is not None:
+            account = _left_by(meters.get("merchant", request.pay_to), amount, now_ms)
+            if left.merchant is None or (account is not None and account < left.merchant):
+                left.merchant = account
 
 
 def _left(limit: int | None, used: int) -> int | None:

@@ -1,5 +1,6 @@
 """What is left can be read from every answer about a payment, as of that answer."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import httpx
 import pytest
 
 from engine.clock import ManualClock, system_clock
-from tests.rest.served import NO_LIMITS, PAYMENTS, SMART, Served
+from tests.rest.served import NO_LIMITS, PAYMENTS, SESSIONS, SMART, Served
+from tests.rest.twins import WAYS, Twins
 
+KEYS = "/api/v1/ai/session-keys"
 PREFIX = "tallystick-remaining-"
 DAY = NO_LIMITS | {"max_per_day": 100}
 
@@ -132,6 +135,59 @@ def test_one_payment_is_shown_with_what_is_left_now_beside_what_was_left_then(
         shown = api.get(f"{PAYMENTS}/{first['id']}", **who)
         assert told(shown) == {"today": "35"}
         assert shown.json() == first | {"remaining_now": nothing_but(today=35)}
+
+
+@pytest.mark.parametrize("path", sorted(WAYS))
+def test_a_session_that_delegates_is_told_what_those_beneath_it_leave(
+    own_twins: Twins, path: str
+) -> None:
+    def paid(token: str, amount: int) -> tuple[dict[str, str], Any]:
+        answer = own_twins.post(path, {WAYS[path]: amount}, token=token)
+        head, _, content = answer.partition(b"\r\n\r\n")
+        lines = (line.partition(b": ") for line in head.lower().split(b"\r\n"))
+        found = {a.decode(): b.decode() for a, _, b in lines if a.startswith(PREFIX.encode())}
+        return {a.removeprefix(PREFIX): b for a, b in found.items()}, json.loads(content)
+
+    paid("beneath", 90)
+    for amount, left, more in ((11, 10, 8), (4, 6, 7)):  # a denial, and what fits
+        headers, body = paid("delegating", amount)
+        assert headers == {"today": str(left), "payments": str(more)}
+        assert body["remaining_today"] == left
+
+
+def test_what_those_beneath_a_session_spent_is_not_left_wherever_it_is_told(api: Served) -> None:
+    conditions = ["lifetime at most 95 USD"]
+    parent = api.session(limits=DAY, conditions=conditions)
+    token, asked = parent["session_token"], {"limits": DAY, "agent_id": parent["agent_id"]}
+    path = f"{SESSIONS}/{parent['id']}"
+    child = api.call("POST", f"{path}/children", asked | {"conditions": conditions}, token=token)
+    held = api.hold(token, 2)
+    api.hold(child.json()["session_token"], 90)
+    shown = api.get(path).json()
+    assert shown["remaining_today"] == 8
+    assert [each["remaining"] for each in shown["remaining_by_condition"]] == [3]
+    one = api.get(f"{PAYMENTS}/{held['id']}")
+    assert told(one) == {"today": "8", "lifetime": "3"}
+    assert one.json()["remaining_now"] == nothing_but(today=8, lifetime=3)
+    status = api.post(f"{KEYS}/status", {"session_key_id": parent["id"]}).json()
+    assert status["linked_session"]["effective_limit"] == 3
+    voided = api.call("POST", f"{PAYMENTS}/{held['id']}/void", token=token)
+    assert (voided.json()["remaining_today"], told(voided)["lifetime"]) == (10, "5")
+    listed = {each["id"]: each["remaining_today"] for each in api.get(SESSIONS).json()}
+    assert listed[parent["id"]] == listed[child.json()["id"]] == 10
+
+
+def test_the_record_has_what_the_payments_of_the_session_alone_leave(api: Served) -> None:
+    parent = api.session(limits=DAY)
+    token, asked = parent["session_token"], {"limits": DAY, "agent_id": parent["agent_id"]}
+    child = api.call("POST", f"{SESSIONS}/{parent['id']}/children", asked, token=token).json()
+    api.hold(child["session_token"], 90)
+    key = {"headers": {"Idempotency-Key": "one"}}
+    first, again = (api.pay(token, 4, **key) for _ in range(2))
+    assert (first.json()["remaining_today"], again.json()["remaining_today"]) == (6, 96)
+    assert told(first) == told(again) == {"today": "6"}
+    explained = api.get(f"{PAYMENTS}/{first.json()['id']}/explanation").json()
+    assert explained["matches"]
 
 
 def test_a_hold_that_is_over_is_left_again_also_in_a_replay(tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ class Twins:
         self._session("limited", limits=Limits(None, 100 * USD, None, None, None))
         self._session("listed", merchants=("books",))
         self._session("anchored", mint_pkp=True)
+        self._session(
+            "delegating",
+            limits=Limits(None, 100 * USD, None, None, None),
+            conditions=("at most 9 payments per hour",),
+        )
+        self._session(
+            "beneath",
+            limits=Limits(None, 100 * USD, None, None, None),
+            conditions=("at most 9 payments per hour",),
+            parent_id=self._last,
+        )
         self._session("revoked")
         first.engine.revoke_session(WORKSPACE, self._last, by="test")
         self.other_key = first.engine.access.create_workspace("other", "Other")
