@@ -10,11 +10,12 @@ The same payments are asked at the same times; what the draft had already let th
 - What waited for an approval in the log, and not under the draft, is that one payment also when it
   was granted: it is not decided again, and ends as it really did.
 
+What was lowered on the chain, and what binds sessions above, is in force under any draft.
 Whatever a budget above the session denied stays denied by it, unless the draft denies it earlier.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.audit.approvals import REQUIRED_CODE, names_granted
 from engine.audit.lowering import LOWERED, UNLOWERED
@@ -24,6 +25,7 @@ from engine.audit.restricting import RESTRICTED
 from engine.audit.usage import Usage, decide_again, read_asked
 from engine.grant import Grant
 from engine.policy.decision import Policy
+from engine.policy.limits import lowest
 
 Draft = Callable[[Policy], Policy]
 """What would have been in force in place of a policy that was."""
@@ -87,7 +89,8 @@ def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
         real.feed((record,))
         body = record.body
         if record.kind in (RESTRICTED, LOWERED, UNLOWERED):
-            usage.enforce(draft(real.usage.policy))
+            policy, lowered = draft(real.usage.policy), (each.limits for each in real.lowered)
+            usage.enforce(replace(policy, limits=lowest(policy.limits, *lowered)))
         elif record.kind == "payment.decided":
             asked, payment = read_asked(record), body["payment"]
             amount = asked.request.amount

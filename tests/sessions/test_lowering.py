@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from engine.audit.backtest import Backtest, Total
 from engine.audit.canonical import encode
 from engine.audit.lowering import Lowering, lowered_to_json
 from engine.audit.verify import Verdict
@@ -33,6 +34,7 @@ from tests.sessions.hands import (
     send,
     verified,
 )
+from tests.sessions.test_delegation import child_of
 from tests.world import NO_LIMITS, USD, WORKSPACE, World
 
 CONFIRMATIONS = 3
@@ -292,3 +294,22 @@ def test_a_session_that_could_not_be_read_follows_what_it_missed(world: World) -
     world.engine.tick()
     assert discrepancies(world, view) == []
     replayed(world, view)
+
+
+@pytest.mark.parametrize("beneath", [False, True], ids=["its own", "of a session above it"])
+def test_no_draft_undoes_what_was_lowered_on_the_chain(world: World, beneath: bool) -> None:
+    granted = Limits(None, 100 * USD, None, None, None)
+    top = world.session(granted, mint_pkp=True)
+    view = child_of(world, top) if beneath else top
+    lower(world, top, Limits(None, 50 * USD, None, None, None))
+    assert (rule(world, view, 40), rule(world, view, 15)) == ("all", "per_day")
+
+    def under(limits: Limits) -> Backtest:
+        return world.engine.explanations.backtest(
+            WORKSPACE, view.id, lambda policy: replace(policy, limits=limits)
+        )
+
+    for limits in (granted, NO_LIMITS):  # the first is what is shown of the session
+        assert (under(limits).differences, under(limits).drafted) == ((), Total(1, 40 * USD))
+    drafted = [each.drafted.rule for each in under(Limits(None, 30 * USD, *[None] * 3)).differences]
+    assert drafted == ["per_day", "all"]
