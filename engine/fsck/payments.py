@@ -14,6 +14,7 @@ from engine.fsck.events import Event, compare_event
 from engine.fsck.finding import UNSAID, Findings
 from engine.fsck.settlements import Settlements
 from engine.fsck.streams import Entry
+from engine.ledger.account import GOES_ON
 from engine.ledger.approval import approval_id
 from engine.ledger.payment import payment_id
 from engine.ledger.stream import Stream
@@ -142,6 +143,11 @@ class Payments:
             return
         self._ended(entry)
         self._settlements.ended(entry.record)
+
+    def lives(self, record: Record) -> None:
+        """Follow what a record of the session's life means to its payments."""
+        if record.kind in GOES_ON:
+            self._limit_reached = False
 
     def finish(self) -> None:
         """What is still open is held."""

@@ -72,6 +72,7 @@ class SessionFold:
         self._follow_policy(entry)
         if record.kind.startswith("session."):
             self._live(record)
+            self._payments.lives(record)
             self._payments.compare_event(entry, self._told(record))
             self._payments.expect_no_decision(entry)
         elif record.kind.startswith("approval."):

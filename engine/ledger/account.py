@@ -18,9 +18,13 @@ from engine.ledger.batch import Batch
 from engine.ledger.stream import Stream
 from engine.policy.decision import STANDING_OF_STATE, PaymentRequest, Policy, Standing
 from engine.policy.limits import Limits, lowest
-from engine.policy.rules import WINDOW_RULES
+from engine.policy.rules import BUDGET_RULES, WINDOW_RULES
 from engine.policy.spending import Spending
 from engine.policy.windows import Entry
+
+GOES_ON = (RESTRICTED, LOWERED, UNLOWERED, "session.resumed")
+"""After these records a session is at no limit until one denies a payment again: its policy is
+another, or an operator had it go on."""
 
 
 @dataclass(slots=True)
@@ -85,6 +89,9 @@ class Account:
     limit_reached: bool = False
     limit_frees_ms: int | None = None
     """When what was denied last by a limit over time would fit, if time alone can bring that."""
+    limit_above: PaymentRequest | None = None
+    """What was denied last, if a budget above it did: no record of the session tells when it would
+    fit after all."""
     delegators: tuple[tuple[str, Policy], ...] = ()
     """The budgets `session:…` of the sessions that it descends from, the nearest first."""
     delegates: bool = False
@@ -153,6 +160,7 @@ class Account:
         elif rule in WINDOW_RULES:
             if retry_at_ms is not None or not self.at_limit(now_ms):
                 self.limit_frees_ms = retry_at_ms
+                self.limit_above = request if rule in BUDGET_RULES else None
             self.limit_reached = True
 
     def at_limit(self, now_ms: int) -> bool:
@@ -230,6 +238,8 @@ class Account:
         elif kind.startswith("approval."):
             self.follow_approval(kind, body)
         else:
+            if kind in GOES_ON:
+                self.limit_reached = False
             self.standing = STANDING_OF_STATE[body["state"]]
             if kind == "session.created":
                 self.approvals_required = body["approvals_required"]

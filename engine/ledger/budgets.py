@@ -159,6 +159,23 @@ class Budgets:
         [known] = self._followed(batch, account.stream.workspace_id, bounds)
         return known.policy
 
+    def deny(self, batch: Batch, account: Account) -> bool:
+        """Whether what was denied last is denied by a budget still, if one did: also by one that is
+        damaged. What anything else denied stays so, for all that is known here."""
+        request = account.limit_above
+        if request is None:
+            return True
+        try:
+            found = self.above(batch, account)
+        except Unavailable:
+            return True
+        return any(
+            gauge.over
+            for known in found
+            for meter in known.policy.meters.concerned(request)
+            for gauge in meter.gauges(request.amount, batch.now_ms)
+        )
+
     def _over(self, batch: Batch, account: Account) -> Sequence[str]:
         """The streams of the budgets that a session is under; others are told of them."""
         session, workspace_id = account.stream.id, account.stream.workspace_id

@@ -89,14 +89,17 @@ def _spending(account: Account, now_ms: int) -> tuple[Spending, list[Expiry]]:
     return spending, later
 
 
-def left_of(account: Account, family: Budget | None, now_ms: int) -> Left:
+def left_of(account: Account, family: Budget | None, now_ms: int, *, denied: bool) -> Left:
     """All that a session's limits and conditions leave, and when it is not at a limit any more: the
-    window frees what was denied last, or the first of its holds expires, which ends it, too."""
+    window frees what was denied last, or the first of its holds expires, which ends it, too.
+
+    It is at none where a budget above it denied that, and would not any more (`denied`).
+    """
     found = left(account.policy, account.spending, now_ms)
     if family is not None:
         found = left_together(found, family.meters, now_ms)
     frees_ms = account.limit_frees_ms
-    if frees_ms is None or not account.at_limit(now_ms):
+    if frees_ms is None or not denied or not account.at_limit(now_ms):
         return found
     over = (hold.expires_ms for hold in account.holds.values() if hold.expires_ms is not None)
     return replace(found, frees_ms=min([frees_ms, *over]))

@@ -7,7 +7,6 @@ and its event are written together; memory is changed last.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -31,7 +30,7 @@ from engine.ledger.memory import Memory
 from engine.ledger.payment import Payment, parse_payment_id, record_id, session_of, stored_payment
 from engine.ledger.signing import Way, sign_payment
 from engine.ledger.stream import budget_stream
-from engine.ledger.sweep import SWEPT_MAX
+from engine.ledger.sweep import sessions_of_holds_over
 from engine.ledger.writer import Writer
 from engine.policy.budgets import Budget
 from engine.policy.decide import Left, decide
@@ -121,11 +120,19 @@ class Ledger:
         self, session_id: str, request: PaymentRequest | None = None
     ) -> "Future[Remaining]":
         """What is left now; of caps on token and merchant, for those of a request. Or NotFound."""
-        return self._at_this_moment(session_id, partial(remaining_of, request=request))
+        return self._at_this_moment(
+            session_id,
+            lambda batch, account, family: remaining_of(account, family, batch.now_ms, request),
+        )
 
     def left(self, session_id: str) -> "Future[Left]":
         """The same, what is left of the session's conditions, and whether it is at a limit."""
-        return self._at_this_moment(session_id, left_of)
+
+        def told(batch: Batch, account: Account, family: Budget | None) -> Left:
+            denied = self._budgets.deny(batch, account)
+            return left_of(account, family, batch.now_ms, denied=denied)
+
+        return self._at_this_moment(session_id, told)
 
     def budgets_used(self, workspace_id: str, *wanted: str) -> "Future[Gauges]":
         """Each limit of the `wanted` budgets of a workspace, or of all, by their ids."""
@@ -154,12 +161,12 @@ class Ledger:
         return self._memory.streams(session_ids)
 
     def _at_this_moment(
-        self, session_id: str, told: Callable[[Account, Budget | None, int], Answer]
+        self, session_id: str, told: Callable[[Batch, Account, Budget | None], Answer]
     ) -> "Future[Answer]":
         def command(batch: Batch) -> Answer:
             account = self.account(batch, session_id)
             self.expire(batch, account)
-            return told(account, self._budgets.family(batch, account), batch.now_ms)
+            return told(batch, account, self._budgets.family(batch, account))
 
         return self._writer.submit(command, *self.streams((session_id,)))
 
@@ -389,14 +396,7 @@ class Ledger:
 
     def holds_over(self, batch: Batch, but: Collection[str]) -> Mapping[str, int]:
         """How many holds are over, by their sessions; but not of these."""
-        due = batch.read(
-            sa.select(_decisions.c.session_id)
-            .where(_decisions.c.state == "held", _decisions.c.expires_ms <= batch.now_ms)
-            .where(_decisions.c.session_id.not_in(but))
-            .order_by(_decisions.c.expires_ms)
-            .limit(SWEPT_MAX)
-        ).scalars()
-        counts = Counter(due.all())
+        counts = Counter(sessions_of_holds_over(batch, but))
         batch.hold(counts)
         self._memory.prepare(batch, counts)
         return counts

@@ -1,12 +1,13 @@
 """What is over is ended, of many at once; one that cannot be ended keeps no other waiting."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
 from engine.db.database import of_its_rows
+from engine.db.tables import Decision, table
 from engine.errors import TallystickError
 from engine.ledger.batch import Batch
 from engine.ledger.writer import Writer
@@ -16,7 +17,20 @@ SWEPT_MAX = 500
 AGAIN_MS = 60_000
 """What could not be ended is left out for so long, and then tried again."""
 
+_decisions = table(Decision)
 _log = structlog.get_logger(__name__)
+
+
+def sessions_of_holds_over(batch: Batch, but: Collection[str]) -> Sequence[str]:
+    """The session of each hold that is over, the first of them first; but not of these."""
+    query = (
+        sa.select(_decisions.c.session_id)
+        .where(_decisions.c.state == "held", _decisions.c.expires_ms <= batch.now_ms)
+        .where(_decisions.c.session_id.not_in(but))
+        .order_by(_decisions.c.expires_ms)
+        .limit(SWEPT_MAX)
+    )
+    return batch.read(query).scalars().all()
 
 
 class Sweep:

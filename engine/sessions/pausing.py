@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.errors import Conflict
+from engine.ledger.account_loading import load_account
 from engine.ledger.batch import Batch
 from engine.sessions.chain_facts import is_registered
 from engine.sessions.delegation import ancestors, descendants
@@ -54,12 +55,18 @@ class Pausing(Life):
         return self.read(batch, view.id)
 
     def resumed(self, batch: Batch, view: SessionView, by: str) -> SessionView:
-        """Let it go on, and what is paused beneath it only because of it. Again changes nothing.
+        """Let it go on, and what is paused beneath it only because of it; or not to be told as
+        paused by a limit any more. Again changes nothing.
 
         Raises:
             Conflict: it is not paused, or one above it is.
         """
         state = "expired" if batch.now_ms >= view.expires_ms else view.state
+        if state == "active" and load_account(batch, view.id).at_limit(batch.now_ms):
+            # No record pauses what is told as paused by a limit, so both are written now.
+            self._pause(batch, view, {"by": by})
+            self._resume(batch, view, {"by": by})
+            return self.read(batch, view.id)
         if state in ("active", "registering"):
             return view
         if state != "paused":

@@ -246,3 +246,26 @@ def child(world: World, parent: SessionView, **changes: Any) -> SessionView:
         parent_id=parent.id,
         **{"merchants": parent.grant.merchants, "duration_ms": 3_600_000, **changes},
     )
+
+
+def test_a_session_is_paused_by_a_budget_above_it_for_as_long_as_that_denies(
+    fresh: World,
+) -> None:
+    view, other = fresh.session(), fresh.session()
+
+    def pauses() -> bool:
+        return fresh.engine.ledger.left(view.id).result().frees_ms is not None
+
+    set_budget(fresh, "agent:bot", BudgetLimits(per_day=10 * USD))
+    hold = fresh.pay(other, 10, hold=True)
+    assert (fresh.pay(view, 5).decision["rule"], pauses()) == ("agent_budget", True)
+    set_budget(fresh, "agent:bot", BudgetLimits(per_day=14 * USD))  # not enough yet
+    assert pauses()
+    fresh.engine.ledger.void(WORKSPACE, hold.id).result()
+    assert not pauses()
+    fresh.pay(other, 12)
+    assert pauses()
+    set_budget(fresh, "agent:bot", None)
+    assert not pauses()
+    fresh.reopen()
+    assert not pauses()

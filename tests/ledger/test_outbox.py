@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from engine.clock import ManualClock
+from engine.fsck.check import check
 from engine.ledger.payment import Payment
 from engine.policy.limits import DAY_MS, HOUR_MS, Limits
 from engine.sessions.session import SessionView
+from tests.ledger.approving import replayed
 from tests.ledger.asking import ask, one_batch
 from tests.ledger.oracle import query
 from tests.world import USD, WORKSPACE, World
@@ -200,3 +202,32 @@ def test_the_event_of_a_reached_limit_names_the_denied_payment(world: World) -> 
         "type": "agent",
         "label": None,
     }
+
+
+@pytest.mark.parametrize("by", ["restriction lifted", "resumed", "paused and resumed"])
+def test_a_session_is_at_its_limit_no_more_once_its_policy_changes_or_it_is_resumed(
+    world: World, by: str
+) -> None:
+    sessions = world.engine.sessions
+    view = world.session(DAY, duration_ms=3 * DAY_MS)
+    sessions.restrict(WORKSPACE, view.id, ["at most 1 payment per day"], by="test")
+    world.pay(view, 1)
+    assert world.pay(view, 1).decision["rule"] == "payments"
+    assert world.engine.ledger.left(view.id).result().frees_ms is not None
+    if by == "restriction lifted":
+        sessions.restrict(WORKSPACE, view.id, [], by="test")
+    if by == "paused and resumed":
+        sessions.pause(WORKSPACE, view.id, by="test")
+    if by != "restriction lifted":
+        assert sessions.resume(WORKSPACE, view.id, by="test").state == "active"
+    for restart in (False, True):
+        if restart:
+            world.reopen()
+        assert world.engine.ledger.left(view.id).result().frees_ms is None
+    records = world.engine.ready()["records"]
+    world.engine.sessions.resume(WORKSPACE, view.id, by="test")
+    assert world.engine.ready()["records"] == records, "again changes nothing"
+    world.pay(view, 101)
+    assert names(world, view).count("agent.session.limit_reached") == 2
+    assert check(world.store, patience_s=0).clean
+    replayed(world, view)

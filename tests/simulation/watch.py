@@ -184,6 +184,7 @@ class SessionWatch:
             gone = account.missing.get(lowering, seen.tip + 1)
             require(gone + self._confirmations <= seen.tip, "lowering", f"{where}: too early")
             del account.lowered[lowering], account.missing[lowering]
+        account.used_up = False
         self._books.lower(account)
 
     def _inherited(
