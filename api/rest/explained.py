@@ -59,6 +59,7 @@ def backtest_json(session_id: str, found: Backtest) -> BacktestAnswer:
         "decisions": found.decisions,
         "recorded": _total(found.recorded),
         "drafted": _total(found.drafted),
+        "budgets_above_unknown": found.budgets_above_unknown,
         "first_difference": differences[0] if differences else None,
         "differences": differences,
     }

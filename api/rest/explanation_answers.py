@@ -103,12 +103,15 @@ class BacktestAnswer(TypedDict):
     """How a draft compares with the log of a session; the differences are in order.
 
     What only the draft allows counts as captured in full; what it denies counts for nothing.
+    `budgets_above_unknown`: there is something that only the draft allows, and no record of the
+    session says whether a budget above it would have denied that.
     """
 
     session_id: str
     decisions: int
     recorded: TotalAnswer
     drafted: TotalAnswer
+    budgets_above_unknown: bool
     first_difference: DifferenceAnswer | None
     differences: list[DifferenceAnswer]
 

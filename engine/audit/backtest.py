@@ -7,11 +7,16 @@ The same payments are asked at the same times; what the draft had already let th
 - What only the draft allows was never captured, so nobody knows how much would have been: it counts
   as held and captured in full. An agent that was let through might also have asked for other things
   afterwards; that is not guessed.
-- What waited for an approval in the log, and not under the draft, is that one payment also when it
-  was granted: it is not decided again, and ends as it really did.
+- What waited for an approval in the log, and not under the draft, is one payment, however often it
+  was asked for meanwhile and also when it was granted: it is not decided again, and ends as it
+  really did.
+- What the draft denied each time that it was asked for opened no approval: its grant counts for
+  nothing.
 
 What was lowered on the chain, and what binds sessions above, is in force under any draft.
 Whatever a budget above the session denied stays denied by it, unless the draft denies it earlier.
+What it would say to what only the draft allows is in no record of the session: those totals can be
+more than such a budget lets through, and that is told.
 """
 
 from collections.abc import Callable, Iterable
@@ -60,12 +65,17 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """How a draft compares with the log of a session; the differences are in order."""
+    """How a draft compares with the log of a session; the differences are in order.
+
+    `budgets_above_unknown`: the draft alone allows payments, which a budget above the session, if
+    there is one, might have denied.
+    """
 
     decisions: int
     differences: tuple[Difference, ...]
     recorded: Total
     drafted: Total
+    budgets_above_unknown: bool
 
 
 def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
@@ -85,6 +95,8 @@ def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
     """What the draft calls a payment that both allowed."""
     not_waiting: dict[str, str] = {}
     """The payments that the draft allowed without the approval that they were to wait for."""
+    waiting: set[str] = set()
+    """The approvals that the draft opens as well."""
     for record in records:
         real.feed((record,))
         body = record.body
@@ -94,31 +106,37 @@ def backtest(records: Iterable[Record], grant: Grant, draft: Draft) -> Backtest:
         elif record.kind == "payment.decided":
             asked, payment = read_asked(record), body["payment"]
             amount = asked.request.amount
-            if names_granted(body) and (first := not_waiting.pop(body["approval"], None)):
-                if asked.recorded["allowed"]:
-                    recorded.allowed += 1
-                    recorded.micro_usd += amount
-                    allowed_by_both[payment] = first
-                continue
-            before, after = asked.recorded, decide_again(usage, asked)
-            outcomes = Outcome(before["code"], before["rule"]), Outcome(after.code, after.rule)
-            if outcomes[0] != outcomes[1]:
-                differences.append(Difference(payment, asked.now_ms, amount, *outcomes))
+            before, approval = asked.recorded, body["approval"]
             if before["allowed"]:
                 recorded.allowed += 1
                 recorded.micro_usd += amount
+            if approval in not_waiting:
+                if names_granted(body):
+                    first = not_waiting.pop(approval)
+                    if before["allowed"]:
+                        allowed_by_both[payment] = first
+                continue
+            if names_granted(body) and approval not in waiting:
+                continue
+            after = decide_again(usage, asked)
+            outcomes = Outcome(before["code"], before["rule"]), Outcome(after.code, after.rule)
+            if outcomes[0] != outcomes[1]:
+                differences.append(Difference(payment, asked.now_ms, amount, *outcomes))
+            if after.code == REQUIRED_CODE and approval is not None:
+                waiting.add(approval)
             if after.allowed:
                 drafted.allowed += 1
                 drafted.micro_usd += amount
                 usage.hold(payment, asked.now_ms, asked.request)
                 if before["allowed"]:
                     allowed_by_both[payment] = payment
-                elif before["code"] == REQUIRED_CODE and body["approval"] is not None:
-                    not_waiting.setdefault(body["approval"], payment)
+                elif before["code"] == REQUIRED_CODE and approval is not None:
+                    not_waiting[approval] = payment
         elif record.kind in ENDS:
             freed = body["held_micro_usd"] - body["captured_micro_usd"]
             recorded.micro_usd -= freed
             if known := allowed_by_both.get(body["payment"]):
                 drafted.micro_usd -= freed
                 usage.end(known, record.time_ms, body["captured_micro_usd"])
-    return Backtest(real.decisions, tuple(differences), recorded, drafted)
+    only_drafted = drafted.allowed > len(allowed_by_both)
+    return Backtest(real.decisions, tuple(differences), recorded, drafted, only_drafted)

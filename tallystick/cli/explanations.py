@@ -75,7 +75,9 @@ def backtest(
     """Try a draft of a policy on the real log.
 
     It names what would have been decided otherwise. A payment that both allow is captured as it
-    was. One that only the draft allows counts as captured in full, one that it denies for nothing.
+    was. One that only the draft allows counts as captured in full, one that it denies for nothing;
+    what budgets above the session would say to it is not known. Differences are in the order in
+    which the payments were asked for.
     """
     if (session is None) != every:
         raise InvalidInput("--session", "name one session, or --all of them")
@@ -85,10 +87,13 @@ def backtest(
             client.backtest(session_id, draft)
             for session_id in (_sessions(client) if session is None else [session])
         ]
-    if as_json:
-        print_json(found if every else found[0])
-    else:
+    if not as_json:
         _print_backtest(found)
+    elif every:
+        first = next(iter(_in_time(found)), None)
+        print_json({"first_difference": first, "sessions": found})
+    else:
+        print_json(found[0])
 
 
 def _draft(file: Path) -> Mapping[str, Any]:
@@ -166,18 +171,23 @@ def _print_limits(limits: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_backtest(found: Sequence[Mapping[str, Any]]) -> None:
-    differences = [difference for each in found for difference in each["differences"]]
+    differences = _in_time(found)
     decisions = sum(each["decisions"] for each in found)
     for name in ("recorded", "drafted"):
         allowed = sum(each[name]["allowed"] for each in found)
         amount = sum(Decimal(str(each[name]["amount_usd"])) for each in found)
         console.print(f"{name:8}  {allowed} of {decisions} allowed, {dollars(Decimal(amount))}")
+    if any(each["budgets_above_unknown"] for each in found):
+        console.print(
+            "What only the draft allows is counted without budgets above the sessions: "
+            "of agents, of the workspace, of sessions that delegate.",
+            soft_wrap=True,
+        )
     if not differences:
         console.print("no differences")
         return
-    first = min(differences, key=lambda difference: difference["created_at"])
     number = f"{len(differences)} differences" if differences[1:] else "1 difference"
-    console.print(f"{number}, the first is {first['payment_id']}\n")
+    console.print(f"{number}, the first is {differences[0]['payment_id']}\n")
     table(
         ("PAYMENT", "AMOUNT", "RECORDED", "DRAFTED", "MADE"),
         [
@@ -190,6 +200,12 @@ def _print_backtest(found: Sequence[Mapping[str, Any]]) -> None:
             for difference in differences
         ],
     )
+
+
+def _in_time(found: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The differences of all sessions, the first that was asked for first."""
+    differences = (difference for each in found for difference in each["differences"])
+    return sorted(differences, key=lambda difference: difference["created_at"])
 
 
 def _outcome(outcome: Mapping[str, Any]) -> str:

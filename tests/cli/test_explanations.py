@@ -131,7 +131,8 @@ def test_a_draft_is_tried_on_one_session(story: Story) -> None:
     draft = story.draft('{"limits": {"max_per_day": 100.1, "max_per_week": null}}')
     done = story("backtest", "--policy", draft, "--session", story.first["id"])
     assert (done.returncode, done.stderr) == (0, "")
-    recorded, drafted, said, _, heading, line = done.stdout.splitlines()
+    recorded, drafted, above, said, _, heading, line = done.stdout.splitlines()
+    assert above.startswith("What only the draft allows is counted without budgets above")
     assert recorded.split() == ["recorded", "1", "of", "2", "allowed,", "$40.10"]
     assert drafted.split() == ["drafted", "2", "of", "2", "allowed,", "$100.10"]
     assert said == f"1 difference, the first is {story.denied['id']}"
@@ -143,7 +144,8 @@ def test_a_draft_is_tried_on_one_session(story: Story) -> None:
 def test_a_draft_is_tried_on_all_sessions(story: Story) -> None:
     draft = story.draft('{"limits": {"max_per_transaction": "50"}}')
     found = json.loads(story("backtest", "--policy", draft, "--all", "--json").stdout)
-    differences = {each["session_id"]: each["differences"] for each in found}
+    assert found["first_difference"]["payment_id"] == story.denied["id"]
+    differences = {each["session_id"]: each["differences"] for each in found["sessions"]}
     assert [each["payment_id"] for each in differences.pop(story.second["id"])] == [
         story.spent["id"]
     ]
@@ -154,11 +156,14 @@ def test_a_draft_is_tried_on_all_sessions(story: Story) -> None:
     said = story("backtest", "--policy", draft, "--all").stdout.splitlines()
     assert said[0].split() == ["recorded", "2", "of", "3", "allowed,", "$90.30"]
     assert said[2] == f"2 differences, the first is {story.denied['id']}"
+    assert [line.split()[0] for line in said[5:]] == [story.denied["id"], story.spent["id"]]
 
 
 def test_the_policy_in_force_has_no_differences(story: Story) -> None:
     done = story("backtest", "--policy", story.draft("{}"), "--all")
     assert done.stdout.splitlines()[2:] == ["no differences"]
+    every = story("backtest", "--policy", story.draft("{}"), "--all", "--json")
+    assert json.loads(every.stdout)["first_difference"] is None
     one = story("backtest", "--policy", story.draft("{}"), "--session", story.first["id"], "--json")
     assert json.loads(one.stdout)["first_difference"] is None
 

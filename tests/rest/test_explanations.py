@@ -124,6 +124,7 @@ def test_the_policy_in_force_differs_nowhere_however_it_is_drafted(
             "decisions": 4,
             "recorded": total,
             "drafted": total,
+            "budgets_above_unknown": False,
             "first_difference": None,
             "differences": [],
         }
@@ -151,6 +152,7 @@ def test_every_difference_is_named_and_the_first(api: Served, told: dict[str, An
     assert found["first_difference"] == differences[0]
     assert found["recorded"] == {"allowed": 3, "amount_usd": 80}
     assert found["drafted"] == {"allowed": 2, "amount_usd": 75}
+    assert found["budgets_above_unknown"]
 
 
 def changed(rule: str) -> list[str]:
