@@ -141,7 +141,7 @@ async def _approval(rest: Rest, approval_id: str) -> Approval:
         "amount": digits(found["amount_usd"]),
         "merchant_id": found["merchant_id"],
         "description": found["description"],
-        "grants": len(found["grants"]),
+        "grants": sum(each["counts"] for each in found["grants"]),
         "approvals_required": found["approvals_required"],
         "expires_at": found["expires_at"],
     }

@@ -245,10 +245,11 @@ class PaymentsPage(TypedDict):
 
 
 class GrantAnswer(TypedDict):
-    """One operator's grant."""
+    """One operator's grant; it does not count if the key is revoked before the approval is over."""
 
     key_id: str
     granted_at: str
+    counts: bool
 
 
 class ApprovalAnswer(TypedDict):

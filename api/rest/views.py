@@ -326,7 +326,11 @@ def approval_json(approval: Approval) -> ApprovalAnswer:
         "policy_version": approval.policy_version,
         "approvals_required": approval.required,
         "grants": [
-            {"key_id": given.key_id, "granted_at": time_text(given.at_ms)}
+            {
+                "key_id": given.key_id,
+                "granted_at": time_text(given.at_ms),
+                "counts": given.counts,
+            }
             for given in approval.grants
         ],
         "denied_by": approval.denied_by,

@@ -8,14 +8,16 @@ It is bound to one request (its digest), one session and one version of the sess
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from engine.audit.approvals import POLICY_CHANGED
 from engine.audit.canonical import encode
+from engine.db.database import Read
+from engine.db.keys import ApiKey
 from engine.db.tables import Approval as ApprovalRow
 from engine.db.tables import Decision, Record, Session, table
 from engine.errors import NotFound
@@ -33,6 +35,7 @@ State = Literal["waiting", "granted", "denied", "expired", "refused"]
 
 _approvals = table(ApprovalRow)
 _decisions = table(Decision)
+_keys = table(ApiKey)
 _records = table(Record)
 _sessions = table(Session)
 _APPROVAL_ID = re.compile(r"apr_([0-9a-z]{26})_(0|[1-9][0-9]{0,17})")
@@ -40,10 +43,14 @@ _APPROVAL_ID = re.compile(r"apr_([0-9a-z]{26})_(0|[1-9][0-9]{0,17})")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One grant: whose key it was, and when (milliseconds)."""
+    """One grant: whose key it was, and when (milliseconds).
+
+    It `counts` while the key is not revoked, and for good if the approval ended before.
+    """
 
     key_id: str
     at_ms: int
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +152,24 @@ def approval_from_row(row: Any, now_ms: int) -> Approval:
         expires_ms=row.expires_ms,
         ended_ms=row.expires_ms if over else row.ended_ms,
     )
+
+
+def with_what_counts(read: Read, approvals: Sequence[Approval]) -> list[Approval]:
+    """The same approvals, each grant marked that does not count."""
+    granting = {given.key_id for each in approvals for given in each.grants}
+    if not granting:
+        return list(approvals)
+    known = _keys.c.id.in_(granting), _keys.c.revoked_ms.is_not(None)
+    rows = read(sa.select(_keys.c.id, _keys.c.revoked_ms).where(*known))
+    revoked = {row.id: row.revoked_ms for row in rows}
+    marked = []
+    for each in approvals:
+        # One that had all its grants was decided by keys that were valid then.
+        until_ms = each.ended_ms
+        gone = {key for key, at_ms in revoked.items() if until_ms is None or at_ms < until_ms}
+        grants = tuple(replace(given, counts=given.key_id not in gone) for given in each.grants)
+        marked.append(replace(each, grants=grants))
+    return marked
 
 
 def in_state(state: State, now_ms: int) -> sa.ColumnElement[bool]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from engine.db.database import Database
+from engine.db.database import Database, Read
 from engine.db.keys import ApiKey
 from engine.db.tables import Approval as ApprovalRow
 from engine.db.tables import table
@@ -28,6 +28,7 @@ from engine.ledger.approval import (
     refuse_approval,
     select_approvals,
     use_approval,
+    with_what_counts,
 )
 from engine.ledger.ask import ask_again
 from engine.ledger.batch import Batch
@@ -55,7 +56,7 @@ class Approvals:
         """
         query = _one(workspace_id, approval)
         with self.database.reading() as connection:
-            return _found(connection.execute(query), now_ms)
+            return _found(connection.execute, query, now_ms)
 
     def page(
         self,
@@ -87,7 +88,8 @@ class Approvals:
         count = sa.select(sa.func.count()).select_from(_approvals).where(*where)
         with self.database.reading() as connection:
             found = [approval_from_row(row, now_ms) for row in connection.execute(query)]
-            return found, connection.execute(count).scalar_one()
+            marked = with_what_counts(connection.execute, found)
+            return marked, connection.execute(count).scalar_one()
 
     def grant(self, workspace_id: str, approval: str, *, by: str) -> Approval:
         """Grant with the key `by`. With the last grant that is needed the payment is decided, and
@@ -138,11 +140,11 @@ class Approvals:
         session_id, _ = parse_approval_id(approval)
 
         def command(batch: Batch) -> Approval:
-            before = _found(batch.read(query), batch.now_ms)
+            before = _found(batch.read, query, batch.now_ms)
             if _valid(batch, workspace_id, [key_id]) == 0:
                 raise Unauthenticated("the API key is not valid")
             act(batch, before)
-            return _found(batch.read(query), batch.now_ms)
+            return _found(batch.read, query, batch.now_ms)
 
         # Whoever revokes a key of the workspace holds its stream, too.
         streams = self.ledger.streams((session_id,)) | {workspace_id}
@@ -203,11 +205,12 @@ def _one(workspace_id: str, approval: str) -> sa.Select[Any]:
     )
 
 
-def _found(rows: sa.CursorResult[Any], now_ms: int) -> Approval:
-    row = rows.first()
+def _found(read: Read, query: sa.Select[Any], now_ms: int) -> Approval:
+    row = read(query).first()
     if row is None:
         raise NotFound("no such approval", code="approval_not_found")
-    return approval_from_row(row, now_ms)
+    [found] = with_what_counts(read, [approval_from_row(row, now_ms)])
+    return found
 
 
 def _valid(batch: Batch, workspace_id: str, key_ids: Collection[str]) -> int:

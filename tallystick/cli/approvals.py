@@ -94,7 +94,8 @@ def show(
         ("grants", _grants(found)),
     ]
     rows += [
-        ("granted by", f"{each['key_id']} at {each['granted_at']}") for each in found["grants"]
+        ("granted by", f"{each['key_id']} at {each['granted_at']}{_unless_it_counts(each)}")
+        for each in found["grants"]
     ]
     rows += [
         ("denied by", found["denied_by"] or "nobody"),
@@ -145,4 +146,9 @@ def deny(
 
 
 def _grants(approval: Mapping[str, Any]) -> str:
-    return f"{len(approval['grants'])} of {approval['approvals_required']}"
+    counting = sum(each["counts"] for each in approval["grants"])
+    return f"{counting} of {approval['approvals_required']}"
+
+
+def _unless_it_counts(grant: Mapping[str, Any]) -> str:
+    return "" if grant["counts"] else ", does not count: the key is revoked"

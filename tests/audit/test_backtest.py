@@ -268,7 +268,7 @@ def test_what_an_approval_let_pass_is_the_payment_that_the_draft_allowed(
     found = under(timed, view, limits=day(100))
     assert found.recorded == Total(2, 100 * USD)
     first = Difference(denied[-1].id, START_MS, 60 * USD, waited, ALLOWED)
-    # Nobody asks again for what was paid at once: it is one payment, however often it was asked for.
+    # Nobody asks again for what was paid at once: however often, it is one payment.
     assert found.differences == (first,)
     assert found.drafted == Total(2, 100 * USD)
 
@@ -309,8 +309,8 @@ def test_it_is_told_whether_budgets_above_could_deny_what_only_the_draft_allows(
     timed.pay(view, 40)
     timed.pay(view, 20)
     assert under(timed, view, limits=day(75)).budgets_above_unknown
-    for limits in (day(50), day(10)):
-        assert not under(timed, view, limits=limits).budgets_above_unknown
+    for dollars in (50, 10):
+        assert not under(timed, view, limits=day(dollars)).budgets_above_unknown
 
 
 def test_another_reason_is_a_difference_and_other_numbers_are_not(timed: World) -> None:

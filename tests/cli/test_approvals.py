@@ -72,6 +72,19 @@ def test_one_of_two_grants_is_not_enough(shell: Shell) -> None:
         assert (done.returncode, done.stdout) == (0, f"{approval} has 1 of 2 grants\n")
 
 
+def test_the_grant_of_a_revoked_key_does_not_count(shell: Shell) -> None:
+    approval = asked_for(shell, session(shell, "--approvals-required", "2"))
+    made = json.loads(shell("keys", "create", "--name", "lost", "--json").stdout)
+    shell("approvals", "grant", approval, api_key=made["full_key"])
+    assert shown(shell, approval)["grants"] == "1 of 2"
+    assert shell("keys", "revoke", made["id"], "--yes").returncode == 0
+    after = shown(shell, approval)
+    assert after["grants"] == "0 of 2"
+    assert after["granted by"].endswith(", does not count: the key is revoked")
+    done = shell("approvals", "grant", approval)
+    assert (done.returncode, done.stdout) == (0, f"{approval} has 1 of 2 grants\n")
+
+
 def test_what_no_longer_fits_is_refused(shell: Shell) -> None:
     made = session(shell)
     approval = asked_for(shell, made)

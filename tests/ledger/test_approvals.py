@@ -195,8 +195,20 @@ def test_the_grant_of_a_key_that_is_revoked_since_does_not_count(world: World) -
         grant(world, waiting, lost)
     with pytest.raises(Unauthenticated):
         world.engine.approvals.deny(WORKSPACE, waiting.id, by=lost)
-    assert grant(world, waiting, second).state == "waiting", "two keys, but one of them is revoked"
-    assert grant(world, waiting, third).state == "granted"
+    after = grant(world, waiting, second)
+    assert after.state == "waiting", "two keys, but one of them is revoked"
+    assert [(each.key_id, each.counts) for each in after.grants] == [(lost, False), (second, True)]
+    world.clock.advance(1)  # type: ignore[attr-defined]
+    paid = grant(world, waiting, third)
+    assert paid.state == "granted"
+    world.clock.advance(1)  # type: ignore[attr-defined]
+    revoke_key(world, second)  # which it was not when the payment was made
+    listed, _ = world.engine.approvals.page(
+        WORKSPACE, world.clock(), session_id=view.id, state=None, offset=0, limit=9
+    )
+    counts = [(lost, False), (second, True), (third, True)]
+    for each in (paid, shown(world, waiting.id), *listed):
+        assert [(given.key_id, given.counts) for given in each.grants] == counts
     replayed(world, view)
 
 
