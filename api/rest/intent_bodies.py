@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.rest.fields import AgentId, JsonObject, PartUsd, PerhapsEmpty, Usd, printable
+from api.rest.fields import AgentId, JsonObject, Merchant, PartUsd, PerhapsEmpty, Usd, printable
 from api.rest.schemas import Body, PaymentBody
 from engine.ledger.intent import State
 from engine.ledger.intents import LIFE_MAX_S
@@ -59,9 +59,10 @@ class IntentsQuery(BaseModel):
 
 
 class CheckPayment(Body):
-    """An amount to try."""
+    """An amount to try, and whom it would be paid to."""
 
     amount: Usd
+    merchant_id: Merchant | None = None
 
 
 class NamedSessionKey(Body):

@@ -14,7 +14,9 @@ from api.rest.views import time_text, usd
 from engine.audit.replay import LIVE_STATES
 from engine.policy.conditions import Cap
 from engine.policy.decide import Left
+from engine.policy.decision import PaymentRequest
 from engine.policy.explain import Explanation
+from engine.policy.limit_checks import most_at_once
 from engine.policy.money import usd_number
 from engine.sessions.session import SessionView
 
@@ -23,9 +25,14 @@ _TODAY = "per_day"
 
 
 class CheckedPayment(TypedDict):
-    """Whether an amount could be paid now. `effective_limit` is the least that any limit leaves,
-    `session_remaining_today` what the day leaves and `session_key_remaining` what all others do;
-    null is unlimited."""
+    """Whether an amount could be paid now, in USDC, to `merchant_id` or to nobody who is named.
+
+    `effective_limit` is the least that any limit on such a payment leaves, also the one for one
+    payment, and 0 without a payment left; null is unlimited. What else can deny it, and the
+    threshold above which it needs an approval, is in `allowed` and `reason` alone.
+    `session_remaining_today` is what the day leaves and `session_key_remaining` what all others
+    over time do.
+    """
 
     allowed: bool
     reason: str | None
@@ -35,7 +42,11 @@ class CheckedPayment(TypedDict):
 
 
 class LinkedSession(TypedDict):
-    """The session whose key it is."""
+    """The session whose key it is.
+
+    `effective_limit` is the least that its limits on all payments leave, and 0 without a payment
+    left; what conditions say of one token or merchant, and budgets above it, `check-payment` tells.
+    """
 
     session_id: str
     agent_id: str
@@ -95,16 +106,24 @@ class SessionKeyRevoked(TypedDict):
     note: str
 
 
-def checked_json(found: Explanation, per_transaction: int | None) -> CheckedPayment:
-    """An amount that was only tried; `per_transaction` is the most for one payment, micro-USD."""
-    money = [limit for limit in found.limits if limit.unit == "micro_usd"]
-    today = [each.left for each in money if each.name == _TODAY and each.budget is None]
-    others = [each.left for each in money if each.name != _TODAY or each.budget is not None]
+def checked_json(view: SessionView, request: PaymentRequest, found: Explanation) -> CheckedPayment:
+    """A payment of a session that was only tried."""
+    # Its day is also that of the budget that it spends with those beneath it.
+    day = (_TODAY, view.policy.limits.per_day)
+    its_own = (None, f"session:{view.id}")
+    today, others = list[int](), list[int]()
+    for limit in found.limits:
+        if limit.unit == "payments":
+            others += [0] if limit.left == 0 else []
+        elif (limit.name, limit.limit) == day and limit.budget in its_own:
+            today.append(limit.left)
+        else:
+            others.append(limit.left)
     decision = found.decision
     return {
         "allowed": decision.allowed,
         "reason": None if decision.allowed else decision.reason,
-        "effective_limit": _least((*today, *others, per_transaction)),
+        "effective_limit": _least((*today, *others, most_at_once(view.policy, request))),
         "session_key_remaining": _least(others),
         "session_remaining_today": _least(today),
     }
@@ -117,6 +136,7 @@ def status_json(view: SessionView, left: Left, now_ms: int) -> SessionKeyStatus:
     budget, rest = _of_life(left)
     limit = None if budget is None else budget.at_most
     each_window = remaining.per_day, remaining.per_week, remaining.per_month
+    none_left = 0 if any(cap.of == "payments" and more == 0 for cap, more in left.caps) else None
     live = view.state in LIVE_STATES
     return {
         "session_key_id": view.id,
@@ -140,7 +160,7 @@ def status_json(view: SessionView, left: Left, now_ms: int) -> SessionKeyStatus:
             "remaining_today": usd(remaining.per_day),
             "remaining_this_week": usd(remaining.per_week),
             "remaining_this_month": usd(remaining.per_month),
-            "effective_limit": _least((*each_window, rest, limits.per_transaction)),
+            "effective_limit": _least((*each_window, rest, limits.per_transaction, none_left)),
         },
     }
 

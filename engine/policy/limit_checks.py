@@ -7,7 +7,7 @@ fits.
 from collections.abc import Callable, Iterator
 
 from engine.policy.conditions import WINDOW_MS, Cap, Per
-from engine.policy.decision import Evidence
+from engine.policy.decision import Evidence, PaymentRequest, Policy
 from engine.policy.facts import Facts, Finding
 from engine.policy.money import SUM_MAX_MICRO_USD, format_usd
 from engine.policy.spending import Gauge
@@ -22,7 +22,7 @@ def per_transaction(facts: Facts) -> Finding | None:
         reason = f"{format_usd(amount)} is above the limit of {format_usd(limit)} per payment."
         return Finding(reason, {"limit": limit, "requested": amount})
     for cap in facts.policy.in_force.caps:
-        if cap.per == "transaction" and amount > cap.at_most and concerns(cap, facts):
+        if cap.per == "transaction" and amount > cap.at_most and concerns(cap, facts.request):
             reason = (
                 f"{format_usd(amount)} is above the limit of {format_usd(cap.at_most)} "
                 f"per payment{_whose(cap)}."
@@ -36,11 +36,20 @@ def per_transaction(facts: Facts) -> Finding | None:
     return None
 
 
-def concerns(cap: Cap, facts: Facts) -> bool:
+def concerns(cap: Cap, request: PaymentRequest) -> bool:
     """Whether the payment is of the kind that a cap counts."""
     if cap.of == "token":
-        return cap.name == facts.request.token
-    return cap.of != "merchant" or cap.name in (facts.request.merchant, facts.request.pay_to)
+        return cap.name == request.token
+    return cap.of != "merchant" or cap.name in (request.merchant, request.pay_to)
+
+
+def most_at_once(policy: Policy, request: PaymentRequest) -> int | None:
+    """The most that a payment may be which differs from `request` in its amount alone."""
+    caps = (cap for cap in policy.in_force.caps if cap.per == "transaction")
+    found = [cap.at_most for cap in caps if concerns(cap, request)]
+    if policy.limits.per_transaction is not None:
+        found.append(policy.limits.per_transaction)
+    return min(found, default=None)
 
 
 def per_day(facts: Facts) -> Finding | None:

@@ -134,7 +134,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "session_token": "",
     },
     CAPTURE_INTENT: {"amount": 1},
-    CHECK_PAYMENT: {"amount": 1},
+    CHECK_PAYMENT: {"amount": 1, "merchant_id": "books"},
     KEY_STATUS: {"session_key_id": "sess_" + "0" * 26},
     KEY_REVOKE: {"session_key_id": "sess_" + "0" * 26},
     DENY: {"reason": "not this one"},

@@ -9,7 +9,7 @@ import pytest
 
 from api.rest.not_offered import NOT_OFFERED
 from tests.rest.bodies import INTENTS, KEYS
-from tests.rest.served import PAYMENTS, Served, refused
+from tests.rest.served import NO_LIMITS, PAYMENTS, SESSIONS, Served, refused
 
 CLIENT_SHAPE = {
     "id", "amount", "currency", "description", "status", "capture_method", "agent_id",
@@ -163,6 +163,43 @@ def test_a_session_asks_for_itself_alone(tenant: Served) -> None:
     assert confirm(tenant, intent, token=own).json()["status"] == "succeeded"
     for_another = {"amount": 1, "agent_id": "shopper"}
     refused(tenant.call("POST", INTENTS, for_another, token=own), 403, "intent_of_another_agent")
+
+
+def test_what_a_session_key_affords_is_told_with_all_that_bounds_such_a_payment(
+    tenant: Served,
+) -> None:
+    limits = NO_LIMITS | {"max_per_day": 100}
+    session = tenant.session(
+        limits=limits,
+        allowed_merchants=["books", "data"],
+        conditions=[
+            "at most 3 payments per day",
+            "merchant books at most 20 USD per transaction",
+            f"token {tenant.world.request(1).token} at most 50 USD per transaction",
+        ],
+    )
+
+    def check(**body: Any) -> tuple[bool, Any, Any]:
+        found = tenant.post(f"{KEYS}/{session['id']}/check-payment", body).json()
+        return found["allowed"], found["effective_limit"], found["session_remaining_today"]
+
+    assert check(amount=20, merchant_id="books") == (True, 20, 100)
+    assert check(amount=21, merchant_id="books") == (False, 20, 100)
+    assert check(amount=50, merchant_id="data") == (True, 50, 100)
+    assert check(amount=1) == (False, 50, 100)  # nobody is named, and it pays no others
+    child = tenant.call(
+        "POST",
+        f"{SESSIONS}/{session['id']}/children",
+        {name: session[name] for name in ("agent_id", "limits", "allowed_merchants", "conditions")},
+        token=session["session_token"],
+    ).json()
+    tenant.hold(child["session_token"], 50, merchant_id="data")
+    tenant.hold(child["session_token"], 20, merchant_id="data")
+    assert check(amount=1, merchant_id="data") == (True, 30, 30)
+    tenant.hold(session["session_token"], 1, merchant_id="data")
+    assert check(amount=1, merchant_id="data") == (False, 0, 29)  # no payment is left
+    status = tenant.post(f"{KEYS}/status", {"session_key_id": session["id"]}).json()
+    assert status["linked_session"]["effective_limit"] == 0
 
 
 def test_a_session_key_affords_the_least_that_any_limit_leaves(tenant: Served) -> None:

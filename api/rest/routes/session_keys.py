@@ -76,7 +76,8 @@ def check_payment(
 ) -> CheckedPayment:
     """The least of what the session's limits and the budgets above it leave. Nothing is held."""
     session_id = session_of(engine, party, session_id)
-    request = payment_request(engine, PaymentBody.model_construct(amount=body.amount), None)
+    asked = PaymentBody.model_construct(amount=body.amount)
+    request = payment_request(engine, asked, body.merchant_id)
     found = engine.ledger.simulate(session_id, request).result()
     view = engine.sessions.get(party.workspace_id, session_id)
-    return checked_json(found, view.policy.limits.per_transaction)
+    return checked_json(view, request, found)
