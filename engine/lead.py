@@ -147,7 +147,7 @@ class Lead:
             finally:
                 behind = self._leads and self._expiry.run(rounds)
                 if self._writer.fault is None:
-                    self._ledger.recheck()
+                    self._ledger.memory.recheck()
         with self.ticked:
             self.ticked.notify_all()
         return behind

@@ -18,7 +18,7 @@ from engine.audit.decided import Decided
 from engine.db import tables
 from engine.errors import Conflict, InvalidInput, TallystickError
 from engine.ledger.account import Account
-from engine.ledger.accounts import examine, note_differing
+from engine.ledger.accounts import note_differing
 from engine.ledger.approval import approval_for, end_approvals, request_approval
 from engine.ledger.ask import Ask, ask
 from engine.ledger.batch import Answer, Batch
@@ -50,9 +50,8 @@ class Ledger:
         self._hold_ttl_ms = hold_ttl_ms
         self._approval_ttl_ms = approval_ttl_ms
         self._chain = chain
-        self._memory = Memory(writer)
-        self._accounts = self._memory.accounts
-        self._budgets = self._memory.budgets
+        self.memory = Memory(writer)
+        self._budgets = self.memory.budgets
 
     def authorise(
         self,
@@ -127,12 +126,12 @@ class Ledger:
 
     def left(self, session_id: str) -> "Future[Left]":
         """The same, what is left of the session's conditions, and whether it is at a limit."""
-
-        def told(batch: Batch, account: Account, family: Budget | None) -> Left:
-            denied = self._budgets.deny(batch, account)
-            return left_of(account, family, batch.now_ms, denied=denied)
-
-        return self._at_this_moment(session_id, told)
+        return self._at_this_moment(
+            session_id,
+            lambda batch, account, family: left_of(
+                account, family, batch.now_ms, denied=self._budgets.deny(batch, account)
+            ),
+        )
 
     def budgets_used(self, workspace_id: str, *wanted: str) -> "Future[Gauges]":
         """Each limit of the `wanted` budgets of a workspace, or of all, by their ids."""
@@ -151,14 +150,9 @@ class Ledger:
 
         return self._writer.submit(command, *self.streams((session_id,)))
 
-    def recheck(self) -> None:
-        """Hold some of what memory knows of sessions against their rows, and note what differs."""
-        if suspects := self._writer.call(self._accounts.suspects):
-            self._writer.call(lambda batch: examine(batch, suspects), *suspects)
-
     def streams(self, session_ids: Iterable[str]) -> set[str]:
         """What has to be held to decide for these sessions, as far as it is known."""
-        return self._memory.streams(session_ids)
+        return self.memory.streams(session_ids)
 
     def _at_this_moment(
         self, session_id: str, told: Callable[[Batch, Account, Budget | None], Answer]
@@ -174,7 +168,7 @@ class Ledger:
 
     def account(self, batch: Batch, session_id: str) -> Account:
         """A session's account, as its records are now."""
-        return self._accounts.get(batch, session_id)
+        return self.memory.accounts.get(batch, session_id)
 
     def _authorise_or_refuse(self, batch: Batch, asked: Ask) -> Payment | TallystickError:
         try:
@@ -398,7 +392,7 @@ class Ledger:
         """How many holds are over, by their sessions; but not of these."""
         counts = Counter(sessions_of_holds_over(batch, but))
         batch.hold(counts)
-        self._memory.prepare(batch, counts)
+        self.memory.prepare(batch, counts)
         return counts
 
     def end_holds(self, batch: Batch, session_id: str, count: int) -> int:

@@ -2,16 +2,17 @@
 
 from collections.abc import Collection, Iterable
 
-from engine.ledger.accounts import Accounts
+from engine.ledger.accounts import Accounts, examine
 from engine.ledger.batch import Batch
 from engine.ledger.budgets import Budgets
 from engine.ledger.writer import Writer
 
 
 class Memory:
-    """The accounts and budgets that one process knows. Belongs to the writer's thread."""
+    """The accounts and budgets that one process knows, which belong to the writer's thread."""
 
     def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self.accounts = Accounts()
         self.budgets = Budgets()
         writer.on_turn(self.budgets.learn)
@@ -19,6 +20,11 @@ class Memory:
         for memory in (self.accounts, self.budgets):
             writer.on_abandoned_batch(memory.forget)
             writer.on_forgotten(memory.forget_of)
+
+    def recheck(self) -> None:
+        """Hold some accounts against their rows, and note what differs. On any other thread."""
+        if suspects := self._writer.call(self.accounts.suspects):
+            self._writer.call(lambda batch: examine(batch, suspects), *suspects)
 
     def streams(self, session_ids: Iterable[str]) -> set[str]:
         """What has to be held to decide for these, as far as it is known. On any thread."""

@@ -79,6 +79,11 @@ ELSEWHERE = {
     ("session.created", "type"),
     ("session.created", "label"),
     ("session.created", "grant"),
+    ("session.created", "grant_hash"),
+    ("session.created", "parent_id"),
+    ("session.created", "consent"),
+    ("session.consented", "consent"),
+    ("session.consented", "owner_signature"),
     ("session.registered", "tx_hash"),
 }
 """What no replay looks at and other checks do: `tests/evidence` has those."""
