@@ -32,7 +32,7 @@ from tests.anvil_world import tick_until
 from tests.audit import rfc6962
 from tests.durability.journals import Journals
 from tests.durability.payers import USD, Payer, Question, Target
-from tests.durability.pools import Pool, SharedRecords, read_log
+from tests.durability.pools import Pool, Shared, SharedRecords, read_log
 from tests.durability.processes import forked
 from tests.durability.worker import ERA, Work, work
 from tests.ledger.oracle import query, require
@@ -167,6 +167,7 @@ class Hammer(ABC):
         agents = Pool("agent_budget", AGENT_USD * USD)
         theirs = Pool("workspace_budget", WORKSPACE_USD * USD)
         parent = world.session(PARENT)
+        family.session = parent.id
         yield self.target(world, parent, family)
         for _ in range(2):
             child = world.session(CHILD, parent_id=parent.id, duration_ms=23 * 3_600_000)
@@ -303,7 +304,8 @@ class Hammer(ABC):
         for session, budget in self.records.budgets.items():
             if session in self.targets:
                 left = world.engine.ledger.remaining(session).result()
-                for window, expected in budget.remaining(0).items():
+                assert isinstance(budget, Shared)
+                for window, expected in budget.told(world.engine.clock()).items():
                     require(getattr(left, window) == expected, f"{session}: {window} {left}")
 
     def check_evidence(self, world: World) -> None:

@@ -25,6 +25,8 @@ class Pool:
 
     rule: str
     limit: int
+    session: str | None = None
+    """Whose limit it is; None: that of a budget."""
     used: int = 0
     time_ms: int = 0
     _counted: dict[str, int] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Shared(Budget):
     """A session under pools. Its own sum is kept and not made again at each decision."""
 
     pools: list[Pool] = field(default_factory=list)
+    session: str = ""
     total: int = 0
 
     def add(self, payment: Any, spend: Spend) -> None:
@@ -61,6 +64,21 @@ class Shared(Budget):
 
     def used(self, window: str, now_ms: int) -> int:
         return self.total
+
+    def told(self, now_ms: int) -> dict[str, int | None]:
+        """What a session is told is left: those beneath it spend of its limits, too."""
+        left = self.remaining(now_ms)
+        for pool in self.pools:
+            if pool.session == self.session:
+                pool.advance(now_ms)
+                left = {
+                    window: None if limit is None else min(limit, self._limit(window) - pool.used)
+                    for window, limit in left.items()
+                }
+        return left
+
+    def _limit(self, window: str) -> int:
+        return self.limits[window] or 0
 
     def refusal(self, amount: int, now_ms: int) -> str | None:
         rule = super().refusal(amount, now_ms)
@@ -112,7 +130,7 @@ class SharedRecords(Records):
         if record["kind"] == "session.created":
             stream = record["stream"]
             pools = sorted(self._pools.get(stream, ()), key=lambda pool: RULES.index(pool.rule))
-            self.budgets[stream] = Shared(self.budgets[stream].limits, pools=pools)
+            self.budgets[stream] = Shared(self.budgets[stream].limits, pools=pools, session=stream)
 
     def _decided(self, session: str, now_ms: int, body: dict[str, Any]) -> None:
         super()._decided(session, now_ms, body)

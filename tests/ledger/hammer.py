@@ -19,9 +19,10 @@ from typing import Any
 
 import httpx
 
+from engine.clock import system_clock
 from tests.durability.hammer import KILLED_WHILE_STARTING, Hammer, Size, arguments_of, rounds
 from tests.durability.payers import USD, OverHttp
-from tests.durability.pools import read_log
+from tests.durability.pools import Shared, read_log
 from tests.durability.worker import ERA, PORT
 from tests.ledger.forked_server import ForkedServer
 from tests.ledger.oracle import query, require
@@ -155,12 +156,16 @@ class SqliteHammer(Hammer):
         for _ in range(50):
             before = self.newest()
             self.follow_log()
+            budget = self.records.budgets[session]
+            assert isinstance(budget, Shared)
+            expected = budget.told(system_clock())
             response = client.get(f"/api/v1/ai/sessions/{session}")
-            if self.newest() == before and before[1] == 0:
+            again = self.newest(), budget.told(system_clock())
+            if again == (before, expected) and before[1] == 0:
                 break  # nothing happened meanwhile, such as an expiry
             time.sleep(0.02)
         shown = json.loads(response.text, parse_float=Decimal)
-        for window, left in self.records.budgets[session].remaining(0).items():
+        for window, left in expected.items():
             told = shown[WINDOWS[window]]
             said = None if told is None else Decimal(told) * USD
             require(said == left, f"{session}: {window} {said} is left, by the records {left}")

@@ -319,6 +319,9 @@ class Auditor:
         for window in account.terms.all_windows():
             window.slide(self.books.time_ms)
         left = account.terms.left(0, None, None)
+        if (pool := self.books.pools.get(f"session:{asked.session}")) is not None:
+            pool.at(self.books.time_ms)
+            left = pool.left(left)
         require(answer in (None, left), "limits", f"{asked.session}: {answer} is left, not {left}")
 
     # Operators

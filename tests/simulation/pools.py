@@ -59,6 +59,17 @@ class Pool:
         for window in self.windows:
             window.slide(now_ms)
 
+    def left(self, own: dict[str, int | None]) -> dict[str, int | None]:
+        """What is left of the limits of a session that delegates, of which its own payments leave
+        `own`, at the instant of the last `at`."""
+        found = dict(own)
+        for window in self.windows:
+            name = "payments" if window.of == "payments" else window.told
+            known = found.get(name)
+            if window.name is None and window.most is not None and known is not None:
+                found[name] = min(known, max(0, window.most - window.used))
+        return found
+
     def over(self, asked: dict[str, Any]) -> tuple[Any, ...] | None:
         """What a payment is over first: budget, name, limit, used, requested, length, and when it
         would fit; None if it fits."""
