@@ -51,16 +51,16 @@ class Call(Generic[Answer]):
         """The body in JSON, its amounts in digits alone.
 
         Raises:
-            ApiError: it holds what JSON does not, such as NaN.
+            ApiError: it holds a number that JSON does not have, such as NaN.
         """
         if self.body is None:
             return None
         try:
             separators = (",", ":")
             text = json.dumps(self.body, ensure_ascii=False, allow_nan=False, separators=separators)
-            return plain_decimals(text).encode()
         except ValueError as error:
             raise ApiError(0, "not_sendable", f"{self.method} {self.path}: {error}", {}) from error
+        return plain_decimals(text).encode()
 
     def headers(self) -> dict[str, str]:
         """What is sent beside the client's own headers."""
