@@ -50,6 +50,8 @@ class Batch:
         self.now_ms = now_ms
         self.identifiers = scribe.identifiers
         self.writes = 0
+        self.shared = turn.heads is not None
+        """Whether other processes write, too."""
         self._forget = forget
         self._database = database
         self._connection = database.writer

@@ -259,8 +259,8 @@ def changed(batch: Batch, workspace_id: str) -> None:
     version = sa.select(_shared.c.budgets_version).scalar_subquery()
     its = _workspaces.c.id == workspace_id
     batch.update(sa.update(_workspaces).where(its).values(budgets_version=version))
-    if batch.read(sa.select(_workspaces.c.id).where(its)).first() is None:
-        # Nobody else would hear of it. What was written is given up with the batch.
+    if batch.shared and batch.read(sa.select(_workspaces.c.id).where(its)).first() is None:
+        # No other process would hear of it. What was written is given up with the batch.
         raise RuntimeError(f"there is no row of the workspace {workspace_id}")
 
 
