@@ -163,8 +163,8 @@ def _loaded(batch: Batch, session_ids: Collection[str]) -> Collection[Account | 
     """Nobody, if rows cannot be read together: who they are is found by reading one at a time."""
     try:
         return load_accounts(batch, session_ids).values()
-    except sa.exc.DBAPIError as error:
-        if not of_its_rows(error):
+    except sa.exc.StatementError as error:  # a value of another type than its column's, too
+        if isinstance(error, sa.exc.DBAPIError) and not of_its_rows(error):
             raise
         return ()
 

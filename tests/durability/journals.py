@@ -17,7 +17,7 @@ END = ("state", "captured", "closed_ms")
 ENDED = ("captured", "voided", "expired")
 
 _DOWN = re.compile(
-    r"TALLYSTICK_DATABASE cannot be used|could not be made durable|"
+    r"TALLYSTICK_DATABASE cannot be used|could not be made durable|the database does not answer|"
     r"store's database cannot be used: (connect|consuming|terminating|the (connection|database))|"
     r"psycopg\.(OperationalError|errors\.(AdminShutdown|CrashShutdown|CannotConnectNow))"
 )

@@ -351,7 +351,7 @@ def test_damage_that_one_noted_and_that_is_mended_is_closed_by_who_loads_it(
     first.pay(view, 1)
     change = "UPDATE decisions SET captured = captured + ? WHERE session_id = ?"
     assert alter(first.store, change, 1, view.id) == 1
-    first.engine.ledger._accounts.known.clear()
+    first.engine.ledger.memory.accounts.known.clear()
     with pytest.raises(Unavailable, match="damaged"):
         first.pay(view, 1)
     first.engine.tick()

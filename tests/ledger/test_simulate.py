@@ -85,7 +85,7 @@ def test_nothing_at_all_is_changed(fresh: World) -> None:
     fresh.pay(view, 20, hold=True)
     fresh.pay(view, 90, key="denied")
     clock.advance(1)
-    before, account = dump(fresh), fresh.engine.ledger._accounts.known[view.id]
+    before, account = dump(fresh), fresh.engine.ledger.memory.accounts.known[view.id]
     held = dict(account.holds)
     for amount in (1, 80 * USD, 80 * USD + 1, 10**15 - 1):
         simulate(fresh, view, amount)

@@ -23,7 +23,7 @@ def view(world: World) -> SessionView:
         Limits(5 * USD, 10 * USD, 20 * USD, None, 3 * USD),
         mint_pkp=True,
         permissions=("pay", "swap"),
-        merchants=("books.example", "ünï.example"),
+        merchants=("books.example", "ünï books"),
         tokens=(usdc,),
         chains=(world.engine.deployment.chain,),
     )
