@@ -84,7 +84,7 @@ def checked(response: httpx.Response, base_url: httpx.URL) -> httpx.Response:
     try:
         answer = response.json()
         code, message = answer["code"], answer["message"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     if isinstance(code, str) and isinstance(message, str):
         refusal = ApiError(status, code, message, answer)
@@ -111,7 +111,7 @@ def read_json(response: httpx.Response, base_url: httpx.URL, kind: type) -> Any:
     """
     try:
         answer = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, kind):
         told = f"{base_url}: the answer is not a Tallystick's"

@@ -11,15 +11,12 @@ from eth.vm.forks.prague import PragueVM
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
+from engine import RECURSION_LIMIT
 from engine.chain.account import KeyAccount
 from engine.chain.embedded_store import BlockStore
 from engine.chain.gateway import ChainError
 
-RECURSION_LIMIT = 12_000
-"""Python frames. Importing py-evm lets the whole process recurse 100,000 deep, and then a request
-of nested JSON overflows the stack of the thread that parses it. The deepest calls that a block's
-gas allows (EIP-150 passes on 63/64) need half of this, and no parser overflows before it."""
-
+# The deepest calls that a block's gas allows (EIP-150 passes on 63/64) need half of this.
 sys.setrecursionlimit(RECURSION_LIMIT)
 
 _BLOB_TYPE = 3

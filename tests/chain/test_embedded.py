@@ -14,8 +14,8 @@ import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
+from engine import RECURSION_LIMIT
 from engine.chain.embedded import ETH_TESTER_CHAIN_ID, EmbeddedChain
-from engine.chain.embedded_genesis import RECURSION_LIMIT
 from engine.chain.gateway import ChainError, ChainUnavailable
 from engine.chain.sender import send, sign
 from tests.chain import bytecode

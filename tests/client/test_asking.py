@@ -238,7 +238,7 @@ async def _asked(status: int, text: str) -> tuple[ApiError, ApiError]:
     ],
 )
 def test_what_is_no_tallystick_server_is_told_with_its_url(status: int, said: str) -> None:
-    texts = ["<html>", '["code"]']
+    texts = ["<html>", '["code"]', "[" * 100_000]
     if status != 200:
         texts.append('{"code": 405, "message": null}')
     for text in texts:
