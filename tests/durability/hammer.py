@@ -75,8 +75,6 @@ class Hammer(ABC):
 
     store: Path | str
     """Where the ledger is, as `tests.ledger.oracle.query` takes it."""
-    settings: Settings | None
-    """What a worker opens an engine with, None if it asks a server."""
     one_writer: bool
 
     def __init__(self, directory: Path, size: Size) -> None:
@@ -127,6 +125,10 @@ class Hammer(ABC):
     @abstractmethod
     def begin(self) -> None:
         """Make ready what the workers ask."""
+
+    @abstractmethod
+    def settings_of(self, number: int) -> Settings | None:
+        """What a worker opens an engine with, None if it asks a server."""
 
     @abstractmethod
     def kill(self, share: float) -> None:
@@ -187,9 +189,7 @@ class Hammer(ABC):
 
     def start(self, number: int, life: int) -> None:
         """Begin a life of a worker."""
-        settings = self.settings
-        if settings is not None:
-            settings = settings.model_copy(update={"data_dir": self.directory / f"{number}"})
+        settings = self.settings_of(number)
         eras, always = tuple(self.eras), tuple(self.always)
         given = Work(
             number, life, self.size.seed, settings, self.directory, eras, always, self.board

@@ -14,6 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from engine.settings import Settings
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts
 from tests.durability.hammer import (
     HOLD_TTL_S,
@@ -31,6 +36,14 @@ from tests.servers import PostgresServer
 from tests.world import World
 
 KEK = "the same for every server"
+KILLED_IN_COMMIT = 0.5
+LOOKS_MAX = 500
+COMMITTING = "SELECT usename FROM pg_stat_activity WHERE state = 'active' AND query = 'COMMIT'"
+
+
+def role(number: int) -> str:
+    """As whom a worker connects."""
+    return f"worker_{number}"
 
 
 class PostgresHammer(Hammer):
@@ -70,7 +83,19 @@ class PostgresHammer(Hammer):
         return self.anvil.process.url
 
     def begin(self) -> None:
-        """Each worker has an engine of its own."""
+        """Each worker has an engine of its own, and a name that the server tells of."""
+        with psycopg.connect(self.url) as connection:
+            for number in range(self.size.processes):
+                connection.execute(f"CREATE ROLE {role(number)} LOGIN SUPERUSER".encode())
+
+    def settings_of(self, number: int) -> Settings:
+        address = sa.make_url(self.url).set(username=role(number))
+        return self.settings.model_copy(
+            update={
+                "data_dir": self.directory / f"{number}",
+                "database": SecretStr(address.render_as_string(hide_password=False)),
+            }
+        )
 
     def end(self) -> None:
         with self.world("asking") as world:
@@ -99,14 +124,28 @@ class PostgresHammer(Hammer):
         ]
         if not paying:
             return
-        number = self.random.choice(paying)
-        time.sleep(self.random.uniform(0, POLL_S))
+        number = self.committing(paying) if self.random.random() < KILLED_IN_COMMIT else None
+        if number is None:
+            number = self.random.choice(paying)
+            time.sleep(self.random.uniform(0, POLL_S))
+        else:
+            self.figures["kills in a commit"] += 1
         self.end_life(number)
         while self.random.random() < KILLED_WHILE_STARTING:
             time.sleep(self.random.uniform(0, 1.5))
             self.end_life(number)
             self.figures["kills while starting"] += 1
         self.figures["kills"] += 1
+
+    def committing(self, paying: list[int]) -> int | None:
+        """Who waits for the end of a commit just now, and could not have answered yet."""
+        workers = {role(number): number for number in paying}
+        with psycopg.connect(self.url, autocommit=True) as watching:
+            for _ in range(LOOKS_MAX):
+                for (name,) in watching.execute(COMMITTING):
+                    if name in workers:
+                        return workers[name]
+        return None
 
     def end_life(self, number: int) -> None:
         """SIGKILL, and a new life."""

@@ -47,7 +47,6 @@ class SqliteHammer(Hammer):
 
     def __init__(self, directory: Path, size: Size) -> None:
         super().__init__(directory, size)
-        self.settings = None
         self.data = directory / "data"
         self.store = self.data / "ledger.sqlite3"
         self.server: ForkedServer | None = None
@@ -78,6 +77,9 @@ class SqliteHammer(Hammer):
 
     def begin(self) -> None:
         self.restart()
+
+    def settings_of(self, number: int) -> None:
+        """They ask the server."""
 
     def kill(self, share: float) -> None:
         """The server, at some moment."""
