@@ -30,14 +30,14 @@ _PROOF_CHARACTERS_MAX = SIZE_MAX.bit_length() * _NODE_CHARACTERS + len("]")
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A record in the file: its index in the log, its bytes, its inclusion proof.
+    """A record in the file: its index in the log, its bytes, its inclusion proof; None in the tail.
 
     With `openings` the bytes are the record's committed form, of which these groups are shown.
     """
 
     index: int
     raw: bytes
-    proof: tuple[bytes, ...]
+    proof: tuple[bytes, ...] | None
     openings: Mapping[str, Opening] | None = None
 
 
@@ -178,7 +178,7 @@ def _entry(data: bytes, nodes: Nodes, *, proven: bool) -> Entry:
         raise ValueError("an index is not an integer")
     if not isinstance(item["record"], str):
         raise TypeError("expected text")
-    proof = nodes.proof(item["proof"]) if proven else ()
+    proof = nodes.proof(item["proof"]) if proven else None
     openings = _openings(item["openings"]) if opened else None
     return Entry(item["index"], item["record"].encode(), proof, openings)
 

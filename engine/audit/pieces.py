@@ -9,7 +9,7 @@ What is read is hashed as it is read, so what was signed is what was looked at, 
 writes to the file meanwhile.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from engine.audit import canonical
@@ -45,11 +45,15 @@ class Items:
         self._source = source
         self._begin = begin
         self._end = end
-        parted = sum(part.count(_PARTED) for _, part in _overlapping(source, _PARTED, begin, end))
-        self._count = parted + (begin < end)
+        self._count: int | None = None
 
     def __len__(self) -> int:
-        return self._count
+        """How many were read; before they were, how many it seems that there are."""
+        if self._count is not None:
+            return self._count
+        places = _places(self._begin, self._end)
+        parted = sum(_part(self._source, at, self._end).count(_PARTED) for at in places)
+        return parted + (self._begin < self._end)
 
     def read(self, digest: "_Hash") -> Iterator[bytes]:
         """The items one by one, still JSON; whatever is read goes into the digest.
@@ -93,6 +97,8 @@ class Items:
         Raises:
             ValueError: there are more or fewer than there were.
         """
+        if self._count is None:
+            self._count = found
         if found != self._count:
             raise ValueError("the file was changed while it was read")
 
@@ -140,31 +146,56 @@ def apart(run: bytes) -> Iterator[bytes]:
 
 
 def cuts(source: Source, landmarks: Sequence[bytes]) -> tuple[int, int, int, int] | None:
-    """The first places where these stand, each after the one before: the ends of the first and the
-    third, the beginnings of the others. None: there is one that does not."""
-    found, at = [], 0
-    for number, landmark in enumerate(landmarks):
-        at = find(source, landmark, at)
-        if at < 0:
+    """The places where these stand, each after the one before: the ends of the first and the third,
+    the beginnings of the others. None: there is one that does not.
+
+    The first is looked for from the beginning and the others from the end, since what is between
+    the first two is nearly everything.
+    """
+    opening, *others = landmarks
+    begin = find(source, opening)
+    if begin < 0:
+        return None
+    begin += len(opening)
+    found, before = [begin], len(source)
+    for landmark in reversed(others):
+        before = _find_last(source, landmark, begin, before)
+        if before < 0:
             return None
-        found.append(at + len(landmark) if number % 2 == 0 else at)
-        at = found[-1]
+        found.insert(1, before)
     first, second, third, fourth = found
-    return first, second, third, fourth
+    return first, second, third + len(landmarks[2]), fourth
 
 
-def find(source: Source, sought: bytes, begin: int = 0) -> int:
+def find(source: Source, sought: bytes) -> int:
     """The first place where something stands; -1: nowhere."""
-    for at, part in _overlapping(source, sought, begin, len(source)):
-        if (place := part.find(sought)) >= 0:
+    return _looked_for(bytes.find, source, sought, _places(0, len(source)), len(source))
+
+
+def _find_last(source: Source, sought: bytes, begin: int, end: int) -> int:
+    """The last place between these two where something stands whole; -1: nowhere."""
+    return _looked_for(bytes.rfind, source, sought, reversed(_places(begin, end)), end)
+
+
+def _looked_for(
+    look: Callable[[bytes, bytes], int],
+    source: Source,
+    sought: bytes,
+    places: Iterable[int],
+    end: int,
+) -> int:
+    for at in places:
+        place = look(_part(source, at, end, len(sought) - 1), sought)
+        if place >= 0:
             return at + place
     return -1
 
 
-def _overlapping(
-    source: Source, sought: bytes, begin: int, end: int
-) -> Iterator[tuple[int, bytes]]:
-    """Parts of a source, each with its place, so that what is sought is whole in exactly one."""
-    more = len(sought) - 1
-    for at in range(begin, end, _CHUNK_BYTES):
-        yield at, source[at : min(at + _CHUNK_BYTES + more, end)]
+def _places(begin: int, end: int) -> range:
+    """Where the parts begin in which somebody looks for something."""
+    return range(begin, end, _CHUNK_BYTES)
+
+
+def _part(source: Source, at: int, end: int, more: int = len(_PARTED) - 1) -> bytes:
+    """One of them, with so many of the next that what is sought is whole in exactly one."""
+    return source[at : min(at + _CHUNK_BYTES + more, end)]

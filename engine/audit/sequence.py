@@ -22,7 +22,8 @@ class Walk:
 
     `broken` is the first that does not follow, and up to it `not_replayed` the first that cannot
     have been decided so; `not_included` is the first that the log with this `tree` does not hold.
-    `indexes` are those of all records in the log, `times_ms` the times up to the first broken one;
+    `indexes` are those of all records in the log, the first `proven` of them under the anchor;
+    `times_ms` are the times up to the first broken one;
     `signed` has what all that can be read tell of signed payments, since each may explain one on
     the chain.
     """
@@ -33,6 +34,7 @@ class Walk:
         Raises:
             EvidenceError: an entry is not one that a file can have.
         """
+        self.proven = 0
         self.indexes = array("q")
         self.times_ms = array("q")
         self.signed = SignedReader()
@@ -48,26 +50,27 @@ class Walk:
         self._tree = tree
         self._last: Record | None = None
         self._last_index = -1
-        proven = len(evidence.records)
         for place, entry in enumerate(evidence.entries()):
-            self._pass(entry, place, proven=place < proven)
+            self._pass(entry, place)
         if self._last is None:
             self._break(tampered("there is no record of the session's creation"))
 
-    def _pass(self, entry: Entry, place: int, *, proven: bool) -> None:
+    def _pass(self, entry: Entry, place: int) -> None:
         self.indexes.append(entry.index)
+        self.proven += entry.proof is not None
         try:
             record = decode_record(entry.raw, entry.openings)
             if record.kind in PAYMENT_KINDS:
                 self.signed.feed(record)
             if self.broken is None:
                 self._follow(entry, record, place)
-            if proven and self._tree is not None and self.not_included is None:
-                self._tree.verify(record.hash, entry.index, entry.proof)
+            if entry.proof is None or self._tree is None or self.not_included is not None:
+                return
+            self._tree.verify(record.hash, entry.index, entry.proof)
         except (canonical.CanonicalError, ProofError) as error:
             if isinstance(error, canonical.CanonicalError):
                 self._break(tampered(f"record {place}: {error}"))
-            if proven and self.not_included is None:
+            if entry.proof is not None and self.not_included is None:
                 self.not_included = tampered(f"record at log index {entry.index}: {error}")
 
     def _break(self, finding: Finding) -> None:

@@ -263,7 +263,7 @@ class _Run:
     def anchor(self) -> str:
         if self.evidence.checkpoint is None:
             evidence = self.evidence
-            if evidence.records or evidence.consistency or evidence.anchored:
+            if self._walk.proven or evidence.consistency or evidence.anchored:
                 raise tampered("records claim an anchor that the file does not name")
             raise Finding(Verdict.PENDING, "nothing of this log is anchored yet")
         checkpoint = self._checkpoint
@@ -285,11 +285,11 @@ class _Run:
 
     # 8
     def inclusion(self) -> str:
-        if not self.evidence.records:
+        if not self._walk.proven:
             return "no record claims to be anchored"
         if self._walk.not_included is not None:
             raise self._walk.not_included
-        return counted(len(self.evidence.records), "record")
+        return counted(self._walk.proven, "record")
 
     # 9
     def sequence(self) -> str:
@@ -310,7 +310,7 @@ class _Run:
         life = Life(self.replay, self.chain, self._registration)
         life.check_registered()
         life.check_consented(evidence)
-        dated = zip(self._walk.times_ms, self._walk.indexes[: len(evidence.records)], strict=False)
+        dated = zip(self._walk.times_ms, self._walk.indexes[: self._walk.proven], strict=False)
         life.check_dates(dated, self._anchorings)
         anchored_in = None if evidence.checkpoint is None else self._anchoring.block_number
         return life.check_ends(evidence, self.found, anchored_in)
@@ -335,7 +335,7 @@ class _Run:
 
     # 13
     def tail(self) -> str:
-        tail = self._walk.indexes[len(self.evidence.records) :]
+        tail = self._walk.indexes[self._walk.proven :]
         size = 0 if self.evidence.checkpoint is None else self._checkpoint.size
         if any(index < size for index in tail):
             raise tampered("a record under the anchor has no proof")

@@ -93,6 +93,29 @@ def test_where_it_is_cut_does_not_matter(file: bytes, chunk_bytes: int) -> None:
         assert found.sealed() == expected.sealed()
 
 
+class Watched(bytes):
+    """A file that counts how often each of its bytes is read."""
+
+    def __init__(self, _: bytes) -> None:
+        self.reads = [0] * len(self)
+
+    def __getitem__(self, part: slice) -> bytes:  # type: ignore[override]
+        for at in range(*part.indices(len(self))):
+            self.reads[at] += 1
+        return super().__getitem__(part)
+
+
+def test_records_are_read_once(told: Story) -> None:
+    """Where they begin and end is found from the ends of the file, which may be large."""
+    file = Watched(told.small)
+    begin, end = file.index(SEAMS[0]) + len(SEAMS[0]), file.index(SEAMS[1])
+    with mock.patch.object(pieces, "_CHUNK_BYTES", 100):
+        evidence = open_evidence(file)
+        assert evidence.sealed() == parse_evidence(told.small).sealed()
+        assert len(evidence.records) == len(read(told.small)["records"])
+    assert set(file.reads[begin + 200 : end - 200]) == {1}
+
+
 def test_what_is_too_long_to_hold_is_refused(file: bytes) -> None:
     with mock.patch.object(pieces, "ITEM_BYTES_MAX", 100), pytest.raises(EvidenceError):
         parse_evidence(file)
