@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
+from engine.audit.record import Record, decode_record
 from engine.clock import Clock, ManualClock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.engine import Engine, open_engine
@@ -20,6 +21,7 @@ from engine.policy.decision import PaymentRequest
 from engine.policy.limits import Limits
 from engine.sessions.session import NewSession, SessionView
 from engine.settings import Settings
+from tests.ledger.oracle import query
 
 USD = 1_000_000
 WORKSPACE = "default"
@@ -212,3 +214,10 @@ class World:
             key=key,
             capture=not hold,
         ).result()
+
+
+def records_of(world: World, stream: SessionView | str) -> list[Record]:
+    """The records of a session, or of the stream of this id, read apart from the engine."""
+    of = stream if isinstance(stream, str) else stream.id
+    rows = query(world.store, "SELECT body FROM records WHERE stream = ? ORDER BY seq", of)
+    return [decode_record(bytes(body)) for (body,) in rows]

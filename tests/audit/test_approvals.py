@@ -20,11 +20,10 @@ from tests.ledger.approving import (
     first_key,
     grant,
     new_key,
-    records_of,
     revoke_key,
     told,
 )
-from tests.world import USD, WORKSPACE, World
+from tests.world import USD, WORKSPACE, World, records_of
 
 START_MS = 1_800_000_000_000
 Change = Callable[[list[Document]], Any]

@@ -18,10 +18,10 @@ from engine.policy.conditions import parse_conditions
 from engine.policy.decision import Policy
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions.session import SessionView
-from tests.audit.test_replay import limits, records_of, sentences, steps, take
+from tests.audit.test_replay import limits, sentences, steps, take
 from tests.ledger.approving import asked_for, first_key, grant
 from tests.policy.conditions_oracle import PRECEDENCE, Paid, Terms
-from tests.world import NO_LIMITS, USD, WORKSPACE, World
+from tests.world import NO_LIMITS, USD, WORKSPACE, World, records_of
 
 START_MS = 1_800_000_000_000
 ORDER = [

@@ -15,16 +15,10 @@ from engine.clock import ManualClock
 from engine.grant import Grant
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions.session import SessionView
-from tests.audit.test_replay import (
-    changed_facts,
-    records_of,
-    sentences,
-    steps,
-    take,
-)
+from tests.audit.test_replay import changed_facts, sentences, steps, take
 from tests.audit.test_replay import limits as any_limits
 from tests.evidence.story import Document, chained, read, story
-from tests.world import USD, World
+from tests.world import USD, World, records_of
 
 LISTED = (
     "merchant books at most 15 USD per transaction",

@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.audit import canonical
 from engine.audit.canonical import CanonicalError
-from engine.audit.record import Record, decode_record
+from engine.audit.record import decode_record
 from engine.audit.replay import Replay, ReplayError
 from engine.clock import ManualClock
-from engine.db import tables
 from engine.errors import Conflict, TallystickError
 from engine.grant import Grant
 from engine.policy.decide import left as left_of
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions.session import SessionView
 from tests.evidence.story import Document, chained, read, story
-from tests.world import USD, WORKSPACE, World
+from tests.world import USD, WORKSPACE, World, records_of
 
 MINUTE_MS = 60_000
 
@@ -35,13 +33,6 @@ def slow_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World(tmp_path_factory.mktemp("replay") / "data", ManualClock(1_800_000_000_000))
     yield world
     world.engine.close()
-
-
-def records_of(world: World, view: SessionView) -> list[Record]:
-    stored = tables.table(tables.Record)
-    query = sa.select(stored.c.body).where(stored.c.stream == view.id).order_by(stored.c.seq)
-    with world.engine.database.reading() as connection:
-        return [decode_record(raw) for raw in connection.execute(query).scalars()]
 
 
 limit = st.none() | st.integers(20, 90).map(lambda dollars: dollars * USD)

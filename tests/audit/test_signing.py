@@ -11,22 +11,17 @@ from engine.audit.replay import Replay, ReplayError
 from engine.clock import ManualClock
 from engine.sessions.session import SessionView
 from tests.ledger.asking import START_MS
-from tests.ledger.paying import CENT, OTHER_SHOP, accepted, offer, records_of, settled, signed
-from tests.world import World
+from tests.ledger.paying import CENT, OTHER_SHOP, three_signed
+from tests.world import World, records_of
 
 Change = Callable[[list[Record]], None]
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SessionView, list[Record]]]:
-    """created · decided · signed · decided · signed · captured · expired, and then
-    decided · signed · captured by an operator."""
+    """A session that signed three payments, and its records."""
     world = World(tmp_path_factory.mktemp("signed") / "data", ManualClock(START_MS))
-    view = world.session()
-    both = [signed(world, view, offer(world, CENT * n)) for n in (1, 2)]
-    settled(world, both[0])
-    settled(world, both[1], "expired")
-    accepted(world, signed(world, view, offer(world, CENT * 3)))
+    view = three_signed(world)
     yield view, records_of(world, view)
     world.engine.close()
 

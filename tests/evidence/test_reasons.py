@@ -21,9 +21,9 @@ from engine.evidence.html_report import render
 from engine.grant import Grant
 from tests.evidence.story import Document, Story, failed, read, replaced, story
 from tests.ledger.asking import START_MS
-from tests.ledger.paying import CENT, accepted, offer, settled, signed
-from tests.ledger.paying import records_of as stored_records
+from tests.ledger.paying import three_signed
 from tests.world import World
+from tests.world import records_of as stored_records
 
 WRONG: tuple[Any, ...] = (None, True, -1, "x", "é", [], [None], {}, {"x": None})
 MISSING = object()
@@ -43,11 +43,7 @@ def told() -> Story:
 def paid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grant, list[Record]]:
     """A session that signed, and what the chain or an operator made of that."""
     world = World(tmp_path_factory.mktemp("paid") / "data", ManualClock(START_MS))
-    view = world.session()
-    both = [signed(world, view, offer(world, CENT * n)) for n in (1, 2)]
-    settled(world, both[0])
-    settled(world, both[1], "expired")
-    accepted(world, signed(world, view, offer(world, CENT * 3)))
+    view = three_signed(world)
     records = stored_records(world, view)
     world.engine.close()
     return view.grant, records

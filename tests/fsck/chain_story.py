@@ -18,18 +18,9 @@ from engine.sessions.session import SessionView
 from tests.contracts.passkey import Passkey
 from tests.contracts.wallet import deploy_wallet
 from tests.evidence.story import pass_time
-from tests.sessions.hands import (
-    ETHER_WEI,
-    chain_of,
-    code,
-    discrepancies,
-    lower,
-    now,
-    records_of,
-    send,
-)
+from tests.sessions.hands import ETHER_WEI, chain_of, code, discrepancies, lower, now, send
 from tests.sessions.test_rotation import rotate
-from tests.world import USD, WORKSPACE, World
+from tests.world import USD, WORKSPACE, World, records_of
 
 _sessions = table(Session)
 

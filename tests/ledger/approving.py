@@ -5,7 +5,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay
 from engine.db.keys import ApiKey
 from engine.db.tables import table
@@ -15,7 +14,7 @@ from engine.ledger.payment import Payment
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.ledger.oracle import query
-from tests.world import USD, WORKSPACE, World
+from tests.world import USD, WORKSPACE, World, records_of
 
 ABOVE_50 = Limits(None, 200 * USD, None, None, 50 * USD)
 TTL_MS = 900_000
@@ -68,12 +67,6 @@ def shown(world: World, approval: str) -> Approval:
 def grant(world: World, approval: Approval, key_id: str) -> Approval:
     """Grant it."""
     return world.engine.approvals.grant(WORKSPACE, approval.id, by=key_id)
-
-
-def records_of(world: World, view: SessionView) -> list[Record]:
-    """The records of a session, read apart from the engine."""
-    rows = query(world.store, "SELECT body FROM records WHERE stream = ? ORDER BY seq", view.id)
-    return [decode_record(bytes(body)) for (body,) in rows]
 
 
 def told(world: World, view: SessionView) -> list[str]:

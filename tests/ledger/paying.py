@@ -10,7 +10,6 @@ from x402.http.utils import decode_payment_signature_header
 from x402.schemas import PaymentPayload
 
 from engine.audit.binding import payment_nonce
-from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay
 from engine.chain import contracts, sender
 from engine.fsck.check import check as fsck
@@ -18,7 +17,7 @@ from engine.payments.gate import Signed
 from engine.payments.token_domain import read_token_domain
 from engine.sessions.session import SessionView
 from tests.ledger.oracle import query
-from tests.world import WORKSPACE, World
+from tests.world import WORKSPACE, World, records_of
 
 SHOP = "0x" + "5b" * 20
 OTHER_SHOP = "0x" + "0c" * 20
@@ -102,12 +101,6 @@ def signer(world: World, found: Signed) -> str:
     ).lower()
 
 
-def records_of(world: World, view: SessionView) -> list[Record]:
-    """All records of a session."""
-    rows = query(world.store, "SELECT body FROM records WHERE stream = ? ORDER BY seq", view.id)
-    return [decode_record(bytes(body)) for (body,) in rows]
-
-
 def kinds(world: World, view: SessionView) -> list[str]:
     """Those about payments and approvals."""
     return [each.kind for each in records_of(world, view) if "session." not in each.kind]
@@ -173,6 +166,17 @@ def accepted(world: World, found: Signed) -> None:
     engine.writer.call(
         lambda batch: engine.paying.accept(batch, payment.id, told), payment.session_id
     )
+
+
+def three_signed(world: World) -> SessionView:
+    """A session: created · decided · signed · decided · signed · captured · expired, and then
+    decided · signed · captured by an operator."""
+    view = world.session()
+    both = [signed(world, view, offer(world, CENT * n)) for n in (1, 2)]
+    settled(world, both[0])
+    settled(world, both[1], "expired")
+    accepted(world, signed(world, view, offer(world, CENT * 3)))
+    return view
 
 
 def expect_consistent(world: World) -> None:

@@ -14,8 +14,8 @@ from engine.ledger.batch import Batch
 from engine.payments.authorization import Authorization
 from engine.payments.gate import Signed
 from tests.ledger.approving import ABOVE_50, first_key, grant, shown
-from tests.ledger.paying import ask_gate, offer, records_of, settled
-from tests.world import USD, WORKSPACE, World
+from tests.ledger.paying import ask_gate, offer, settled
+from tests.world import USD, WORKSPACE, World, records_of
 
 STEPS = st.lists(
     st.tuples(

@@ -21,14 +21,13 @@ from tests.ledger.approving import (
     first_key,
     grant,
     new_key,
-    records_of,
     replayed,
     shown,
     told,
 )
 from tests.ledger.asking import at_once
 from tests.ledger.oracle import query
-from tests.world import USD, WORKSPACE, World
+from tests.world import USD, WORKSPACE, World, records_of
 
 
 @pytest.mark.parametrize("swept", [False, True], ids=["before the sweep", "after the sweep"])

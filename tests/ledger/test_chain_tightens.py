@@ -6,17 +6,8 @@ import sqlalchemy as sa
 
 from engine.db.tables import Session, table
 from engine.policy.limits import Limits
-from tests.sessions.hands import (
-    close_workspace,
-    code,
-    discrepancies,
-    lower,
-    now,
-    records_of,
-    replayed,
-    rule,
-)
-from tests.world import USD, WORKSPACE, World
+from tests.sessions.hands import close_workspace, code, discrepancies, lower, now, replayed, rule
+from tests.world import USD, WORKSPACE, World, records_of
 
 GRANTED = Limits(50 * USD, 100 * USD, None, None, None)
 

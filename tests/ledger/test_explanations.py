@@ -17,9 +17,9 @@ from engine.ledger.payment import Payment
 from engine.policy.explain import Explanation
 from engine.policy.limits import DAY_MS, Limits
 from engine.sessions.session import SessionView
-from tests.audit.test_replay import limits, records_of, sentences, steps, take
+from tests.audit.test_replay import limits, sentences, steps, take
 from tests.ledger.oracle import alter, query
-from tests.world import NO_LIMITS, USD, WORKSPACE, World
+from tests.world import NO_LIMITS, USD, WORKSPACE, World, records_of
 
 DAY = Limits(None, 100 * USD, None, None, None)
 

@@ -18,10 +18,9 @@ from tests.ledger.paying import (
     expect_consistent,
     kinds,
     offer,
-    records_of,
     signed,
 )
-from tests.world import World
+from tests.world import World, records_of
 
 STORES = ("sqlite",)
 

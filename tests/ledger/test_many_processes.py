@@ -29,7 +29,6 @@ from tests.ledger.approving import (
     asked_for,
     grant,
     new_key,
-    records_of,
     replayed,
     revoke_key,
     shown,
@@ -39,7 +38,7 @@ from tests.ledger.asking import ask, at_once
 from tests.ledger.oracle import alter, query, read_records
 from tests.servers import PostgresServer
 from tests.webhooks.receiver import Receiver
-from tests.world import USD, WORKSPACE, World
+from tests.world import USD, WORKSPACE, World, records_of
 
 STORES = ("postgresql",)
 DAY = Limits(None, 100 * USD, None, None, None)

@@ -12,10 +12,10 @@ from engine.ledger.discrepancies import SETTLEMENT_CONTRADICTED
 from engine.payments.authorization import Authorization
 from engine.payments.settlement_states import Shown, Signed, Use, is_said_out, standing, uses_of
 from engine.sessions.session import SessionView
-from tests.ledger.paying import expect_consistent, records_of
+from tests.ledger.paying import expect_consistent
 from tests.payments.scripted_chain import TOKEN, ScriptedChain, Transaction, moved, paying, used
 from tests.payments.settling_any_way import FINALITY, Paid, check_any_way, shopper
-from tests.world import World
+from tests.world import World, records_of
 
 PAYER, SHOP, OTHER = ("0x" + pair * 20 for pair in ("a1", "5b", "07"))
 NONCE = b"\x11" * 32

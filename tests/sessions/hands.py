@@ -1,9 +1,7 @@
 """What others do on an embedded chain with our contracts, and what the log tells of it."""
 
-import sqlalchemy as sa
 from eth_account.signers.local import LocalAccount
 
-from engine.audit.record import Record, decode_record
 from engine.audit.replay import Replay
 from engine.audit.verify import Report, verify
 from engine.chain import contracts, sender
@@ -14,7 +12,7 @@ from engine.evidence.chain_view import GatewayView
 from engine.ledger.discrepancies import Discrepancy, open_discrepancies
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
-from tests.world import WORKSPACE, World
+from tests.world import WORKSPACE, World, records_of
 
 ETHER_WEI = 10**18
 
@@ -66,13 +64,6 @@ def code(world: World, view: SessionView, dollars: int = 1) -> str:
 def rule(world: World, view: SessionView, dollars: int = 1) -> str:
     """The rule that decides a payment now."""
     return str(world.pay(view, dollars).decision["rule"])
-
-
-def records_of(world: World, stream: str) -> list[Record]:
-    """The records of a session or a workspace."""
-    query = sa.select(_records.c.body).where(_records.c.stream == stream).order_by(_records.c.seq)
-    with world.engine.database.reading() as connection:
-        return [decode_record(raw) for raw in connection.execute(query).scalars()]
 
 
 def kinds(world: World, view: SessionView) -> list[str]:

@@ -19,13 +19,12 @@ from tests.sessions.hands import (
     discrepancies,
     now,
     open_workspace,
-    records_of,
     replayed,
     send,
     verified,
 )
 from tests.sessions.seen import events
-from tests.world import WORKSPACE, World
+from tests.world import WORKSPACE, World, records_of
 
 CONFIRMATIONS = 3
 

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from eth_account import Account
 
-from engine.audit.record import Record, decode_record
 from engine.chain import contracts, sender
 from engine.chain.embedded import EmbeddedChain
 from engine.clock import ManualClock
-from engine.db import tables
 from engine.errors import Conflict, InvalidInput, NotFound, TallystickError, Unavailable
 from engine.grant import NO_PARENT
 from engine.policy.limits import Limits
@@ -23,7 +20,7 @@ from engine.sessions import delegation
 from engine.sessions.delegation import ancestors, descendants
 from engine.sessions.session import SessionView
 from tests.sessions.seen import events, grant_of
-from tests.world import NO_LIMITS, USD, WORKSPACE, World
+from tests.world import NO_LIMITS, USD, WORKSPACE, World, records_of
 
 HOUR_MS = 3_600_000
 LIMITS = Limits(10 * USD, 20 * USD, 30 * USD, 40 * USD, 5 * USD)
@@ -68,13 +65,6 @@ def child_of(world: World, parent: SessionView, **changes: Any) -> SessionView:
         "workspace": parent.workspace_id,
     }
     return world.create(parent_id=parent.id, **(same | changes))
-
-
-def records_of(world: World, view: SessionView) -> list[Record]:
-    stored = tables.table(tables.Record)
-    query = sa.select(stored.c.body).where(stored.c.stream == view.id).order_by(stored.c.seq)
-    with world.engine.database.reading() as connection:
-        return [decode_record(raw) for raw in connection.execute(query).scalars()]
 
 
 def line_of(world: World, view: SessionView) -> list[SessionView]:

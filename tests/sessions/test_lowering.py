@@ -28,14 +28,13 @@ from tests.sessions.hands import (
     kinds,
     lower,
     now,
-    records_of,
     replayed,
     rule,
     send,
     verified,
 )
 from tests.sessions.test_delegation import child_of
-from tests.world import NO_LIMITS, USD, WORKSPACE, World
+from tests.world import NO_LIMITS, USD, WORKSPACE, World, records_of
 
 CONFIRMATIONS = 3
 _sessions = table(Session)

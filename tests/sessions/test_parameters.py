@@ -14,8 +14,8 @@ from engine.grant import Grant
 from engine.ledger.batch import Batch
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
-from tests.sessions.hands import code, discrepancies, records_of, replayed
-from tests.world import USD, World
+from tests.sessions.hands import code, discrepancies, replayed
+from tests.world import USD, World, records_of
 
 GRANTED = Limits(None, 10 * USD, None, None, None)
 

@@ -10,9 +10,9 @@ from engine.clock import ManualClock
 from engine.errors import Conflict, NotFound
 from engine.sessions.lifecycle import Wanted
 from engine.sessions.session import SessionView
-from tests.ledger.approving import records_of, replayed
+from tests.ledger.approving import replayed
 from tests.sessions.test_delegation import child_of
-from tests.world import WORKSPACE, World
+from tests.world import WORKSPACE, World, records_of
 
 HOUR_MS = 3_600_000
 BY = "key_of_a_test"

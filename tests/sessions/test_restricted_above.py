@@ -18,8 +18,8 @@ from engine.errors import Unavailable
 from engine.fsck.check import check
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
-from tests.sessions.hands import discrepancies, kinds, now, records_of, replayed, rule, verified
-from tests.world import NO_LIMITS, USD, WORKSPACE, World
+from tests.sessions.hands import discrepancies, kinds, now, replayed, rule, verified
+from tests.world import NO_LIMITS, USD, WORKSPACE, World, records_of
 
 FRIDAY_8_UTC_MS = 1_800_000_000_000  # 15 January 2027
 HOUR_MS = 3_600_000

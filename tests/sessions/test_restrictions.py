@@ -6,19 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from engine.audit import replay
-from engine.audit.record import Record, decode_record
 from engine.audit.verify import Verdict, verify
 from engine.clock import ManualClock
-from engine.db import tables
 from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
 from engine.evidence.chain_view import GatewayView
 from engine.policy.limits import Limits
 from engine.sessions import lifecycle
 from engine.sessions.session import SessionView
-from tests.world import USD, WORKSPACE, World
+from tests.world import USD, WORKSPACE, World, records_of
 
 FRIDAY_8_UTC_MS = 1_800_000_000_000  # 15 January 2027
 HOUR_MS = 3_600_000
@@ -34,13 +31,6 @@ def timed(tmp_path: Path) -> Iterator[World]:
 
 def restrict(world: World, view: SessionView, *sentences: str) -> SessionView:
     return world.engine.sessions.restrict(WORKSPACE, view.id, sentences, by="key_1")
-
-
-def records_of(world: World, view: SessionView) -> list[Record]:
-    stored = tables.table(tables.Record)
-    query = sa.select(stored.c.body).where(stored.c.stream == view.id).order_by(stored.c.seq)
-    with world.engine.database.reading() as connection:
-        return [decode_record(raw) for raw in connection.execute(query).scalars()]
 
 
 def rule(world: World, view: SessionView, dollars: int = 1, **changes: str) -> str:

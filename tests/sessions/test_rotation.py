@@ -8,8 +8,8 @@ from engine.chain import contracts
 from engine.db.tables import ChainTransaction, table
 from engine.errors import InvalidInput, NotFound
 from engine.sessions.session import SessionView
-from tests.sessions.hands import code, now, records_of, replayed, send, verified
-from tests.world import USD, WORKSPACE, World
+from tests.sessions.hands import code, now, replayed, send, verified
+from tests.world import USD, WORKSPACE, World, records_of
 
 
 def rotate(world: World, old: SessionView, new: SessionView) -> None:

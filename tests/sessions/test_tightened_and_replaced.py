@@ -12,9 +12,9 @@ from engine.errors import Conflict
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.anvil_world import AnvilWithContracts, anvil_with_contracts, wait_until
-from tests.sessions.hands import code, kinds, now, records_of, replayed, rule
+from tests.sessions.hands import code, kinds, now, replayed, rule
 from tests.sessions.seen import events
-from tests.world import USD, WORKSPACE, World
+from tests.world import USD, WORKSPACE, World, records_of
 
 CONFIRMATIONS = 3
 GRANTED = Limits(50 * USD, None, None, None, None)
