@@ -8,8 +8,10 @@ import sqlalchemy as sa
 
 from engine.errors import CannotStart
 
-NEWEST = "0001"
-"""The last of `engine/db/migrations/versions`."""
+NEWEST = "first_922593a7"
+"""The last of `engine/db/migrations/versions`. Until it is released it has another name whenever it
+is another schema, so that no start takes data of one for data of the other; and none begins with
+another, which Alembic would take for it."""
 
 
 def stored_version(connection: sa.Connection) -> list[str]:

@@ -168,6 +168,11 @@ def newer(data_file: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
 
 
+def of_before_the_first_release(data_file: Path) -> None:
+    with closing(sqlite3.connect(data_file)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+
+
 def not_a_database(data_file: Path) -> None:
     data_file.write_bytes(b"These are the minutes of the annual general meeting.\n" * 100)
 
@@ -197,12 +202,16 @@ def zeroed(data_file: Path) -> None:
     data_file.write_bytes(content[:4096] + bytes(len(content) - 4096))
 
 
+OTHER_RELEASES = (newer, of_before_the_first_release)
+
+
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
         (foreign, "not a Tallystick database"),
         (of_another_program, "not a Tallystick database"),
         (newer, "another release"),
+        (of_before_the_first_release, "another release"),
         (not_a_database, "cannot be used: file is not a database"),
         (cut_short, "corrupt|malformed"),
         (scribbled_on, "corrupt|malformed"),
@@ -218,7 +227,7 @@ def test_a_file_that_is_not_a_whole_one_of_ours_is_refused_and_left_as_it_is(
     for _ in range(2):
         with pytest.raises(CannotStart, match=why):
             open_engine(settings_for(data_file.parent))
-    assert damage is newer or data_file.read_bytes() == before
+    assert damage in OTHER_RELEASES or data_file.read_bytes() == before
 
 
 def test_a_file_of_a_newer_release_keeps_its_content(data_file: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine.clock import ManualClock
+from engine.db.migrate import NEWEST
 from engine.db.postgres import PostgresDatabase
 from engine.errors import Unavailable
 from tests.anvil_world import PATIENCE_S, wait_until
@@ -27,7 +28,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0002"
-down_revision = "0001"
+down_revision = "{newest}"
 
 
 def upgrade() -> None:
@@ -74,7 +75,7 @@ def next_release(tmp_path: Path) -> Path:
     """Its migrations, as `release` takes them."""
     releases = tmp_path / "next"
     shutil.copytree(MIGRATIONS, releases / "migrations")
-    (releases / "migrations" / "versions" / "0002_next.py").write_text(NEXT)
+    (releases / "migrations" / "versions" / "0002_next.py").write_text(NEXT.format(newest=NEWEST))
     return releases
 
 
@@ -175,7 +176,7 @@ def test_the_next_release_waits_for_a_batch_of_the_one_before(
     opening.start()
     waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     wait_until(lambda: bool(query(database_url, waiting)))
-    assert query(database_url, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert query(database_url, "SELECT version_num FROM alembic_version") == [(NEWEST,)]
     go_on.set()
     asked.result(PATIENCE_S)
     opening.join()
