@@ -109,13 +109,12 @@ class SessionKeyRevoked(TypedDict):
 def checked_json(view: SessionView, request: PaymentRequest, found: Explanation) -> CheckedPayment:
     """A payment of a session that was only tried."""
     # Its day is also that of the budget that it spends with those beneath it.
-    day = (_TODAY, view.policy.limits.per_day)
     its_own = (None, f"session:{view.id}")
     today, others = list[int](), list[int]()
     for limit in found.limits:
         if limit.unit == "payments":
             others += [0] if limit.left == 0 else []
-        elif (limit.name, limit.limit) == day and limit.budget in its_own:
+        elif limit.name == _TODAY and limit.budget in its_own:
             today.append(limit.left)
         else:
             others.append(limit.left)

@@ -80,7 +80,7 @@ class Ledger:
         )
 
     def authorise_many(self, asks: Sequence[Ask]) -> "Future[list[Payment | TallystickError]]":
-        """Decide payments in their order, in one transaction; a refusal stands in its place."""
+        """For `bench/`: payments in order, in one transaction; a refusal stands in its place."""
 
         def command(batch: Batch) -> list[Payment | TallystickError]:
             return [self._authorise_or_refuse(batch, asked) for asked in asks]

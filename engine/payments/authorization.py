@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-NONCE_BYTES = 32
 UINT256_MAX = 2**256 - 1
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")

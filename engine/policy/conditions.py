@@ -85,7 +85,10 @@ class Cap:
 
     @property
     def limit_name(self) -> str:
-        """What it is called among limits: `per_day`, `payments_per_hour`, `lifetime`."""
+        """What it is called among limits: `per_day`, `payments_per_hour`, `lifetime`. One for a
+        token or a merchant is none of these, and called by its sentence."""
+        if self.name is not None:
+            return str(self)
         if self.of == "payments":
             return f"payments_per_{self.per}"
         return self.per if self.per == "lifetime" else f"per_{self.per}"
@@ -184,11 +187,6 @@ def parse_conditions(texts: Sequence[str], field: str = "conditions") -> tuple[C
         form = " and ".join(repr(str(each)) for each in one_form) or "not at all"
         raise ConditionError(field, f"has active hours that are written {form}")
     return tuple(conditions)
-
-
-def render_conditions(conditions: Iterable[Condition]) -> tuple[str, ...]:
-    """The sentences in their order, for `parse_conditions` to read back."""
-    return tuple(sorted(map(str, conditions)))
 
 
 def in_force(*lists: Iterable[Condition]) -> InForce:

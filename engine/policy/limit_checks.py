@@ -112,9 +112,8 @@ def budget(rule: str) -> Callable[[Facts], Finding | None]:
     def check(facts: Facts) -> Finding | None:
         for id_, gauge in budget_gauges(facts, rule):
             if gauge.over:
-                cap = gauge.cap
-                name = cap.limit_name if cap.name is None else str(cap)
-                return over(gauge, facts.now_ms, {"budget": id_, "name": name})
+                about: Evidence = {"budget": id_, "name": gauge.cap.limit_name}
+                return over(gauge, facts.now_ms, about)
         return None
 
     return check

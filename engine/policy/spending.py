@@ -165,7 +165,7 @@ class Spending:
     """All that one session has used under `policy`; when its conditions change, make another.
 
     Time never runs backwards: each instant is at or after the one before, of whichever method. To
-    rebuild it, add the payments of `remembers_ms` that still count, in the order of decision.
+    rebuild it, add the payments that still count, in the order of decision.
     """
 
     __slots__ = ("caps", "meters", "windows")
@@ -175,13 +175,6 @@ class Spending:
         """The day, the week and the month of all payments together."""
         self.caps = policy.in_force.caps
         self.meters = Meters(self.caps)
-
-    @property
-    def remembers_ms(self) -> int | None:
-        """What was decided this long ago or longer no longer matters; None if all of it does."""
-        if any(cap.per == "lifetime" for cap in self.caps):
-            return None
-        return self.windows.lengths_ms[-1]
 
     def add(self, decided_ms: int, request: PaymentRequest) -> Entry:
         """Count an allowed payment."""

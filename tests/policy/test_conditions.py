@@ -14,7 +14,6 @@ from engine.policy.conditions import (
     Never,
     parse_condition,
     parse_conditions,
-    render_conditions,
 )
 from engine.policy.identifiers import IdentifierError, normalise_merchant
 from engine.policy.money import AMOUNT_MAX_MICRO_USD
@@ -209,10 +208,10 @@ def test_a_sentence_with_one_character_changed_is_another_condition_or_none(
     st.lists(nevers, max_size=3, unique=True),
 )
 def test_a_list_reads_back_as_itself(some: list[Condition], others: list[Condition]) -> None:
-    sentences = render_conditions([*some, *others])
+    sentences = sorted(map(str, [*some, *others]))
     read = parse_conditions(sentences)
     assert set(read) == {*some, *others}
-    assert render_conditions(read) == sentences
+    assert list(map(str, read)) == sentences
 
 
 @pytest.mark.parametrize(
@@ -260,7 +259,7 @@ def test_different_windows_and_names_are_different_caps() -> None:
         "merchant b at most 5 USD per day",
         "token eip155:1/slip44:60 at most 5 USD per day",
     )
-    assert render_conditions(parse_conditions(texts)) == texts
+    assert tuple(map(str, parse_conditions(texts))) == texts
 
 
 SAME_HOURS = [
@@ -291,12 +290,12 @@ def test_the_same_hours_have_one_form(texts: list[str], form: list[str]) -> None
     assert refused.value.field == "conditions"
     assert all(repr(sentence) in refused.value.reason for sentence in form)
     assert ("not at all" in refused.value.reason) == (form == [])
-    assert render_conditions(parse_conditions(form)) == tuple(form)
+    assert list(map(str, parse_conditions(form))) == form
 
 
 def test_hours_over_midnight_are_two_sentences() -> None:
     texts = ("only 00:00-06:00 UTC on Tue", "only 22:00-24:00 UTC on Mon")
-    assert render_conditions(parse_conditions(texts)) == texts
+    assert tuple(map(str, parse_conditions(texts))) == texts
 
 
 @given(st.lists(hours, min_size=1, max_size=4))

@@ -174,14 +174,11 @@ class World:
         session = self.sessions[which]
         session.terms.restrictions = restrictions
         session.spending = Spending(session.policy())
-        keeps_ms = session.spending.remembers_ms
         for place, paid in enumerate(session.history):
-            session.entries[place] = None
-            if keeps_ms is None or paid.decided_ms > self.now_ms - keeps_ms:
-                asked = asking(paid.amount or 1, paid.merchant, paid.token)
-                entry = session.spending.add(paid.decided_ms, asked)
-                session.spending.reduce(entry, paid.amount)
-                session.entries[place] = entry
+            asked = asking(paid.amount or 1, paid.merchant, paid.token)
+            entry = session.spending.add(paid.decided_ms, asked)
+            session.spending.reduce(entry, paid.amount)
+            session.entries[place] = entry
 
 
 def asking(amount: int, merchant: str | None, token: str) -> PaymentRequest:

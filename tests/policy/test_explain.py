@@ -140,6 +140,30 @@ def test_every_limit_that_the_payment_would_use_is_listed_with_what_it_leaves() 
     ]
 
 
+def test_a_limit_of_a_session_that_delegates_has_the_name_it_has_in_a_denial() -> None:
+    bounded = policy(
+        limits=limits(per_day=100 * USD),
+        conditions=conditions(
+            "at most 3 payments per hour",
+            "lifetime at most 500 USD",
+            "merchant books.example at most 20 USD per day",
+        ),
+    )
+    family, in_force = Budget("session:sess_1", bounded), policy()
+    family.add(NOW_MS, request(amount=15 * USD))
+    found = explain(
+        in_force, Standing.ACTIVE, Spending(in_force), request(), NOW_MS, budgets=(family,)
+    )
+    cap = "merchant books.example at most 20 USD per day"
+    assert [(limit.name, limit.budget, limit.limit) for limit in found.limits] == [
+        ("payments_per_hour", "session:sess_1", 3),
+        ("per_day", "session:sess_1", 100 * USD),
+        ("lifetime", "session:sess_1", 500 * USD),
+        (cap, "session:sess_1", 20 * USD),
+    ]
+    assert found.decision.evidence["name"] == cap
+
+
 caps = st.none() | st.integers(1, 8)
 
 

@@ -177,6 +177,25 @@ def test_what_those_beneath_a_session_spent_is_not_left_wherever_it_is_told(api:
     assert listed[parent["id"]] == listed[child.json()["id"]] == 10
 
 
+def test_what_goes_to_one_merchant_is_not_taken_for_the_day_of_a_session_that_delegates(
+    api: Served,
+) -> None:
+    conditions = ["merchant books at most 100 USD per day"]
+    parent = api.session(limits=DAY, conditions=conditions)
+    path, token = f"{SESSIONS}/{parent['id']}", parent["session_token"]
+    asked = {"limits": DAY, "agent_id": parent["agent_id"], "conditions": conditions}
+    child = api.call("POST", f"{path}/children", asked, token=token).json()["session_token"]
+    api.pay(child, 10, merchant_id="books")
+    api.pay(child, 5, merchant_id="shoes")
+    body = {"amount": 1, "merchant_id": "books"}
+    checked = api.post(f"{KEYS}/{parent['id']}/check-payment", body).json()
+    assert checked["session_remaining_today"] == checked["effective_limit"] == 85
+    assert checked["session_key_remaining"] == 90
+    tried = api.post(f"{path}/simulate", body).json()
+    left = [(limit["name"], limit["remaining"]) for limit in tried["limits"] if limit["budget"]]
+    assert left == [("per_day", 85), (conditions[0], 90)]
+
+
 def test_the_record_has_what_the_payments_of_the_session_alone_leave(api: Served) -> None:
     parent = api.session(limits=DAY)
     token, asked = parent["session_token"], {"limits": DAY, "agent_id": parent["agent_id"]}
