@@ -272,11 +272,16 @@ def settlement_json(settlement: SettlementView) -> SettlementAnswer:
     }
 
 
+def as_decided(payment: Payment) -> Remaining | None:
+    """What its decision left, where the record does not say it all; a replay tells the record."""
+    return None if payment.replayed else payment.left
+
+
 def signed_payment_json(signed: Signed) -> SignedPayment:
     """A payment with its signature."""
     settlement, authorization = signed.settlement, signed.authorization
     return {
-        **payment_json(signed.payment, signed.payment.left, settlement=settlement),
+        **payment_json(signed.payment, as_decided(signed.payment), settlement=settlement),
         "payment": dict(signed.payload),
         "payment_signature": signed.header,
         "network": settlement.network,

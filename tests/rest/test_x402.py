@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tallystick.cli import app
 from tests.ledger.paying import CENT, SHOP, URL, offer, required
-from tests.rest.served import SESSIONS, Served, refused
+from tests.rest.served import NO_LIMITS, SESSIONS, Served, refused
 
 TX_HASH = "0x" + "7a" * 32
 
@@ -58,6 +58,19 @@ def test_a_402_is_paid_and_its_settlement_is_reported(tenant: Served) -> None:
     arguments = ["payments", "accept", paid["id"], "--reason", "I say so"]
     done = CliRunner().invoke(app, [*arguments, "--url", tenant.url, "--api-key", tenant.key])
     assert getattr(done.exception, "code", done.output) == "settlement_not_contradicted"
+
+
+def test_a_replay_tells_what_the_decision_left_and_its_headers_what_is_left_now(
+    tenant: Served,
+) -> None:
+    session = tenant.session(limits=NO_LIMITS | {"max_per_day": 100})
+    first = ask(tenant, session, offer(tenant.world))
+    tenant.pay(session["session_token"], 10)
+    again = ask(tenant, session, offer(tenant.world))
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert (again.json(), again.json()["remaining_today"]) == (first.json(), 99.99)
+    header = "Tallystick-Remaining-Today"
+    assert (first.headers[header], again.headers[header]) == ("99.99", "89.99")
 
 
 def test_a_transaction_that_is_named_beside_a_failure_is_no_reason_to_sign_again(

@@ -33,6 +33,7 @@ from api.rest.reads import read
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, SmartPayment
 from api.rest.views import (
     REMAINING_HEADERS,
+    as_decided,
     denied_json,
     payment_json,
     remaining_headers,
@@ -255,7 +256,7 @@ def ask_smart_payment(
 
 def smart_payment_answer(payment: Payment) -> Response:
     """What the caller of a smart payment hears of it."""
-    return _answer(payment, smart_payment_json(payment, _as_decided(payment)), 200)
+    return _answer(payment, smart_payment_json(payment, as_decided(payment)), 200)
 
 
 def ask_payment(
@@ -274,7 +275,7 @@ def ask_payment(
 
 def payment_answer(payment: Payment) -> Response:
     """What the caller of a payment hears of it."""
-    return _answer(payment, payment_json(payment, _as_decided(payment)), 201)
+    return _answer(payment, payment_json(payment, as_decided(payment)), 201)
 
 
 async def _decided(request: Request, future: "Future[Payment]", body: PaymentBody) -> Payment:
@@ -315,11 +316,6 @@ def _authorise(
         key=key,
         capture=capture,
     )
-
-
-def _as_decided(payment: Payment) -> Remaining | None:
-    """What its decision left, where the record does not say it all; a replay tells the record."""
-    return None if payment.replayed else payment.left
 
 
 def _ended(payment: Payment) -> Response:
