@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.listening import EventStream, Streams
 from api.rest.errors import STATUS, error_body
+from api.rest.exact_json import JsonAnswer
 from api.rest.verifying import VERIFYING
 from api.studio.asked import Asked, PageView, Studio
 from api.studio.pages import (
@@ -200,7 +201,7 @@ def _twin(studio: Studio, act: Act | None, show: Show, request: Request, _body: 
     asked = Asked(studio, request, b"")
     try:
         asked.admit(act)
-        return JSONResponse(show(asked).data)
+        return JsonAnswer(show(asked).data)
     except TallystickError as error:
         return _error_twin(error)
 
@@ -244,7 +245,7 @@ async def _brought(
         if twin:
             return _error_twin(error)
         return await to_thread.run_sync(_refused, studio, asked, error)
-    return JSONResponse(view.data) if twin else await to_thread.run_sync(asked.page, view)
+    return JsonAnswer(view.data) if twin else await to_thread.run_sync(asked.page, view)
 
 
 async def _live(studio: Studio, streams: Streams, request: Request) -> Response:

@@ -5,6 +5,7 @@ from typing import Any
 
 from api.rest.views import time_text, usd
 from engine.engine import Engine
+from engine.policy.money import plain_decimals
 from engine.sessions.session import SessionView
 
 VERSION = 1
@@ -54,6 +55,11 @@ def configuration(engine: Engine, view: SessionView, url: str, token: str | None
             "grant_hash": "0x" + view.grant_hash.hex(),
         },
     }
+
+
+def configuration_text(made: dict[str, Any]) -> str:
+    """A configuration as it is kept: JSON, its amounts without exponents."""
+    return plain_decimals(json.dumps(made, indent=2))
 
 
 def snippet(view: SessionView) -> str:

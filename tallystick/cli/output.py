@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import InvalidInput
+from engine.policy.money import plain_decimals
 from tallystick.errors import ApiError
 
 DENIED_EXIT_CODE = 6
@@ -50,8 +51,8 @@ def print_line(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    print_line(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON document on standard output, its amounts without exponents."""
+    print_line(plain_decimals(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def dollars(amount: float | Decimal | None) -> str:

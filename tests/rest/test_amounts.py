@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from tallystick.cli import app
 from tests.rest.hostile import NOT_AMOUNTS, NOT_JSON, ZEROS
 from tests.rest.served import NO_LIMITS, PAYMENTS, SESSIONS, SMART, Served, refused
 
@@ -201,6 +203,16 @@ def test_an_amount_can_be_sent_back_as_it_came(api: Served) -> None:
     assert found is not None
     back = api.post(f"{PAYMENTS}/{held.json()['id']}/capture", raw=f'{{"amount":{found[1]}}}')
     assert back.json()["captured_usd"] == 9e-6
+
+
+@pytest.mark.parametrize("command", ["list", "get"])
+def test_the_command_prints_amounts_as_they_can_be_sent_back(api: Served, command: str) -> None:
+    paid = api.pay(api.session()["session_token"], "0.000012").json()
+    arguments = ["payments", command, *([paid["id"]] if command == "get" else []), "--json"]
+    done = CliRunner().invoke(app, [*arguments, "--url", api.url, "--api-key", api.key])
+    assert done.exit_code == 0
+    assert '"amount_usd": 0.000012' in done.output
+    assert "e-05" not in done.output
 
 
 def test_numbers_in_metadata_come_back_as_the_nearest_double(api: Served) -> None:

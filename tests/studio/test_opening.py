@@ -225,6 +225,20 @@ def test_the_configuration_is_a_file_that_has_no_token_later(studio: Opened) -> 
     assert operator.ask("POST", path, data=foreign).status_code == 403
 
 
+def test_small_amounts_are_in_digits_wherever_they_are_json(studio: Opened) -> None:
+    visitor = studio.visitor("operator")
+    form = to_sign(wizard(visitor, max_per_transaction="0.000012"))
+    session_id = session_of(form)
+    waits = visitor.get(f"/studio/sessions/{session_id}/consent.json")
+    done = visitor.answer(form, studio.passkeys["operator"])
+    file = visitor.get(f"/studio/sessions/{session_id}/configuration")
+    twin = visitor.get(f"/studio/sessions/{session_id}.json")
+    for page in (waits, done, file, twin):
+        assert page.status_code == 200
+        assert "0.000012" in page.text
+        assert "1.2e-05" not in page.text
+
+
 @pytest.mark.parametrize("high", [False, True])
 def test_authenticators_may_answer_with_either_s(studio: Opened, high: bool) -> None:
     passkey, world = studio.passkeys["operator"], studio.world

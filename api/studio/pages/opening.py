@@ -6,7 +6,6 @@ takes it (docs/decisions/0017), so what the page shows, what is signed and what 
 object. Until then the session pays nothing.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ from api.rest.schemas import CreateSession
 from api.rest.views import session_json, time_text, usd
 from api.studio import conditions, passkeys
 from api.studio.asked import Asked, PageView
-from api.studio.configuration import configuration, snippet
+from api.studio.configuration import configuration, configuration_text, snippet
 from api.studio.forms import lines, plain_dollars, shown, ticked, validated, whole
 from api.studio.pages.session import replaced
 from api.studio.pages.sessions import budgets_above
@@ -164,7 +163,7 @@ def download(asked: Asked) -> Response:
         raise Forbidden("the token is another session's", code="invalid_session_token")
     made = configuration(engine, view, asked.place.origin, token)
     return Response(
-        json.dumps(made, indent=2) + "\n",
+        configuration_text(made) + "\n",
         media_type="application/json",
         headers={
             "content-disposition": f'attachment; filename="wallet-{session_id}.json"',
@@ -282,7 +281,7 @@ def _provisioned(asked: Asked, view: SessionView, token: str) -> PageView:
     page = PageView("provisioned.html", f"{view.label or view.agent_id} is signed", data)
     page.private.update(
         token=token,
-        configuration=json.dumps(made, indent=2),
+        configuration=configuration_text(made),
         snippet=snippet(view),
         environment=f"TALLYSTICK_URL={made['url']}\nTALLYSTICK_SESSION_TOKEN={token}",
         replaced=replaced(asked, view),
