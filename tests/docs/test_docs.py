@@ -1,10 +1,12 @@
 """The documents tell the truth about this commit."""
 
+import ast
 import json
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ from api.rest.queries import PAYMENT_STATES
 from api.server import server_app
 from bench.contenders import COMPARISONS, CONTENDERS
 from engine.audit.evidence import NOT_PROVEN
+from engine.errors import Unavailable
 from engine.payments.relay import RECEIPT_TIMEOUT_S
+from engine.payments.token_domain import DomainUnknown
 from engine.policy.rules import RULES
 from engine.settings import CLIENT_VARIABLES, Settings
 from tests.world import World
@@ -88,6 +92,33 @@ def test_every_status_that_is_an_error_is_documented(world: World) -> None:
     }
     anywhere = {"405", "413", "500", "501"}
     assert set(documented) == answered | anywhere
+
+
+def test_every_code_of_a_503_is_documented_once_for_the_api_or_for_the_store() -> None:
+    storage = (ROOT / "docs" / "storage.md").read_text()
+    [table] = re.findall(
+        r"^\| code \| what is in doubt .*\n\|---.*\n((?:\|.*\n)+)", API, re.MULTILINE
+    )
+    of_api = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", table, re.MULTILINE)
+    rows = re.findall(r"^\| 503 \| (.*?) \|", storage, re.MULTILINE)
+    of_store = [code for row in rows for code in re.findall(r"`(\w+)`", row)]
+    assert len(of_api) == len(set(of_api)) == table.count("\n")
+    # The store hands on why it can ask for none of its tokens: no `Unavailable` by itself.
+    answered = {Unavailable.code, DomainUnknown.code}
+    answered.update(kind.code for kind in kinds_of(Unavailable))
+    for path in (*ROOT.glob("engine/**/*.py"), *ROOT.glob("api/**/*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == Unavailable.__name__:
+                given = [each.value for each in call.keywords if each.arg == "code"]
+                # What is no constant is the code of another error.
+                answered.update(str(each.value) for each in given if isinstance(each, ast.Constant))
+    assert {*of_api, *of_store} == answered
+
+
+def kinds_of(error: type[Unavailable]) -> Iterator[type[Unavailable]]:
+    for kind in error.__subclasses__():
+        yield kind
+        yield from kinds_of(kind)
 
 
 def test_the_limits_are_documented_with_their_defaults(world: World) -> None:
