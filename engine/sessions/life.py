@@ -69,13 +69,12 @@ class Life:
 
     def registered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
         """The registration is confirmed on the chain and is of this grant."""
-        if view.state == "mismatch":
-            self._known_anew_beneath(batch, view)
-            resolve(batch, PARAMETERS_DIFFER, view.id)
+        self._matches_again(batch, view)
         self._move(batch, view, "active", "session.registered", evidence)
 
     def unregistered(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
         """The registration left the canonical chain: no payment until it is back."""
+        self._matches_again(batch, view)
         self._move(batch, view, "registering", "session.unregistered", evidence)
 
     def mismatched(self, batch: Batch, view: SessionView, evidence: Mapping[str, Any]) -> None:
@@ -166,6 +165,12 @@ class Life:
             return
         if revocation is not None and row.state != "revoked":
             self.end_all(batch, row, {"by": "chain", **revocation})
+
+    def _matches_again(self, batch: Batch, view: SessionView) -> None:
+        """The chain does not hold other parameters any more, if it did."""
+        if view.state == "mismatch":
+            self._known_anew_beneath(batch, view)
+            resolve(batch, PARAMETERS_DIFFER, view.id)
 
     def _known_anew_beneath(self, batch: Batch, view: SessionView) -> None:
         """What is in memory of the sessions beneath is read again when it is next needed."""

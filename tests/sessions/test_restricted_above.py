@@ -148,6 +148,26 @@ def test_beneath_a_session_whose_parameters_are_not_the_chains_nothing_is_paid(
     replayed(world, beneath)
 
 
+def test_a_child_pays_again_once_a_wrong_registration_above_it_has_left_the_chain(
+    world: World,
+) -> None:
+    """Its parent is not active at once, as where one right registration replaces a wrong one."""
+    top = world.session(mint_pkp=True)
+    child = child_of(world, top)
+    sessions, told = world.engine.sessions, {"grant_hash": "0x" + "ab" * 32}
+    world.engine.writer.call(lambda batch: sessions.mismatched(batch, now(world, top), told))
+    assert world.pay(child, 1).decision["code"] == "PARAMETERS_MISMATCH"
+    world.engine.writer.call(lambda batch: sessions.unregistered(batch, now(world, top), {}))
+    assert now(world, top).state == "registering"
+    assert discrepancies(world, top) == []
+    world.engine.tick()  # which finds the right one
+    assert now(world, top).state == "active"
+    assert [world.pay(each, 1).decision["code"] for each in (top, child)] == ["ALLOWED"] * 2
+    world.engine.tick()
+    assert discrepancies(world, child) == []
+    replayed(world, child)
+
+
 def test_an_approval_that_waits_below_does_not_pass_it(world: World) -> None:
     top = world.session()
     child = child_of(world, top, limits=Limits(None, None, None, None, 5 * USD))
