@@ -106,11 +106,14 @@ class Database(Protocol):
         """Close every connection."""
 
 
-def of_its_rows(error: sa.exc.DBAPIError) -> bool:
+def of_its_rows(error: sa.exc.StatementError) -> bool:
     """Whether what a command read or wrote is at fault, and not the database: others can go on.
 
-    Text that is no UTF-8 is refused by Python's sqlite3, which has no name for that.
+    A value of another type than its column's never gets as far as the database. Text that is no
+    UTF-8 is refused by Python's sqlite3, which has no name for that.
     """
+    if not isinstance(error, sa.exc.DBAPIError):
+        return True
     broken = isinstance(error, sa.exc.IntegrityError | sa.exc.DataError)
     return broken or "decode to UTF-8" in str(error.orig)
 

@@ -50,7 +50,7 @@ def load_account(batch: Batch, session_id: str) -> Account:
     """
     try:
         account = load_accounts(batch, [session_id]).get(session_id)
-    except sa.exc.DBAPIError as error:
+    except sa.exc.StatementError as error:
         if not of_its_rows(error):
             raise
         account = _damaged(session_id, error)

@@ -109,7 +109,7 @@ def bare_row(read: Read, session_id: str) -> sa.Row[Any]:
     query = sa.select(*(_sessions.c[name] for name in needed)).where(_sessions.c.id == session_id)
     try:
         return read(query.add_columns(_sessions.c.label)).one()
-    except sa.exc.DBAPIError as error:
+    except sa.exc.StatementError as error:
         if not of_its_rows(error):
             raise
         return read(query.add_columns(sa.null().label("label"))).one()

@@ -163,8 +163,8 @@ def _loaded(batch: Batch, session_ids: Collection[str]) -> Collection[Account | 
     """Nobody, if rows cannot be read together: who they are is found by reading one at a time."""
     try:
         return load_accounts(batch, session_ids).values()
-    except sa.exc.StatementError as error:  # a value of another type than its column's, too
-        if isinstance(error, sa.exc.DBAPIError) and not of_its_rows(error):
+    except sa.exc.StatementError as error:
+        if not of_its_rows(error):
             raise
         return ()
 
@@ -172,7 +172,7 @@ def _loaded(batch: Batch, session_ids: Collection[str]) -> Collection[Account | 
 def _changed(batch: Batch, accounts: Mapping[str, Account]) -> Collection[str]:
     try:
         return changed_behind(batch, accounts)
-    except sa.exc.DBAPIError as error:
+    except sa.exc.StatementError as error:
         if not of_its_rows(error):
             raise
         return tuple(accounts)  # one of them, and each is looked at by itself

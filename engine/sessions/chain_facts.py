@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from eth_utils.crypto import keccak
 
-from engine.db.database import Read
+from engine.db.database import Read, of_its_rows
 from engine.db.tables import ChainBlock, ChainEvent, table
 from engine.errors import Unavailable
 from engine.grant import limits_from_chain
@@ -37,7 +37,7 @@ def chain_facts(read: Read, token_id: bytes) -> ChainFacts:
     """Read what is indexed of a token id.
 
     Raises:
-        Unavailable: a row of it holds no such event.
+        Unavailable: a row of it holds no such event, or it is no token id.
     """
     try:
         return _facts(read, token_id)
@@ -46,6 +46,10 @@ def chain_facts(read: Read, token_id: bytes) -> ChainFacts:
             f"what is indexed of token 0x{token_id.hex()} is damaged: {error!r}",
             code="session_damaged",
         ) from error
+    except sa.exc.StatementError as error:
+        if not of_its_rows(error):
+            raise
+        raise Unavailable(f"it is no token id: {error.orig!r}", code="session_damaged") from error
 
 
 def _facts(read: Read, token_id: bytes) -> ChainFacts:

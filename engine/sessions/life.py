@@ -58,7 +58,7 @@ class Life:
             query = query.where(_sessions.c.workspace_id == workspace_id)
         try:
             row = batch.read(query).mappings().first()
-        except sa.exc.DBAPIError as error:
+        except sa.exc.StatementError as error:
             if not of_its_rows(error):
                 raise
             raise Unavailable(

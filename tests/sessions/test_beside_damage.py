@@ -10,8 +10,8 @@ from engine.chain import contracts
 from engine.clock import ManualClock
 from engine.errors import Unavailable
 from engine.sessions.session import SessionView
-from tests.ledger.oracle import alter
-from tests.sessions.hands import send
+from tests.ledger.oracle import alter, query
+from tests.sessions.hands import close_workspace, discrepancies, send
 from tests.world import World
 
 DAY_MS = 86_400_000
@@ -50,6 +50,29 @@ def test_one_row_of_an_expired_session_is_no_clock_for_all(world: World, far: An
     world.engine = world._open()
     assert state(world, other) == "active"
     assert world.pay(other, 1).state == "captured"
+
+
+@pytest.mark.parametrize("known", ["in memory", "not in memory"])
+def test_a_token_id_that_is_none_is_its_sessions_alone(world: World, known: str) -> None:
+    odd, other = world.session(mint_pkp=True), world.session(mint_pkp=True)
+    assert [code(world, each) for each in (odd, other)] == ["ALLOWED"] * 2
+    if known == "not in memory":
+        world.engine.writer._forget_all()
+    changed(world, "UPDATE sessions SET token_id = 'text' WHERE id = ?", odd.id)
+    given_up: list[str] = []
+    world.engine.writer.on_abandoned_batch(lambda: given_up.append("all"))
+    if known == "in memory":
+        world.engine.tick()  # which holds it against its row
+    assert [code(world, each) for each in (odd, other)] == ["session_damaged", "ALLOWED"]
+    for _ in range(2):
+        world.engine.tick()
+    assert [each.kind for each in discrepancies(world, odd)] == ["session_damaged"]
+    close_workspace(world)  # by which whoever may be of it ends
+    world.engine.tick()
+    assert state(world, other) == "revoked"
+    states = query(world.store, "SELECT state FROM sessions WHERE id = ?", odd.id)
+    assert states == [("revoked",)]
+    assert given_up == []
 
 
 @pytest.mark.parametrize("args", ["{", "[]", '{"grantHash": 7}'])
