@@ -164,8 +164,9 @@ def with_what_counts(read: Read, approvals: Sequence[Approval]) -> list[Approval
     revoked = {row.id: row.revoked_ms for row in rows}
     marked = []
     for each in approvals:
-        # One that had all its grants was decided by keys that were valid then.
-        until_ms = each.ended_ms
+        # One that had all its grants was decided by keys that were valid then, and one that is over
+        # was from its expiry on, whenever that was recorded.
+        until_ms = None if each.ended_ms is None else min(each.ended_ms, each.expires_ms)
         gone = {key for key, at_ms in revoked.items() if until_ms is None or at_ms < until_ms}
         grants = tuple(replace(given, counts=given.key_id not in gone) for given in each.grants)
         marked.append(replace(each, grants=grants))

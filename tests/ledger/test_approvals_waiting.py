@@ -22,6 +22,7 @@ from tests.ledger.approving import (
     grant,
     new_key,
     replayed,
+    revoke_key,
     shown,
     told,
 )
@@ -89,6 +90,23 @@ def test_the_sweep_ends_each_once_and_only_those_that_are_over(fresh: World) -> 
     assert shown(fresh, late.id).state == "waiting"
     states = query(fresh.store, "SELECT state, count(*) FROM approvals GROUP BY state ORDER BY 1")
     assert states == [("expired", 20), ("waiting", 1)]
+
+
+@pytest.mark.parametrize(("after_ms", "counts"), [(-1, False), (0, True), (1_000, True)])
+def test_a_grant_counts_after_its_expiry_as_it_did_then(
+    fresh: World, after_ms: int, counts: bool
+) -> None:
+    """Whenever that is recorded: what a key is worth later changes nothing of it."""
+    view, key = fresh.session(ABOVE_50, approvals_required=2), new_key(fresh)
+    waiting = grant(fresh, asked_for(fresh, view), key)
+    fresh.clock.advance(TTL_MS + after_ms)  # type: ignore[attr-defined]
+    revoke_key(fresh, key)
+    fresh.clock.advance(1 + 5_000)  # type: ignore[attr-defined]
+    for swept in (False, True):
+        assert fresh.engine.expiry.approvals.run() == 1 if swept else True
+        found = shown(fresh, waiting.id)
+        assert (found.state, [each.counts for each in found.grants]) == ("expired", [counts])
+    replayed(fresh, view)
 
 
 @pytest.mark.parametrize("then", ["restricted", "lifted again"])
