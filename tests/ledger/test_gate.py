@@ -14,6 +14,7 @@ from engine.payments.gate import Signed
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from tests.ledger.approving import ABOVE_50, first_key, grant, shown
+from tests.ledger.oracle import query
 from tests.ledger.paying import (
     CENT,
     SHOP,
@@ -214,6 +215,36 @@ def test_a_transfer_is_not_sent_for_a_session_that_may_not_pay_any_more(world: W
     world.engine.sessions.resume(WORKSPACE, view.id, by=by)
     transfers._due_ms.clear()
     assert sent()
+
+
+def test_what_was_granted_is_not_signed_once_the_chain_says_that_the_session_is_over(
+    fresh: World,
+) -> None:
+    """By our clock it is not; one that does not live on the chain goes by that alone."""
+    usdc, transfers = fresh.engine.token("USDC", None), fresh.engine.networks.transfers
+    assert usdc is not None
+    by, dear = first_key(fresh), offer(fresh, 60 * USD)
+    on_chain, other = fresh.session(ABOVE_50, mint_pkp=True), fresh.session(ABOVE_50)
+    for view in (on_chain, other):
+        denied = ask_gate(fresh, view, dear, key="dear")
+        grant(fresh, shown(fresh, denied.approval_id), by)
+    transfer = transfers.execute(on_chain.id, SHOP, 60 * USD, usdc)
+    assert transfer.approval_id is not None
+    grant(fresh, shown(fresh, transfer.approval_id), by)
+    before = kinds(fresh, on_chain)
+
+    fresh.engine.chain_watch.reached(on_chain.expires_ms)
+    for key in ("dear", None):
+        with pytest.raises(Conflict, match="expired") as refused:
+            ask_gate(fresh, on_chain, dear, key=key)
+        assert refused.value.code == "session_not_active"
+    with pytest.raises(Conflict, match="expired") as refused:
+        transfers.execute(on_chain.id, SHOP, 60 * USD, usdc)
+    assert refused.value.code == "session_not_active"
+    transfers.tick()
+    assert kinds(fresh, on_chain) == before
+    assert query(fresh.store, "SELECT count(*) FROM settlements") == [(0,)]
+    signed(fresh, other, dear, key="dear")
 
 
 def test_budgets_above_count_what_is_signed_until_it_ends(world: World, clock: ManualClock) -> None:
