@@ -9,6 +9,7 @@ import contextlib
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,6 +41,8 @@ Gauges = dict[str, list[Gauge]]
 """Limits of budgets, and what is used of each, by the budgets' ids."""
 ABOVE_MAX = 20_000
 """Of so many sessions it is remembered which budgets they are under."""
+KNOWN_MAX = 20_000
+"""So many budgets are kept in memory between two batches; any other is read again when needed."""
 _UNKNOWN_TOKEN = "unknown:0/unknown:0"  # noqa: S105 (the id of an asset)
 
 
@@ -114,6 +117,7 @@ class Budgets:
 
     def follow(self, batch: Batch) -> None:
         """Have what another process changed read again, before anything is decided."""
+        self._let_go(batch)
         if self._told == self._version:
             return
         if self._version is not None:
@@ -121,6 +125,15 @@ class Budgets:
             for workspace_id in batch.read(later).scalars().all():
                 batch.forget(workspace_id)
         self._version = self._told
+
+    def _let_go(self, batch: Batch) -> None:
+        """Forget the budgets that were not used for longest, if there are too many.
+
+        A batch has not begun to use any: within one each is read once, however many it needs.
+        """
+        for each in list(islice(self._known, max(0, len(self._known) - KNOWN_MAX))):
+            del self._known[each]
+            batch.forget_end(each)
 
     def forget(self) -> None:
         """Read everything again when it is next needed."""
@@ -204,9 +217,10 @@ class Budgets:
         batch.hold(streams)
         found = []
         for stream, (budget_id, limits) in zip(streams, bounds.items(), strict=True):
-            known = self._known.get(stream)
+            known = self._known.pop(stream, None)
             if known is None:
-                known = self._known[stream] = Known(stream, Budget(budget_id, limits))
+                known = Known(stream, Budget(budget_id, limits))
+            self._known[stream] = known  # the last of them, as it was used last
             if known.seq != batch.head(stream).seq:
                 known.follow(batch)
             known.expire(batch.now_ms)

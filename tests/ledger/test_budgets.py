@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from engine.clock import ManualClock
+from engine.ledger import budgets
+from engine.ledger.ask import ask as ask_for
+from engine.ledger.batch import Batch
 from engine.ledger.payment import Payment
+from engine.ledger.stream import budget_stream
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import DAY_MS, Limits
 from engine.policy.money import AMOUNT_MAX_MICRO_USD, SUM_MAX_MICRO_USD
@@ -211,6 +215,66 @@ def test_what_is_spent_beneath_a_session_counts_against_it(fresh: World) -> None
     assert fresh.pay(root, 31).state == "denied"
     assert fresh.pay(first, 30).state == "captured"
     assert fresh.pay(second, 1).state == "denied"
+
+
+def test_so_many_budgets_are_in_memory_and_one_that_was_let_go_is_right_when_read_again(
+    fresh: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, read = fresh.engine.ledger.memory.budgets._known, list[str]()
+    follow = budgets.Known.follow
+
+    def note(self: budgets.Known, batch: Batch) -> None:
+        read.append(self.stream)
+        follow(self, batch)
+
+    monkeypatch.setattr(budgets.Known, "follow", note)
+    monkeypatch.setattr(budgets, "KNOWN_MAX", 2)
+    set_budget(fresh, "workspace", BudgetLimits(per_day=5_000 * USD))
+    roots = [fresh.session(limits(100), merchants=("books",)) for _ in range(4)]
+    children = [child(fresh, root) for root in roots]
+    first, mine = children[0], budget_stream(WORKSPACE, f"session:{roots[0].id}")
+    held = fresh.pay(first, 50, hold=True)
+    part = fresh.pay(roots[0], 20, hold=True)
+
+    def let_go() -> None:
+        assert mine in known
+        for view in children[1:]:
+            assert fresh.pay(view, 1).state == "captured"
+            assert len(known) <= 2 + 1, "what was kept, and what the batch needed besides"
+        assert mine not in known
+        assert budget_stream(WORKSPACE, "workspace") in known, "it was used last by everybody"
+
+    let_go()
+    denied = fresh.pay(first, 31).decision
+    assert (denied["rule"], denied["evidence"]["used"]) == ("ancestor_budget", 70 * USD)
+    let_go()
+    fresh.engine.ledger.capture(WORKSPACE, part.id, 10 * USD).result()
+    assert fresh.pay(first, 41).state == "denied"
+    let_go()
+    fresh.engine.ledger.void(WORKSPACE, held.id).result()
+    assert fresh.pay(first, 91).state == "denied"
+    over = fresh.pay(first, 90, hold=True)
+    assert over.expires_ms is not None
+    let_go()
+    fresh.clock.advance(over.expires_ms - fresh.clock())  # type: ignore[attr-defined]
+    assert fresh.pay(first, 91).state == "denied"
+    assert fresh.pay(first, 90).state == "captured"
+    let_go()
+
+    # However many one batch needs, each is read once for all of it.
+    asks = [
+        ask_for(view.id, fresh.request(1), memo={"description": None, "metadata_json": "{}"})
+        for view in (*children, *roots) * 2
+    ]
+    read.clear()
+    answers = fresh.engine.ledger.authorise_many(asks).result()
+    assert [getattr(each, "state", each) for each in answers].count("held") == 3 * 4
+    assert mine in read
+    assert len(read) == len(set(read))
+    assert len(known) == len(roots) + 1
+    assert fresh.pay(first, 1).state == "denied"
+    assert len(known) == 2 + 1
+    replayed(fresh, first)
 
 
 def test_a_condition_of_a_session_binds_what_is_beneath_it(fresh: World) -> None:
