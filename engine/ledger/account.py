@@ -5,7 +5,7 @@ It is what the session's records make it, and is read again from them whenever t
 """
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -184,13 +184,19 @@ class Account:
         """The payment of a hold was signed."""
         self.holds[number].expires_ms = None
 
-    def due(self, now_ms: int) -> Iterator[int]:
-        """Take the holds that are over at `now_ms`, by number and the earliest first."""
+    def due(self, now_ms: int) -> Sequence[int]:
+        """The holds that are over at `now_ms`, by number and the earliest first."""
         while self._expiries and self._expiries[0][0] <= now_ms:
-            _, number = heapq.heappop(self._expiries)
-            hold = self.holds.get(number)
-            if hold is not None and hold.expires_ms is not None:
-                yield number
+            if self._expires_ms(self._expiries[0][1]) is not None:
+                over = (each for each in self._expiries if each[0] <= now_ms)
+                return [number for _, number in sorted(over) if self._expires_ms(number)]
+            heapq.heappop(self._expiries)
+        return ()
+
+    def _expires_ms(self, number: int) -> int | None:
+        """When a hold is over; None: it is none any more, or only the chain ends it."""
+        hold = self.holds.get(number)
+        return None if hold is None else hold.expires_ms
 
     def follow_approval(self, kind: str, body: Mapping[str, Any]) -> None:
         """Something was recorded of an approval."""

@@ -24,8 +24,8 @@ from engine.errors import NotFound
 from engine.ledger.account import Account, Waiting
 from engine.ledger.ask import Ask
 from engine.ledger.batch import Batch
-from engine.ledger.intent import follow_approval
-from engine.ledger.payment import Payment, payment_id
+from engine.ledger.intent import check_follows, follow_approval
+from engine.ledger.payment import Payment, payment_id, stored_payment
 from engine.ledger.stream import Stream
 
 WAITING_MAX = 100
@@ -250,36 +250,55 @@ def deny_approval(
     batch: Batch, account: Account, waiting: Waiting, key_id: str, reason: str | None
 ) -> None:
     """An operator is against it."""
-    told = {"key": key_id, "reason": reason}
-    _end(batch, account, waiting, "denied", told, denied_by=key_id, reason=reason)
+    told, waited = {"key": key_id, "reason": reason}, _waited(batch, account, waiting)
+    _end(batch, account, waiting, waited, "denied", told, denied_by=key_id, reason=reason)
 
 
 def refuse_approval(batch: Batch, account: Account, waiting: Waiting, payment: Payment) -> None:
     """With all its grants, the payment was denied all the same."""
     code = payment.decision["code"]
-    told = {"code": code, "payment": payment.id}
-    _end(batch, account, waiting, "refused", told, code=code, decided_number=payment.number)
+    told, waited = {"code": code, "payment": payment.id}, _waited(batch, account, waiting)
+    number = payment.number
+    _end(batch, account, waiting, waited, "refused", told, code=code, decided_number=number)
 
 
 def end_approvals(batch: Batch, account: Account) -> int:
     """End those that are over, or were asked for under another policy; returns how many."""
-    ended = 0
-    for waiting in list(account.approvals.values()):
+    over = [
+        (waiting, _waited(batch, account, waiting))
+        for waiting in approvals_over(account, batch.now_ms)
+    ]
+    for waiting, waited in over:
         if batch.now_ms >= waiting.expires_ms:
-            _end(batch, account, waiting, "expired", {})
-        elif waiting.policy_version != account.policy_version:
-            told = {"code": POLICY_CHANGED, "payment": None}
-            _end(batch, account, waiting, "refused", told, code=POLICY_CHANGED)
+            _end(batch, account, waiting, waited, "expired", {})
         else:
-            continue
-        ended += 1
-    return ended
+            told = {"code": POLICY_CHANGED, "payment": None}
+            _end(batch, account, waiting, waited, "refused", told, code=POLICY_CHANGED)
+    return len(over)
+
+
+def approvals_over(account: Account, now_ms: int) -> list[Waiting]:
+    """Those that `end_approvals` ends."""
+    return [
+        waiting
+        for waiting in account.approvals.values()
+        if now_ms >= waiting.expires_ms or waiting.policy_version != account.policy_version
+    ]
+
+
+def _waited(batch: Batch, account: Account, waiting: Waiting) -> Payment:
+    """The denied payment that waits. It is read, and whether its intent can follow it is found out,
+    before the end of the approval is written."""
+    waited = stored_payment(batch.read, account.stream.id, waiting.number)
+    check_follows(batch, account.stream.workspace_id, waited.request)
+    return waited
 
 
 def _end(
     batch: Batch,
     account: Account,
     waiting: Waiting,
+    waited: Payment,
     state: State,
     told: Mapping[str, Any],
     **values: Any,
@@ -287,7 +306,7 @@ def _end(
     _record(batch, account, waiting, state, told)
     _change(batch, account, waiting, state=state, ended_ms=batch.now_ms, **values)
     code = told.get("code") or f"approval_{state}"
-    follow_approval(batch, account.stream, waiting.number, code)
+    follow_approval(batch, waited, code)
 
 
 def _record(

@@ -169,6 +169,7 @@ class Approvals:
         self.ledger.expire(batch, account)
         if before.digest not in account.approvals:
             return  # the policy has changed, and refused it
+        self.ledger.check_kept(batch, account, before.request)
         grant_approval(batch, account, before, key_id)
         if _valid(batch, before.stream.workspace_id, waiting.keys) < account.approvals_required:
             return

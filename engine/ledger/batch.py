@@ -10,6 +10,7 @@ from engine.audit.record import Body, Head, encode_record
 from engine.db.acts import Act
 from engine.db.database import Database, Turn
 from engine.db.tables import BATCH_RECORDS_MAX, BudgetEntry, LogBatch, OutboxEvent, Record, table
+from engine.errors import TallystickError
 from engine.ledger.acts import act_row
 from engine.ledger.log import head_after, stored_head
 from engine.ledger.scribe import Scribe
@@ -179,6 +180,20 @@ class Batch:
                 "created_ms": self.now_ms,
             },
         )
+
+    def answer(self, command: "Command[Answer]") -> Answer | TallystickError:
+        """What a command answers, or how it refuses, which it may before it writes anything.
+
+        Raises:
+            RuntimeError: it refused after that, and half of something must not be committed.
+        """
+        writes = self.writes
+        try:
+            return command(self)
+        except TallystickError as refusal:
+            if self.writes != writes:
+                raise RuntimeError("a command refused after it had written") from refusal
+            return refusal
 
     def flush(self) -> None:
         """Send the inserts that wait to the database."""

@@ -29,9 +29,8 @@ from engine.ledger.payment import (
     payment_from_row,
     payment_id,
     select_payments,
-    stored_payment,
 )
-from engine.ledger.stream import Stream, workspace_stream
+from engine.ledger.stream import workspace_stream
 
 State = Literal["requires_payment", "processing", "succeeded", "canceled", "failed"]
 CaptureMethod = Literal["automatic", "manual"]
@@ -222,14 +221,24 @@ def follow_payment(batch: Batch, payment: Payment) -> None:
         _advance(batch, row, state, ended, {"state": state, "code": code}, payment.captured)
 
 
-def follow_approval(batch: Batch, stream: Stream, number: int, code: str) -> None:
-    """What the decision with this number waited for has ended without a payment: `code` says how.
+def check_follows(batch: Batch, workspace_id: str, request: Mapping[str, Any]) -> None:
+    """Be sure, before anything is written of a payment, that it can be told of its intent as well.
+
+    Raises:
+        Unavailable: nothing can follow the last record of the workspace, which is damaged.
+    """
+    if request.get(LINK) is not None:
+        batch.hold((workspace_id,))
+        batch.head(workspace_id)
+
+
+def follow_approval(batch: Batch, waited: Payment, code: str) -> None:
+    """What a denied payment waited for has ended without another: `code` says how.
 
     So has the intent that it was made for, unless the decision that ended it said so already.
     """
-    waited = stored_payment(batch.read, stream.id, number)
     row = _row_of(batch, waited)
-    if row is not None and row["decided_number"] == number:
+    if row is not None and row["decided_number"] == waited.number:
         _advance(batch, row, "failed", {"payment": waited.id}, {"state": "failed", "code": code})
 
 

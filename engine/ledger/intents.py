@@ -242,6 +242,7 @@ class Intents:
             _check_may(row, by)
             asked = self._ask(row, by)
             if row["state"] == "requires_payment" and batch.now_ms < row["expires_ms"]:
+                batch.head(workspace_id)  # raises before anything is written, if it has to
                 payment = self._ledger.authorise_now(batch, asked)
             elif row["decided_number"] is not None and row["session_id"] == by.session_id:
                 earlier = stored_payment(batch.read, row["session_id"], row["decided_number"])

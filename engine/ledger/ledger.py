@@ -7,27 +7,30 @@ and its event are written together; memory is changed last.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from itertools import islice
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
 from engine.audit.approvals import REQUIRED_CODE
 from engine.audit.decided import Decided
-from engine.db import tables
 from engine.errors import Conflict, InvalidInput, TallystickError
 from engine.ledger.account import Account
 from engine.ledger.accounts import note_differing
-from engine.ledger.approval import approval_for, end_approvals, request_approval
+from engine.ledger.approval import (
+    approval_for,
+    approvals_over,
+    end_approvals,
+    request_approval,
+)
 from engine.ledger.ask import Ask, ask
 from engine.ledger.batch import Answer, Batch
 from engine.ledger.budgets import Gauges
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.dry_run import dry_run, left_of, remaining_of, told_now
-from engine.ledger.events import tell
+from engine.ledger.intent import check_follows
+from engine.ledger.keeping import keep_decided, keep_ended
 from engine.ledger.memory import Memory
-from engine.ledger.payment import Payment, parse_payment_id, record_id, session_of, stored_payment
+from engine.ledger.payment import Payment, parse_payment_id, session_of, stored_payment
 from engine.ledger.signing import Way, sign_payment
 from engine.ledger.stream import budget_stream
 from engine.ledger.sweep import sessions_of_holds_over
@@ -36,8 +39,6 @@ from engine.policy.budgets import Budget
 from engine.policy.decide import Left, decide
 from engine.policy.decision import PaymentRequest, Remaining, Standing
 from engine.policy.explain import Explanation
-
-_decisions = tables.table(tables.Decision)
 
 
 class Ledger:
@@ -171,10 +172,7 @@ class Ledger:
         return self.memory.accounts.get(batch, session_id)
 
     def _authorise_or_refuse(self, batch: Batch, asked: Ask) -> Payment | TallystickError:
-        try:
-            return self.authorise_now(batch, asked)
-        except TallystickError as refusal:
-            return refusal
+        return batch.answer(lambda batch: self.authorise_now(batch, asked))
 
     def authorise_now(self, batch: Batch, asked: Ask) -> Payment:
         """What `authorise` does, as a part of another command."""
@@ -265,7 +263,7 @@ class Ledger:
         row = payment.row(record, asked.key, asked.memo_json)
         if sign is not None and allowed:
             row["expires_ms"] = None  # from here on it is the chain's to say
-        self._keep(batch, account, payment, asked, row)
+        keep_decided(batch, account, payment, asked, row)
         if sign is not None and allowed:
             payment = sign_payment(batch, account, payment, sign, batch.head(account.stream.id))
         if allowed:
@@ -281,28 +279,6 @@ class Ledger:
         """A payment with what is left by now: see `engine.ledger.dry_run.told_now`."""
         family = self._budgets.family(batch, account)
         return told_now(account, family, payment, batch.now_ms, replayed=replayed)
-
-    def _keep(
-        self, batch: Batch, account: Account, payment: Payment, asked: Ask, row: dict[str, Any]
-    ) -> None:
-        """Write the payment's row and event; then let memory follow."""
-        batch.insert(_decisions, row)
-        tell(batch, account, payment)
-        if asked.key is not None:
-            account.keys[asked.key] = payment.number
-        account.decided(
-            payment.number,
-            payment.decided_ms,
-            asked.request,
-            allowed=payment.state != "denied",
-            rule=payment.decision["rule"],
-            expires_ms=payment.expires_ms,
-            approved=None if payment.approval_id is None else asked.digest,
-            to_sign=None if asked.terms is None else asked.digest,
-            retry_at_ms=payment.decision["evidence"].get("retry_at_ms"),
-        )
-        if payment.state == "captured":
-            account.ended(payment.number, payment.captured)
 
     def _replay(self, batch: Batch, account: Account, asked: Ask, number: int) -> Payment:
         """The earlier answer to the same key.
@@ -360,31 +336,49 @@ class Ledger:
         captured: int,
         settlement: Mapping[str, Any] | None = None,
     ) -> Payment:
-        """End a hold; of a signed payment its record tells how the chain did (`settlement`)."""
-        after = msgspec.structs.replace(
-            before, state=state, captured=captured, closed_ms=batch.now_ms
-        )
-        account.record(batch, f"payment.{state}", after.end(settlement))
-        batch.update(
-            sa.update(_decisions)
-            .where(_decisions.c.id == record_id(after.session_id, after.number))
-            .values(state=state, captured=captured, closed_ms=batch.now_ms)
-        )
-        tell(batch, account, after)
-        account.ended(after.number, captured)
-        self.count(batch, account, after)
+        """End a hold; of a signed payment its record tells how the chain did (`settlement`).
+
+        Raises:
+            Unavailable: see `check_kept`; nothing was written.
+        """
+        self.check_kept(batch, account, before.request)
+        budgets = self._budgets.above(batch, account)
+        after = keep_ended(batch, account, before, state, captured, settlement)
+        self._budgets.count(batch, budgets, after)
         return after
+
+    def check_kept(self, batch: Batch, account: Account, *requests: Mapping[str, Any]) -> None:
+        """Be sure that what is about to be written of payments with these requests can be counted
+        above the session, and told of the intents that they are made for.
+
+        A refusal after something was written would cost everybody in the batch what is in memory.
+
+        Raises:
+            Unavailable: a budget, or the last record of the workspace, is damaged.
+        """
+        self._budgets.above(batch, account)
+        for request in requests:
+            check_follows(batch, account.stream.workspace_id, request)
 
     def count(self, batch: Batch, account: Account, payment: Payment) -> None:
         """Enter in the budgets above the session that less counts of a payment, or until when."""
         self._budgets.count(batch, self._budgets.above(batch, account), payment)
 
     def expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
-        """End what is over; returns how many holds were."""
-        end_approvals(batch, account)
-        due = list(islice(account.due(batch.now_ms), holds_max))
-        for number in due:
-            held = stored_payment(batch.read, account.stream.id, number)
+        """End what is over; returns how many holds were.
+
+        Raises:
+            NotFound, Unavailable: what is over cannot be read, or see `check_kept`; nothing was
+                written.
+        """
+        due = [
+            stored_payment(batch.read, account.stream.id, number)
+            for number in account.due(batch.now_ms)[:holds_max]
+        ]
+        if due or approvals_over(account, batch.now_ms):
+            self.check_kept(batch, account, *(each.request for each in due))
+            end_approvals(batch, account)
+        for held in due:
             self.close(batch, account, held, "expired", 0)
         return len(due)
 

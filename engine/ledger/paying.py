@@ -267,6 +267,7 @@ class Paying:
             raise _silent()
         self._ledger.check_chain(account)
         self._ledger.check_stands(batch, account)  # it was decided when it was granted
+        self._ledger.check_kept(batch, account)
         own = record_id(held.session_id, held.number)
         body = batch.read(sa.select(_records.c.body).where(_records.c.id == own)).scalar_one()
         decided = Head(held.number + 1, record_hash(body))

@@ -201,13 +201,7 @@ class Writer:
     def _answer(self, command: Command[Any], batch: Batch) -> Any:
         if self.fault is not None:  # a command of the same batch found it
             return Unavailable(self.fault)
-        writes = batch.writes
-        try:
-            return command(batch)
-        except TallystickError as refusal:
-            if batch.writes != writes:
-                raise RuntimeError("a command refused after it had written") from refusal
-            return refusal
+        return batch.answer(command)
 
     def _abandon(self, error: Exception) -> None:
         if isinstance(error, sa.exc.DBAPIError) and (name := self._database.lasting(error)):

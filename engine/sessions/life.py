@@ -234,9 +234,9 @@ class Life:
         """Another policy is in force: these values of its row, and the records of them."""
         delegates = has_children(batch.read, view.id)
         batch.hold((view.id, *((BUDGETS,) if delegates else ())))
-        batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
         for kind, told in records:
             batch.record(view.stream, kind, {**told, "state": view.state})
+        batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
         if delegates:  # what they spend together is bound by it
             changed(batch, view.workspace_id)
         return self.read(batch, view.id)
@@ -256,8 +256,9 @@ class Life:
         values: dict[str, Any] = {"state": state, "paused_by": paused_by}
         if ended:
             values["ended_ms"] = batch.now_ms
-        batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
+        # First what can be refused, where the last record is damaged.
         batch.record(_stream(view), kind, {**evidence, "state": state})
+        batch.update(sa.update(_sessions).where(_sessions.c.id == view.id).values(**values))
 
     def _tell(self, batch: Batch, view: Any, name: str) -> None:
         batch.event(
