@@ -201,10 +201,10 @@ async def get_payment(
         now = await commits.wait(left)
         response.headers.update(remaining_headers(now.to_json()))
         if payment.state == "held":  # it may have been over, and is expired by now
-            payment = engine.payments.get(party.workspace_id, payment_id)
-    settlement = engine.settlements.of([payment]).get(payment.id)
+            payment = await read(engine, engine.payments.get, party.workspace_id, payment_id)
+    settlements = await read(engine, engine.settlements.of, [payment])
     return {
-        **payment_json(payment, settlement=settlement),
+        **payment_json(payment, settlement=settlements.get(payment.id)),
         "remaining_now": None if now is None else remaining_json(now),
     }
 
