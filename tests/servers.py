@@ -99,6 +99,23 @@ class _Server(ABC):
         """End it as `kill -9` does, and return once its helper processes are gone too."""
         self._end(signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Meanwhile none of its processes does anything, and who asks it hears nothing at all."""
+        assert self._process is not None
+        family = [psutil.Process(self._process.pid)]
+        try:
+            family[0].suspend()  # from here on it makes no others
+            family += family[0].children(recursive=True)
+            for process in family[1:]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            yield
+        finally:
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
+
     def remove(self) -> None:
         """Stop it and delete all that it stored."""
         self.stop()

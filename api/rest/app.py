@@ -17,6 +17,7 @@ from api.rest.commits import Commits
 from api.rest.health_answers import Health, Readiness
 from api.rest.nul import NulRefused
 from api.rest.rate_limits import RateLimitHeaders
+from api.rest.readiness import readiness
 from api.rest.routes import (
     analytics,
     approvals,
@@ -122,8 +123,8 @@ def create_app(
         summary="Decisions can be made",
         responses={200: {"model": Readiness}, 503: {"model": Readiness}},
     )
-    def readyz() -> JSONResponse:
-        state = engine.ready()
+    async def readyz() -> JSONResponse:
+        state = await readiness(engine)
         return JSONResponse(state, 200 if state["ready"] else 503)
 
     # FastAPI would make its routes for the first request, and everybody would wait meanwhile.

@@ -15,6 +15,8 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGresult
 
+from engine.db import patience
+
 
 class Statement(NamedTuple):
     """SQL with `$1`, `$2` … and their values.
@@ -95,13 +97,15 @@ class Pipeline:
     def _receive(self, results: list[PGresult]) -> None:
         """Append what the server answers up to the end of the pipeline.
 
-        libpq would wait by itself, and keep all other threads waiting with it.
+        libpq would wait by itself, keep all other threads waiting with it, and do so for ever
+        where the server stalls.
         """
         while True:
             while self._server.is_busy():
                 unsent = self._server.flush()
                 self._ready.modify(self._server.socket, POLLIN | POLLOUT if unsent else POLLIN)
-                self._ready.poll()
+                if not self._ready.poll(patience.ANSWER_S * 1_000):
+                    raise patience.Silent("the server has not answered in time")
                 self._server.consume_input()
             result = self._server.get_result()
             if result is None:  # the end of one statement's

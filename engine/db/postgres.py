@@ -20,6 +20,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from engine.audit.record import Head
 from engine.db.database import BUDGETS, ChainReading, Turn, of_its_rows
 from engine.db.migrate import migrate
+from engine.db.patience import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, PatientConnection
 from engine.db.pipeline import BEGIN, COMMIT, Pipeline, Statement
 from engine.errors import CannotStart, Unavailable
 
@@ -27,8 +28,6 @@ VERSION_MIN = 140_000
 """PostgreSQL 14, as `server_version_num` counts."""
 COPY_ROWS_MIN = 8
 """From so many rows on, COPY is faster than INSERT."""
-LOCK_TIMEOUT_MS = 5_000
-STATEMENT_TIMEOUT_MS = 30_000
 
 # The keys of the advisory locks, "TLST" and what each is for.
 _LOCKS = 0x544C5354
@@ -89,6 +88,7 @@ class PostgresDatabase:
             hide_parameters=True,  # what is stored is nobody's business in a log
             connect_args=options,
         )
+        sa.event.listen(self._writing, "do_connect", _connect_patiently)
         sa.event.listen(self._writing, "rollback", self._forget_prepared)
         self._reading = sa.create_engine(
             address,
@@ -98,8 +98,10 @@ class PostgresDatabase:
             hide_parameters=True,
             connect_args=options,
         )
+        sa.event.listen(self._reading, "do_connect", _connect_patiently)
+        sa.event.listen(self._reading, "connect", _be_brief)
         sa.event.listen(self._reading, "begin", _read_only)
-        self._leading: psycopg.Connection[Any] | None = None
+        self._leading: PatientConnection | None = None
         try:
             with self.starting():
                 self._check()
@@ -150,9 +152,7 @@ class PostgresDatabase:
     def _alone(self) -> Iterator[None]:
         """Let those of the release before finish their batches, and have them begin no other."""
         with self._connect() as connection:
-            connection.execute("SET lock_timeout = 0")
-            connection.execute("SET statement_timeout = 0")
-            connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, _BUDGETS))
+            _wait_and_lock(connection, _BUDGETS)
             yield
 
     def begin(self, streams: Sequence[str]) -> Turn:
@@ -235,7 +235,12 @@ class PostgresDatabase:
         """
         try:
             with self._reading.connect() as connection, connection.begin():
-                yield connection
+                driver: Any = connection.connection.driver_connection
+                driver.brief = False
+                try:
+                    yield connection
+                finally:
+                    driver.brief = True
         except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
             if isinstance(error, sa.exc.DBAPIError) and of_its_rows(error):
                 raise
@@ -251,9 +256,7 @@ class PostgresDatabase:
         """
         try:
             with self._connect() as connection:
-                connection.execute("SET lock_timeout = 0")
-                connection.execute("SET statement_timeout = 0")
-                connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, _STARTING))
+                _wait_and_lock(connection, _STARTING)
                 yield
         except psycopg.Error as error:
             raise CannotStart(f"TALLYSTICK_DATABASE cannot be used: {error}") from error
@@ -266,6 +269,7 @@ class PostgresDatabase:
         try:
             if self._leading is None:
                 self._leading = self._connect()
+                self._leading.brief = True
             locked = self._leading.execute(
                 "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted "
                 "AND pid = pg_backend_pid() AND classid = %s AND objid = %s",
@@ -325,8 +329,8 @@ class PostgresDatabase:
         """psycopg may deallocate what is prepared when it rolls back, whoever prepared it."""
         self._pipeline = None
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self._conninfo, autocommit=True, **self._options)
+    def _connect(self) -> PatientConnection:
+        return PatientConnection.connect(self._conninfo, autocommit=True, **self._options)
 
     def _stop_leading(self) -> None:
         if self._leading is not None:
@@ -359,6 +363,25 @@ class _Insert:
 def _value(connection: psycopg.Connection[Any], statement: str) -> Any:
     row = connection.execute(statement.encode()).fetchone()
     return None if row is None else row[0]
+
+
+def _wait_and_lock(connection: PatientConnection, lock: int) -> None:
+    """Have a lock once nobody else has it, however long others keep it."""
+    connection.execute("SET lock_timeout = 0")
+    connection.execute("SET statement_timeout = 0")
+    connection.endless = True
+    connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, lock))
+
+
+def _connect_patiently(
+    _dialect: object, _record: object, arguments: Sequence[Any], named: Mapping[str, Any]
+) -> PatientConnection:
+    return PatientConnection.connect(*arguments, **named)
+
+
+def _be_brief(driver: Any, _record: object) -> None:
+    """Until a reader has it: it is only asked whether it is still there."""
+    driver.brief = True
 
 
 def _read_only(connection: sa.Connection) -> None:

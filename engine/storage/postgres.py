@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from engine.db.patience import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, PatientConnection
 from engine.errors import CannotStart, Unavailable
 from engine.storage.sql_database import Connection, migrate
 
@@ -25,8 +26,6 @@ CONNECTIONS = 8
 TRIES = 5
 VERSION_MIN = 140_000
 """PostgreSQL 14, as `server_version_num` counts."""
-LOCK_TIMEOUT_MS = 5_000
-STATEMENT_TIMEOUT_MS = 30_000
 
 _STARTING = (0x544C5354, 5)
 """The advisory lock of whoever makes the tables: "TLST", as in all locks of ours, and a number."""
@@ -122,7 +121,7 @@ class PostgresPool:
             self._idle.put(connection)
 
     def _connected(self) -> Driver:
-        return psycopg.connect(
+        return PatientConnection.connect(
             self._url,
             autocommit=True,  # a single statement needs no BEGIN and no COMMIT
             application_name="tallystick",

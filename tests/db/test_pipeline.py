@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from engine.db import patience
 from engine.db.pipeline import BEGIN, COMMIT, Pipeline, Statement
 from tests.servers import PostgresServer
 
@@ -95,4 +96,13 @@ def test_a_lost_connection_is_closed_and_said(
         other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
     with pytest.raises(psycopg.OperationalError):
         pipeline.run((Statement("SELECT 1"),))
+    assert connection.closed
+
+
+def test_who_is_not_answered_hears_so_and_the_connection_is_closed(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "ANSWER_S", 0.5)
+    with pytest.raises(psycopg.OperationalError, match="not answered in time"):
+        Pipeline(connection).run((BEGIN, Statement("SELECT pg_sleep(20)"), COMMIT))
     assert connection.closed

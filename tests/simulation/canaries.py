@@ -17,7 +17,7 @@ from engine.ledger.account import Account
 from engine.ledger.ask import Ask
 from engine.ledger.batch import Batch
 from engine.ledger.budgets import Budgets, Known
-from engine.ledger.ledger import Ledger
+from engine.ledger.keeping import keep_decided
 from engine.ledger.writer import Writer
 from engine.policy import decision
 from engine.policy.conditions import Never
@@ -114,14 +114,14 @@ def partial_capture() -> AbstractContextManager[None]:
 @canary("key")
 def double_answer() -> AbstractContextManager[None]:
     """Now and then an idempotency key is forgotten."""
-    genuine = Ledger._keep
+    genuine = keep_decided
 
-    def keep(self: Ledger, batch: Any, kept: Account, payment: Any, asked: Ask, seq: int) -> None:
-        genuine(self, batch, kept, payment, asked, seq)
+    def keep(batch: Any, kept: Account, payment: Any, asked: Ask, row: Any) -> None:
+        genuine(batch, kept, payment, asked, row)
         if payment.number % 3 == 0:
             kept.keys.pop(asked.key or "", None)
 
-    return replaced(Ledger, _keep=keep)
+    return replaced(ledger, keep_decided=keep)
 
 
 @canary("key")
