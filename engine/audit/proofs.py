@@ -111,7 +111,7 @@ class Inclusions:
         left = len(proof)
         begun: dict[int, tuple[int, bytes, int]] = {}
         for place, sibling in enumerate(proof):
-            if sn == 0 or not is_hash(sibling):
+            if sn == 0 or type(sibling) is not bytes or len(sibling) != HASH_BYTES:
                 return False
             known = self._path.get(sn)
             if known is not None and known[0] | 1 == fn | 1:

@@ -124,10 +124,18 @@ class Replay:
             ReplayError: naming the first record that does not follow from those before it.
         """
         for record in records:
-            try:
-                self._apply(record)
-            except _WRONG as error:
-                raise _named(record, error) from error
+            self.follow(record)
+
+    def follow(self, record: Record) -> None:
+        """Apply the next record.
+
+        Raises:
+            ReplayError: it does not follow from those before it.
+        """
+        try:
+            self._apply(record)
+        except _WRONG as error:
+            raise _named(record, error) from error
 
     def said(self) -> str:
         """What came of it, in words."""

@@ -85,16 +85,17 @@ class Walk:
         self.times_ms.append(record.time_ms)
         if self.not_replayed is None:
             try:
-                self._replay.feed((record,))
+                self._replay.follow(record)
             except ReplayError as error:
                 self.not_replayed = error
 
     def _misfit(self, entry: Entry, record: Record, seq: int) -> str | None:
         last = self._last
         prev, time_ms = (None, 0) if last is None else (last.hash, last.time_ms)
-        if (record.log, record.workspace, record.stream) != self._of_session:
+        log, workspace, stream = self._of_session
+        if record.stream != stream or record.log != log or record.workspace != workspace:
             return f"record {seq} is of another log or session"
-        if (record.seq, record.prev) != (seq, prev) or entry.index <= self._last_index:
+        if record.seq != seq or record.prev != prev or entry.index <= self._last_index:
             return f"record {seq} does not follow the record before it"
         if record.time_ms < time_ms:
             return f"record {seq} is earlier than the record before it"
