@@ -209,6 +209,12 @@ def test_what_is_said_to_be_reached_was_reached_in_the_published_run() -> None:
         (name, goal, "yes" if ratios[name] >= float(goal) else "no") for name, goal, _ in goals
     ]
     assert goals == reached
+    bounds = re.findall(
+        r"^\| (p99 of \S+ ÷ \S+) \| at most ([\d.]+) \| (yes|no) \|$", PERFORMANCE, re.MULTILINE
+    )
+    assert len(bounds) == 2
+    for name, bound, said in bounds:
+        assert said == ("yes" if ratios[name] <= float(bound) else "no")
 
 
 def test_decisions_are_numbered_without_gaps() -> None:
