@@ -24,7 +24,7 @@ from engine.ledger.approval import (
 )
 from engine.ledger.ask import Ask, ask
 from engine.ledger.batch import Answer, Batch
-from engine.ledger.budgets import Gauges
+from engine.ledger.budgets import Gauges, Known
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.dry_run import dry_run, left_of, remaining_of, told_now
 from engine.ledger.intent import check_follows
@@ -341,28 +341,29 @@ class Ledger:
         Raises:
             Unavailable: see `check_kept`; nothing was written.
         """
-        self.check_kept(batch, account, before.request)
-        budgets = self._budgets.above(batch, account)
+        budgets = self.check_kept(batch, account, before.request)
         after = keep_ended(batch, account, before, state, captured, settlement)
-        self._budgets.count(batch, budgets, after)
+        self.count(batch, budgets, after)
         return after
 
-    def check_kept(self, batch: Batch, account: Account, *requests: Mapping[str, Any]) -> None:
+    def check_kept(
+        self, batch: Batch, account: Account, *requests: Mapping[str, Any]
+    ) -> Sequence[Known]:
         """Be sure that what is about to be written of payments with these requests can be counted
-        above the session, and told of the intents that they are made for.
+        above the session, and told of the intents that they are made for; returns what counts it.
 
         A refusal after something was written would cost everybody in the batch what is in memory.
 
         Raises:
             Unavailable: a budget, or the last record of the workspace, is damaged.
         """
-        self._budgets.above(batch, account)
         for request in requests:
             check_follows(batch, account.stream.workspace_id, request)
+        return self._budgets.above(batch, account)
 
-    def count(self, batch: Batch, account: Account, payment: Payment) -> None:
+    def count(self, batch: Batch, budgets: Sequence[Known], payment: Payment) -> None:
         """Enter in the budgets above the session that less counts of a payment, or until when."""
-        self._budgets.count(batch, self._budgets.above(batch, account), payment)
+        self._budgets.count(batch, budgets, payment)
 
     def expire(self, batch: Batch, account: Account, holds_max: int | None = None) -> int:
         """End what is over; returns how many holds were.

@@ -267,13 +267,13 @@ class Paying:
             raise _silent()
         self._ledger.check_chain(account)
         self._ledger.check_stands(batch, account)  # it was decided when it was granted
-        self._ledger.check_kept(batch, account)
+        budgets = self._ledger.check_kept(batch, account)
         own = record_id(held.session_id, held.number)
         body = batch.read(sa.select(_records.c.body).where(_records.c.id == own)).scalar_one()
         decided = Head(held.number + 1, record_hash(body))
         signed = sign_payment(batch, account, held, way, decided)
         batch.update(sa.update(_decisions).where(_decisions.c.id == own).values(expires_ms=None))
-        self._ledger.count(batch, account, signed)
+        self._ledger.count(batch, budgets, signed)
         return self._ledger.told_now(batch, account, signed)
 
 
