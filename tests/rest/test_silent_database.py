@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from api.rest import readiness
 from engine.db import patience
+from engine.engine import Engine
 from tests.anvil_world import anvil_with_contracts, wait_until
 from tests.rest.served import PAYMENTS, SESSIONS, SMART, Served, refused
 from tests.servers import PostgresServer
@@ -181,7 +182,9 @@ def test_one_that_is_gone_is_said_everywhere_and_one_that_is_back_is_used(
     assert api.pay(token).status_code == 201
 
 
-def test_whoever_does_not_lead_is_ready_again_too(server: PostgresServer, tmp_path: Path) -> None:
+@contextlib.contextmanager
+def both_started(server: PostgresServer, tmp_path: Path) -> Iterator[list[Engine]]:
+    """Two engines on one database, of which one leads."""
     with ExitStack() as opened:
         anvil = opened.enter_context(anvil_with_contracts())
         given = {"database": opened.enter_context(server.database()), "kek": KEK}
@@ -189,6 +192,11 @@ def test_whoever_does_not_lead_is_ready_again_too(server: PostgresServer, tmp_pa
         engines = [world.engine for world in worlds]
         for engine in engines:
             engine.start()
+        yield engines
+
+
+def test_whoever_does_not_lead_is_ready_again_too(server: PostgresServer, tmp_path: Path) -> None:
+    with both_started(server, tmp_path) as engines:
         server.kill()
         for engine in engines:
             wait_until(lambda: engine.lead.chain_fault is not None)  # noqa: B023
@@ -246,13 +254,7 @@ def test_readiness_is_told_in_time_whoever_else_waits(
 
 @pytest.mark.usefixtures("hasty")
 def test_after_a_stall_one_leads(server: PostgresServer, tmp_path: Path) -> None:
-    with ExitStack() as opened:
-        anvil = opened.enter_context(anvil_with_contracts())
-        given = {"database": opened.enter_context(server.database()), "kek": KEK}
-        worlds = [opened.enter_context(anvil.world(tmp_path / each, **given)) for each in "ab"]
-        engines = [world.engine for world in worlds]
-        for engine in engines:
-            engine.start()
+    with both_started(server, tmp_path) as engines:
 
         def leaders() -> int:
             return [engine.lead.leads for engine in engines].count(True)
