@@ -7,6 +7,7 @@ connection is opened with `mode=ro`, which neither writes nor checkpoints.
 See docs/decisions/0002-one-sqlite-writer.md.
 """
 
+import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -34,6 +35,10 @@ batches write is then folded once."""
 CACHE_KIB = 32_768
 """Of pages that the writer has at hand. The end of each session's index is a page of its own: with
 SQLite's 2 MiB those of a thousand sessions would be read from the file again for each batch."""
+ROWS_A_STATEMENT = 256
+"""So many rows, a power of two, are inserted at once; SQLite takes 32,766 values a statement."""
+STATEMENTS_PREPARED = 512
+"""So many the writer keeps: those above, of each table and each length, and all others."""
 PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",  # NORMAL would lose acknowledged commits when the power fails
@@ -60,7 +65,7 @@ class SqliteDatabase:
         """
         path = self._path = path.resolve()
         self._batch = self._last_ms = 0
-        self._inserts: dict[sa.Table, tuple[str, Callable[[dict[str, Any]], tuple[Any, ...]]]] = {}
+        self._inserts: dict[sa.Table, _Insert] = {}
         self._writing = writing_engine(path)
         self._reading = sa.create_engine(
             sa.URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"}),
@@ -140,16 +145,15 @@ class SqliteDatabase:
     def insert_many(self, into: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows that all have the same columns, in the writer's transaction.
 
-        The statement is made once a table: what SQLAlchemy does for every row takes longer than
-        what SQLite does.
+        Python's sqlite3 gives the interpreter away for each statement that it runs, and for each
+        row of `executemany`, and has to wait for whoever took it. So rows go together, in
+        statements of 1, 2, 4, … rows, which stay prepared.
         """
-        known = self._inserts.get(into)
-        if known is None:
-            compiled = sa.insert(into).compile(self._writing, column_keys=list(rows[0]))
-            columns = compiled.positiontup or []
-            known = self._inserts[into] = (str(compiled), itemgetter(*columns))
-        statement, values = known
-        self.writer.exec_driver_sql(statement, [values(row) for row in rows])
+        insert = self._inserts.get(into)
+        if insert is None:
+            insert = self._inserts[into] = _Insert(into, self._writing, list(rows[0]))
+        for statement, values in insert.statements(rows):
+            self.writer.exec_driver_sql(statement, values)
 
     def present(self) -> bool:
         """Whether the file is still there; a removed one could be written to and be lost."""
@@ -168,6 +172,31 @@ class SqliteDatabase:
         self._writing.dispose()
 
 
+class _Insert:
+    """Inserts into one table, made once: what SQLAlchemy does for every row takes longer than what
+    SQLite does.
+    """
+
+    def __init__(self, into: sa.Table, dialect: sa.Engine, columns: list[str]) -> None:
+        compiled = sa.insert(into).compile(dialect, column_keys=columns)
+        self._values: Callable[[dict[str, Any]], tuple[Any, ...]]
+        self._values = itemgetter(*(compiled.positiontup or []))
+        insert, _, row = str(compiled).rpartition(" VALUES ")
+        self._of = {
+            1 << power: f"{insert} VALUES {', '.join([row] * (1 << power))}"
+            for power in range(ROWS_A_STATEMENT.bit_length())
+        }
+
+    def statements(self, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """What inserts the rows, in their order."""
+        done = 0
+        while left := len(rows) - done:
+            count = min(ROWS_A_STATEMENT, 1 << (left.bit_length() - 1))
+            some = map(self._values, rows[done : done + count])
+            yield self._of[count], tuple(itertools.chain.from_iterable(some))
+            done += count
+
+
 def lasting_fault(error: sa.exc.DBAPIError) -> str | None:
     """The name of a failure after which nothing may be acknowledged on the same handle.
 
@@ -183,7 +212,12 @@ def writing_engine(path: Path) -> sa.Engine:
         sa.URL.create("sqlite", database=str(path)),
         poolclass=StaticPool,
         hide_parameters=True,  # what is stored is nobody's business in a log
-        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 5},
+        connect_args={
+            "check_same_thread": False,
+            "isolation_level": None,
+            "timeout": 5,
+            "cached_statements": STATEMENTS_PREPARED,
+        },
     )
     sa.event.listen(engine, "connect", _prepare_writer)
     sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
