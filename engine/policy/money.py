@@ -91,7 +91,8 @@ def plain_decimals(json_text: str) -> str:
 
     Who sends an amount back as it came must not have sent an exponent.
     """
-    if not _EXPONENT.search(json_text):  # almost always, and found out in no time
+    # Almost always there is none, and the first question takes a tenth of the second's time.
+    if "e-" not in json_text or not _EXPONENT.search(json_text):
         return json_text
     return _TEXT_OR_EXPONENT.sub(
         lambda match: match[0] if match[1] is None else format(Decimal(match[1]), "f"), json_text
