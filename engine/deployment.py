@@ -361,6 +361,9 @@ def _check(
     settings: Settings, gateway: ChainGateway, deployment: Deployment, stored: dict[str, str]
 ) -> None:
     operator = deployment.operator
+    kept, setting = ("data directory", "TALLYSTICK_DATA_DIR")
+    if settings.database is not None:
+        kept, setting = ("database", "TALLYSTICK_DATABASE")
     checks: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
         ("chain id", stored["chain_id"], lambda: str(gateway.chain_id)),
         ("genesis block", stored["genesis_hash"], deployment.genesis_hash.hex),
@@ -373,19 +376,19 @@ def _check(
     for what, expected, actual in checks:
         if (found := actual()) != expected:
             raise CannotStart(
-                f"this data directory belongs to another chain: its {what} is {expected}, but the "
-                f"one in TALLYSTICK_CHAIN has {found or 'no such contract'}; "
-                "choose another TALLYSTICK_DATA_DIR for it"
+                f"this {kept} belongs to another chain: its {what} is {expected}, but the one in "
+                f"TALLYSTICK_CHAIN has {found or 'no such contract'}; choose another {setting} "
+                "for it"
             )
     if settings.registry not in (None, stored["registry"]):
         raise CannotStart(
-            f"TALLYSTICK_REGISTRY is {settings.registry}, but this data directory "
-            f"belongs to {stored['registry']}"
+            f"TALLYSTICK_REGISTRY is {settings.registry}, but this {kept} belongs to "
+            f"{stored['registry']}"
         )
     if settings.operator_key is not None:
         given = operator_account(settings.operator_key).address
         if given != operator.address:
             raise CannotStart(
-                f"TALLYSTICK_OPERATOR_KEY is the key of {given}, but this data directory "
-                f"belongs to the operator {operator.address}"
+                f"TALLYSTICK_OPERATOR_KEY is the key of {given}, but this {kept} belongs to the "
+                f"operator {operator.address}"
             )

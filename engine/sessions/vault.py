@@ -68,7 +68,7 @@ class Vault:
         except InvalidTag as error:
             raise CannotStart(
                 f"{context} cannot be decrypted: TALLYSTICK_KEK (or the kek file) is not the one "
-                "this data directory was made with, or the data was changed"
+                "this installation was made with, or the data was changed"
             ) from error
 
     def derive(self, purpose: str) -> bytes:

@@ -9,6 +9,7 @@ import jsonschema_rs
 import pytest
 
 from engine.audit import canonical
+from engine.audit.delegation import DEPTH_MAX
 from engine.audit.disclosure import Opening
 from engine.audit.record import decode_record, record_hash
 from engine.audit.verify import verify
@@ -76,6 +77,11 @@ def validator(definition: str | None = None) -> Any:
         SCHEMA if definition is None else {**SCHEMA["$defs"][definition], "$defs": SCHEMA["$defs"]}
     )
     return jsonschema_rs.Draft202012Validator(schema)
+
+
+def test_the_schema_lets_a_line_be_as_long_as_the_verifier_does() -> None:
+    ancestors = SCHEMA["properties"]["session"]["properties"]["ancestors"]
+    assert ancestors["maxItems"] == DEPTH_MAX - 1
 
 
 def test_the_schema_is_one() -> None:

@@ -174,6 +174,20 @@ def test_the_same_chain_id_with_another_genesis_is_another_chain(
     assert rows(tmp_path) == before
 
 
+def test_a_database_of_another_chain_is_refused_as_what_it_is(
+    anvil: AnvilWithContracts, database_url: str, tmp_path: Path
+) -> None:
+    shared = {"database": database_url, "kek": "the same for every server"}
+    with anvil.world(tmp_path / "first", **shared):
+        pass
+    with AnvilProcess.from_toml(ANVIL_TOML, port=0, state_file=None, balance_ether=9) as other:
+        message = refused(tmp_path / "second", **on(anvil, chain=other.url, **shared))
+    assert message.startswith("this database belongs to another chain: its genesis block is")
+    assert message.endswith("choose another TALLYSTICK_DATABASE for it")
+    message = refused(tmp_path / "third", **on(anvil, registry=NOBODY, **shared))
+    assert "but this database belongs to" in message
+
+
 def test_a_chain_file_that_was_removed_is_missed(copy: Path) -> None:
     (copy / "chain.sqlite3").unlink()
     assert "chain.sqlite3 is missing" in refused(copy)
