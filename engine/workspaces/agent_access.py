@@ -10,6 +10,7 @@ does not count, and is refused from memory until it need not be.
 
 import hmac
 import json
+from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -31,6 +32,8 @@ HOUR_MS = 3_600_000
 REFUSED_MAX = 10_000
 """Of so many keys it is remembered that they came too often; of any other it is read again."""
 
+_COUNTED = "agent_key/"
+"""Before the id of a key that is counted, among the streams of a batch; see `budget_stream`."""
 _keys = table(AgentKey)
 _uses = table(AgentKeyUse)
 
@@ -69,6 +72,7 @@ class AgentAccess:
         self._writer = writer
         self._stopwatch = stopwatch
         self._refused_until: dict[str, int] = {}
+        writer.on_batch(_hold)
 
     def admit(self, secret: str, address: str | None) -> tuple[AgentCaller, "Future[Allowance]"]:
         """The holder of a key who asks from `address`, and what the key's limit leaves.
@@ -85,7 +89,7 @@ class AgentAccess:
         self._check_refused(row.id, row.rate_limit_per_hour)
         scopes = frozenset(json.loads(row.scopes_json))
         caller = AgentCaller(row.workspace_id, row.id, row.agent_id, scopes)
-        return caller, self._writer.submit(lambda batch: self._count(batch, row))
+        return caller, self._writer.submit(lambda batch: self._count(batch, row), _COUNTED + row.id)
 
     def _recognise(self, secret: str) -> Any:
         wanted = secret_hash(secret)
@@ -106,9 +110,9 @@ class AgentAccess:
         self._refused_until.pop(key_id, None)
 
     def _count(self, batch: Batch, key: Any) -> Allowance:
-        """On the writer's thread; other processes wait for the row of the key."""
+        """On the writer's thread, with the row of the key held."""
         limit, ours = key.rate_limit_per_hour, _uses.c.key_id == key.id
-        row = batch.read(sa.select(_keys).where(_keys.c.id == key.id).with_for_update()).one()
+        row = batch.read(sa.select(_keys).where(_keys.c.id == key.id)).one()
         _check_revoked(row)
         if row.expires_ms is not None and batch.now_ms >= row.expires_ms:
             raise Unauthenticated("the agent key is expired", code="api_key_expired")
@@ -133,6 +137,18 @@ class AgentAccess:
             oldest = list(self._refused_until)[0]  # noqa: RUF015 (other threads change it)
             self._refused_until.pop(oldest, None)
         self._refused_until[key_id] = self._stopwatch() + left_ms
+
+
+def _hold(batch: Batch, streams: Collection[str]) -> None:
+    """Have other processes wait for the rows of all keys that this batch counts.
+
+    They are held in one order: two processes that held them as requests came would wait for each
+    other, and everybody in their batches with them, until the database ends one of the two.
+    """
+    counted = [each.removeprefix(_COUNTED) for each in streams if each.startswith(_COUNTED)]
+    if counted and batch.shared:
+        theirs = sa.select(_keys.c.id).where(_keys.c.id.in_(counted))
+        batch.read(theirs.order_by(_keys.c.id).with_for_update()).all()
 
 
 def _check_revoked(row: Any) -> None:

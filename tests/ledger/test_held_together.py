@@ -8,6 +8,7 @@ spend under budgets none would ever be decided without.
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 import pytest
 
 from engine.db.postgres import PostgresDatabase
@@ -16,6 +17,9 @@ from engine.ledger.payment import Payment
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
+from engine.workspaces.agent_keys import NewAgentKey
+from tests.anvil_world import wait_until
+from tests.ledger.asking import one_batch
 from tests.world import USD, WORKSPACE, World
 
 STORES = ("postgresql",)
@@ -90,3 +94,21 @@ def test_what_is_changed_is_found_and_what_was_cleared_is_not_held(
     begun.clear()
     assert pay(fresh, [view]) == ["captured"]
     assert [len(streams) for streams in begun] == [1]
+
+
+def test_keys_that_are_counted_are_held_in_one_order_however_requests_come(fresh: World) -> None:
+    """Else two processes would wait for each other, with everybody in their batches."""
+    new = NewAgentKey(name="key", agent_id="bot")
+    made = [fresh.engine.keys.agents.create(WORKSPACE, new, by="test") for _ in range(2)]
+    (lower, _), (higher, _) = keys = sorted(made, key=lambda each: each[0].id)
+    lock = "SELECT 1 FROM agent_keys WHERE id = %s FOR UPDATE SKIP LOCKED"
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    url = str(fresh.settings.database and fresh.settings.database.get_secret_value())
+    with psycopg.connect(url) as first, psycopg.connect(url, autocommit=True) as looking:
+        assert first.execute(lock, [lower.id]).fetchone()
+        with one_batch(fresh.engine.writer):
+            admitted = [fresh.engine.keys.use.admit(secret, None)[1] for _, secret in keys[::-1]]
+        wait_until(lambda: looking.execute(waits).fetchone() is not None)
+        assert looking.execute(lock, [higher.id]).fetchone(), "the first of them is not held yet"
+        first.rollback()
+        assert [future.result().limit for future in admitted] == [higher.rate_limit_per_hour] * 2
