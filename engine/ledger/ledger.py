@@ -28,9 +28,15 @@ from engine.ledger.budgets import Gauges, Known
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.dry_run import dry_run, left_of, remaining_of, told_now
 from engine.ledger.intent import check_follows
-from engine.ledger.keeping import keep_decided, keep_ended
+from engine.ledger.keeping import keep_decided, keep_ended, keep_expired
 from engine.ledger.memory import Memory
-from engine.ledger.payment import Payment, parse_payment_id, session_of, stored_payment
+from engine.ledger.payment import (
+    Payment,
+    parse_payment_id,
+    session_of,
+    stored_payment,
+    stored_payments,
+)
 from engine.ledger.signing import Way, sign_payment
 from engine.ledger.stream import budget_stream
 from engine.ledger.sweep import sessions_of_holds_over
@@ -372,15 +378,13 @@ class Ledger:
             NotFound, Unavailable: what is over cannot be read, or see `check_kept`; nothing was
                 written.
         """
-        due = [
-            stored_payment(batch.read, account.stream.id, number)
-            for number in account.due(batch.now_ms)[:holds_max]
-        ]
+        numbers = account.due(batch.now_ms)[:holds_max]
+        due = stored_payments(batch.read, account.stream.id, numbers)
         if due or approvals_over(account, batch.now_ms):
-            self.check_kept(batch, account, *(each.request for each in due))
+            budgets = self.check_kept(batch, account, *(each.request for each in due))
             end_approvals(batch, account)
-        for held in due:
-            self.close(batch, account, held, "expired", 0)
+            for over in keep_expired(batch, account, due):
+                self.count(batch, budgets, over)
         return len(due)
 
     def holds_over(self, batch: Batch, but: Collection[str]) -> Mapping[str, int]:

@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
 
-from engine.db.database import Read
+from engine.db.database import ROWS_TOGETHER, Read
 from engine.db.tables import Decision, Record, table
 from engine.errors import NotFound
 from engine.ledger.stream import Stream
@@ -160,6 +160,22 @@ def stored_payment(
     return payment_from_row(row)
 
 
+def stored_payments(read: Read, session_id: str, numbers: Sequence[int]) -> list[Payment]:
+    """The payments that these records of a session decide, in this order.
+
+    Raises:
+        NotFound: one of them is not there.
+    """
+    found = {}
+    for at in range(0, len(numbers), ROWS_TOGETHER):
+        some = _records.c.seq.in_(numbers[at : at + ROWS_TOGETHER])
+        for row in read(select_payments().where(of_session(session_id), some)):
+            found[row.number] = payment_from_row(row)
+    if len(found) < len(numbers):
+        raise NotFound("no such payment", code="payment_not_found")
+    return [found[number] for number in numbers]
+
+
 def of_session(session_id: str, number: int | None = None) -> sa.ColumnElement[bool]:
     """Which payments of `select_payments` are a session's, or the one with this number."""
     ours = _records.c.stream == session_id
@@ -170,6 +186,13 @@ def record_id(session_id: str, number: int) -> sa.ScalarSelect[int]:
     """The id of a record of a session, and so of the payment that it decides."""
     ours = _records.c.stream == session_id, _records.c.seq == number
     return sa.select(_records.c.id).where(*ours).scalar_subquery()
+
+
+def record_ids(session_id: str, numbers: Collection[int]) -> sa.Select[Any]:
+    """The ids of records of a session."""
+    return sa.select(_records.c.id).where(
+        _records.c.stream == session_id, _records.c.seq.in_(numbers)
+    )
 
 
 def payment_from_row(row: Any) -> Payment:

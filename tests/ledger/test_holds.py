@@ -5,16 +5,21 @@ import random
 import threading
 
 import pytest
+import sqlalchemy as sa
 
 from engine.clock import ManualClock
+from engine.db.database import ROWS_TOGETHER
 from engine.errors import Conflict, InvalidInput, NotFound
+from engine.ledger.account import number_of
+from engine.ledger.ask import ask as prepared
 from engine.ledger.payment import Payment
 from engine.ledger.sweep import SWEPT_MAX
+from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.ledger.asking import ask, at_once
 from tests.ledger.oracle import query
-from tests.world import USD, WORKSPACE, World
+from tests.world import USD, WORKSPACE, World, records_of
 
 DAY = Limits(None, 100 * USD, 100 * USD, 100 * USD, None)
 TTL_MS = 900_000
@@ -227,6 +232,29 @@ def test_the_sweep_works_in_slices_and_ends_every_hold_once(fresh: World) -> Non
     data_file = fresh.store
     states = query(data_file, "SELECT state, count(*) FROM decisions GROUP BY state")
     assert states == [("expired", 2 * holds)]
+
+
+def test_a_payment_that_ends_many_holds_of_its_session_ends_them_together(fresh: World) -> None:
+    """Everybody in its batch waits for that, whoever's holds they are."""
+    view, count = fresh.session(DAY), 2 * ROWS_TOGETHER + 1
+    fresh.engine.budgets.set(WORKSPACE, None, BudgetLimits(per_day=50 * USD), by="test")
+    memo = {"description": None, "metadata_json": "{}"}
+    request = fresh.request(amount=1)
+    asks = [prepared(view.id, request, memo=memo) for _ in range(count)]
+    held = [payment.number for payment in fresh.engine.ledger.authorise_many(asks).result()]
+    fresh.clock.advance(TTL_MS)
+    seen: list[str] = []
+    writing = fresh.engine.database.writer.engine
+    sa.event.listen(writing, "before_cursor_execute", lambda *told: seen.append(told[2]))
+    assert fresh.pay(view, 50, hold=True).state == "held"
+    assert len(seen) < count / 10
+    ends = [each for each in records_of(fresh, view) if each.kind == "payment.expired"]
+    assert [number_of(each.body["payment"]) for each in ends] == held
+    rows = "SELECT state, captured, closed_ms FROM decisions WHERE number <= ?"
+    assert set(query(fresh.store, rows, held[-1])) == {("expired", 0, fresh.clock())}
+    told = "SELECT count(*) FROM outbox WHERE event = 'payment.expired'"
+    assert query(fresh.store, told) == [(count,)]
+    assert left(fresh, view) == 50
 
 
 @pytest.mark.parametrize("seed", range(4))
