@@ -2,7 +2,7 @@
 
 import asyncio
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import APIRouter
 
 from api.rest.asked import drafted, payee, payment_request
@@ -13,6 +13,7 @@ from api.rest.explained import backtest_json, explained_json, simulated_json
 from api.rest.explanation_answers import BacktestAnswer, ExplainedPayment, SimulatedPayment
 from api.rest.routes.payments import check_party
 from api.rest.schemas import CreatePayment, DraftPolicy
+from api.rest.turns import Turns
 
 of_sessions = APIRouter(
     route_class=ExactJsonRoute, tags=["explanations"], responses=documented(401, 422, 503)
@@ -21,9 +22,8 @@ of_payments = APIRouter(
     route_class=ExactJsonRoute, tags=["explanations"], responses=documented(401, 422, 503)
 )
 
-_EXPLAINING = CapacityLimiter(2)
-_BACKTESTING = CapacityLimiter(1)
-"""Replays at a time: they take the processor from decisions."""
+_EXPLAINING = Turns(2)
+_BACKTESTING = Turns(1)
 
 
 @of_sessions.post(
@@ -62,7 +62,7 @@ async def backtest(
         found = engine.explanations.backtest(caller.workspace_id, session_id, draft)
         return backtest_json(session_id, found)
 
-    return await to_thread.run_sync(replayed, limiter=_BACKTESTING)
+    return await _BACKTESTING.run(caller.workspace_id, replayed)
 
 
 @of_payments.get(
@@ -80,4 +80,4 @@ async def explanation(
         payment = engine.payments.get(party.workspace_id, payment_id)
         return explained_json(payment, engine.explanations.explain(payment))
 
-    return await to_thread.run_sync(replayed, limiter=_EXPLAINING)
+    return await _EXPLAINING.run(party.workspace_id, replayed)
