@@ -53,12 +53,12 @@ class Accounts:
         """Read everything again when it is next needed."""
         self.known.clear()
 
-    def forget_of(self, batch: Batch, workspace_id: str) -> None:
-        """Read what is of one workspace again when it is next needed."""
+    def forget_of(self, batch: Batch, workspace_id: str, session_id: str | None = None) -> None:
+        """Read what is of one workspace, or this session of it, again when it is next needed."""
         theirs = [
             each
             for each, account in self.known.items()
-            if account.stream.workspace_id == workspace_id
+            if account.stream.workspace_id == workspace_id and session_id in (None, each)
         ]
         for each in theirs:
             del self.known[each]

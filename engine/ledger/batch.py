@@ -46,7 +46,7 @@ class Batch:
         scribe: Scribe,
         turn: Turn,
         now_ms: int,
-        forget: Sequence[Callable[["Batch", str], None]],
+        forget: Sequence["Forget"],
     ) -> None:
         self.now_ms = now_ms
         self.identifiers = scribe.identifiers
@@ -117,10 +117,11 @@ class Batch:
         if self._turn.heads is None:
             self._heads.pop(stream, None)
 
-    def forget(self, workspace_id: str) -> None:
-        """Have what memory holds of a workspace's sessions read again when it is next needed."""
+    def forget(self, workspace_id: str, session_id: str | None = None) -> None:
+        """Have what memory holds of a workspace's sessions, or of this one, read again when it is
+        next needed."""
         for forget in self._forget:
-            forget(self, workspace_id)
+            forget(self, workspace_id, session_id)
 
     def record(self, stream: Stream, kind: str, body: Body) -> int:
         """Append to the audit log and return the record's id."""
@@ -220,3 +221,5 @@ class Batch:
 
 
 Command = Callable[[Batch], Answer]
+Forget = Callable[[Batch, str, str | None], None]
+"""Forgets what memory holds of a workspace, or of one session of it."""

@@ -140,8 +140,11 @@ class Budgets:
         self._known.clear()
         self._limits.clear()
 
-    def forget_of(self, batch: Batch, workspace_id: str) -> None:
-        """Read what is of one workspace again when it is next needed."""
+    def forget_of(self, batch: Batch, workspace_id: str, session_id: str | None = None) -> None:
+        """Read what is of one workspace, or of this session of it, again when it is next needed."""
+        if session_id is not None:
+            self._above.pop(session_id, None)
+            return
         theirs = budget_stream(workspace_id, "")
         for each in [each for each in self._known if each.startswith(theirs)]:
             del self._known[each]
@@ -266,9 +269,12 @@ def refound(batch: Batch, workspace_id: str, budget_id: str, *, in_force: bool) 
     changed(batch, workspace_id)
 
 
-def changed(batch: Batch, workspace_id: str) -> None:
-    """Let every process know that what bounds a workspace's sessions is not what it was."""
-    batch.forget(workspace_id)
+def changed(batch: Batch, workspace_id: str, session_id: str | None = None) -> None:
+    """Let every process know that what bounds a workspace's sessions is not what it was.
+
+    Where it is this one session alone, the process that changed it reads no other again.
+    """
+    batch.forget(workspace_id, session_id)
     batch.update(sa.update(_shared).values(budgets_version=_shared.c.budgets_version + 1))
     version = sa.select(_shared.c.budgets_version).scalar_subquery()
     its = _workspaces.c.id == workspace_id
@@ -290,7 +296,7 @@ def delegated(batch: Batch, workspace_id: str, session_id: str) -> None:
     )
     for row in batch.read(own.order_by(_decisions.c.id)).all():
         batch.enter(stream, _entry(payment_from_row(row)))
-    changed(batch, workspace_id)
+    changed(batch, workspace_id, session_id)
 
 
 def stored_limits(

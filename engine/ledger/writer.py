@@ -23,7 +23,7 @@ import structlog
 from engine.clock import Clock
 from engine.db.database import Database, Turn, of_its_rows
 from engine.errors import TallystickError, Unavailable
-from engine.ledger.batch import Answer, Batch, Command, Undeclared
+from engine.ledger.batch import Answer, Batch, Command, Forget, Undeclared
 from engine.ledger.scribe import Scribe
 
 BATCH_COMMANDS_MAX = 512
@@ -54,7 +54,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._forget: list[Callable[[], None]] = [scribe.heads.clear]
-        self._forget_of: list[Callable[[Batch, str], None]] = []
+        self._forget_of: list[Forget] = []
         self._learn: list[Callable[[Turn, int], None]] = []
         self._prepare: list[Callable[[Batch, Collection[str]], None]] = []
         self._accepting = threading.Lock()
@@ -68,7 +68,7 @@ class Writer:
         """Call `forget` when memory may differ from the database and must be read again."""
         self._forget.append(forget)
 
-    def on_forgotten(self, forget: Callable[[Batch, str], None]) -> None:
+    def on_forgotten(self, forget: Forget) -> None:
         """Call `forget` when a command changed what memory may hold of a workspace's sessions."""
         self._forget_of.append(forget)
 

@@ -99,3 +99,18 @@ def test_a_damaged_session_and_one_that_there_is_not_stop_no_other(
     assert paid.state == "captured"
     assert isinstance(denied, Payment)
     assert denied.decision["code"] == "PARAMETERS_MISMATCH"
+
+
+def test_a_first_session_beneath_another_has_that_one_alone_read_again(world: World) -> None:
+    """Whoever holds a token can open one: others' records are not read for it, however many."""
+    root, other = world.session(DAY), world.session(DAY)
+    child = world.session(DAY, parent_id=root.id, duration_ms=3_600_000)
+    pay(world, [root.id, other.id, child.id])
+    known = world.engine.ledger.memory.accounts.known
+    kept = [known[each.id] for each in (root, other)]
+    world.session(DAY, parent_id=child.id, duration_ms=1_800_000)
+    with statements(world) as seen:
+        pay(world, [root.id, other.id, child.id])
+    assert all(known[each.id] is before for each, before in zip((root, other), kept, strict=True))
+    assert known[child.id].delegates
+    assert sum("FROM records" in each for each in seen) == 1
