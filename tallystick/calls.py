@@ -34,7 +34,8 @@ class Call(Generic[Answer]):
     """A request. `key` is its idempotency key, `session_token` what pays beside an operator's key.
 
     `secret` is sent in place of the client's own. `once`: to ask again, when an answer is lost,
-    could do it a second time.
+    could do it a second time. `missable`: who does not hear the answer has missed nothing else, as
+    it only looks, or what it does the server does by itself in time.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Call(Generic[Answer]):
     kind: type = dict
     timeout_s: float = TIMEOUT_S
     once: bool = False
+    missable: bool = False
 
     def content(self) -> bytes | None:
         """The body in JSON, its amounts in digits alone.
@@ -108,7 +110,8 @@ def revoke_session(session_id: str) -> Call[dict[str, Any]]:
 
 def preview_revocation(filters: RevocationFields) -> "Call[ManyRevoked]":
     """Which sessions a revocation of many would end."""
-    return Call("POST", f"{SESSIONS}/revoke-many", {"filter": filters, "preview": True})
+    body = {"filter": filters, "preview": True}
+    return Call("POST", f"{SESSIONS}/revoke-many", body, missable=True)
 
 
 def revoke_many(filters: RevocationFields, selection: str) -> "Call[ManyRevoked]":
@@ -180,7 +183,7 @@ def payment(payment_id: str) -> "Call[PaymentAnswer]":
 
 def simulate(session_id: str, body: Mapping[str, Any]) -> "Call[SimulatedPayment]":
     """A payment that is only tried."""
-    return Call("POST", of_session(session_id, "simulate"), body)
+    return Call("POST", of_session(session_id, "simulate"), body, missable=True)
 
 
 def approvals(

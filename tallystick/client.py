@@ -279,7 +279,9 @@ class Client(Oversight):
         path = f"/api/v1/ai/payments/{part(signed.id)}/settlement"
         try:
             token = session_token_of(self._session_token)
-            told: Call[dict[str, Any]] = Call("POST", path, report_of(receipt), session_token=token)
+            told: Call[dict[str, Any]] = Call(
+                "POST", path, report_of(receipt), session_token=token, missable=True
+            )
             return str(self._once(told).get("state"))
         except ApiError:
             return None

@@ -89,7 +89,9 @@ class Oversight(ABC):
     def backtest(self, session_id: str, draft: Mapping[str, Any]) -> "BacktestAnswer":
         """What a draft of the policy would have decided on the session's log."""
         path = calls.of_session(session_id, "backtest")
-        return self.ask(Call("POST", path, draft, timeout_s=REPLAY_TIMEOUT_S, once=True))
+        return self.ask(
+            Call("POST", path, draft, timeout_s=REPLAY_TIMEOUT_S, once=True, missable=True)
+        )
 
     def each_act(
         self,
@@ -148,7 +150,7 @@ class Oversight(ABC):
     def reconcile(self, *, from_block: int | None = None) -> "ReconciliationAnswer":
         """Compare ledger and chain now, the whole chain or from a block on; see `open`."""
         path = "/api/v1/reconciliation" + query_of(from_block=from_block)
-        return self.ask(Call("POST", path, timeout_s=REPLAY_TIMEOUT_S, once=True))
+        return self.ask(Call("POST", path, timeout_s=REPLAY_TIMEOUT_S, once=True, missable=True))
 
     def reconciliation(self) -> "ReconciliationState":
         """The open discrepancies, the last reconciliation, and how far one has come."""

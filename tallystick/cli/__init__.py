@@ -5,7 +5,7 @@ own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable), and so hav
 discrepancies, 1 critical, 3 warnings, 4 unavailable), `fsck` (0 clean, 1 something was found, 4
 cannot be read) and `compare` (0 consistent, 1 split view, 3 not shown, 4 unknown). `fetch` has one
 more, 3: paid, and nobody knows whether that arrived. Any command: 70 a defect of ours or of the
-machine, 130 interrupted, 141 nobody reads the output any more.
+machine, 130 interrupted, 141 nobody reads the output any more, 143 told to end by SIGTERM.
 """
 
 import contextlib

@@ -8,7 +8,7 @@ from engine.errors import InvalidInput, Unauthenticated
 from tallystick.defaults import DEFAULT_URL
 
 if TYPE_CHECKING:  # commands that ask no server start without an HTTP client
-    from tallystick.client import Client
+    from tallystick.cli.asking import Asking
 
 
 def _gives_way(context: typer.Context, key: str | None) -> str | None:
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-def as_operator(url: str, api_key: str | None) -> "Client":
+def as_operator(url: str, api_key: str | None) -> "Asking":
     """Open a client that has an operator's key.
 
     Raises:
@@ -63,7 +63,7 @@ def as_operator(url: str, api_key: str | None) -> "Client":
     return _open(url, api_key=api_key)
 
 
-def as_session(url: str, session_token: str | None) -> "Client":
+def as_session(url: str, session_token: str | None) -> "Asking":
     """Open a client that has a session's token.
 
     Raises:
@@ -78,7 +78,7 @@ def as_session(url: str, session_token: str | None) -> "Client":
     return _open(url, session_token=session_token)
 
 
-def as_party(url: str, api_key: str | None, session_token: str | None) -> "Client":
+def as_party(url: str, api_key: str | None, session_token: str | None) -> "Asking":
     """Open a client of an operator or, without a key, of a session.
 
     Raises:
@@ -90,15 +90,15 @@ def as_party(url: str, api_key: str | None, session_token: str | None) -> "Clien
     return as_operator(url, api_key)
 
 
-def _open(url: str, *, api_key: str | None = None, session_token: str | None = None) -> "Client":
+def _open(url: str, *, api_key: str | None = None, session_token: str | None = None) -> "Asking":
     import httpx
 
-    from tallystick.client import Client
+    from tallystick.cli.asking import Asking
 
     if not url.lower().startswith(("http://", "https://")):
         raise InvalidInput("--url", f"http:// or https:// is missing in front of {url!r}")
     try:
-        return Client(url, api_key=api_key, session_token=session_token, retries=0)
+        return Asking(url, api_key=api_key, session_token=session_token)
     except UnicodeEncodeError as error:
         raise InvalidInput("--api-key or --session-token", "must be plain ASCII") from error
     except (ValueError, httpx.InvalidURL) as error:

@@ -1,6 +1,7 @@
 """`tallystick fetch`: ask for a URL, and pay if it asks for that."""
 
 import base64
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from tallystick.paying import MAX_TIME_S
 if TYPE_CHECKING:
     import httpx
 
+    from tallystick.errors import PaymentOutcomeUnknown
     from tallystick.paying.order import Paid
 
 OUTCOME_UNKNOWN_EXIT_CODE = 3
@@ -64,6 +66,7 @@ def fetch(
     import httpx
 
     from tallystick.errors import PaymentError, PaymentOutcomeUnknown
+    from tallystick.paying.order import unknown
     from tallystick.paying.transports import paid
 
     content = None if data is None else _content(data)
@@ -82,12 +85,15 @@ def fetch(
                 max_time_s=max_time,
             )
         except PaymentOutcomeUnknown as error:
-            again = f"; to pay once, ask again with --key {error.idempotency_key}"
-            return failed(error.code, error.message + again, OUTCOME_UNKNOWN_EXIT_CODE)
+            return _outcome_unknown(error)
         except PaymentError as error:
             return failed(error.code, error.message, 1)
         except httpx.HTTPError as error:
             return failed("no_answer", f"{resource}: {error}; nothing was paid", 1)
+        except (KeyboardInterrupt, SystemExit):  # while it is signed, the client says so
+            if client.signed is not None:
+                _outcome_unknown(unknown(client.signed, "interrupted"))
+            raise
     bought = paid(response)
     if bought is not None:
         errors.print(_told(bought), soft_wrap=True, markup=False)
@@ -105,6 +111,11 @@ def fetch(
     if response.is_success:
         return 0
     return failed("http_error", f"the answer is a {response.status_code}", 1)
+
+
+def _outcome_unknown(error: "PaymentOutcomeUnknown") -> int:
+    again = f"; to pay once, ask again with --key {shlex.quote(str(error.idempotency_key))}"
+    return failed(error.code, error.message + again, OUTCOME_UNKNOWN_EXIT_CODE)
 
 
 def _told(bought: "Paid") -> str:

@@ -48,7 +48,8 @@ def mcp(
     log_as_json()  # clients keep what is said on standard error: no values of variables are in it
 
     # The thread that reads the input cannot be interrupted otherwise; there is nothing to clean up.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_DFL)
 
     import anyio
 

@@ -1,4 +1,7 @@
-"""Ctrl-C while somebody is asked who does not answer: no traceback, and nobody waits any longer."""
+"""Ctrl-C while somebody is asked who does not answer: no traceback, and nobody waits any longer.
+
+What may have been done nevertheless is told.
+"""
 
 import json
 import os
@@ -20,6 +23,7 @@ from tests.cli.processes import COMMAND, PATIENCE_S, environment
 EVIDENCE = Path(__file__).parents[1] / "audit" / "vectors" / "evidence" / "whole.json"
 LOG_KEY = json.loads(EVIDENCE.read_bytes())["log"]["verifier_key"]
 INTERRUPTED = 130
+STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: 143}
 
 
 class Silent:
@@ -35,6 +39,10 @@ class Silent:
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def asked(self) -> str:
+        """What else of its first question has come."""
+        return self._kept[0].recv(65536).decode().lower()
 
     def close(self) -> None:
         """Hang up."""
@@ -60,29 +68,35 @@ def silent() -> Iterator[Silent]:
 
 
 def interrupted(
-    silent: Silent, arguments: tuple[str | Path, ...], errors: int = subprocess.PIPE
+    silent: Silent,
+    arguments: tuple[str | Path, ...],
+    errors: int = subprocess.PIPE,
+    how: signal.Signals = signal.SIGINT,
+    **variables: str,
 ) -> tuple[int, str, str]:
     """Press Ctrl-C once the silent one was asked: exit status, output and errors."""
+    known = {"url": silent.url, "api_key": "zfi_test_" + "0" * 40} | variables
     process = subprocess.Popen(
         [COMMAND, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        env=environment(url=silent.url, api_key="zfi_test_" + "0" * 40) | {"TERM": "xterm"},
+        env=environment(**known) | {"TERM": "xterm"},
     )
     try:
         assert silent.heard.wait(PATIENCE_S)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         out, said = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     return process.returncode, out, said or ""
 
 
+@pytest.mark.parametrize("how", STATUS)
 @pytest.mark.parametrize("command", ["verify", "evidence", "reconcile", "fsck", "compare"])
-def test_ctrl_c_ends_it_at_once_with_its_own_status(
-    shell: Shell, silent: Silent, tmp_path: Path, command: str
+def test_a_signal_ends_it_at_once_with_its_own_status(
+    shell: Shell, silent: Silent, tmp_path: Path, command: str, how: signal.Signals
 ) -> None:
     on_chain = ("--rpc", silent.url, "--registry", "0x" + "11" * 20)
     asked: dict[str, tuple[str | Path, ...]] = {
@@ -92,7 +106,8 @@ def test_ctrl_c_ends_it_at_once_with_its_own_status(
         "fsck": ("--data-dir", shell.directory / "data", *on_chain),
         "compare": (EVIDENCE, silent.url, "--log-key", LOG_KEY),
     }
-    assert interrupted(silent, (command, *asked[command])) == (INTERRUPTED, "", "")
+    ended = interrupted(silent, (command, *asked[command]), how=how)
+    assert ended == (STATUS[how], "", "")
     assert not (tmp_path / "evidence.json").exists()
 
 
@@ -127,15 +142,51 @@ def test_ctrl_c_is_heard_though_it_does_not_interrupt_what_waits() -> None:
     assert (done.returncode, done.stderr.splitlines()[-1]) == (-2, b"KeyboardInterrupt")
 
 
+@pytest.mark.parametrize("how", STATUS)
+def test_tools_on_stdio_end_at_a_signal_though_their_input_goes_on(how: signal.Signals) -> None:
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}}
+    hello |= {"clientInfo": {"name": "t", "version": "1"}}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    process = subprocess.Popen(
+        [COMMAND, "mcp"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(session_token="zai_x"),
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1
+        process.send_signal(how)
+        assert process.wait(PATIENCE_S) == -how
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_who_has_sigterm_ignored_is_not_ended_by_it() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with signals_heard():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_who_heard_signals_leaves_nothing_behind() -> None:
     descriptors = Path("/proc/self/fd")
-    before = signal.getsignal(signal.SIGURG), len(list(descriptors.iterdir()))
+    kept = signal.SIGURG, signal.SIGTERM
+    before = [signal.getsignal(each) for each in kept], len(list(descriptors.iterdir()))
     threads = set(threading.enumerate())
     with signals_heard():
         (hearing,) = set(threading.enumerate()) - threads
     hearing.join(PATIENCE_S)
     assert not hearing.is_alive()
-    assert (signal.getsignal(signal.SIGURG), len(list(descriptors.iterdir()))) == before
+    handlers = [signal.getsignal(each) for each in kept]
+    assert (handlers, len(list(descriptors.iterdir()))) == before
 
 
 def test_off_the_main_thread_nothing_is_heard_and_nothing_fails() -> None:

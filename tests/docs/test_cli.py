@@ -5,7 +5,7 @@ from pathlib import Path
 
 from engine.audit.report import Verdict
 from tallystick import cli
-from tallystick.cli import explanations, fetch, fsck, output, reconcile
+from tallystick.cli import explanations, fetch, fsck, output, reconcile, signals
 from tests.cli.test_any_invocation import STATUSES
 from tests.docs.make_references import DOCS, commands_text, reference_text
 
@@ -22,7 +22,8 @@ def test_the_exit_statuses_are_documented() -> None:
     found = [(int(status), of.strip("`")) for status, of in rows]
     anybody = (0, 1, output.USAGE_EXIT_CODE, output.DENIED_EXIT_CODE, cli.DEFECT_EXIT_CODE)
     severe = (reconcile.CRITICAL_EXIT_CODE, reconcile.WARNING_EXIT_CODE)
-    expected = {(status, "any") for status in (*anybody, 130, cli.READER_GONE_EXIT_CODE)}
+    ended = (signals.INTERRUPTED_EXIT_CODE, signals.TERMINATED_EXIT_CODE)
+    expected = {(status, "any") for status in (*anybody, *ended, cli.READER_GONE_EXIT_CODE)}
     expected |= {(verdict.value, "verify") for verdict in Verdict}
     expected |= {(s, "reconcile") for s in (0, *severe, reconcile.UNAVAILABLE_EXIT_CODE)}
     expected |= {(s, "fsck") for s in (0, fsck.FOUND_EXIT_CODE, fsck.UNREADABLE_EXIT_CODE)}
