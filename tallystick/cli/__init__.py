@@ -5,7 +5,8 @@ own (0 verified, 1 tampered, 3 pending, 4 unavailable, 5 unbindable), and so hav
 discrepancies, 1 critical, 3 warnings, 4 unavailable), `fsck` (0 clean, 1 something was found, 4
 cannot be read) and `compare` (0 consistent, 1 split view, 3 not shown, 4 unknown). `fetch` has one
 more, 3: paid, and nobody knows whether that arrived. Any command: 70 a defect of ours or of the
-machine, 130 interrupted, 141 nobody reads the output any more, 143 told to end by SIGTERM.
+machine, 130 interrupted by Ctrl-C, 141 nobody reads the output any more, 143 told to end by
+SIGTERM; what goes on until it is stopped (`serve`) ends with 0 by either.
 """
 
 import contextlib
@@ -43,7 +44,7 @@ from tallystick.cli import (
     webhooks,
 )
 from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
-from tallystick.cli.signals import signals_heard
+from tallystick.cli.signals import INTERRUPTED_EXIT_CODE, signals_heard
 
 READER_GONE_EXIT_CODE = 141
 DEFECT_EXIT_CODE = 70
@@ -117,8 +118,9 @@ def _run() -> int:
         return _without_output(READER_GONE_EXIT_CODE)
     except TyperException as error:
         return _wrong_usage(error)
-    except typer.Abort:
-        return failed("aborted", "nothing was done", 1)
+    except typer.Abort as abort:  # Ctrl-C where somebody is asked, the end of the input, or no
+        pressed = isinstance(abort.__context__, KeyboardInterrupt)
+        return failed("aborted", "nothing was done", INTERRUPTED_EXIT_CODE if pressed else 1)
     except (TallystickError, ApiError) as error:
         return fail(error)
     except UnicodeEncodeError as error:

@@ -3,6 +3,7 @@
 What may have been done nevertheless is told.
 """
 
+import contextlib
 import json
 import os
 import pty
@@ -18,7 +19,7 @@ import pytest
 
 from tallystick.cli.signals import signals_heard
 from tests.cli.conftest import Shell
-from tests.cli.processes import COMMAND, PATIENCE_S, environment
+from tests.cli.processes import ANSI, COMMAND, PATIENCE_S, environment
 
 EVIDENCE = Path(__file__).parents[1] / "audit" / "vectors" / "evidence" / "whole.json"
 LOG_KEY = json.loads(EVIDENCE.read_bytes())["log"]["verifier_key"]
@@ -109,6 +110,44 @@ def test_a_signal_ends_it_at_once_with_its_own_status(
     ended = interrupted(silent, (command, *asked[command]), how=how)
     assert ended == (STATUS[how], "", "")
     assert not (tmp_path / "evidence.json").exists()
+
+
+ASKING = {
+    "whether": ("sessions", "revoke", "sess_x"),
+    "what": ("sessions", "create"),
+    "a secret": ("intents", "confirm", "intent_x"),
+}
+
+
+@pytest.mark.parametrize("how", STATUS)
+@pytest.mark.parametrize("words", ASKING.values(), ids=ASKING.keys())
+def test_a_signal_while_somebody_at_a_terminal_is_asked_ends_it_as_elsewhere(
+    words: tuple[str, ...], how: signal.Signals
+) -> None:
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, *words],
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+        start_new_session=True,  # so that it is no terminal of ours that a secret is asked on
+        env=environment(api_key="zfi_x", session_token="zai_x") | {"TERM": "xterm"},
+    )
+    os.close(secondary)
+    try:
+        shown = b""
+        while not shown.endswith(b": "):
+            shown += os.read(primary, 1)
+        process.send_signal(how)
+        assert process.wait(PATIENCE_S) == STATUS[how]
+        said = b""
+        with contextlib.suppress(OSError):  # so does Linux say that there is nothing more
+            said = os.read(primary, 65536)
+        told = "aborted: nothing was done" if how == signal.SIGINT else ""
+        assert ANSI.sub("", said.decode()).strip() == told
+    finally:
+        process.kill()
+        os.close(primary)
 
 
 def test_ctrl_c_on_a_terminal_does_not_wait_for_the_answer_either(silent: Silent) -> None:
