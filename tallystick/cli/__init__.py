@@ -43,6 +43,7 @@ from tallystick.cli import (
     sessions,
     webhooks,
 )
+from tallystick.cli.options import as_typed
 from tallystick.cli.output import ReaderGoneError, fail, failed, print_line
 from tallystick.cli.signals import INTERRUPTED_EXIT_CODE, signals_heard
 
@@ -122,7 +123,7 @@ def _run() -> int:
         pressed = isinstance(abort.__context__, KeyboardInterrupt)
         return failed("aborted", "nothing was done", INTERRUPTED_EXIT_CODE if pressed else 1)
     except (TallystickError, ApiError) as error:
-        return fail(error)
+        return fail(error, as_typed(error, typer.main.get_command(app)))
     except UnicodeEncodeError as error:
         return failed("usage", f"{error.object!r} cannot be sent: {error.reason}", 2)
     except OSError as error:

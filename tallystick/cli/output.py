@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, TallystickError
 from engine.policy.money import plain_decimals
 from tallystick.errors import ApiError
 
@@ -111,10 +111,9 @@ def failed(code: str, message: str, status: int) -> int:
     return status
 
 
-def fail(error: Exception) -> int:
-    """Say in one line what is wrong; returns the matching exit status."""
-    code = getattr(error, "code", "error")
-    message = getattr(error, "message", str(error))
+def fail(error: TallystickError | ApiError, told: str | None = None) -> int:
+    """Say in one line what is wrong, `told` in place of its message; returns the exit status."""
+    code, message = error.code, error.message if told is None else told
     if next_step := _what_next(error):
         message = f"{message.removesuffix('.')}: {next_step}"
     if isinstance(error, InvalidInput):  # found here, before anything was asked of a server

@@ -273,7 +273,7 @@ def test_payments_are_found_by_status_and_day(desk: Desk) -> None:
     ):
         assert [each["id"] for each in desk.told("payments", "list", *query)] == found
     wrong = desk("payments", "list", "--from", "yesterday")
-    assert one_line(wrong, 1).startswith("invalid_parameter: from_date: ")
+    assert one_line(wrong, 1).startswith("invalid_parameter: --from: ")
 
 
 def test_what_is_made_with_a_key_is_made_once(desk: Desk, served: Served) -> None:

@@ -307,7 +307,7 @@ def test_an_amount_that_is_none_is_refused(
     shell: Shell, session: dict[str, Any], amount: str
 ) -> None:
     done = shell("pay", "--merchant", "books", "--", amount, session_token=session["session_token"])
-    assert one_line(done, 1).startswith("invalid_amount: amount: ")
+    assert one_line(done, 1).startswith("invalid_amount: AMOUNT: ")
 
 
 def test_a_key_file_is_read_before_anything_is_asked(shell: Shell) -> None:
@@ -441,7 +441,7 @@ def test_a_condition_that_is_none_is_refused_by_its_place(shell: Shell) -> None:
     wallet = ("--agent-id", "shopper", "--wallet", shell.owner.address)
     done = shell("sessions", "create", *wallet, "--condition", "at most 1 payments per day")
     assert done.returncode == 1
-    assert done.stderr == ("invalid_parameter: conditions[0]: write 'at most 1 payment per day'\n")
+    assert done.stderr == ("invalid_parameter: --condition: write 'at most 1 payment per day'\n")
     for options in ((), ("--lift", "--restriction", "never merchant x")):
         done = shell("sessions", "restrict", "sess_x", *options)
         assert (done.returncode, done.stderr.split(":")[0]) == (2, "invalid_parameter")
@@ -455,7 +455,7 @@ def test_a_session_token_opens_a_session_beneath_its_own(shell: Shell) -> None:
     done = shell(*asked, "--max-per-day", "101", "--json", api_key="", session_token=secret)
     assert (done.returncode, done.stderr) == (
         1,
-        "invalid_parameter: limits.max_per_day: is above the parent's\n",
+        "invalid_parameter: --max-per-day: is above the parent's\n",
     )
     done = shell(*asked, "--max-per-day", "9", "--json", api_key="", session_token=secret)
     assert (done.returncode, done.stderr) == (0, "")

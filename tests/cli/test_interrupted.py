@@ -208,11 +208,14 @@ def test_tools_on_stdio_end_at_a_signal_though_their_input_goes_on(how: signal.S
 
 def test_who_has_sigterm_ignored_is_not_ended_by_it() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threads = set(threading.enumerate())
     try:
         with signals_heard():
+            (hearing,) = set(threading.enumerate()) - threads
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+    hearing.join(PATIENCE_S)  # else it closes its socket while another test counts them
 
 
 def test_who_heard_signals_leaves_nothing_behind() -> None:

@@ -49,7 +49,7 @@ def test_a_condition_that_is_none_is_told_with_what_one_is(shell: Shell) -> None
     command = ("sessions", "create", "--agent-id", "a", "--wallet", "w", "--condition")
     line = one_line(shell(*command, "be frugal"), 1)
     assert line == (
-        "invalid_parameter: conditions[0]: is none of the sentences that a condition can be: "
+        "invalid_parameter: --condition: is none of the sentences that a condition can be: "
         "such as 'never merchant casino'; docs/api.md#conditions has them all"
     )
     assert shell(*command, "never merchant casino").returncode == 0

@@ -45,11 +45,11 @@ def taken() -> Iterator[str]:
         yield str(listening.getsockname()[1])
 
 
-def refused(directory: Path, **variables: str) -> str:
+def refused(directory: Path, *arguments: str, **variables: str) -> str:
     """The one line in which `serve` says why it does not start."""
     given = {"data_dir": str(directory), "port": "0", "rpc_port": "0"} | variables
     before = signal.getsignal(signal.SIGTERM)
-    done = called("serve", **given)
+    done = called("serve", *arguments, **given)
     signal.signal(signal.SIGTERM, before)
     structlog.reset_defaults()
     assert done.stdout == ""
@@ -120,6 +120,11 @@ def test_a_key_of_ones_own_is_never_printed_one_more_admin_can_be_set_up_and_ctr
     another = tallystick("serve", data_dir=str(copy), port="0", rpc_port="0")
     assert f"data directory {copy} is in use by another process" in one_line(another, 1)
     assert server.stop(signal.SIGINT) == (0, "")
+
+
+def test_a_port_in_use_that_was_typed_is_called_as_it_was_typed(tmp_path: Path, taken: str) -> None:
+    line = refused(tmp_path, "--port", taken)
+    assert line.startswith(f"cannot_start: --port: cannot listen on 127.0.0.1:{taken}: ")
 
 
 def test_a_port_in_use_is_said_and_does_not_cost_the_first_key(tmp_path: Path, taken: str) -> None:

@@ -49,11 +49,11 @@ def test_a_webhook_from_its_making_to_its_end(shell: Shell) -> None:
 
 def test_what_is_refused_is_named(shell: Shell) -> None:
     line = one_line(shell("webhooks", "create", "http://127.0.0.1/"), 1)
-    assert line == "invalid_parameter: url: names an address that is not public"
+    assert line == "invalid_parameter: URL: names an address that is not public"
     line = one_line(shell("webhooks", "create", URL, "--event", "nothing"), 1)
-    assert line.startswith("invalid_parameter: events.0: ")
+    assert line.startswith("invalid_parameter: --event: ")
     line = one_line(shell("webhooks", "replay", "wh_x", "--since", "soon"), 1)
-    assert line.startswith("invalid_parameter: since: ")
+    assert line.startswith("invalid_parameter: --since: ")
 
 
 def test_what_is_listened_to_goes_on_as_it_came() -> None:
