@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr, ValidationError
 
@@ -20,11 +19,11 @@ from engine.chain.endpoints import open_chain
 from engine.chain.gateway import CallReverted, ChainGateway
 from engine.db.claim import DATA_FILE, Claim
 from engine.db.database import Database
+from engine.db.meta import KEK_SALT, read_meta, write_meta
 from engine.db.sqlite import SqliteDatabase
-from engine.db.tables import Meta, table
 from engine.errors import CannotStart
 from engine.identifiers import RandomBytes
-from engine.sessions.vault import KEK_BYTES, Vault, kept_salt
+from engine.sessions.vault import Vault
 from engine.settings import Settings, Token
 from engine.workspaces.access import DEFAULT_WORKSPACE
 
@@ -45,9 +44,6 @@ _ALWAYS_STORED = {
     "operator",
     "operator_address",
 }
-
-_KEK_SALT = "kek_salt"
-_meta = table(Meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ class Deployment:
 
 def stored_deployment(database: Database) -> dict[str, str]:
     """What the `meta` table holds of it; empty before the first start is done."""
-    return {key: value for key, value in _stored(database).items() if key != _KEK_SALT}
+    return {key: value for key, value in read_meta(database).items() if key != KEK_SALT}
 
 
 def open_database(settings: Settings, claim: Claim) -> Database:
@@ -119,54 +115,6 @@ def open_gateway(settings: Settings, database: Database) -> ChainGateway:
     return EmbeddedChain(path)
 
 
-def open_vault(settings: Settings, database: Database, random_bytes: RandomBytes) -> Vault:
-    """The vault of the private keys, by the passphrase or the key file that `settings` name.
-
-    Raises:
-        CannotStart: a shared database needs a passphrase, or what the file holds is no key.
-    """
-    if settings.kek is None:
-        if database.shared:
-            raise CannotStart(
-                "TALLYSTICK_KEK is not set: every server of one TALLYSTICK_DATABASE needs the same"
-            )
-        return Vault.from_file(settings.data_dir / "kek")
-    if database.shared:
-        salt = _shared_salt(database, random_bytes)
-    else:
-        salt = kept_salt(settings.data_dir / "kek.salt")
-    return Vault.from_passphrase(settings.kek.get_secret_value(), salt)
-
-
-def _shared_salt(database: Database, random_bytes: RandomBytes) -> bytes:
-    """The salt of the KEK, for an installation that is more than one directory; made once.
-
-    Raises:
-        CannotStart: it is damaged.
-    """
-    stored = _stored(database)
-    if _KEK_SALT not in stored:
-        _store(database, {_KEK_SALT: random_bytes(KEK_BYTES).hex()})
-        stored = _stored(database)
-    try:
-        return bytes.fromhex(stored[_KEK_SALT])
-    except ValueError as error:
-        raise CannotStart(f"the ledger's meta table is damaged: {_KEK_SALT}") from error
-
-
-def _stored(database: Database) -> dict[str, str]:
-    with database.reading() as connection:
-        rows = connection.execute(sa.select(_meta.c.key, _meta.c.value)).all()
-    return {row.key: row.value for row in rows}
-
-
-def _store(database: Database, values: dict[str, str]) -> None:
-    with database.writer.begin():
-        database.begin(())
-        rows = [{"key": key, "value": value} for key, value in values.items()]
-        database.insert_many(_meta, rows)
-
-
 def establish(
     settings: Settings,
     database: Database,
@@ -185,7 +133,7 @@ def establish(
     stored = stored_deployment(database)
     if not stored:
         stored = _first_start(settings, gateway, vault, genesis.hash, random_bytes)
-        _store(database, stored)
+        write_meta(database, stored)
     if missing := sorted(_ALWAYS_STORED - stored.keys()):
         raise CannotStart(f"the ledger's meta table has lost {', '.join(missing)}")
     try:

@@ -19,7 +19,7 @@ from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.claim import Claim
 from engine.db.database import Database
-from engine.deployment import Deployment, establish, open_database, open_gateway, open_vault
+from engine.deployment import Deployment, establish, open_database, open_gateway
 from engine.errors import CannotStart, Unavailable
 from engine.evidence.anchorer import AnchorView
 from engine.evidence.export import Exporter
@@ -49,6 +49,7 @@ from engine.payments.signer import Signer
 from engine.policy.decision import Remaining
 from engine.reconcile.reconciler import Reconciler
 from engine.sessions.expiry import Expiry
+from engine.sessions.kek import open_vault
 from engine.sessions.lifecycle import Sessions
 from engine.sessions.session import NewSession, SessionView
 from engine.sessions.vault import Vault

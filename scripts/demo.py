@@ -31,7 +31,6 @@ from engine.chain.anvil import AnvilProcess
 from engine.chain.deploy import create, deploy
 from engine.chain.json_rpc import JsonRpcChain
 from engine.db.tables import SessionKey, table
-from engine.deployment import open_vault
 from engine.engine import Engine, open_engine
 from engine.errors import TallystickError
 from engine.grant import Grant
@@ -39,6 +38,7 @@ from engine.payments.authorization import Authorization
 from engine.payments.opening import standalone_facilitator
 from engine.payments.served import Served
 from engine.payments.token_domain import read_token_domain
+from engine.sessions.kek import open_vault
 from engine.settings import Settings
 from tallystick import ApiError, Client, PaymentDenied, paid
 from tallystick.cli.output import dollars

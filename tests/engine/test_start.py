@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from engine.chain import contracts
@@ -53,6 +54,11 @@ def rows(directory: Path) -> dict[str, list[Any]]:
     ) as raw:
         names = raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: raw.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names}
+
+
+def keys(directory: Path) -> dict[str, str]:
+    """The files of the key-encryption key, with what is in them."""
+    return {path.name: path.read_text() for path in directory.glob("kek*")}
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +253,7 @@ def _kek_of_the_group(directory: Path) -> None:
     ("spoil", "said"),
     [
         (_another_kek, "cannot be decrypted: TALLYSTICK_KEK (or the kek file)"),
-        (_no_kek, "cannot be decrypted: TALLYSTICK_KEK (or the kek file)"),
+        (_no_kek, "kek is missing: put it back, or set TALLYSTICK_KEK"),
         (_half_a_kek, "does not hold 256 bits in hexadecimal"),
         (_kek_of_words, "does not hold 256 bits in hexadecimal"),
         (_readable_kek, "others may read it; chmod 600"),
@@ -260,19 +266,63 @@ def test_a_key_encryption_key_that_is_wrong_or_open_is_refused(
     before = rows(copy)
     secret = (copy / "kek").read_text()
     spoil(copy)
+    files = keys(copy)
     message = refused(copy)
     assert said in message
     assert secret not in message
     assert rows(copy) == before
+    assert keys(copy) == files
 
 
 def test_a_passphrase_opens_only_what_it_sealed(tmp_path: Path) -> None:
     World(tmp_path, own=True, kek="correct horse battery staple").engine.close()
-    assert not (tmp_path / "kek").exists()
-    for changes in ({"kek": "correct horse battery stable"}, {}):
-        assert "cannot be decrypted" in refused(tmp_path, **changes)
+    before = keys(tmp_path)
+    assert before.keys() == {"kek.salt"}
+    assert "cannot be decrypted" in refused(tmp_path, kek="correct horse battery stable")
+    assert "kek is missing: put it back, or set TALLYSTICK_KEK" in refused(tmp_path)
+    assert keys(tmp_path) == before
     opened = open_engine(settings_for(tmp_path, kek="correct horse battery staple"))
     opened.close()
+
+
+def test_a_passphrase_for_what_the_file_sealed_leaves_no_salt(copy: Path) -> None:
+    before = keys(copy)
+    message = refused(copy, kek="correct horse battery staple")
+    assert "kek.salt is missing: put it back, or unset TALLYSTICK_KEK" in message
+    assert keys(copy) == before
+    opened = open_engine(settings_for(copy))
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"kek": "correct horse battery staple"}], ids=["file", "passphrase"]
+)
+def test_a_key_of_a_first_start_that_came_to_no_end_may_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+) -> None:
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("engine.deployment._first_start", _no_power)
+        refused(tmp_path, **changes)
+    [kept] = keys(tmp_path)
+    (tmp_path / kept).unlink()
+    open_engine(settings_for(tmp_path, **changes)).close()
+
+
+def _no_power(*_: object) -> None:
+    raise CannotStart("there was no power")
+
+
+def test_a_salt_that_a_database_has_lost_is_not_made_anew(
+    anvil: AnvilWithContracts, database_url: str, tmp_path: Path
+) -> None:
+    shared = {"database": database_url, "kek": "the same for every server"}
+    with anvil.world(tmp_path, **shared):
+        pass
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DELETE FROM meta WHERE key = 'kek_salt'")
+    for _ in range(2):
+        message = refused(tmp_path, **on(anvil, **shared))
+        assert message == "the ledger's meta table has lost kek_salt"
 
 
 def test_a_directory_in_use_is_refused_and_its_user_is_not_disturbed(tmp_path: Path) -> None:
