@@ -65,10 +65,41 @@ def check_chain(text: str) -> str:
 
 
 def check_database(url: SecretStr) -> SecretStr:
-    """The URL of a PostgreSQL database."""
-    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+    """The URL of a PostgreSQL database.
+
+    SQLAlchemy and libpq both read it, and differ where a password has what is special in a URL: a
+    part of the password would be told as the name of a host that there is not.
+    """
+    text = url.get_secret_value()
+    if not text.startswith(("postgresql://", "postgres://")):
         raise ValueError("takes a URL that begins with postgresql://")
+    # Whoever names no database waits for neither of them to be imported.
+    import psycopg
+    import sqlalchemy as sa
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        address, again = sa.make_url(text), conninfo_to_dict(text)
+    except (ValueError, sa.exc.ArgumentError, psycopg.Error):
+        raise ValueError(_DATABASE_FORM) from None
+    if "@" in (address.host or ""):
+        raise ValueError("takes a host without @: write @ in a user or password as %40")
+    names = {"user": address.username, "password": address.password, "host": address.host}
+    alike = all(
+        (value or None) == (again.get(name) or None)
+        for name, value in names.items()
+        if name not in address.query
+    )
+    if not alike or (address.port is not None and address.port not in _PORTS):
+        raise ValueError(_DATABASE_FORM)
     return url
+
+
+_DATABASE_FORM = (
+    "takes a URL such as postgresql://user:password@host:5432/name: the port is a number, after a "
+    "? stands what libpq knows, and @ / ? # % in a user or password are %40 %2F %3F %23 %25"
+)
+_PORTS = range(1, 65_536)
 
 
 def check_store(reference: SecretStr) -> SecretStr:

@@ -10,6 +10,10 @@ from engine.settings import Settings
 from tests.cli.processes import called, one_line
 
 ASSET = "eip155:1/erc20:0x" + "ab" * 20
+DATABASE = (
+    "takes a URL such as postgresql://user:password@host:5432/name: the port is a number, after a "
+    "? stands what libpq knows, and @ / ? # % in a user or password are %40 %2F %3F %23 %25"
+)
 
 
 def refused(name: str, value: str) -> str:
@@ -48,6 +52,13 @@ def tokens(**fields: object) -> str:
             "OPERATOR_KEY",
             "0x" + "ff" * 32,
             "takes a private key in the range of the curve (SEC 2, secp256k1)",
+        ),
+        ("DATABASE", "mysql://host/name", "takes a URL that begins with postgresql://"),
+        ("DATABASE", "postgresql://user:secret@host:PORT/name", DATABASE),
+        (
+            "DATABASE",
+            "postgresql://user:se@cret@host:5432/name",
+            "takes a host without @: write @ in a user or password as %40",
         ),
         ("TOKENS", "USDC", "takes JSON"),
         ("TOKENS", "{}", "takes a JSON list"),

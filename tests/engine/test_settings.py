@@ -1,5 +1,6 @@
 """Settings come from TALLYSTICK_ variables; what is wrong is named, and no secret is repeated."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,51 @@ def test_what_a_client_reads_does_not_disturb_the_server(
 def test_a_misspelt_argument_is_refused() -> None:
     with pytest.raises(ValidationError, match="prot"):
         Settings(prot=8402)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:{}@host:PORT/name",
+        "postgresql://user:{}@host:70000/name",
+        "postgresql://user:{}@one:5432,other:5432/name",
+        "postgresql://user:{}@host/name?nothing=1",
+        "postgresql://user:s3@{}@host:5432/name",
+        "postgresql://me@{}:s3@host:5432/name",
+        "postgresql://user:s3/{}@host:5432/name",
+        "postgresql://user:53/{}@host:5432/name",
+        "postgresql://user:s3%{}@host/name",
+        "postgresql://user:s3 {}@host/name",
+        "postgresql://user:{}",
+    ],
+)
+def test_a_database_that_is_read_in_two_ways_is_refused_without_a_word_of_it(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("TALLYSTICK_DATABASE", url.format("cr3t"))
+    with pytest.raises(CannotStart, match=r"^TALLYSTICK_DATABASE: takes ") as refused:
+        load_settings()
+    assert not re.search("cr3t|s3|53|PORT|nothing", repr(refused.value).replace("5432", ""))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:s%40cret%2F@host:5432/name",
+        "postgres://user:s:c#r?t@host/name?sslmode=require",
+        "postgresql://user:53?a=secret@host/name",
+        "postgresql://user@/name?host=/tmp/socket",
+        "postgresql://user@/name?host=@socket",
+        "postgresql://user:secret@[::1]:5432/name",
+        "postgresql://user:secret@one,other/name",
+        "postgresql:///name",
+        "postgresql://",
+    ],
+)
+def test_a_database_that_is_read_in_one_way_is_taken(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("TALLYSTICK_DATABASE", url)
+    database = load_settings().database
+    assert database is not None
+    assert database.get_secret_value() == url
