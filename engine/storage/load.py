@@ -49,7 +49,7 @@ def load_store(reference: str) -> Store:
         store: Store = found() if callable(found) and not is_store else found
         return define_session_store(store)
     except Exception as error:
-        raise CannotStart(f"store {reference}: {error}") from error
+        raise CannotStart(f"TALLYSTICK_STORE: {reference}: {error}") from error
 
 
 def _found(reference: str) -> Any:
@@ -64,8 +64,9 @@ def _found(reference: str) -> Any:
         if reference in installed.names:
             return installed[reference].load()
     except Exception as error:
-        raise CannotStart(f"store {reference}: {error}") from error
+        raise CannotStart(f"TALLYSTICK_STORE: {reference}: {error}") from error
     names = ", ".join(sorted(installed.names)) or "none"
     raise CannotStart(
-        f"store {reference}: must be `package.module:name` or an installed one (installed: {names})"
+        f"TALLYSTICK_STORE: there is no store {reference}: takes `memory`, `sql`, `valkey://…`, "
+        f"`package.module:name` or the name of an installed one (installed: {names})"
     )

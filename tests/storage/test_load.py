@@ -36,14 +36,21 @@ def test_a_store_is_found_by_its_dotted_path() -> None:
         (f"{HERE}:fail", "no disk"),
         (f"{HERE}:", "mine"),
         (":", "Empty module name"),
-        ("", r"must be `package.module:name` or an installed one \(installed: none\)"),
-        ("unheard_of", r"must be `package.module:name`"),
-        (HERE, r"must be `package.module:name`"),
     ],
 )
 def test_what_is_no_store_is_refused_by_name(reference: str, why: str) -> None:
-    with pytest.raises(CannotStart, match=f"^store {reference}: .*{why}"):
+    with pytest.raises(CannotStart, match=f"^TALLYSTICK_STORE: {reference}: .*{why}"):
         load_store(reference)
+
+
+@pytest.mark.parametrize("reference", ["", "redis", HERE])
+def test_a_name_that_no_store_has_is_told_with_those_that_there_are(reference: str) -> None:
+    with pytest.raises(CannotStart) as caught:
+        load_store(reference)
+    assert caught.value.message == (
+        f"TALLYSTICK_STORE: there is no store {reference}: takes `memory`, `sql`, `valkey://…`, "
+        "`package.module:name` or the name of an installed one (installed: none)"
+    )
 
 
 def test_a_store_is_found_among_what_is_installed(
@@ -60,7 +67,7 @@ def test_a_store_is_found_among_what_is_installed(
     assert isinstance(store, MemoryStore)
     with pytest.raises(CannotStart, match=r"installed: broken, shelf"):
         load_store("shelve")
-    with pytest.raises(CannotStart, match=r"store broken: .*NOTHING"):
+    with pytest.raises(CannotStart, match=r"^TALLYSTICK_STORE: broken: .*NOTHING"):
         load_store("broken")
 
 
