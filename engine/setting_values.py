@@ -5,6 +5,7 @@ Every one raises ValueError, which pydantic makes an error of the setting's name
 
 import re
 from string import hexdigits
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -57,6 +58,8 @@ def check_chain(text: str) -> str:
             "takes `embedded` or a URL that begins with http:// or https://, or several with "
             "spaces between"
         )
+    for url in urls:
+        _check_parts(url)
     if len(set(urls)) < len(urls):
         raise ValueError("takes endpoints that differ: the same URL is there twice")
     if len(urls) > ENDPOINTS_MAX:
@@ -104,15 +107,34 @@ _PORTS = range(1, 65_536)
 
 def check_store(reference: SecretStr) -> SecretStr:
     """Where payers store."""
-    scheme, found, _ = reference.get_secret_value().partition("://")
-    if not reference.get_secret_value() or (found and scheme not in _STORE_SCHEMES):
+    text = reference.get_secret_value()
+    scheme, found, _ = text.partition("://")
+    if not (scheme in _STORE_SCHEMES if found else re.fullmatch(r"[\w.-]+(:[\w.]+)?", text)):
         raise ValueError(
             "takes `memory`, `sql`, `package.module:name`, or a URL that begins with valkey://"
         )
+    if found and scheme != "unix":
+        _check_parts(text)
     return reference
 
 
 _STORE_SCHEMES = ("valkey", "valkeys", "redis", "rediss", "unix")
+
+
+def _check_parts(url: str) -> None:
+    """Where a password has what is special in a URL, a part of it would be taken for the host, the
+    port or the path, and told as such.
+    """
+    try:
+        parts = urlsplit(url)
+        alike = parts.port != 0 and "@" not in parts.path + parts.query + parts.fragment
+    except ValueError:
+        alike = False
+    if not alike:
+        raise ValueError(
+            "takes a URL in which the port is a number, and @ / ? # % in a user or password, and "
+            "@ in a path, are %40 %2F %3F %23 %25"
+        )
 
 
 def check_symbol(text: str) -> str:
@@ -146,7 +168,17 @@ def check_url(text: str) -> str:
     """A URL of HTTP."""
     if not re.fullmatch(r"https?://[!-~]+", text):
         raise ValueError("takes a URL that begins with http:// or https://")
+    _check_parts(text)
     return text
+
+
+def check_endpoint(secret: SecretStr) -> SecretStr:
+    """The URL of a JSON-RPC endpoint, whose path may be a key."""
+    url = secret.get_secret_value()
+    if not re.fullmatch(r"https?://.+", url):
+        raise ValueError("takes a URL that begins with http:// or https://")
+    _check_parts(url)
+    return secret
 
 
 def check_operator_key(secret: SecretStr) -> SecretStr:

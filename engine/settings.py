@@ -27,6 +27,7 @@ from engine.setting_values import (
     check_assets,
     check_chain,
     check_database,
+    check_endpoint,
     check_host,
     check_operator_key,
     check_price,
@@ -73,12 +74,6 @@ def _network(text: str) -> str:
     return text
 
 
-def _endpoint(secret: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"https?://.+", secret.get_secret_value()):
-        raise ValueError("takes a URL that begins with http:// or https://")
-    return secret
-
-
 class Network(BaseModel):
     """A chain that payments can be on beside the home chain, or how deep blocks of that are final.
 
@@ -89,7 +84,7 @@ class Network(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     chain: Annotated[str, AfterValidator(_network)] = Field(description="CAIP-2 id")
-    rpc: tuple[Annotated[SecretStr, AfterValidator(_endpoint)], ...] = Field(
+    rpc: tuple[Annotated[SecretStr, AfterValidator(check_endpoint)], ...] = Field(
         default=(),
         max_length=ENDPOINTS_MAX,
         description="Its JSON-RPC endpoints, of which the next is asked if one fails; of the home "
@@ -311,7 +306,9 @@ _TAKES: Mapping[str, str] = {
     "int_type": "takes a whole number",
     "greater_than_equal": "takes a number of at least {ge}",
     "less_than_equal": "takes a number of at most {le}",
+    "bool_parsing": "takes true or false",
     "too_short": "takes at least {min_length} characters",
+    "too_long": "takes at most {max_length} of them",
     "string_type": "takes text",
     "literal_error": "takes {expected}",
     "tuple_type": "takes a JSON list",

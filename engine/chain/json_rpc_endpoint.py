@@ -53,8 +53,8 @@ class Endpoint:
     def __init__(self, url: str, *, timeout_s: float, expected_chain_id: int | None) -> None:
         try:
             self._url = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise ChainError(f"not a URL: {error}") from error
+        except httpx.InvalidURL:  # whose text may hold a part of a password
+            raise ChainError("the chain's URL cannot be read as one") from None
         if self._url.scheme not in ("http", "https") or not self._url.host:
             raise ChainError("a chain's URL begins with http:// or https:// and names a host")
         # What may be shown: a hosted endpoint's path and query hold its access key.

@@ -60,6 +60,15 @@ def tokens(**fields: object) -> str:
             "postgresql://user:se@cret@host:5432/name",
             "takes a host without @: write @ in a user or password as %40",
         ),
+        (
+            "STORE",
+            "valkey://:pass/word@host:6379/0",
+            (
+                "takes a URL in which the port is a number, and @ / ? # % in a user or password, "
+                "and @ in a path, are %40 %2F %3F %23 %25"
+            ),
+        ),
+        ("PUBLIC_METRICS", "maybe", "takes true or false"),
         ("TOKENS", "USDC", "takes JSON"),
         ("TOKENS", "{}", "takes a JSON list"),
     ],
@@ -83,13 +92,31 @@ def test_a_token_is_counted_and_its_field_is_named(fields: dict[str, object], sa
     assert refused("TOKENS", tokens(**fields)) == f"TALLYSTICK_TOKENS entry 2, {said}"
 
 
+def test_endpoints_of_a_network_are_counted() -> None:
+    networks = [{"chain": "eip155:1", "rpc": ["http://host"] * 9}]
+    assert refused("NETWORKS", json.dumps(networks)) == (
+        "TALLYSTICK_NETWORKS entry 1, rpc: takes at most 8 of them"
+    )
+
+
 def test_what_a_token_lacks_is_named() -> None:
     assert refused("TOKENS", '[{"symbol": "A", "decimals": 6}]') == (
         "TALLYSTICK_TOKENS entry 1, asset: is missing"
     )
 
 
-LIBRARY = ("should", "Value error", "Input", "valid", "pattern", "items", "^", "\\", "parse")
+LIBRARY = (
+    "something else",
+    "should",
+    "Value error",
+    "Input",
+    "valid",
+    "pattern",
+    "items",
+    "^",
+    "\\",
+    "parse",
+)
 scalar = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 json_text = st.recursive(
     scalar,

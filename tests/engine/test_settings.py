@@ -191,3 +191,57 @@ def test_a_database_that_is_read_in_one_way_is_taken(
     database = load_settings().database
     assert database is not None
     assert database.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3/cr3t@host:6379/0",
+        "user:53/cr3t@host:6379/0",
+        "user:53#cr3t@host:6379/0",
+        "user:53?cr3t@host:6379/0",
+        "user:s3@cr3t/s3@host:6379/0",
+        "user:cr3t@host:PORT",
+        "user:cr3t@host:70000",
+        "user:[cr3t@host:6379",
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STORE", "valkey://{}"),
+        ("STORE", "rediss://{}"),
+        ("STORE", "{}"),
+        ("CHAIN", "http://{}"),
+        ("CHAIN", "http://127.0.0.1:8545 https://{}"),
+        ("FACILITATOR", "https://{}"),
+        ("NETWORKS", '[{{"chain": "eip155:1", "rpc": ["https://{}"]}}]'),
+    ],
+)
+def test_a_url_of_which_a_secret_would_be_told_is_refused_without_a_word_of_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, url: str
+) -> None:
+    monkeypatch.setenv(f"TALLYSTICK_{name}", value.format(url))
+    with pytest.raises(CannotStart, match=f"^TALLYSTICK_{name}.*: takes ") as refused:
+        load_settings()
+    assert not re.search("cr3t|s3|53|PORT", repr(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("store", "valkey://host"),
+        ("store", "redis://:se@c:ret%2F@host:6379/0?db=1"),
+        ("store", "unix://user@/run/valkey.sock?db=1&password=s@cret"),
+        ("store", "package_1.module:Shelves.make"),
+        ("store", "my-store"),
+        ("chain", "https://user:se@c:ret@host/v3/key?apikey=1 http://[::1]:8545"),
+        ("facilitator", "https://host:8080/x402"),
+    ],
+)
+def test_a_url_that_is_read_in_one_way_is_taken(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"TALLYSTICK_{name.upper()}", value)
+    found = getattr(load_settings(), name)
+    assert (found.get_secret_value() if name == "store" else found) == value
