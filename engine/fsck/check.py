@@ -63,6 +63,10 @@ _OWNED = (
 )
 """Tables whose rows belong to a stream, and the column that names it."""
 
+_READ = ("chain_blocks", "chain_events")
+_AT_FIRST = ("meta", "shared", *_READ)
+"""Tables that the first start has rows in before the first record."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -103,13 +107,19 @@ def check(
 
     Raises:
         CannotRead: the database, or the chain or the key-encryption key that was given, cannot be
-            read.
+            read, or the first start was not finished, so nothing is there to check.
     """
     try:
         anchored = None if chain is None else _anchored(store, chain)
         with snapshot(store) as connection:
             vault = None if open_vault is None else open_vault(connection)
             report, settling = examine(connection, chain=chain, anchored=anchored, vault=vault)
+            told = anchored or any(each.table in _READ for each in (*report.findings, *settling))
+            if not told and _unfinished(connection):
+                raise CannotRead(
+                    "there is no record in the ledger: its first start was not finished, and "
+                    "`tallystick serve` takes it up; if it was, all of it is gone"
+                )
         if settling:
             time.sleep(patience_s)
             still = _settling(store, chain)
@@ -123,6 +133,12 @@ def check(
         report.size,
         report.anchors,
     )
+
+
+def _unfinished(connection: sa.Connection) -> bool:
+    """Whether there is nothing but what is there before the first record."""
+    rest = (rows for rows in SQLModel.metadata.sorted_tables if rows.name not in _AT_FIRST)
+    return not any(connection.execute(sa.select(sa.exists().select_from(t))).scalar() for t in rest)
 
 
 def _anchored(store: Path | str, chain: Chain) -> Sequence[Anchoring]:

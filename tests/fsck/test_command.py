@@ -5,15 +5,21 @@ import json
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from engine.chain.embedded import EmbeddedChain
 from engine.chain.embedded_rpc import EmbeddedRpc
-from engine.fsck.check import check
+from engine.engine import open_engine
+from engine.errors import CannotStart
+from engine.fsck.check import Chain, check
 from engine.fsck.keys import given_vault
+from engine.fsck.snapshot import CannotRead
 from tests.cli.processes import called
 from tests.fsck.conftest import Told
+from tests.world import World, settings_for
 
 
 @pytest.fixture
@@ -104,6 +110,46 @@ def test_a_seal_is_checked_with_the_keys(directory: Path) -> None:
     [found] = check(file, open_vault=vault, patience_s=0).findings
     assert (found.table, found.column) == ("log_batches", "seal")
     assert check(file, patience_s=0).clean
+
+
+@pytest.mark.parametrize("never_done", ["deployment._first_start", "engine.Log", None])
+def test_a_first_start_that_was_not_finished_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, never_done: str | None
+) -> None:
+    settings = settings_for(tmp_path)
+    if never_done is None:
+        open_engine(settings).close()  # before there is a workspace
+    else:
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(f"engine.{never_done}", _no_power)
+            with pytest.raises(CannotStart):
+                open_engine(settings)
+    for how in ((), ("--json",), ("--keys",)):
+        done = called("fsck", "--data-dir", tmp_path, *how)
+        told = "its first start was not finished, and `tallystick serve` takes it up"
+        assert (done.returncode, done.stdout, told in done.stderr) == (4, "", True)
+    if never_done is None:
+        refused = pytest.raises(CannotRead, match="there is no record in the ledger")
+        with chain_of(tmp_path) as chain, refused:
+            check(tmp_path / "ledger.sqlite3", chain=chain, patience_s=0)
+    change(tmp_path, "INSERT INTO agents VALUES ('default', 'agent', 'a', 1)")
+    assert called("fsck", "--data-dir", tmp_path).returncode == 1
+    change(tmp_path, "DELETE FROM agents")
+    World(tmp_path).engine.close()
+    assert called("fsck", "--data-dir", tmp_path).returncode == 0
+
+
+@contextlib.contextmanager
+def chain_of(directory: Path) -> Iterator[Chain]:
+    """The embedded chain of a directory that nobody has open, and our registry on it."""
+    with contextlib.closing(sqlite3.connect(directory / "ledger.sqlite3")) as raw:
+        [(registry,)] = raw.execute("SELECT value FROM meta WHERE key = 'registry'")
+    with contextlib.closing(EmbeddedChain(directory / "chain.sqlite3")) as chain:
+        yield Chain(chain, registry)
+
+
+def _no_power(*_: object) -> None:
+    raise CannotStart("there was no power")
 
 
 def test_what_cannot_be_read_or_asked(tmp_path: Path) -> None:
