@@ -64,11 +64,8 @@ class Lead:
         confirmations: int,
         transfers: Transfers,
     ) -> None:
-        self._gateway = gateway
-        self._database = database
-        self._writer = writer
+        self._gateway, self._database, self._writer = gateway, database, writer
         self._log_id = deployment.log_id
-        self._sessions = sessions
         self._ledger = ledger
         self._expiry = expiry
         self._log = log
@@ -135,6 +132,11 @@ class Lead:
         """Whether this process did the work when it last looked whose it is."""
         return self._leads
 
+    @property
+    def database_silent(self) -> bool:
+        """Whether the database did not answer when it was last written to."""
+        return self._writer.silent
+
     def tick(self, *, anchor: bool = False, rounds: int = ROUNDS_MAX) -> bool:
         """Do once what has to be done again and again. A silent chain is noted.
 
@@ -181,9 +183,6 @@ class Lead:
     def ready(self) -> dict[str, Any]:
         """Whether decisions can be made, and what is in doubt if not."""
         faults = [fault for fault in (self._writer.fault, self.chain_fault) if fault]
-        if not faults and self._chain_watch.silent:
-            doubt = self._chain_watch.doubt
-            faults.append("the chain has not been read lately" if doubt is None else doubt.message)
         refused = self.anchorer.refused
         warnings = [] if refused is None else [f"the chain refused the anchor: {refused}"]
         warnings += [each.trouble for each in self.endpoints() if each.trouble is not None]
@@ -195,6 +194,9 @@ class Lead:
             sizes["anchored"] = latest.size if latest and latest.state != "sent" else 0
         except Unavailable as silent:
             faults.append(silent.message)
+        if not faults and self._chain_watch.silent:
+            doubt = self._chain_watch.doubt
+            faults.append("the chain has not been read lately" if doubt is None else doubt.message)
         return {"ready": not faults, "faults": faults, "warnings": warnings, **sizes}
 
     def sequence(self) -> int:

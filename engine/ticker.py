@@ -95,6 +95,8 @@ class Ticker:
         try:
             return self._tick(anchor)
         except Exception as error:  # noqa: BLE001 (whatever it was, it is a doubt)
+            if self._lead.database_silent:  # which was told, and says nothing about the chain
+                return False
             reason = error.message if isinstance(error, TallystickError) else repr(error)
             self._lead.chain_fault = f"the chain could not be followed: {reason}"
             _log.exception("tick_failed")

@@ -34,7 +34,9 @@ class Ticks:
         self.stop_at: int | None = None
         self.stopping = Stopping()
         self.ended = threading.Event()
-        self.lead = SimpleNamespace(**{"leads": True, "chain_fault": None, **lead})
+        self.lead = SimpleNamespace(
+            **{"leads": True, "chain_fault": None, "database_silent": False, **lead}
+        )
         self.ticker = Ticker(
             self.tick,
             self.lead,  # type: ignore[arg-type]
@@ -94,8 +96,13 @@ def test_on_its_thread_it_rests_only_when_nothing_is_left() -> None:
     ticks.ticker.join()
 
 
-def test_a_tick_that_fails_is_told_and_not_the_last() -> None:
-    ticks = Ticks(behind=0)
+@pytest.mark.parametrize(
+    ("silent", "fault"),
+    [(False, "the chain could not be followed: ZeroDivisionError()"), (True, None)],
+)
+def test_a_tick_that_fails_is_told_and_not_the_last(silent: bool, fault: str | None) -> None:
+    """What a silent database keeps from being done is no doubt about the chain."""
+    ticks = Ticks(behind=0, database_silent=silent)
 
     def fail(_anchor: bool) -> bool:
         ticks.ticker._tick = ticks.tick
@@ -105,6 +112,6 @@ def test_a_tick_that_fails_is_told_and_not_the_last() -> None:
     ticks.ticker.start()
     ticks.ticker.wake()
     assert ticks.ended.wait(60)
-    assert ticks.lead.chain_fault == "the chain could not be followed: ZeroDivisionError()"
+    assert ticks.lead.chain_fault == fault
     ticks.stopping.set()
     ticks.ticker.join()

@@ -63,6 +63,8 @@ class Writer:
         self._now_ms = 0
         self._clock_behind = False
         self.fault: str | None = None
+        self.silent = False
+        """Whether the database did not answer when something was last to be written to it."""
 
     def on_abandoned_batch(self, forget: Callable[[], None]) -> None:
         """Call `forget` when memory may differ from the database and must be read again."""
@@ -152,6 +154,7 @@ class Writer:
             for order in orders:
                 order.future.set_exception(failed)
             return
+        self._note_silence(None)
         for order, answer in zip(orders, answers, strict=True):
             if isinstance(answer, TallystickError):
                 order.future.set_exception(answer)
@@ -207,9 +210,27 @@ class Writer:
         if isinstance(error, sa.exc.DBAPIError) and (name := self._database.lasting(error)):
             self.fault = f"the database failed ({name}); restart once the cause is mended"
         self._forget_all()
+        silence = error if self._database.shared and _is_silence(error) else None
         with contextlib.suppress(OSError):  # the line may not fit on the same full disk
-            _log.error("batch_abandoned", error=repr(error))
+            if silence is None:
+                _log.error("batch_abandoned", error=repr(error))
+            self._note_silence(silence)
+
+    def _note_silence(self, error: Exception | None) -> None:
+        """Log that the database does not answer when that begins and when it ends."""
+        was, self.silent = self.silent, error is not None
+        if self.silent and not was:
+            _log.warning("database_silent", reason=repr(error))
+        elif was and not self.silent:
+            _log.warning("database_heard")
 
     def _forget_all(self) -> None:
         for forget in self._forget:
             forget()
+
+
+def _is_silence(error: Exception) -> bool:
+    """Whether the server could not be reached or has gone; whatever else it says has a state."""
+    if not isinstance(error, sa.exc.DBAPIError):
+        return False
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None

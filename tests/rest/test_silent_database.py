@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from api.rest import readiness
 from engine.db import patience
@@ -175,7 +177,7 @@ def test_one_that_is_gone_is_said_everywhere_and_one_that_is_back_is_used(
     refused(api.pay(token), 503, "service_unavailable")
     told = api.call("GET", "/readyz")
     assert (told.status_code, told.json()["ready"]) == (503, False)
-    assert "the database does not answer" in told.json()["faults"]
+    assert told.json()["faults"] == ["the database does not answer"]
     assert api.call("GET", "/healthz").status_code == 200
     server.start()
     wait_until(lambda: api.call("GET", "/readyz").status_code == 200)
@@ -199,11 +201,32 @@ def test_whoever_does_not_lead_is_ready_again_too(server: PostgresServer, tmp_pa
     with both_started(server, tmp_path) as engines:
         server.kill()
         for engine in engines:
-            wait_until(lambda: engine.lead.chain_fault is not None)  # noqa: B023
-            assert not engine.ready()["ready"]
+            wait_until(lambda: engine.lead.database_silent)  # noqa: B023
+            assert engine.ready()["faults"] == ["the database does not answer"]
         server.start()
         for engine in engines:
             wait_until(lambda: engine.ready()["ready"])  # noqa: B023
+
+
+def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    with both_started(server, tmp_path) as engines, structlog.testing.capture_logs() as said:
+        for _ in range(2):
+            server.kill()
+            for engine in engines:
+                wait_until(lambda: engine.lead.database_silent)  # noqa: B023
+            for _ in range(20):
+                for engine in engines:
+                    assert engine.ready()["faults"] == ["the database does not answer"]
+                time.sleep(0.1)
+            server.start()
+            for engine in engines:
+                wait_until(lambda: engine.ready()["ready"])  # noqa: B023
+    told = [line["event"] for line in said]
+    assert told.count("database_silent") == told.count("database_heard") == 4
+    assert set(told) <= {"database_silent", "database_heard", "not_done"}
+    assert told.count("not_done") <= 2 * 2 * 2, "whatever else was just being done"
 
 
 @pytest.fixture
