@@ -231,6 +231,6 @@ class Writer:
 
 def _is_silence(error: Exception) -> bool:
     """Whether the server could not be reached or has gone; whatever else it says has a state."""
-    if not isinstance(error, sa.exc.DBAPIError):
+    if not isinstance(error, sa.exc.DBAPIError) or of_its_rows(error):
         return False
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
