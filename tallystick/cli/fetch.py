@@ -3,6 +3,8 @@
 import base64
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,7 @@ from tallystick.paying import MAX_TIME_S
 if TYPE_CHECKING:
     import httpx
 
+    from tallystick.cli.asking import Asking
     from tallystick.errors import PaymentOutcomeUnknown
     from tallystick.paying.order import Paid
 
@@ -66,14 +69,13 @@ def fetch(
     import httpx
 
     from tallystick.errors import PaymentError, PaymentOutcomeUnknown
-    from tallystick.paying.order import unknown
     from tallystick.paying.transports import paid
 
     content = None if data is None else _content(data)
     headers = dict(map(_header, header or []))
     if output is not None and not output.parent.is_dir():  # before anything is paid
         raise InvalidInput("--output", f"{output.parent} is no directory")
-    with as_session(url, session_token) as client:
+    with as_session(url, session_token) as client, _told_if_ended(client):
         try:
             response = client.fetch(
                 resource,
@@ -90,10 +92,6 @@ def fetch(
             return failed(error.code, error.message, 1)
         except httpx.HTTPError as error:
             return failed("no_answer", f"{resource}: {error}; nothing was paid", 1)
-        except (KeyboardInterrupt, SystemExit):  # while it is signed, the client says so
-            if client.signed is not None:
-                _outcome_unknown(unknown(client.signed, "interrupted"))
-            raise
     bought = paid(response)
     if bought is not None:
         errors.print(_told(bought), soft_wrap=True, markup=False)
@@ -111,6 +109,19 @@ def fetch(
     if response.is_success:
         return 0
     return failed("http_error", f"the answer is a {response.status_code}", 1)
+
+
+@contextmanager
+def _told_if_ended(client: "Asking") -> Iterator[None]:
+    """Tell whoever ends it, once something is signed. Before that, the client tells."""
+    from tallystick.paying.order import unknown
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if client.signed is not None:
+            _outcome_unknown(unknown(client.signed, "interrupted"))
+        raise
 
 
 def _outcome_unknown(error: "PaymentOutcomeUnknown") -> int:
