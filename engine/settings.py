@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from engine.errors import CannotStart
+from engine.nearest import nearest
 from engine.setting_values import (
     ENDPOINTS_MAX,
     check_address,
@@ -294,8 +294,8 @@ def load_settings(**overrides: Any) -> Settings:
 def _meant(prefix: str, name: str, known: Collection[str]) -> str:
     """The nearest name, if one is near; what all begin with does not count."""
     ends = [each.removeprefix(prefix) for each in known]
-    nearest = get_close_matches(name.removeprefix(prefix), ends, n=1)
-    return f" (is {prefix}{nearest[0]} meant?)" if nearest else ""
+    found = nearest(name.removeprefix(prefix), ends)
+    return "" if found is None else f" (is {prefix}{found} meant?)"
 
 
 _TAKES: Mapping[str, str] = {

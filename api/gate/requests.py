@@ -7,6 +7,7 @@ from fastapi import Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from api.rest.exact_json import parsed
+from api.unknown_fields import not_one_of
 from engine.errors import InvalidInput
 from engine.storage.limits import TooLarge
 
@@ -78,5 +79,6 @@ async def read_object(request: Request, known: set[str]) -> tuple[bytes, dict[st
     if not isinstance(found, dict):
         raise InvalidInput("body", "takes a JSON object")
     for field in found.keys() - known:
-        raise InvalidInput(str(field)[:100], "is not known")
+        told = not_one_of(str(field), {name: name for name in known})
+        raise InvalidInput(str(field)[:100], told)
     return body, found

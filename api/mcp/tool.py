@@ -18,6 +18,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from api.mcp.rest import Refused, Rest
+from api.unknown_fields import not_known
 
 _FIELD_CHARACTERS_MAX = 100
 
@@ -96,6 +97,8 @@ class Tool:
             # What follows is pydantic's; nothing is there if a name is no text.
             field = str(next(iter(first["loc"]), "arguments"))[:_FIELD_CHARACTERS_MAX]
             says = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "extra_forbidden":
+                says = not_known(self.arguments, first["loc"])
             code = "missing_required_field" if first["type"] == "missing" else "invalid_parameter"
             raise Refused(code, f"{field}: {says}", field=field) from None
 

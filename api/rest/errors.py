@@ -1,7 +1,7 @@
 """The one table from an error to a status and a body."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from api.rest.answers import ErrorAnswer
 from api.rest.not_offered import CODE, SEE, not_offered
 from api.rest.not_offered import STATUS as NOT_OFFERED_STATUS
+from api.unknown_fields import not_known
 from engine.errors import (
     Conflict,
     Forbidden,
@@ -116,6 +117,13 @@ def _code_of(field: str) -> str:
     return _FIELDS.get(field, InvalidInput.code)
 
 
+def _asked_of(request: Request, part: str) -> Any:
+    """The type of a request's body or query, if its route has one."""
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    found: Sequence[Any] = getattr(dependant, f"{part}_params", ())
+    return found[0].field_info.annotation if len(found) == 1 else None
+
+
 def install(app: FastAPI) -> None:
     """Answer every error in this shape."""
 
@@ -124,11 +132,13 @@ def install(app: FastAPI) -> None:
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
         field = ".".join(path[1:]) or path[0]
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = not_known(_asked_of(request, path[0]), path[1:])
         code = _FAULTS.get(first["type"]) or _code_of(field)
         return JSONResponse(error_body(code, f"{field}: {message}", field=field), 422)
 
