@@ -223,6 +223,7 @@ def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(
             server.start()
             for engine in engines:
                 wait_until(lambda: engine.ready()["ready"])  # noqa: B023
+                wait_until(lambda: not engine.lead.database_silent)  # noqa: B023
     told = [line["event"] for line in said]
     assert told.count("database_silent") == told.count("database_heard") == 4
     assert set(told) <= {"database_silent", "database_heard", "not_done"}
