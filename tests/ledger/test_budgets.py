@@ -217,6 +217,17 @@ def test_what_is_spent_beneath_a_session_counts_against_it(fresh: World) -> None
     assert fresh.pay(second, 1).state == "denied"
 
 
+def test_what_a_session_holds_when_it_delegates_first_counts_with_what_is_beneath(
+    fresh: World,
+) -> None:
+    root = fresh.session(limits(100), merchants=("books",))
+    assert fresh.pay(root, 60, hold=True).state == "held"
+    beneath = child(fresh, root)
+    denied = fresh.pay(beneath, 41).decision
+    assert (denied["rule"], denied["evidence"]["used"]) == ("ancestor_budget", 60 * USD)
+    assert fresh.pay(beneath, 40).state == "captured"
+
+
 def test_so_many_budgets_are_in_memory_and_one_that_was_let_go_is_right_when_read_again(
     fresh: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
