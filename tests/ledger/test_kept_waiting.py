@@ -1,0 +1,79 @@
+"""What one process has to wait for while another has it, until the other's transaction ends."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from engine.ledger.batch import Batch
+from engine.policy.budgets import BudgetLimits
+from tests.anvil_world import anvil_with_contracts, wait_until
+from tests.servers import PostgresServer
+from tests.world import USD, WORKSPACE, World
+
+WAITS = (
+    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
+
+
+@pytest.fixture(scope="module")
+def pair(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[World, World]]:
+    """Two engines on one database."""
+    directory = tmp_path_factory.mktemp("pair")
+    with anvil_with_contracts() as anvil, postgres.database() as url:
+        given = {"database": url, "kek": "the same for every server"}
+        with (
+            anvil.world(directory / "0", **given) as first,
+            anvil.world(directory / "1", **given) as second,
+        ):
+            yield first, second
+
+
+@contextmanager
+def in_a_batch(
+    world: World, *streams: str, act: Callable[[Batch], object] = lambda _: None
+) -> Iterator[None]:
+    """The block runs while a transaction that holds these streams is open, and has done this."""
+    begun, end = threading.Event(), threading.Event()
+
+    def command(batch: Batch) -> None:
+        act(batch)
+        begun.set()
+        end.wait()
+
+    done = world.engine.writer.submit(command, *streams)
+    wait_until(lambda: begun.is_set() or done.done())
+    try:
+        yield
+    finally:
+        end.set()
+        done.result()
+
+
+def is_kept_waiting(
+    world: World, pool: ThreadPoolExecutor, call: Callable[[], object]
+) -> "Future[object]":
+    """Begin this, and see the database have it wait for a lock."""
+    asked = pool.submit(call)
+    with psycopg.connect(str(world.store), autocommit=True) as looking:
+        wait_until(lambda: asked.done() or looking.execute(WAITS).fetchone() is not None)
+    assert not asked.done()
+    return asked
+
+
+def test_a_budget_is_set_when_what_was_begun_before_it_is_over(pair: tuple[World, World]) -> None:
+    first, second = pair
+    budget = BudgetLimits(per_day=5_000 * USD)
+    with ThreadPoolExecutor(1) as pool:
+        with in_a_batch(first, first.session().id):
+            asked = is_kept_waiting(
+                second,
+                pool,
+                lambda: second.engine.budgets.set(WORKSPACE, None, budget, by="test"),
+            )
+        asked.result()
