@@ -77,3 +77,11 @@ def test_a_budget_is_set_when_what_was_begun_before_it_is_over(pair: tuple[World
                 lambda: second.engine.budgets.set(WORKSPACE, None, budget, by="test"),
             )
         asked.result()
+
+
+def test_records_are_given_their_place_by_one_at_a_time(pair: tuple[World, World]) -> None:
+    first, second = pair
+    with ThreadPoolExecutor(1) as pool:
+        with in_a_batch(first, act=Batch.sequencing):
+            asked = is_kept_waiting(second, pool, second.engine.lead.sequence)
+        assert asked.result() == first.engine.lead.sequence()
