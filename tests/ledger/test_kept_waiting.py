@@ -11,6 +11,7 @@ import pytest
 from engine.ledger.batch import Batch
 from engine.policy.budgets import BudgetLimits
 from tests.anvil_world import anvil_with_contracts, wait_until
+from tests.ledger.approving import ABOVE_50, asked_for, grant, new_key, shown
 from tests.servers import PostgresServer
 from tests.world import USD, WORKSPACE, World
 
@@ -85,3 +86,15 @@ def test_records_are_given_their_place_by_one_at_a_time(pair: tuple[World, World
         with in_a_batch(first, act=Batch.sequencing):
             asked = is_kept_waiting(second, pool, second.engine.lead.sequence)
         assert asked.result() == first.engine.lead.sequence()
+
+
+def test_a_grant_waits_for_who_changes_the_keys_of_its_workspace(
+    pair: tuple[World, World],
+) -> None:
+    first, second = pair
+    key, waiting = new_key(first), asked_for(first, first.session(ABOVE_50))
+    with ThreadPoolExecutor(1) as pool:
+        with in_a_batch(first, WORKSPACE):
+            asked = is_kept_waiting(second, pool, lambda: grant(second, waiting, key))
+        asked.result()
+    assert shown(first, waiting.id).state == "granted"
