@@ -263,6 +263,15 @@ def test_a_chain_whose_clock_is_ahead_ends_what_lives_on_it_and_nothing_else(own
     ]
 
 
+def test_a_dry_run_goes_by_the_chains_clock_as_a_payment_does(own: World) -> None:
+    here, there = (own.session(mint_pkp=each, duration_ms=HOUR_MS) for each in (False, True))
+    own.engine.chain_watch.seen(there.expires_ms)
+    for view, expected in ((here, "ALLOWED"), (there, "SESSION_EXPIRED")):
+        foreseen = own.engine.ledger.simulate(view.id, own.request(1)).result().decision
+        assert foreseen.code == expected
+        assert foreseen.to_json() == own.pay(view, 1).decision
+
+
 def test_what_the_chains_clock_ended_stays_ended_when_that_clock_goes_back(own: World) -> None:
     view = own.session(mint_pkp=True, duration_ms=HOUR_MS)
     # What a reorganisation can do to the newest block's time, and a restart to our memory of it.
