@@ -1,5 +1,6 @@
 """A copy that is made while the original is paid from is one state of it, and all of it."""
 
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -111,6 +112,26 @@ def test_the_command_copies_for_the_owner_alone_and_into_nothing_that_is_there(
     done = called("backup", tmp_path / "other", database="postgresql://localhost/x")
     assert (done.returncode, "pg_dump" in done.stderr) == (2, True)
     assert not (tmp_path / "other").exists()
+
+
+def test_each_copy_is_on_the_disk_when_it_is_whole_and_in_the_end_the_directory_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    World(tmp_path / "data").engine.close()
+    synced: list[tuple[int, int]] = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append(which(os.fstat(descriptor)))
+
+    def which(found: os.stat_result) -> tuple[int, int]:
+        return found.st_ino, found.st_size
+
+    monkeypatch.setattr(os, "fsync", note)
+    copies = back_up(tmp_path / "data", tmp_path / "copy")
+    assert len(copies) > 1
+    assert synced == [which(path.stat()) for path in (*copies, tmp_path / "copy")]
 
 
 def test_what_cannot_be_copied_is_said(tmp_path: Path) -> None:
