@@ -18,8 +18,10 @@ from engine.audit.replay import Replay, ReplayError
 from engine.clock import ManualClock
 from engine.errors import Conflict, TallystickError
 from engine.grant import Grant
+from engine.policy.budgets import BudgetLimits
 from engine.policy.decide import left as left_of
 from engine.policy.limits import DAY_MS, Limits
+from engine.policy.money import format_usd
 from engine.sessions.session import SessionView
 from tests.evidence.story import Document, chained, read, story
 from tests.world import USD, WORKSPACE, World, records_of
@@ -206,6 +208,33 @@ def test_no_fact_of_any_decision_can_be_another() -> None:
     tried, accepted = changed_facts(bodies, replays, lambda body: body)
     assert accepted == []
     assert tried > 500
+
+
+def retold(world: World, view: SessionView, change: Callable[[list[Document]], object]) -> None:
+    """Replay a session's records as somebody would have logged them instead."""
+    bodies = [canonical.decode_object(record.raw) for record in records_of(world, view)]
+    change(bodies)
+    Replay(view.grant, view.grant_hash).feed([decode_record(raw) for raw in chained(bodies)])
+
+
+def test_no_budget_denies_a_payment_that_fits_exactly(slow_world: World) -> None:
+    view = slow_world.session(agent_id="thrifty")
+    slow_world.engine.budgets.set(WORKSPACE, "thrifty", BudgetLimits(per_day=50 * USD), by="test")
+    slow_world.pay(view, 45)
+    assert slow_world.pay(view, 6).decision["rule"] == "agent_budget"
+
+    def used(amount: int) -> Callable[[list[Document]], None]:
+        def change(bodies: list[Document]) -> None:
+            decision = bodies[-1]["body"]["decision"]
+            told = decision["evidence"]["used"]
+            decision["evidence"]["used"] = amount
+            decision["reason"] = decision["reason"].replace(format_usd(told), format_usd(amount))
+
+        return change
+
+    retold(slow_world, view, used(44 * USD + 1))
+    with pytest.raises(ReplayError, match="the payment fits into budget"):
+        retold(slow_world, view, used(44 * USD))
 
 
 @settings(max_examples=150)
