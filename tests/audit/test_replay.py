@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.audit import canonical
 from engine.audit.canonical import CanonicalError
 from engine.audit.record import decode_record
-from engine.audit.replay import Replay, ReplayError
+from engine.audit.replay import HOLD_TTL_MAX_MS, Replay, ReplayError
 from engine.clock import ManualClock
 from engine.errors import Conflict, TallystickError
 from engine.grant import Grant
@@ -235,6 +235,20 @@ def test_no_budget_denies_a_payment_that_fits_exactly(slow_world: World) -> None
     retold(slow_world, view, used(44 * USD + 1))
     with pytest.raises(ReplayError, match="the payment fits into budget"):
         retold(slow_world, view, used(44 * USD))
+
+
+def test_no_hold_is_of_a_millisecond_more_than_a_hold_can_be(slow_world: World) -> None:
+    view = slow_world.session()
+    slow_world.pay(view, 5, hold=True)
+
+    def held(ttl_ms: int) -> Callable[[list[Document]], None]:
+        return lambda bodies: bodies[-1]["body"].update(
+            hold_expires_ms=bodies[-1]["time_ms"] + ttl_ms
+        )
+
+    retold(slow_world, view, held(HOLD_TTL_MAX_MS))
+    with pytest.raises(ReplayError, match="the life of its hold"):
+        retold(slow_world, view, held(HOLD_TTL_MAX_MS + 1))
 
 
 @settings(max_examples=150)
