@@ -251,6 +251,22 @@ def test_no_hold_is_of_a_millisecond_more_than_a_hold_can_be(slow_world: World) 
         retold(slow_world, view, held(HOLD_TTL_MAX_MS + 1))
 
 
+def test_no_version_of_the_policy_is_passed_over(slow_world: World) -> None:
+    view = slow_world.session()
+    for name in ("casino", "bar"):
+        slow_world.engine.sessions.restrict(
+            WORKSPACE, view.id, (f"never merchant {name}",), by="operator"
+        )
+
+    def numbered(version: int) -> Callable[[list[Document]], None]:
+        return lambda bodies: bodies[-1]["body"].update(policy_version=version)
+
+    retold(slow_world, view, numbered(3))
+    for version in (2, 4):
+        with pytest.raises(ReplayError, match=f"version {version} of the policy follows 2"):
+            retold(slow_world, view, numbered(version))
+
+
 @settings(max_examples=150)
 @given(data=st.data())
 def test_whatever_a_record_holds_replay_answers(data: st.DataObject) -> None:
