@@ -120,3 +120,19 @@ def test_a_lie_about_what_was_signed_does_not_replay(
     change(records)
     with pytest.raises(ReplayError, match=says):
         Replay(view.grant, view.grant.hash()).feed(records)
+
+
+def test_a_hold_can_be_signed_until_the_millisecond_before_it_ends(
+    told: tuple[SessionView, list[Record]],
+) -> None:
+    view, records = told[0], told[1][:3]
+    expires_ms = records[1].time_ms + 1000
+    body(1, hold_expires_ms=expires_ms)(records)
+
+    def sign_at(time_ms: int) -> None:
+        signed = replace(records[2], time_ms=time_ms)
+        Replay(view.grant, view.grant.hash()).feed([*records[:2], signed])
+
+    sign_at(expires_ms - 1)
+    with pytest.raises(ReplayError, match="not held"):
+        sign_at(expires_ms)
