@@ -239,6 +239,15 @@ def test_a_log_that_was_rewritten_with_its_roots_does_not_start_without_the_key(
         start(data_file)
 
 
+def test_the_newest_checkpoint_is_signed_with_the_key_of_the_log(data_file: Path) -> None:
+    [(origin,)] = query(data_file, "SELECT value FROM meta WHERE key = 'origin'")
+    [(root,)] = query(data_file, "SELECT root FROM checkpoints WHERE size = ?", SIZE)
+    note = sign(Checkpoint(origin, SIZE, root), origin, Ed25519PrivateKey.generate())
+    assert alter(data_file, "UPDATE checkpoints SET note = ? WHERE size = ?", note, SIZE) == 1
+    with pytest.raises(CannotStart, match=f"the checkpoint at size {SIZE}: not signed by "):
+        start(data_file)
+
+
 def test_records_under_a_seal_are_not_hashed_again_and_others_are(
     data_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
