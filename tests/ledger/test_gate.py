@@ -1,6 +1,7 @@
 """The gate signs what the policy allowed and the log holds, once, and nothing else."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,27 @@ def test_without_a_key_nobody_pays_twice_while_the_outcome_is_unknown(
         ask_gate(world, view, offer(world))  # the one with the key is open still
     second = refused.value.details["payment_id"]
     assert second != first.payment.id
+
+
+def test_a_signature_is_over_once_the_chains_own_time_is_past_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = world.session()
+    first = signed(world, view, key="k")
+    head, over_s = world.engine.gateway.head(), first.authorization.valid_before_s
+    assert world.clock() // 1000 < over_s - 1
+
+    def newest(timestamp_s: int) -> None:
+        later = replace(head, timestamp_s=timestamp_s)
+        monkeypatch.setattr(type(world.engine.gate), "_head", lambda *_: later)
+
+    newest(over_s - 1)
+    assert signed(world, view, key="k").header == first.header
+    newest(over_s)
+    for key in ("k", None):
+        with pytest.raises(Conflict) as refused:
+            ask_gate(world, view, offer(world), key=key)
+        assert refused.value.code == "payment_outcome_unknown"
 
 
 def test_once_it_was_reported_or_settled_the_next_one_is_another(world: World) -> None:
