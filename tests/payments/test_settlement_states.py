@@ -156,6 +156,25 @@ def test_whatever_comes_it_ends_as_the_chain_says(shop: tuple[World, SessionView
     check_any_way(*shop, examples=40, drawn_from=11)
 
 
+def test_what_we_sent_is_pending_unless_a_block_has_told_more(
+    shop: tuple[World, SessionView],
+) -> None:
+    paid = Paid(*shop)
+    engine, payment = paid.world.engine, paid.signed.payment
+
+    def sent(tx_hash: bytes) -> Any:
+        engine.paying.sent(payment.id, tx_hash).result()
+        found = engine.settlements.of([payment])[payment.id]
+        return found.state, found.tx_hash
+
+    for ours in (b"\x01" * 32, b"\x02" * 32):
+        assert sent(ours) == ("pending", ours)
+    paid.mine(["paid", "nothing"], late=False)
+    paid.read()
+    seen = paying(paid.authorization).hash
+    assert sent(ours) == ("confirmed", seen)
+
+
 def wrong(paid: Paid, *events: Any) -> None:
     """A transaction that is not what was signed, and enough blocks for it to be final."""
     paid.chain.mine(Transaction(b"\x0d" * 32, events))
