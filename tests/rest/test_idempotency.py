@@ -1,10 +1,13 @@
 """The same key and the same request: the same answer. The same key and another: a conflict."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.chain.embedded import ETH_TESTER_CHAIN_ID
+from engine.settings import Token
 from tests.rest.served import NO_LIMITS, PAYMENTS, SMART, Served, refused
 
 FULL: dict[str, Any] = {
@@ -109,6 +112,32 @@ def test_a_denial_stays_a_denial(api: Served) -> None:
     assert (again.status_code, again.json()) == (402, denied.json())
     assert again.headers["Idempotent-Replayed"] == "true"
     assert ask(api, PAYMENTS, token, body, Idempotency_Key="key-7").status_code == 201
+
+
+def test_an_answer_stays_when_a_token_gets_a_price_or_loses_it(tmp_path: Path) -> None:
+    def priced(symbol: str) -> list[Token]:
+        return [
+            Token(
+                symbol=each,
+                asset=f"eip155:{ETH_TESTER_CHAIN_ID}/erc20:0x{pair * 20}",
+                decimals=6,
+                usd_price="1" if each == symbol else None,
+            )
+            for each, pair in (("ONE", "01"), ("TWO", "02"))
+        ]
+
+    def pay_in_both(api: Served) -> list[Any]:
+        bodies = [{"amount": 1, "token": symbol} for symbol in ("ONE", "TWO")]
+        return [ask(api, PAYMENTS, token, body, X_Idempotency_Key=body["token"]) for body in bodies]
+
+    with Served(tmp_path / "data", tokens=priced("ONE")) as api:
+        token = api.session()["session_token"]
+        first = pay_in_both(api)
+    with Served(tmp_path / "data", tokens=priced("TWO")) as api:
+        again = pay_in_both(api)
+    assert [answer.status_code for answer in first] == [201, 402]
+    assert [answer.json() for answer in again] == [answer.json() for answer in first]
+    assert [answer.headers["Idempotent-Replayed"] for answer in again] == ["true", "true"]
 
 
 def test_a_key_belongs_to_its_session(api: Served, token: str) -> None:
