@@ -5,6 +5,8 @@ import threading
 
 from api.rest.turns import Turns
 
+PATIENCE_S = 60
+
 
 def test_one_workspace_takes_one_place_however_much_it_asks_for() -> None:
     asyncio.run(one_place_each())
@@ -13,12 +15,12 @@ def test_one_workspace_takes_one_place_however_much_it_asks_for() -> None:
 async def one_place_each() -> None:
     turns, release = Turns(2), threading.Event()
     begun: list[str] = []
-    loop, others_turn = asyncio.get_running_loop(), asyncio.Event()
+    loop, both_places = asyncio.get_running_loop(), asyncio.Event()
 
     def work(name: str) -> str:
         begun.append(name)
-        if name == "other":
-            loop.call_soon_threadsafe(others_turn.set)
+        if len(begun) == 2:
+            loop.call_soon_threadsafe(both_places.set)
         release.wait()
         return name
 
@@ -27,9 +29,11 @@ async def one_place_each() -> None:
 
     many = [asked("greedy", f"greedy-{number}") for number in range(5)]
     other = asked("other", "other")
-    await others_turn.wait()
-    assert sorted(begun) == ["greedy-0", "other"]
-    release.set()
+    try:
+        await asyncio.wait_for(both_places.wait(), PATIENCE_S)
+        assert sorted(begun) == ["greedy-0", "other"]
+    finally:
+        release.set()
     assert await other == "other"
     assert await asyncio.gather(*many) == [f"greedy-{number}" for number in range(5)]
 
