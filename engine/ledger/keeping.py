@@ -46,46 +46,31 @@ def keep_decided(
 def keep_ended(
     batch: Batch,
     account: Account,
-    before: Payment,
+    held: Sequence[Payment],
     state: Any,
     captured: int,
-    settlement: Mapping[str, Any] | None,
-) -> Payment:
-    """Record the end of a hold, change the payment's row and tell; then let memory follow."""
-    after = _end(batch, account, before, state, captured, settlement)
-    _change(batch, [after])
-    return after
+    settlement: Mapping[str, Any] | None = None,
+) -> list[Payment]:
+    """Record the end of holds, tell, and let memory follow; then change the payments' rows.
 
-
-def keep_expired(batch: Batch, account: Account, due: Sequence[Payment]) -> list[Payment]:
-    """The same for holds of a session that are over. Everybody in the batch waits for all of them:
-    one by one, each would take longer than it took to make."""
-    after = [_end(batch, account, each, "expired", 0, None) for each in due]
-    for at in range(0, len(after), ROWS_TOGETHER):
-        _change(batch, after[at : at + ROWS_TOGETHER])
-    return after
-
-
-def _end(
-    batch: Batch,
-    account: Account,
-    before: Payment,
-    state: Any,
-    captured: int,
-    settlement: Mapping[str, Any] | None,
-) -> Payment:
-    after = msgspec.structs.replace(before, state=state, captured=captured, closed_ms=batch.now_ms)
-    account.record(batch, f"payment.{state}", after.end(settlement))
-    tell(batch, account, after)
-    account.ended(after.number, captured)
-    return after
-
-
-def _change(batch: Batch, ended: Sequence[Payment]) -> None:
-    """The rows of payments of one session that ended in the same way."""
-    after, numbers = ended[0], [each.number for each in ended]
-    batch.update(
-        sa.update(_decisions)
-        .where(_decisions.c.id.in_(record_ids(after.session_id, numbers)))
-        .values(state=after.state, captured=after.captured, closed_ms=after.closed_ms)
-    )
+    Those of many holds are changed together. Everybody in the batch waits for all of them, and one
+    by one each would take longer than it took to make.
+    """
+    ended = []
+    for before in held:
+        after = msgspec.structs.replace(
+            before, state=state, captured=captured, closed_ms=batch.now_ms
+        )
+        account.record(batch, f"payment.{state}", after.end(settlement))
+        tell(batch, account, after)
+        account.ended(after.number, captured)
+        ended.append(after)
+    for at in range(0, len(ended), ROWS_TOGETHER):
+        numbers = [each.number for each in ended[at : at + ROWS_TOGETHER]]
+        ours = record_ids(account.stream.id, numbers)
+        batch.update(
+            sa.update(_decisions)
+            .where(_decisions.c.id.in_(ours))
+            .values(state=state, captured=captured, closed_ms=batch.now_ms)
+        )
+    return ended

@@ -28,7 +28,7 @@ from engine.ledger.budgets import Gauges, Known
 from engine.ledger.chain_watch import ChainWatch
 from engine.ledger.dry_run import dry_run, left_of, remaining_of, told_now
 from engine.ledger.intent import check_follows
-from engine.ledger.keeping import keep_decided, keep_ended, keep_expired
+from engine.ledger.keeping import keep_decided, keep_ended
 from engine.ledger.memory import Memory
 from engine.ledger.payment import (
     Payment,
@@ -348,7 +348,7 @@ class Ledger:
             Unavailable: see `check_kept`; nothing was written.
         """
         budgets = self.check_kept(batch, account, before.request)
-        after = keep_ended(batch, account, before, state, captured, settlement)
+        [after] = keep_ended(batch, account, [before], state, captured, settlement)
         self.count(batch, budgets, after)
         return after
 
@@ -383,7 +383,7 @@ class Ledger:
         if due or approvals_over(account, batch.now_ms):
             budgets = self.check_kept(batch, account, *(each.request for each in due))
             end_approvals(batch, account)
-            for over in keep_expired(batch, account, due):
+            for over in keep_ended(batch, account, due, "expired", 0):
                 self.count(batch, budgets, over)
         return len(due)
 
