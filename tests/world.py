@@ -153,7 +153,8 @@ class World:
         wait_s: float = 10,
         **changes: Any,
     ) -> SessionView:
-        """A session that nobody has signed yet."""
+        """A session that nobody has signed yet; by default a child ends before its parent."""
+        hours = 24 if changes.get("parent_id") is None else 23
         fields: dict[str, Any] = {
             "type": "agent",
             "label": None,
@@ -166,7 +167,7 @@ class World:
             "merchants": (),
             "tokens": (),
             "chains": (),
-            "duration_ms": 24 * 3_600_000,
+            "duration_ms": hours * 3_600_000,
             "mint_pkp": mint_pkp,
             "await_consent": mint_pkp,
             "metadata_json": "{}",
