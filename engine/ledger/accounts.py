@@ -32,7 +32,7 @@ from engine.policy.decision import Standing
 
 ACCOUNTS_MAX = 20_000
 """So many accounts are kept in memory; any other is read from the database when needed."""
-RECHECKED_MAX = 200
+RECHECKED_MAX = 25
 """So many of them are held against their rows at once, and so many sessions examined."""
 
 _sessions = table(Session)
@@ -108,6 +108,11 @@ class Accounts:
             del self.known[oldest]
             batch.forget_end(oldest)
         self.known[session_id] = account
+
+    @property
+    def were_all_checked(self) -> bool:
+        """Whether every account was looked at since the last time that this was so."""
+        return not self._unchecked
 
     def suspects(self, batch: Batch) -> list[str]:
         """Sessions to examine: those whose rows are not what was read, and that could not be read.

@@ -1,11 +1,15 @@
 """What memory holds of sessions and of budgets above them: when it is read, and when forgotten."""
 
 from collections.abc import Collection, Iterable
+from functools import partial
 
 from engine.ledger.accounts import Accounts, examine
 from engine.ledger.batch import Batch
 from engine.ledger.budgets import Budgets
 from engine.ledger.writer import Writer
+
+RECHECKS = 8
+"""So often some accounts are looked at, one after the other: payments are decided in between."""
 
 
 class Memory:
@@ -23,8 +27,11 @@ class Memory:
 
     def recheck(self) -> None:
         """Hold some accounts against their rows, and note what differs. On any other thread."""
-        if suspects := self._writer.call(self.accounts.suspects):
-            self._writer.call(lambda batch: examine(batch, suspects), *suspects)
+        for _ in range(RECHECKS):
+            if suspects := self._writer.call(self.accounts.suspects):
+                self._writer.call(partial(examine, session_ids=suspects), *suspects)
+            if self.accounts.were_all_checked:
+                return
 
     def streams(self, session_ids: Iterable[str]) -> set[str]:
         """What has to be held to decide for these, as far as it is known. On any thread."""

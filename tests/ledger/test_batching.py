@@ -198,3 +198,18 @@ def test_who_waits_when_the_engine_stops_is_answered_and_who_comes_later_is_refu
     assert [future.result().state for future in waiting] == ["captured"] * 30
     fresh.reopen()
     assert fresh.engine.remaining(view).per_day == 70 * USD
+
+
+def test_however_many_commits_get_their_place_in_the_log_with_one_statement(world: World) -> None:
+    views = [world.session() for _ in range(2)]
+    size = world.engine.lead.sequence()
+    for count in (1, 3, 2):
+        with one_batch(world.engine.writer):
+            asked = [ask(world, views[n % 2], 1, hold=True) for n in range(count)]
+        assert all(each.result() for each in asked)
+    with statements(world) as seen:
+        assert world.engine.lead.sequence() == size + 6
+    assert sum(each.startswith("UPDATE log_batches") for each in seen) == 1
+    places = "SELECT first_leaf, length(leaf_hashes) FROM log_batches WHERE first_leaf >= ?"
+    found = query(world.store, f"{places} ORDER BY id", size)
+    assert found == [(size, 32), (size + 1, 3 * 32), (size + 4, 2 * 32)]

@@ -9,6 +9,7 @@ import pytest
 from engine.chain import contracts
 from engine.clock import ManualClock
 from engine.errors import Unavailable
+from engine.ledger.batch import Batch
 from engine.sessions.session import SessionView
 from tests.ledger.oracle import alter, query
 from tests.sessions.hands import close_workspace, discrepancies, send
@@ -73,6 +74,38 @@ def test_a_token_id_that_is_none_is_its_sessions_alone(world: World, known: str)
     states = query(world.store, "SELECT state FROM sessions WHERE id = ?", odd.id)
     assert states == [("revoked",)]
     assert given_up == []
+
+
+def test_a_tick_looks_at_some_again_and_again_and_the_next_one_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = [world.session(mint_pkp=True) for _ in range(7)]
+    monkeypatch.setattr("engine.ledger.accounts.RECHECKED_MAX", 2)
+    monkeypatch.setattr("engine.ledger.memory.RECHECKS", 3)
+    world.engine.writer._forget_all()
+    assert {code(world, each) for each in views} == {"ALLOWED"}
+    changed(world, "UPDATE sessions SET token_id = id")
+    noted = []
+    for _ in range(2):
+        world.engine.tick()
+        noted.append(sum(len(discrepancies(world, each)) for each in views))
+    assert noted == [6, 7]
+
+
+def test_a_tick_ends_with_the_last_that_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def look(batch: Batch) -> list[str]:
+        looks.append(batch)
+        return list(suspects(batch))
+
+    suspects = world.engine.ledger.memory.accounts.suspects
+    monkeypatch.setattr(world.engine.ledger.memory.accounts, "suspects", look)
+    world.session()
+    world.engine.tick()
+    assert len(looks) == 1
 
 
 @pytest.mark.parametrize("args", ["{", "[]", '{"grantHash": 7}'])
