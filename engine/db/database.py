@@ -84,6 +84,12 @@ class Database(Protocol):
     def insert_many(self, into: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows that all have the same columns, in the writer's transaction."""
 
+    def tidy(self) -> str | None:
+        """Do what nobody has to wait for, once a commit was answered and before the next begins.
+
+        Returns the name of a failure after which nothing may be acknowledged, if it came to one.
+        """
+
     def reading(self) -> AbstractContextManager[sa.Connection]:
         """A connection that sees one consistent, committed state and cannot write."""
 

@@ -226,6 +226,10 @@ class PostgresDatabase:
             known = self._inserts[into] = _Insert(into, list(rows[0]))
         return known
 
+    def tidy(self) -> str | None:
+        """The server does so by itself."""
+        return None
+
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection that sees one consistent, committed state and cannot write.

@@ -29,9 +29,12 @@ from engine.errors import CannotStart
 _PASSING_FAULTS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_CONSTRAINT")
 _batches = table(LogBatch)
 
+CHECKPOINT_ROWS = 2_048
+"""After so many changed rows, some 5 MiB, the write-ahead log is folded into the file: after an
+answer was given and not, as SQLite does, before. What it takes is mostly the disk's time, in which
+answers are sent and requests read; more rows would take longer than those do."""
 CHECKPOINT_PAGES = 4096
-"""So long, 16 MiB, the write-ahead log gets before it is folded into the file: a page that many
-batches write is then folded once."""
+"""Whatever the rows are, at 16 MiB SQLite folds it as a part of a commit."""
 CACHE_KIB = 32_768
 """Of pages that the writer has at hand. The end of each session's index is a page of its own: with
 SQLite's 2 MiB those of a thousand sessions would be read from the file again for each batch."""
@@ -64,7 +67,7 @@ class SqliteDatabase:
             CannotStart: the file is corrupt, of another program, or of a newer release.
         """
         path = self._path = path.resolve()
-        self._batch = self._last_ms = 0
+        self._batch = self._last_ms = self._folded = 0
         self._inserts: dict[sa.Table, _Insert] = {}
         self._writing = writing_engine(path)
         self._reading = sa.create_engine(
@@ -82,6 +85,7 @@ class SqliteDatabase:
                 checked.result()
             self._migrate()
             self.writer = self._writing.connect()
+            self._raw: Any = self.writer.connection.dbapi_connection
             self._remember()
         except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
             self._writing.dispose()
@@ -155,6 +159,20 @@ class SqliteDatabase:
         for statement, values in insert.statements(rows):
             self.writer.exec_driver_sql(statement, values)
 
+    def tidy(self) -> str | None:
+        """Fold the write-ahead log into the file, if it has grown.
+
+        SQLite by itself would do so within a commit, and say nothing of a sync that failed.
+        """
+        changed = self._raw.total_changes
+        if changed - self._folded >= CHECKPOINT_ROWS:
+            self._folded = changed
+            try:
+                self._raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.Error as error:
+                return _lasting(error)
+        return None
+
     def present(self) -> bool:
         """Whether the file is still there; a removed one could be written to and be lost."""
         return self._path.exists()
@@ -202,8 +220,12 @@ def lasting_fault(error: sa.exc.DBAPIError) -> str | None:
 
     After a failed fsync, for one, nobody knows what is on the disk.
     """
-    name = str(getattr(error.orig, "sqlite_errorname", None))
-    return None if name.startswith(_PASSING_FAULTS) or of_its_rows(error) else name
+    return None if of_its_rows(error) else _lasting(error.orig)
+
+
+def _lasting(error: BaseException | None) -> str | None:
+    name = str(getattr(error, "sqlite_errorname", None))
+    return None if name.startswith(_PASSING_FAULTS) else name
 
 
 def writing_engine(path: Path) -> sa.Engine:

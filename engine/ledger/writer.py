@@ -7,8 +7,13 @@ caller in the batch hears `Unavailable` and finds out with its idempotency key w
 command did, the others are run again, each by itself, and its caller alone hears that.
 After a failure that may have lost writes (an I/O error, a failed fsync) nothing is acknowledged any
 more until the process is started again.
+
+For what an event loop asks for, the thread is woken when that loop has gone through all that it had
+at hand. Woken by the first of many requests it would commit that one alone; and while it waits for
+the interpreter, each socket that the loop reads or writes wakes it for nothing.
 """
 
+import asyncio
 import contextlib
 import os
 import queue
@@ -35,6 +40,27 @@ CONTENTIONS_MAX = 5
 _log = structlog.get_logger(__name__)
 
 
+class Awaited(Future[Answer]):
+    """The answer to a command. Who blocks for it does not wait for an event loop to go on."""
+
+    def __init__(self, hand_over: Callable[[], None]) -> None:
+        """`hand_over` gives the writer what was asked of it until now."""
+        super().__init__()
+        self._hand_over = hand_over
+
+    def result(self, timeout: float | None = None) -> Answer:
+        """See `Future.result`."""
+        if not self.done():
+            self._hand_over()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """See `Future.exception`."""
+        if not self.done():
+            self._hand_over()
+        return super().exception(timeout)
+
+
 class Order(NamedTuple):
     """A command, the streams it appends to, and who waits for its answer."""
 
@@ -52,6 +78,8 @@ class Writer:
         self._scribe = scribe
         self._clock = clock
         self._queue: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._gathered: list[Order] = []
+        self._gathering: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._forget: list[Callable[[], None]] = [scribe.heads.clear]
         self._forget_of: list[Forget] = []
@@ -92,6 +120,7 @@ class Writer:
             if self._stopped:
                 return
             self._stopped = True
+            self._put_gathered()
             self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
@@ -102,7 +131,7 @@ class Writer:
         `streams` are those that it reads the end of or appends to. One that needs another is begun
         again, with everything that was to be committed with it.
         """
-        future: Future[Answer] = Future()
+        future: Future[Answer] = Awaited(self._hand_over)
         if os.getpid() != self._process:
             # The thread is not here, and the connection is somebody else's.
             future.set_exception(Unavailable("the engine was opened before this process was made"))
@@ -110,13 +139,31 @@ class Writer:
         with self._accepting:
             if self._stopped:
                 future.set_exception(Unavailable("the engine is stopping"))
+                return future
+            self._gathered.append(Order(command, streams, future))
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                self._put_gathered()
             else:
-                self._queue.put(Order(command, streams, future))
+                if self._gathering is not loop:
+                    self._gathering = loop
+                    loop.call_soon(self._hand_over)
         return future
 
     def call(self, command: Command[Answer], *streams: str) -> Answer:
         """Run a command and wait for its commit."""
         return self.submit(command, *streams).result()
+
+    def _hand_over(self) -> None:
+        with self._accepting:
+            self._put_gathered()
+
+    def _put_gathered(self) -> None:
+        self._gathering = None
+        for order in self._gathered:
+            self._queue.put(order)
+        self._gathered.clear()
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -160,6 +207,10 @@ class Writer:
                 order.future.set_exception(answer)
             else:
                 order.future.set_result(answer)
+        if name := self._database.tidy():
+            self._fail(name)
+            with contextlib.suppress(OSError):
+                _log.error("checkpoint_failed", reason=name)
 
     def _decide(self, orders: Sequence[Order]) -> list[Any]:
         """Run the commands in one transaction; the answers are true once this returns."""
@@ -208,13 +259,16 @@ class Writer:
 
     def _abandon(self, error: Exception) -> None:
         if isinstance(error, sa.exc.DBAPIError) and (name := self._database.lasting(error)):
-            self.fault = f"the database failed ({name}); restart once the cause is mended"
+            self._fail(name)
         self._forget_all()
         silence = error if self._database.shared and _is_silence(error) else None
         with contextlib.suppress(OSError):  # the line may not fit on the same full disk
             if silence is None:
                 _log.error("batch_abandoned", error=repr(error))
             self._note_silence(silence)
+
+    def _fail(self, name: str) -> None:
+        self.fault = f"the database failed ({name}); restart once the cause is mended"
 
     def _note_silence(self, error: Exception | None) -> None:
         """Log that the database does not answer when that begins and when it ends."""

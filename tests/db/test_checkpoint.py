@@ -1,0 +1,111 @@
+"""The write-ahead log is folded into the data file between commits, once answers were given."""
+
+import resource
+import shutil
+import sqlite3
+from concurrent.futures import Future
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from engine.errors import Unavailable
+from engine.ledger.payment import Payment
+from tests.ledger.asking import ask
+from tests.world import World
+
+STORES = ("sqlite",)
+FOLD = "PRAGMA wal_checkpoint(PASSIVE)"
+FOLD_ALL = "PRAGMA wal_checkpoint(TRUNCATE)"
+
+
+@pytest.fixture
+def raw(world: World) -> Any:
+    """The connection that writes."""
+    return world.engine.database.writer.connection.driver_connection
+
+
+def folded(world: World, directory: Path) -> int:
+    """How many decisions are in the data file alone, without the write-ahead log."""
+    alone = shutil.copyfile(str(world.store), directory / "alone.sqlite3")
+    with closing(sqlite3.connect(f"{alone.as_uri()}?immutable=1", uri=True)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM decisions").fetchone()
+    return int(count)
+
+
+def test_it_is_folded_after_so_many_rows_and_after_the_answer(
+    world: World, raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = world.session()
+    rows = raw.total_changes
+    world.pay(view, 1)
+    world.engine.remaining(view)  # one more batch: what came after that answer is through
+    rows = raw.total_changes - rows
+    monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 5 * rows)
+    world.pay(view, 1)
+    world.engine.remaining(view)
+    asked: list[Future[Payment]] = []
+    answered: list[list[bool]] = []
+
+    def about_to_run(statement: str) -> None:
+        if statement == FOLD:
+            answered.append([each.done() for each in asked])
+
+    raw.set_trace_callback(about_to_run)
+    for _ in range(12):
+        asked.append(ask(world, view, 1))
+        asked[-1].result()
+        world.engine.remaining(view)
+    raw.set_trace_callback(None)
+    assert [len(each) for each in answered] in ([each, each + 5] for each in range(1, 6))
+    assert all(map(all, answered))
+    assert folded(world, tmp_path) == len(answered[-1]) + 2, "all that was committed by then"
+
+
+def test_a_file_that_cannot_be_written_ends_it_though_nobody_asked(
+    world: World, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process may write no file beyond what the data file has: a real I/O error."""
+    view = world.session()
+    raw.execute(FOLD_ALL).fetchall()
+    monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 1_000_000)
+    size = Path(world.store).stat().st_size
+    while raw.execute("PRAGMA page_count").fetchone()[0] * 4096 == size:
+        world.pay(view, 1)  # until a page has to be added to the file
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 1)
+    with capture_logs() as logs:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            kept = world.pay(view, 1, key="kept")
+            with pytest.raises(Unavailable, match=r"SQLITE_IOERR.*restart"):
+                world.pay(view, 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    [failed] = [line for line in logs if line["event"] == "checkpoint_failed"]
+    assert failed["log_level"] == "error"
+    assert failed["reason"].startswith("SQLITE_IOERR")
+    assert not world.engine.ready()["ready"]
+    world.reopen()
+    again = world.pay(view, 1, key="kept")
+    assert (again.id, again.replayed) == (kept.id, True)
+
+
+def test_a_file_that_is_full_or_read_by_others_is_folded_another_time(
+    world: World, raw: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    view = world.session()
+    raw.execute(FOLD_ALL).fetchall()
+    monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 1)
+    with world.engine.database.reading() as reader:
+        assert reader.exec_driver_sql("SELECT count(*) FROM decisions").scalar_one() == 0
+        world.pay(view, 1)
+        world.engine.remaining(view)
+        assert folded(world, tmp_path) == 0, "the reader still sees what was"
+    world.pay(view, 1)
+    world.engine.remaining(view)
+    world.engine.remaining(view)
+    assert folded(world, tmp_path) == 2
+    assert world.engine.writer.fault is None
