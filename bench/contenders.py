@@ -19,7 +19,13 @@ from bench.ours import (
 )
 from bench.parties import EnginePostgresProcesses
 from bench.postgres import PgPlpgsql, PgPlpgsqlAlone, PgPlpgsqlPrior, PgStatements
-from bench.served import HttpSqlite, HttpSqliteFastapi, ReadyAfterKill
+from bench.served import (
+    HttpPostgres,
+    HttpPostgresFastapi,
+    HttpSqlite,
+    HttpSqliteFastapi,
+    ReadyAfterKill,
+)
 from bench.sqlite_raw import SqliteRaw
 from bench.store import (
     FreeRead,
@@ -50,6 +56,8 @@ CONTENDERS: tuple[type[Contender], ...] = (
     AnvilAllowance,
     HttpSqlite,
     HttpSqliteFastapi,
+    HttpPostgres,
+    HttpPostgresFastapi,
     FastapiNoop,
     HttpFloor,
     OneSession,
@@ -101,6 +109,8 @@ COMPARISONS = (
     Comparison(EngineSqlite, AnvilAllowance),
     Comparison(HttpSqlite, FastapiNoop),
     Comparison(HttpSqliteFastapi, FastapiNoop),
+    Comparison(HttpPostgres, FastapiNoop),
+    Comparison(HttpPostgresFastapi, FastapiNoop),
     Comparison(HttpFloor, FastapiNoop),
     Comparison(OneSessionPrior, OneSession),
     Comparison(ManySessions, FewSessions),

@@ -152,6 +152,11 @@ class EngineSqlite(Contender):
         return {}
 
 
+def on_postgres(server: PostgresServer) -> dict[str, str]:
+    """The settings of an installation in its database `bench`."""
+    return {"database": server.url("bench"), "kek": "the same for every server"}
+
+
 class EnginePostgres(EngineSqlite):
     """The engine on PostgreSQL, asked in batches."""
 
@@ -170,7 +175,7 @@ class EnginePostgres(EngineSqlite):
             self.server.remove()
 
     def settings(self) -> dict[str, Any]:
-        return {"database": self.server.url("bench"), "kek": "the same for every server"}
+        return on_postgres(self.server)
 
 
 class _Callers(EngineSqlite):

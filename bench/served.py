@@ -12,8 +12,10 @@ import httpx
 from bench.contender import MERCHANTS, Contender, Rate, Workload
 from bench.http_floor import BODY, HttpContender
 from bench.http_load import CONNECTIONS, KEY, request
-from bench.ours import HOLD_TTL_S, Installation
+from bench.ours import HOLD_TTL_S, Installation, on_postgres
+from bench.postgres import SETTINGS as POSTGRES_SETTINGS
 from bench.process import Child
+from tests.servers import PostgresServer
 
 READY_TIMEOUT_S = 300
 POLL_S = 0.002
@@ -24,13 +26,14 @@ UNLIMITED = dict.fromkeys(
 ) | {"require_approval_above": None}
 
 
-def serve(workload: Workload, admin_key: str | None = None) -> Child:
+def serve(workload: Workload, admin_key: str | None = None, **settings: str) -> Child:
     """`tallystick serve` with its defaults, except for where it is and that holds last."""
     values: dict[str, Any] = {
         "data_dir": workload.directory / "data",
         "port": 0,
         "rpc_port": 0,
         "hold_ttl_s": HOLD_TTL_S,
+        **settings,
         **({"admin_key": admin_key} if admin_key else {}),
     }
     return Child(
@@ -73,7 +76,7 @@ class HttpSqlite(HttpContender):
 
     def prepare(self) -> Mapping[str, str]:
         admin_key = f"zfi_test_{secrets.token_hex(32)}"
-        self.server = serve(self.workload, admin_key)
+        self.server = serve(self.workload, admin_key, **self.settings())
         headers = {"Authorization": f"Bearer {admin_key}"}
         with httpx.Client(base_url=self.url, headers=headers, trust_env=False) as client:
             wait_until_ready(client, self.url)
@@ -93,6 +96,10 @@ class HttpSqlite(HttpContender):
     def close(self) -> None:
         if hasattr(self, "server"):
             self.server.stop()
+
+    def settings(self) -> dict[str, str]:
+        """What differs from the defaults."""
+        return {}
 
     def _session(self, client: httpx.Client) -> str:
         body = {"agent_id": "bench", "user_wallet": "0x" + "b0" * 20, "limits": UNLIMITED}
@@ -115,6 +122,35 @@ class HttpSqliteFastapi(HttpSqlite):
         "FastAPI and pydantic read each request; the same work and the same answers."
     )
     more_headers: ClassVar[Mapping[str, str]] = {"X-Not-Plain": "1"}
+
+
+class HttpPostgres(HttpSqlite):
+    """The same payments on PostgreSQL."""
+
+    name = "http-postgres"
+    says = "Ours: http-sqlite on PostgreSQL with fsync and synchronous_commit on."
+
+    def prepare(self) -> Mapping[str, str]:
+        self.database = PostgresServer(POSTGRES_SETTINGS).__enter__()
+        with self.database.connect() as connection:
+            connection.execute("CREATE DATABASE bench")
+        return {**super().prepare(), **self.database.settings}
+
+    def close(self) -> None:
+        super().close()
+        if hasattr(self, "database"):
+            self.database.remove()
+
+    def settings(self) -> dict[str, str]:
+        return on_postgres(self.database)
+
+
+class HttpPostgresFastapi(HttpPostgres):
+    """The same by the documented route."""
+
+    name = "http-postgres-fastapi"
+    says = "Ours: http-sqlite-fastapi on PostgreSQL with fsync and synchronous_commit on."
+    more_headers = HttpSqliteFastapi.more_headers
 
 
 class ReadyAfterKill(Contender):
