@@ -3,8 +3,9 @@
 Made at the first start and kept in the `meta` table; every later start must find the same chain.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -46,7 +47,7 @@ _ALWAYS_STORED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Deployment:
     """Everything that identifies this installation.
 
@@ -66,10 +67,15 @@ class Deployment:
     operator: KeyAccount
     tokens: tuple[Token, ...]
 
-    @property
+    @cached_property
     def chain(self) -> str:
         """The CAIP-2 id of the chain."""
         return f"eip155:{self.chain_id}"
+
+    @cached_property
+    def tokens_by_name(self) -> Mapping[tuple[str, str], Token]:
+        """The configured tokens by symbol and chain; of two, the first."""
+        return {(each.symbol, each.chain): each for each in reversed(self.tokens)}
 
     @property
     def log_verifier_key(self) -> str:

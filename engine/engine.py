@@ -247,9 +247,7 @@ class Engine:
 
     def token(self, symbol: str, chain: str | None) -> Token | None:
         """The configured token that a request means by a symbol, on the main chain by default."""
-        wanted = (symbol, chain or self.deployment.chain)
-        tokens = self.deployment.tokens
-        return next((each for each in tokens if (each.symbol, each.chain) == wanted), None)
+        return self.deployment.tokens_by_name.get((symbol, chain or self.deployment.chain))
 
     def anchor(self) -> AnchorView | None:
         """Sign a checkpoint of everything committed and anchor it now.

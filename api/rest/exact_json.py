@@ -93,7 +93,9 @@ class JsonAnswer(JSONResponse):
 
     def render(self, content: Any) -> bytes:
         """RFC 8259, in UTF-8."""
-        return plain_decimals(_encode(content).decode()).encode()
+        written = _encode(content)
+        # Nearly always: an answer without exponents, which need not be looked at as a text.
+        return written if b"e-" not in written else plain_decimals(written.decode()).encode()
 
 
 class ExactJsonRoute(APIRoute):
