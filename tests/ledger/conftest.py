@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine.clock import ManualClock
+from tests.anvil_world import anvil_with_contracts
 from tests.ledger.asking import START_MS
 from tests.servers import PostgresServer
 from tests.world import World
@@ -48,6 +49,21 @@ def world(
 def fresh(tmp_path: Path, store: str, postgres: Any) -> Iterator[World]:
     """For one test alone; its clock is `fresh.clock`."""
     yield from opened(tmp_path / "data", store, ManualClock(START_MS), postgres)
+
+
+@pytest.fixture(scope="module")
+def pair(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[World, World]]:
+    """Two engines on one database."""
+    directory = tmp_path_factory.mktemp("pair")
+    with anvil_with_contracts() as anvil, postgres.database() as url:
+        given = {"database": url, "kek": "the same for every server"}
+        with (
+            anvil.world(directory / "0", **given) as first,
+            anvil.world(directory / "1", **given) as second,
+        ):
+            yield first, second
 
 
 def opened(

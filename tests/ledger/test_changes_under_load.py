@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, pairwise
 from typing import NamedTuple, Self
@@ -18,10 +18,9 @@ from engine.ledger.payment import Payment
 from engine.policy.budgets import BudgetLimits
 from engine.sessions.session import SessionView
 from engine.workspaces.agent_keys import NewAgentKey
-from tests.anvil_world import anvil_with_contracts, wait_until
+from tests.anvil_world import wait_until
 from tests.ledger.asking import ask
 from tests.ledger.intending import confirm, intent, now
-from tests.servers import PostgresServer
 from tests.world import USD, WORKSPACE, World
 
 STORES = ("postgresql",)
@@ -81,22 +80,7 @@ class Load:
                 return
 
 
-@pytest.fixture(scope="module")
-def pair(
-    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[World]]:
-    """Two engines on one database."""
-    directory = tmp_path_factory.mktemp("pair")
-    with anvil_with_contracts() as anvil, postgres.database() as url:
-        given = {"database": url, "kek": "the same for every server"}
-        with (
-            anvil.world(directory / "0", **given) as first,
-            anvil.world(directory / "1", **given) as second,
-        ):
-            yield [first, second]
-
-
-def test_what_both_are_asked_to_make_under_one_key_is_made_once(pair: list[World]) -> None:
+def test_what_both_are_asked_to_make_under_one_key_is_made_once(pair: tuple[World, World]) -> None:
     def made(caller: int) -> tuple[bool, str, str]:
         """Whether it was a replay, what was made, and its secret."""
         world = pair[caller % 2]
@@ -110,7 +94,7 @@ def test_what_both_are_asked_to_make_under_one_key_is_made_once(pair: list[World
     assert sorted(replayed for replayed, *_ in answers) == [False] + [True] * 15
 
 
-def test_an_intent_that_both_are_asked_to_confirm_is_paid_once(pair: list[World]) -> None:
+def test_an_intent_that_both_are_asked_to_confirm_is_paid_once(pair: tuple[World, World]) -> None:
     sessions = [pair[0].session() for _ in range(2)]
     every = [intent(pair[n % 2], 1, capture=("automatic", "manual")[n % 2]) for n in range(6)]
 
@@ -134,7 +118,7 @@ def test_an_intent_that_both_are_asked_to_confirm_is_paid_once(pair: list[World]
     assert {now(pair[1], made).state for made, _ in every} == {"succeeded", "processing"}
 
 
-def test_a_change_counts_for_all_that_is_asked_after_its_answer(pair: list[World]) -> None:
+def test_a_change_counts_for_all_that_is_asked_after_its_answer(pair: tuple[World, World]) -> None:
     first, second = pair
     view = first.session()
     budgets, sessions = second.engine.budgets, second.engine.sessions
@@ -168,7 +152,7 @@ def test_a_change_counts_for_all_that_is_asked_after_its_answer(pair: list[World
         assert second.engine.explanations.explain(answer.payment).differs is None
 
 
-def test_a_key_that_one_revokes_opens_nothing_at_the_other(pair: list[World]) -> None:
+def test_a_key_that_one_revokes_opens_nothing_at_the_other(pair: tuple[World, World]) -> None:
     first, second = pair
     admin = first.engine.access.operator(str(first.operator_key))
     made, operator = first.engine.keys.operators.create(admin, "Ada", live=False)

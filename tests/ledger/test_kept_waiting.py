@@ -6,33 +6,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
-import pytest
 
 from engine.ledger.batch import Batch
 from engine.policy.budgets import BudgetLimits
-from tests.anvil_world import anvil_with_contracts, wait_until
+from tests.anvil_world import wait_until
 from tests.ledger.approving import ABOVE_50, asked_for, grant, new_key, shown
-from tests.servers import PostgresServer
 from tests.world import USD, WORKSPACE, World
 
 WAITS = (
     "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 )
-
-
-@pytest.fixture(scope="module")
-def pair(
-    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[World, World]]:
-    """Two engines on one database."""
-    directory = tmp_path_factory.mktemp("pair")
-    with anvil_with_contracts() as anvil, postgres.database() as url:
-        given = {"database": url, "kek": "the same for every server"}
-        with (
-            anvil.world(directory / "0", **given) as first,
-            anvil.world(directory / "1", **given) as second,
-        ):
-            yield first, second
 
 
 @contextmanager
