@@ -152,30 +152,30 @@ class EngineSqlite(Contender):
         return {}
 
 
-def on_postgres(server: PostgresServer) -> dict[str, str]:
-    """The settings of an installation in its database `bench`."""
-    return {"database": server.url("bench"), "kek": "the same for every server"}
+class OnPostgres(Contender):
+    """Stands before a contender on SQLite and gives it a database of PostgreSQL."""
+
+    def prepare(self) -> Mapping[str, str]:
+        self.database = PostgresServer(POSTGRES_SETTINGS).__enter__()
+        with self.database.connect() as connection:
+            connection.execute("CREATE DATABASE bench")
+        return {**super().prepare(), **self.database.settings}
+
+    def close(self) -> None:
+        super().close()
+        if hasattr(self, "database"):
+            self.database.remove()
+
+    def settings(self) -> dict[str, Any]:
+        """Those of an installation in that database."""
+        return {"database": self.database.url("bench"), "kek": "the same for every server"}
 
 
-class EnginePostgres(EngineSqlite):
+class EnginePostgres(OnPostgres, EngineSqlite):
     """The engine on PostgreSQL, asked in batches."""
 
     name = "engine-postgres"
     says = "Ours: the same engine, one process, on PostgreSQL with fsync and synchronous_commit on."
-
-    def prepare(self) -> Mapping[str, str]:
-        self.server = PostgresServer(POSTGRES_SETTINGS).__enter__()
-        with self.server.connect() as connection:
-            connection.execute("CREATE DATABASE bench")
-        return {**super().prepare(), **self.server.settings}
-
-    def close(self) -> None:
-        super().close()
-        if hasattr(self, "server"):
-            self.server.remove()
-
-    def settings(self) -> dict[str, Any]:
-        return on_postgres(self.server)
 
 
 class _Callers(EngineSqlite):

@@ -12,10 +12,8 @@ import httpx
 from bench.contender import MERCHANTS, Contender, Rate, Workload
 from bench.http_floor import BODY, HttpContender
 from bench.http_load import CONNECTIONS, KEY, request
-from bench.ours import HOLD_TTL_S, Installation, on_postgres
-from bench.postgres import SETTINGS as POSTGRES_SETTINGS
+from bench.ours import HOLD_TTL_S, Installation, OnPostgres
 from bench.process import Child
-from tests.servers import PostgresServer
 
 READY_TIMEOUT_S = 300
 POLL_S = 0.002
@@ -97,7 +95,7 @@ class HttpSqlite(HttpContender):
         if hasattr(self, "server"):
             self.server.stop()
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """What differs from the defaults."""
         return {}
 
@@ -124,25 +122,11 @@ class HttpSqliteFastapi(HttpSqlite):
     more_headers: ClassVar[Mapping[str, str]] = {"X-Not-Plain": "1"}
 
 
-class HttpPostgres(HttpSqlite):
+class HttpPostgres(OnPostgres, HttpSqlite):
     """The same payments on PostgreSQL."""
 
     name = "http-postgres"
     says = "Ours: http-sqlite on PostgreSQL with fsync and synchronous_commit on."
-
-    def prepare(self) -> Mapping[str, str]:
-        self.database = PostgresServer(POSTGRES_SETTINGS).__enter__()
-        with self.database.connect() as connection:
-            connection.execute("CREATE DATABASE bench")
-        return {**super().prepare(), **self.database.settings}
-
-    def close(self) -> None:
-        super().close()
-        if hasattr(self, "database"):
-            self.database.remove()
-
-    def settings(self) -> dict[str, str]:
-        return on_postgres(self.database)
 
 
 class HttpPostgresFastapi(HttpPostgres):
