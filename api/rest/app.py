@@ -100,8 +100,9 @@ def create_app(
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(Aliases)
     app.add_middleware(ToldToAskAgain)
-    # Routes are tried in this order, and payments are what is asked for most.
-    app.include_router(payments.router)
+    # Routes are tried in this order, and payments are what is asked for most. The application's own
+    # are found at once; a router that is included goes through its routes twice.
+    app.router.routes.extend(payments.router.routes)
     # Clients of the agent-session API use the first root; the second is the shorter one.
     for prefix in ("/api/v1/ai/sessions", "/api/v1/sessions"):
         for router in OF_SESSIONS:

@@ -337,7 +337,6 @@ def _no_such_session() -> NotFound:
 OperatorOf = Annotated[Operator, Depends(operator)]
 OperatorOrAgentOf = Annotated[Operator | AgentCaller, Depends(operator_or_agent)]
 AdminOf = Annotated[Operator, Depends(admin)]
-SessionHolderOf = Annotated[SessionHolder, Depends(session_holder)]
 SmartOf = Annotated[Smart, Depends(smart_credentials)]
 PaymentPartyOf = Annotated[Operator | SessionHolder, Depends(payment_party)]
 PaymentReaderOf = Annotated[Operator | SessionHolder | AgentCaller, Depends(payment_reader)]

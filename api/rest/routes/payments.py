@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.rest.answers import DeniedPayment, PaymentAnswer, PaymentsPage, SmartPaymentAnswer
@@ -16,18 +16,19 @@ from api.rest.auth import (
     EngineOf,
     PaymentPartyOf,
     PaymentReaderOf,
-    SessionHolderOf,
-    SmartOf,
+    Smart,
     find_smart_payer,
     get_engine,
     get_tokens,
+    session_holder,
     session_of,
+    smart_credentials,
 )
 from api.rest.commits import CommitsOf, get_commits
 from api.rest.errors import POLICY_DENIAL_STATUS, documented
 from api.rest.exact_json import ExactJsonRoute, JsonAnswer
 from api.rest.exports import DOCUMENTED, export
-from api.rest.idempotency import REPLAYED, WITH_KEY, IdempotencyKey, in_callers_words
+from api.rest.idempotency import REPLAYED, WITH_KEY, idempotency_key, in_callers_words
 from api.rest.queries import PaymentsExport, PaymentsQuery, WantedPayments
 from api.rest.reads import read
 from api.rest.schemas import Capture, CreatePayment, PaymentBody, SmartPayment
@@ -62,8 +63,19 @@ COLUMNS = [name for name in PaymentAnswer.__annotations__ if name != "remaining_
 """Those of an exported CSV."""
 
 router = APIRouter(
-    route_class=ExactJsonRoute, tags=["payments"], responses=documented(401, 422, 503)
+    route_class=ExactJsonRoute, tags=["payments"], responses=documented(401, 413, 422, 503)
 )
+
+
+# One dependency each, for what is asked most: FastAPI takes as long to look after another.
+
+
+async def _holder_and_key(request: Request) -> tuple[SessionHolder, str | None]:
+    return await session_holder(request), await idempotency_key(request)
+
+
+async def _smart_credentials_and_key(request: Request) -> tuple[Smart, str | None]:
+    return await smart_credentials(request), await idempotency_key(request)
 
 
 @router.post(
@@ -79,11 +91,11 @@ router = APIRouter(
 async def smart_payment(
     request: Request,
     body: SmartPayment,
-    who: SmartOf,
-    key: IdempotencyKey,
+    credentials: Annotated[tuple[Smart, str | None], Depends(_smart_credentials_and_key)],
 ) -> Response:
     """A policy denial is a 402 with its code. `agent_id` and `user_wallet` are the session's."""
     engine, tokens = await get_engine(request), await get_tokens(request)
+    who, key = credentials
     holder = await find_smart_payer(engine, tokens, who, body.session_token)
     future = ask_smart_payment(engine, holder, body, key)
     payment = await _decided(request, future, body)
@@ -104,10 +116,10 @@ async def smart_payment(
 async def create_payment(
     request: Request,
     body: CreatePayment,
-    holder: SessionHolderOf,
-    key: IdempotencyKey,
+    credentials: Annotated[tuple[SessionHolder, str | None], Depends(_holder_and_key)],
 ) -> Response:
     """With `capture_method: automatic` the amount is spent at once."""
+    holder, key = credentials
     future = ask_payment(await get_engine(request), holder, body, key)
     payment = await _decided(request, future, body)
     return payment_answer(payment)
