@@ -170,21 +170,30 @@ def test_packages_beside_the_client_are_named_and_can_be_hidden(tmp_path: Path) 
     assert told.stderr.endswith(f"ModuleNotFoundError: {said}\n")
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        "README.md",
-        "contracts/README.md",
-        "docs/architecture.md",
-        "docs/facilitator.md",
-        "docs/performance.md",
-    ],
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "contracts/*.md", "docs/**/*.md", "examples/**/*.md")
+    for path in ROOT.glob(pattern)
 )
-def test_links_and_named_files_exist(document: str) -> None:
-    text = (ROOT / document).read_text()
-    base = (ROOT / document).parent
-    links = re.findall(r"\]\(([^)#:]+)\)", text)
-    assert [link for link in links if not (base / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_a_file_and_to_a_heading_of_it(document: Path) -> None:
+    lost = []
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#]*)#?([^)]*)\)", without_code(document)):
+        file = document.parent / target if target else document
+        if not file.exists() or (anchor and anchor not in headings(file)):
+            lost.append((target, anchor))
+    assert lost == []
+
+
+def headings(document: Path) -> list[str]:
+    titles = re.findall(r"^#+ (.*)$", without_code(document), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+def without_code(document: Path) -> str:
+    return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 def test_every_room_of_the_engine_is_on_the_map() -> None:
