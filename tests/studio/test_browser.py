@@ -53,6 +53,7 @@ class Tour:
         self.faults += [f"{name}: not by Tab: {each}" for each in browser.unreached()]
         self.faults += [f"{name}: {fault}" for fault in browser.faults()]
         if PICTURES and name:
+            Path(PICTURES).mkdir(parents=True, exist_ok=True)
             Path(PICTURES, f"{name}.png").write_bytes(browser.look())
             if name in EVERY:
                 Path(PICTURES, f"{name}-dark.png").write_bytes(browser.look(dark=True))
