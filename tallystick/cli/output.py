@@ -137,7 +137,7 @@ def _what_next(error: Exception) -> str:
     if error.code == "http_error":
         return "TALLYSTICK_URL or --url names one"
     if error.code == "session_not_registered":
-        return "one is that was created with --mint-pkp"
+        return "only one that was created with --mint-pkp has"
     if error.message.endswith(_NO_CONDITION):
         return "such as 'never merchant casino'; docs/api.md#conditions has them all"
     return ""

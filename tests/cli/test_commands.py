@@ -332,7 +332,7 @@ def test_evidence_that_cannot_be_had_or_written_is_one_line(
     unregistered = create(shell)
     line = one_line(shell("evidence", unregistered["id"]), 1)
     assert line.startswith("session_not_registered: ")
-    assert line.endswith(", so it has no evidence: one is that was created with --mint-pkp")
+    assert line.endswith(", so it has no evidence: only one that was created with --mint-pkp has")
     line = one_line(shell("evidence", session["id"], "-o", "no/such/directory"), 2)
     assert line.startswith("invalid_parameter: --output: no/such/directory: ")
 
