@@ -35,6 +35,18 @@ HOSTILE = (
 )
 
 
+def test_every_cell_of_a_table_that_becomes_a_list_on_a_phone_is_named() -> None:
+    tables = [
+        (path.name, found)
+        for path in TEMPLATES.glob("*.html")
+        for found in re.findall(r'<table class="stack">.*?</table>', path.read_text(), re.DOTALL)
+    ]
+    assert [name for name, _ in tables].count("agents.html") == 3
+    for name, found in tables:
+        cells = re.findall(r"<td[^>]*>", found)
+        assert [cell for cell in cells if "data-name=" not in cell] == [], name
+
+
 @pytest.fixture(scope="module")
 def places(studio: Opened) -> dict[str, str]:
     """What the paths of pages name, of a session in which something happened."""
