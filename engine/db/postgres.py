@@ -9,8 +9,6 @@ lock, because a leader that lost its connection may not know yet that it is none
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -19,6 +17,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
 from engine.db.database import BUDGETS, ChainReading, Turn, of_its_rows
+from engine.db.inserts import Inserts
 from engine.db.migrate import migrate
 from engine.db.patience import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, PatientConnection
 from engine.db.pipeline import BEGIN, COMMIT, Pipeline, Statement
@@ -26,8 +25,8 @@ from engine.errors import CannotStart, Unavailable
 
 VERSION_MIN = 140_000
 """PostgreSQL 14, as `server_version_num` counts."""
-COPY_ROWS_MIN = 8
-"""From so many rows on, COPY is faster than INSERT."""
+STATEMENTS_TOGETHER = 64
+"""So many at most are sent before the server has answered: what they hold is in memory twice."""
 
 # The keys of the advisory locks, "TLST" and what each is for.
 _LOCKS = 0x544C5354
@@ -68,7 +67,7 @@ class PostgresDatabase:
                 of a newer release.
         """
         address = sa.make_url(url).set(drivername="postgresql+psycopg")
-        self._inserts: dict[sa.Table, _Insert] = {}
+        self._inserts = Inserts("${}".format)
         self._pipeline: Pipeline | None = None
         options: dict[str, Any] = {
             "application_name": "tallystick",
@@ -185,21 +184,16 @@ class PostgresDatabase:
     ) -> None:
         """Insert what is left, and tell whoever holds these streams next where they end.
 
-        Few rows go to the server with the commit behind them and are waited for once. If one is
-        refused the server leaves the commit out.
+        They go to the server with the commit behind them and are waited for once, unless they are
+        very many. If one is refused the server leaves the commit out.
         """
-        last = []
-        for into, values in rows.items():
-            if len(values) < COPY_ROWS_MIN:
-                last.append(self._insert_into(into, values).statement(values))
-            else:
-                self.insert_many(into, values)
+        last = self._insert(rows)
         if heads:
             ids = sorted(heads)
             ends = [heads[stream] for stream in ids]
             seqs, prevs = [end.seq for end in ends], [end.prev for end in ends]
             last.append(Statement(_ADVANCE, (now_ms, ids, seqs, prevs)))
-        self._run((*last, COMMIT))
+        self._run([*last, COMMIT])
 
     def sequencing(self) -> None:
         """Wait for whoever gives records their place now."""
@@ -208,23 +202,14 @@ class PostgresDatabase:
 
     def insert_many(self, into: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows that all have the same columns, in the writer's transaction."""
-        insert = self._insert_into(into, rows)
-        if len(rows) < COPY_ROWS_MIN:
-            self._run([insert.statement(rows)])
-            return
-        with (
-            self._driver() as driver,
-            driver.cursor() as cursor,
-            cursor.copy(insert.copy.encode()) as copy,
-        ):
-            for row in rows:
-                copy.write_row(insert.values(row))
+        self._run(self._insert({into: rows}))
 
-    def _insert_into(self, into: sa.Table, rows: Sequence[dict[str, Any]]) -> "_Insert":
-        known = self._inserts.get(into)
-        if known is None:
-            known = self._inserts[into] = _Insert(into, list(rows[0]))
-        return known
+    def _insert(self, rows: Mapping[sa.Table, Sequence[dict[str, Any]]]) -> list[Statement]:
+        return [
+            Statement(*each)
+            for into, values in rows.items()
+            for each in self._inserts.statements(into, values)
+        ]
 
     def tidy(self) -> str | None:
         """The server does so by itself."""
@@ -327,7 +312,10 @@ class PostgresDatabase:
             if self._pipeline is None or self._pipeline.connection is not driver:
                 driver.execute("DEALLOCATE ALL")  # by psycopg, which has to know it
                 self._pipeline = Pipeline(driver)
-            return self._pipeline.run(statements)
+            rows = []
+            for at in range(0, len(statements), STATEMENTS_TOGETHER):
+                rows += self._pipeline.run(statements[at : at + STATEMENTS_TOGETHER])
+            return rows
 
     def _forget_prepared(self, _connection: sa.Connection) -> None:
         """psycopg may deallocate what is prepared when it rolls back, whoever prepared it."""
@@ -341,27 +329,6 @@ class PostgresDatabase:
             with suppress(psycopg.Error):
                 self._leading.close()
             self._leading = None
-
-
-class _Insert:
-    """The statements that insert into one table; made once."""
-
-    def __init__(self, into: sa.Table, columns: list[str]) -> None:
-        names = ", ".join(f'"{name}"' for name in columns)
-        self._insert = f'INSERT INTO "{into.name}" ({names}) VALUES '  # noqa: S608 (names of ours)
-        self.copy = f'COPY "{into.name}" ({names}) FROM STDIN'
-        self.values = itemgetter(*columns)
-        self._columns = len(columns)
-
-    def statement(self, rows: Sequence[dict[str, Any]]) -> Statement:
-        """What inserts a few rows."""
-        count = len(rows) * self._columns
-        places = [f"${number}" for number in range(1, count + 1)]
-        each = (", ".join(places[at : at + self._columns]) for at in range(0, count, self._columns))
-        return Statement(
-            f"{self._insert}({'), ('.join(each)})",
-            list(chain.from_iterable(map(self.values, rows))),
-        )
 
 
 def _value(connection: psycopg.Connection[Any], statement: str) -> Any:

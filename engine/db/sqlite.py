@@ -7,12 +7,10 @@ connection is opened with `mode=ro`, which neither writes nor checkpoints.
 See docs/decisions/0002-one-sqlite-writer.md.
 """
 
-import itertools
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from engine.audit.record import Head
 from engine.db.claim import APPLICATION_ID, check_file
 from engine.db.database import Turn, of_its_rows
+from engine.db.inserts import Inserts
 from engine.db.migrate import migrate
 from engine.db.tables import BATCH_RECORDS_MAX, LogBatch, table
 from engine.errors import CannotStart
@@ -38,10 +37,8 @@ CHECKPOINT_PAGES = 4096
 CACHE_KIB = 32_768
 """Of pages that the writer has at hand. The end of each session's index is a page of its own: with
 SQLite's 2 MiB those of a thousand sessions would be read from the file again for each batch."""
-ROWS_A_STATEMENT = 256
-"""So many rows, a power of two, are inserted at once; SQLite takes 32,766 values a statement."""
 STATEMENTS_PREPARED = 512
-"""So many the writer keeps: those above, of each table and each length, and all others."""
+"""So many the writer keeps: inserts into each table of each length, and all others."""
 PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",  # NORMAL would lose acknowledged commits when the power fails
@@ -68,7 +65,7 @@ class SqliteDatabase:
         """
         path = self._path = path.resolve()
         self._batch = self._last_ms = self._folded = 0
-        self._inserts: dict[sa.Table, _Insert] = {}
+        self._inserts = Inserts(lambda _: "?")
         self._writing = writing_engine(path)
         self._reading = sa.create_engine(
             sa.URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"}),
@@ -150,13 +147,9 @@ class SqliteDatabase:
         """Insert rows that all have the same columns, in the writer's transaction.
 
         Python's sqlite3 gives the interpreter away for each statement that it runs, and for each
-        row of `executemany`, and has to wait for whoever took it. So rows go together, in
-        statements of 1, 2, 4, … rows, which stay prepared.
+        row of `executemany`, and has to wait for whoever took it.
         """
-        insert = self._inserts.get(into)
-        if insert is None:
-            insert = self._inserts[into] = _Insert(into, self._writing, list(rows[0]))
-        for statement, values in insert.statements(rows):
+        for statement, values in self._inserts.statements(into, rows):
             self.writer.exec_driver_sql(statement, values)
 
     def tidy(self) -> str | None:
@@ -188,31 +181,6 @@ class SqliteDatabase:
         self._reading.dispose()
         self.writer.close()
         self._writing.dispose()
-
-
-class _Insert:
-    """Inserts into one table, made once: what SQLAlchemy does for every row takes longer than what
-    SQLite does.
-    """
-
-    def __init__(self, into: sa.Table, dialect: sa.Engine, columns: list[str]) -> None:
-        compiled = sa.insert(into).compile(dialect, column_keys=columns)
-        self._values: Callable[[dict[str, Any]], tuple[Any, ...]]
-        self._values = itemgetter(*(compiled.positiontup or []))
-        insert, _, row = str(compiled).rpartition(" VALUES ")
-        self._of = {
-            1 << power: f"{insert} VALUES {', '.join([row] * (1 << power))}"
-            for power in range(ROWS_A_STATEMENT.bit_length())
-        }
-
-    def statements(self, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """What inserts the rows, in their order."""
-        done = 0
-        while left := len(rows) - done:
-            count = min(ROWS_A_STATEMENT, 1 << (left.bit_length() - 1))
-            some = map(self._values, rows[done : done + count])
-            yield self._of[count], tuple(itertools.chain.from_iterable(some))
-            done += count
 
 
 def lasting_fault(error: sa.exc.DBAPIError) -> str | None:

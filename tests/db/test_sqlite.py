@@ -17,8 +17,7 @@ from alembic.script import ScriptDirectory
 from engine.clock import ManualClock
 from engine.db.claim import APPLICATION_ID, DirectoryLock, check_file
 from engine.db.migrate import NEWEST
-from engine.db.sqlite import CACHE_KIB, CHECKPOINT_PAGES, ROWS_A_STATEMENT, SqliteDatabase
-from engine.db.tables import Meta, table
+from engine.db.sqlite import CACHE_KIB, CHECKPOINT_PAGES, SqliteDatabase
 from engine.engine import open_engine
 from engine.errors import CannotStart
 from tests.world import World, settings_for
@@ -81,25 +80,6 @@ def test_a_reader_sees_one_committed_state(world: World) -> None:
         assert connection.exec_driver_sql(count).scalar_one() == 0
     with world.engine.database.reading() as connection:
         assert connection.exec_driver_sql(count).scalar_one() == 1
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 255, 256, 257, 600, 1023])
-def test_any_number_of_rows_is_inserted_in_its_order_with_few_statements(
-    world: World, count: int
-) -> None:
-    database = world.engine.database
-    assert isinstance(database, SqliteDatabase)
-    meta = table(Meta)
-    rows = [{"key": f"row-{number:04}", "value": str(number)} for number in range(count)]
-    seen: list[int] = []
-    with database.writer.begin():
-        sa.event.listen(database.writer.engine, "do_execute", lambda *a: seen.append(len(a[2])))
-        database.insert_many(meta, rows)
-        places = sa.select(meta).where(meta.c.key.like("row-%")).order_by(sa.text("rowid"))
-        stored = [row._asdict() for row in database.writer.execute(places)]
-    assert stored == rows
-    assert sum(seen[:-1]) == 2 * count
-    assert len(seen[:-1]) == count // ROWS_A_STATEMENT + (count % ROWS_A_STATEMENT).bit_count()
 
 
 def test_a_directory_has_one_engine_in_one_process(world: World) -> None:
