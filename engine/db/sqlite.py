@@ -162,6 +162,8 @@ class SqliteDatabase:
             self._folded = changed
             try:
                 self._raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except MemoryError:  # which is what Python makes of SQLITE_NOMEM
+                return None
             except sqlite3.Error as error:
                 return _lasting(error)
         return None

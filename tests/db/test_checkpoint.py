@@ -5,8 +5,10 @@ import shutil
 import sqlite3
 from concurrent.futures import Future
 from contextlib import closing
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import DEFAULT, Mock, call
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,6 +21,7 @@ from tests.world import World
 STORES = ("sqlite",)
 FOLD = "PRAGMA wal_checkpoint(PASSIVE)"
 FOLD_ALL = "PRAGMA wal_checkpoint(TRUNCATE)"
+PATIENCE_S = 60
 
 
 @pytest.fixture
@@ -93,7 +96,30 @@ def test_a_file_that_cannot_be_written_ends_it_though_nobody_asked(
     assert (again.id, again.replayed) == (kept.id, True)
 
 
-def test_a_file_that_is_full_or_read_by_others_is_folded_another_time(
+def sqlite_error(name: str) -> sqlite3.Error:
+    error = sqlite3.OperationalError(name)
+    error.sqlite_errorname = name
+    return error
+
+
+@pytest.mark.parametrize(
+    "fault", [sqlite_error("SQLITE_FULL"), MemoryError()], ids=["on the disk", "in memory"]
+)
+def test_where_there_is_no_room_it_is_folded_another_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    view = world.session()
+    fold = Mock(side_effect=chain([fault], repeat(DEFAULT)))
+    connection = Mock(total_changes=0, execute=fold)
+    monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 0)
+    monkeypatch.setattr(world.engine.database, "_raw", connection)
+    for _ in range(3):
+        assert ask(world, view, 1).result(PATIENCE_S).state == "captured"
+    assert fold.call_args_list[:2] == [call(FOLD)] * 2
+    assert world.engine.ready()["ready"]
+
+
+def test_a_file_that_others_read_is_folded_another_time(
     world: World, raw: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     view = world.session()
