@@ -29,9 +29,10 @@ _PASSING_FAULTS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_CONSTR
 _batches = table(LogBatch)
 
 CHECKPOINT_ROWS = 2_048
-"""After so many changed rows, some 5 MiB, the write-ahead log is folded into the file: after an
-answer was given and not, as SQLite does, before. What it takes is mostly the disk's time, in which
-answers are sent and requests read; more rows would take longer than those do."""
+"""After so many changed rows, 2 MiB in large batches and 15 one by one, the write-ahead log is
+folded into the file: after an answer was given and not, as SQLite does, before. What it takes is
+mostly the disk's time, in which answers are sent and requests read; more rows would take longer
+than those do."""
 CHECKPOINT_PAGES = 4096
 """Whatever the rows are, at 16 MiB SQLite folds it as a part of a commit."""
 CACHE_KIB = 32_768
@@ -157,8 +158,8 @@ class SqliteDatabase:
 
         SQLite by itself would do so within a commit, and say nothing of a sync that failed.
         """
-        changed = self._raw.total_changes
-        if changed - self._folded >= CHECKPOINT_ROWS:
+        changed = self._raw.total_changes  # of 32 bits: from 2**31 on below zero
+        if abs(changed - self._folded) >= CHECKPOINT_ROWS:
             self._folded = changed
             try:
                 self._raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

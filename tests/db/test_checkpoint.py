@@ -119,6 +119,17 @@ def test_where_there_is_no_room_it_is_folded_another_time(
     assert world.engine.ready()["ready"]
 
 
+def test_it_is_folded_when_the_count_of_rows_begins_again(
+    world: World, raw: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    view = world.session()
+    raw.execute(FOLD_ALL).fetchall()
+    monkeypatch.setattr(world.engine.database, "_folded", 2**31 - 1)
+    world.pay(view, 1)
+    world.engine.remaining(view)
+    assert folded(world, tmp_path) == 1
+
+
 def test_a_file_that_others_read_is_folded_another_time(
     world: World, raw: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
