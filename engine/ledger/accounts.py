@@ -111,8 +111,9 @@ class Accounts:
 
     @property
     def were_all_checked(self) -> bool:
-        """Whether every account was looked at since the last time that this was so."""
-        return not self._unchecked
+        """Whether every account was looked at since the last time that this was so, and every
+        session examined that had to be."""
+        return not (self._unchecked or self._doubted)
 
     def suspects(self, batch: Batch) -> list[str]:
         """Sessions to examine: those whose rows are not what was read, and that could not be read.

@@ -92,6 +92,18 @@ def test_a_tick_looks_at_some_again_and_again_and_the_next_one_goes_on(
     assert noted == [6, 7]
 
 
+def test_a_tick_examines_all_that_could_not_be_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = [world.session(mint_pkp=True) for _ in range(5)]
+    monkeypatch.setattr("engine.ledger.accounts.RECHECKED_MAX", 2)
+    changed(world, "UPDATE sessions SET token_id = 'text ' || id")
+    world.engine.writer._forget_all()
+    assert {code(world, each) for each in views} == {"session_damaged"}
+    world.engine.tick()
+    assert [len(discrepancies(world, each)) for each in views] == [1] * 5
+
+
 def test_a_tick_ends_with_the_last_that_is_known(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
