@@ -413,3 +413,18 @@ def test_rows_that_contradict_the_records_stop_the_session(
             fresh.pay(view, 1)
     paid = query(fresh.store, "SELECT count(*) FROM decisions WHERE state != 'denied'")
     assert paid == [(0,)]
+
+
+def test_one_that_is_over_and_waits_again_by_its_row_is_not_the_one_that_does(fresh: World) -> None:
+    view, key = fresh.session(ABOVE_50), first_key(fresh)
+    over = asked_for(fresh, view)
+    fresh.engine.approvals.deny(WORKSPACE, over.id, by=new_key(fresh))
+    waiting = asked_for(fresh, view)
+    assert waiting.digest == over.digest
+    again = "UPDATE approvals SET state = 'waiting', denied_by = NULL WHERE number = ?"
+    assert alter(fresh.store, again, over.number) == 1
+    for decide in (fresh.engine.approvals.grant, fresh.engine.approvals.deny):
+        with pytest.raises(Unavailable, match=f"approval {over.id} is damaged"):
+            decide(WORKSPACE, over.id, by=key)
+    assert shown(fresh, waiting.id).grants == ()
+    assert grant(fresh, waiting, key).state == "granted"
