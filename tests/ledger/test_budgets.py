@@ -21,6 +21,7 @@ from engine.sessions.session import SessionView
 from tests.ledger.approving import replayed
 from tests.ledger.asking import START_MS, ask, at_once
 from tests.ledger.conftest import opened
+from tests.ledger.oracle import alter
 from tests.servers import PostgresServer
 from tests.world import USD, WORKSPACE, World
 
@@ -226,6 +227,20 @@ def test_what_a_session_holds_when_it_delegates_first_counts_with_what_is_beneat
     denied = fresh.pay(beneath, 41).decision
     assert (denied["rule"], denied["evidence"]["used"]) == ("ancestor_budget", 60 * USD)
     assert fresh.pay(beneath, 40).state == "captured"
+
+
+def test_a_session_is_at_its_limit_for_as_long_as_the_budget_that_denied_it_is_damaged(
+    fresh: World,
+) -> None:
+    set_budget(fresh, "workspace", BudgetLimits(per_day=50 * USD))
+    view = fresh.session()
+    fresh.pay(view, 40)
+    frees_ms = fresh.pay(view, 20).decision["evidence"]["retry_at_ms"]
+    assert alter(fresh.store, "UPDATE budgets SET limits_json = '{'") == 1
+    fresh.engine.writer._forget_all()
+    assert fresh.engine.ledger.left(view.id).result().frees_ms == frees_ms
+    set_budget(fresh, "workspace", BudgetLimits(per_day=60 * USD))
+    assert fresh.engine.ledger.left(view.id).result().frees_ms is None
 
 
 def test_so_many_budgets_are_in_memory_and_one_that_was_let_go_is_right_when_read_again(
