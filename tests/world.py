@@ -3,6 +3,7 @@
 import atexit
 import secrets
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,13 @@ class World:
         if self.settings.database is not None:
             return self.settings.database.get_secret_value()
         return self.settings.data_dir / "ledger.sqlite3"
+
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """The one connection that writes to SQLite."""
+        connection = self.engine.database.writer.connection.driver_connection
+        assert isinstance(connection, sqlite3.Connection)
+        return connection
 
     def reopen(self) -> None:
         """Close the engine and open the same directory again."""

@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from contextlib import closing
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 from unittest.mock import DEFAULT, Mock, call
 
 import pytest
@@ -18,16 +17,9 @@ from engine.ledger.payment import Payment
 from tests.ledger.asking import ask
 from tests.world import World
 
-STORES = ("sqlite",)
 FOLD = "PRAGMA wal_checkpoint(PASSIVE)"
 FOLD_ALL = "PRAGMA wal_checkpoint(TRUNCATE)"
 PATIENCE_S = 60
-
-
-@pytest.fixture
-def raw(world: World) -> Any:
-    """The connection that writes."""
-    return world.engine.database.writer.connection.driver_connection
 
 
 def folded(world: World, directory: Path) -> int:
@@ -39,13 +31,13 @@ def folded(world: World, directory: Path) -> int:
 
 
 def test_it_is_folded_after_so_many_rows_and_after_the_answer(
-    world: World, raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view = world.session()
-    rows = raw.total_changes
+    rows = world.raw.total_changes
     world.pay(view, 1)
     world.engine.remaining(view)  # one more batch: what came after that answer is through
-    rows = raw.total_changes - rows
+    rows = world.raw.total_changes - rows
     monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 5 * rows)
     world.pay(view, 1)
     world.engine.remaining(view)
@@ -56,26 +48,26 @@ def test_it_is_folded_after_so_many_rows_and_after_the_answer(
         if statement == FOLD:
             answered.append([each.done() for each in asked])
 
-    raw.set_trace_callback(about_to_run)
+    world.raw.set_trace_callback(about_to_run)
     for _ in range(12):
         asked.append(ask(world, view, 1))
         asked[-1].result()
         world.engine.remaining(view)
-    raw.set_trace_callback(None)
+    world.raw.set_trace_callback(None)
     assert [len(each) for each in answered] in ([each, each + 5] for each in range(1, 6))
     assert all(map(all, answered))
     assert folded(world, tmp_path) == len(answered[-1]) + 2, "all that was committed by then"
 
 
 def test_a_file_that_cannot_be_written_ends_it_though_nobody_asked(
-    world: World, raw: Any, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process may write no file beyond what the data file has: a real I/O error."""
     view = world.session()
-    raw.execute(FOLD_ALL).fetchall()
+    world.raw.execute(FOLD_ALL).fetchall()
     monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 1_000_000)
     size = Path(world.store).stat().st_size
-    while raw.execute("PRAGMA page_count").fetchone()[0] * 4096 == size:
+    while world.raw.execute("PRAGMA page_count").fetchone()[0] * 4096 == size:
         world.pay(view, 1)  # until a page has to be added to the file
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 1)
@@ -120,10 +112,10 @@ def test_where_there_is_no_room_it_is_folded_another_time(
 
 
 def test_it_is_folded_when_the_count_of_rows_begins_again(
-    world: World, raw: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     view = world.session()
-    raw.execute(FOLD_ALL).fetchall()
+    world.raw.execute(FOLD_ALL).fetchall()
     monkeypatch.setattr(world.engine.database, "_folded", 2**31 - 1)
     world.pay(view, 1)
     world.engine.remaining(view)
@@ -131,10 +123,10 @@ def test_it_is_folded_when_the_count_of_rows_begins_again(
 
 
 def test_a_file_that_others_read_is_folded_another_time(
-    world: World, raw: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     view = world.session()
-    raw.execute(FOLD_ALL).fetchall()
+    world.raw.execute(FOLD_ALL).fetchall()
     monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 1)
     with world.engine.database.reading() as reader:
         assert reader.exec_driver_sql("SELECT count(*) FROM decisions").scalar_one() == 0

@@ -159,18 +159,12 @@ def refusal_at(world: World, place: int) -> Iterator[list[str]]:
         seen.append(f"{steps[action]} {what}")
         return sqlite3.SQLITE_DENY if len(seen) == 1 + place else sqlite3.SQLITE_OK
 
-    connection = raw_connection(world)
+    connection = world.raw
     connection.set_authorizer(authorise)
     try:
         yield seen
     finally:
         connection.set_authorizer(None)
-
-
-def raw_connection(world: World) -> sqlite3.Connection:
-    connection = world.engine.database.writer.connection.driver_connection
-    assert isinstance(connection, sqlite3.Connection)
-    return connection
 
 
 def test_after_a_failure_that_may_have_lost_writes_nothing_more_is_acknowledged(
@@ -267,7 +261,7 @@ def test_a_write_that_the_system_refuses_is_such_a_failure(world: World) -> None
 
 def test_a_full_disk_refuses_and_goes_on_when_there_is_room_again(world: World) -> None:
     view = world.session()
-    connection = raw_connection(world)
+    connection = world.raw
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages + 4}")
     acknowledged, number = [], 0

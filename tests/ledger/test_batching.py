@@ -1,6 +1,5 @@
 """Whoever waits shares one commit, nobody is answered before it, and one's fault is one's own."""
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -25,20 +24,13 @@ STORES = ("sqlite",)
 DAY = Limits(None, 100 * USD, None, None, None)
 
 
-def raw_connection(world: World) -> sqlite3.Connection:
-    """The one connection that writes."""
-    connection = world.engine.database.writer.connection.driver_connection
-    assert isinstance(connection, sqlite3.Connection)
-    return connection
-
-
 @contextmanager
 def statements(world: World) -> Iterator[list[str]]:
     """What SQLite itself says it runs on the writing connection."""
     seen: list[str] = []
-    raw_connection(world).set_trace_callback(seen.append)
+    world.raw.set_trace_callback(seen.append)
     yield seen
-    raw_connection(world).set_trace_callback(None)
+    world.raw.set_trace_callback(None)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +74,7 @@ def test_nobody_is_answered_before_the_commit_and_everybody_sees_it_after(world:
         payment = future.result()
         at_answer.append((payment.state, query(data_file, states, view.id, payment.number)))
 
-    connection = raw_connection(world)
+    connection = world.raw
     with one_batch(world.engine.writer):
         asked += [ask(world, view, 30 * USD, hold=n == 1) for n in range(5)]
         for future in asked:
