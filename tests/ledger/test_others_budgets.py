@@ -4,9 +4,7 @@ A session in memory is decided on without being read. Where every change of a bu
 first child of a session, had all of them read again, one workspace could slow down all.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -15,8 +13,6 @@ from engine.ledger.batch import Batch
 from engine.policy.budgets import BudgetLimits
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
-from tests.anvil_world import anvil_with_contracts
-from tests.servers import PostgresServer
 from tests.world import USD, WORKSPACE, World
 
 STORES = ("sqlite",)
@@ -83,17 +79,6 @@ def held_to_what_changed(
 def test_in_one_process(fresh: World, change: Change, read: list[str]) -> None:
     _, theirs = held_to_what_changed(fresh, fresh, change, read)
     assert fresh.engine.remaining(theirs).per_day == 80 * USD
-
-
-@pytest.fixture
-def pair(tmp_path: Path, postgres: PostgresServer) -> Iterator[tuple[World, World]]:
-    """Two engines on one PostgreSQL."""
-    with ExitStack() as opened:
-        anvil = opened.enter_context(anvil_with_contracts())
-        url = opened.enter_context(postgres.database())
-        given = {"database": url, "kek": "the same for every server"}
-        worlds = [opened.enter_context(anvil.world(tmp_path / each, **given)) for each in "ab"]
-        yield worlds[0], worlds[1]
 
 
 def test_in_another_process(pair: tuple[World, World], read: list[str]) -> None:
