@@ -17,6 +17,7 @@ from engine.db.sqlite import SqliteDatabase
 from engine.deployment import stored_deployment
 from engine.engine import open_engine
 from engine.errors import CannotStart, Unavailable
+from engine.settings import Token
 from tests.anvil_world import ANVIL_TOML, AnvilWithContracts, anvil_with_contracts
 from tests.world import WORKSPACE, World, settings_for
 
@@ -403,6 +404,19 @@ def test_what_was_found_at_the_start_is_what_the_first_start_left(used: Path, co
     assert deployment.genesis_hash.hex() == stored["genesis_hash"]
     assert (deployment.origin, deployment.log_id.hex()) == (stored["origin"], stored["log_id"])
     assert [token.symbol for token in deployment.tokens] == ["USDC"]
+    opened.close()
+
+
+def test_a_symbol_means_the_first_token_of_its_chain_that_has_it(copy: Path) -> None:
+    first, _, elsewhere = tokens = [
+        Token(symbol="ONE", asset=f"eip155:{chain}/erc20:0x{pair * 20}", decimals=6)
+        for chain, pair in ((1, "01"), (1, "02"), (2, "03"))
+    ]
+    opened = open_engine(settings_for(copy, tokens=tokens))
+    found = [opened.token("ONE", f"eip155:{chain}") for chain in (1, 2, 3)]
+    assert found == [first, elsewhere, None]
+    assert opened.token("ONE", None) is None, "the main chain has none of that name"
+    assert opened.token("USDC", None) == opened.deployment.tokens[-1]
     opened.close()
 
 
