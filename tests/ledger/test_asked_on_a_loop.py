@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future
 
 import pytest
@@ -62,7 +63,7 @@ def test_another_threads_command_takes_along_what_was_asked_before(world: World)
 
     async def caller() -> None:
         asked = ask(world, view, 1)
-        in_another_thread(lambda: world.engine.remaining(view))
+        in_another_thread(lambda: futures.wait([ask(world, view, 2)]))  # not as `result` does
         assert asked.done()
 
     asyncio.run(caller())
