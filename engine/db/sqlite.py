@@ -35,6 +35,10 @@ mostly the disk's time, in which answers are sent and requests read; more rows w
 than those do."""
 CHECKPOINT_PAGES = 4096
 """Whatever the rows are, at 16 MiB SQLite folds it as a part of a commit."""
+LONG_PAGES = 16_384
+"""64 MiB long the log gets only where somebody reads at every moment, so that it is never begun
+again. Then payments wait for whoever reads; for one who reads for long they do once more when it is
+twice as long."""
 CACHE_KIB = 32_768
 """Of pages that the writer has at hand. The end of each session's index is a page of its own: with
 SQLite's 2 MiB those of a thousand sessions would be read from the file again for each batch."""
@@ -66,6 +70,7 @@ class SqliteDatabase:
         """
         path = self._path = path.resolve()
         self._batch = self._last_ms = self._folded = 0
+        self._long = LONG_PAGES
         self._inserts = Inserts(lambda _: "?")
         self._writing = writing_engine(path)
         self._reading = sa.create_engine(
@@ -162,7 +167,10 @@ class SqliteDatabase:
         if abs(changed - self._folded) >= CHECKPOINT_ROWS:
             self._folded = changed
             try:
-                self._raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                _, pages, _ = self._raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages >= self._long:
+                    busy, *_ = self._raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+                    self._long = 2 * pages if busy else LONG_PAGES
             except MemoryError:  # which is what Python makes of SQLITE_NOMEM
                 return None
             except sqlite3.Error as error:

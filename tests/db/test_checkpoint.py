@@ -3,22 +3,29 @@
 import resource
 import shutil
 import sqlite3
-from concurrent.futures import Future
-from contextlib import closing
-from itertools import chain, repeat
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from itertools import chain, pairwise, repeat
 from pathlib import Path
-from unittest.mock import DEFAULT, Mock, call
+from unittest.mock import Mock, call
 
 import pytest
 from structlog.testing import capture_logs
 
 from engine.errors import Unavailable
 from engine.ledger.payment import Payment
+from engine.sessions.session import SessionView
 from tests.ledger.asking import ask
 from tests.world import World
 
 FOLD = "PRAGMA wal_checkpoint(PASSIVE)"
+FOLD_AND_WAIT = "PRAGMA wal_checkpoint(RESTART)"
 FOLD_ALL = "PRAGMA wal_checkpoint(TRUNCATE)"
+PAGE_BYTES = 4096 + 24
+"""With what stands before it in the log."""
 PATIENCE_S = 60
 
 
@@ -101,7 +108,8 @@ def test_where_there_is_no_room_it_is_folded_another_time(
     world: World, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     view = world.session()
-    fold = Mock(side_effect=chain([fault], repeat(DEFAULT)))
+    done = Mock(fetchone=Mock(return_value=(0, 1, 1)))
+    fold = Mock(side_effect=chain([fault], repeat(done)))
     connection = Mock(total_changes=0, execute=fold)
     monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 0)
     monkeypatch.setattr(world.engine.database, "_raw", connection)
@@ -138,3 +146,69 @@ def test_a_file_that_others_read_is_folded_another_time(
     world.engine.remaining(view)
     assert folded(world, tmp_path) == 2
     assert world.engine.writer.fault is None
+
+
+@contextmanager
+def folds(world: World, waits: Callable[[], object] = list) -> Iterator[list[int]]:
+    """How long the log is, in pages, each time that whoever reads is waited for."""
+    seen: list[int] = []
+
+    def about_to_run(statement: str) -> None:
+        if statement == FOLD_AND_WAIT:
+            seen.append(Path(f"{world.store}-wal").stat().st_size // PAGE_BYTES)
+            waits()
+
+    world.raw.set_trace_callback(about_to_run)
+    yield seen
+    world.raw.set_trace_callback(None)
+
+
+@pytest.fixture
+def long_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> SessionView:
+    """A session whose payments are folded one by one into a log that is long from 100 pages on."""
+    view = world.session()
+    world.raw.execute(FOLD_ALL).fetchall()
+    monkeypatch.setattr("engine.db.sqlite.CHECKPOINT_ROWS", 1)
+    monkeypatch.setattr("engine.db.sqlite.LONG_PAGES", 100)
+    monkeypatch.setattr(world.engine.database, "_long", 100)
+    return view
+
+
+def test_a_log_that_is_long_because_somebody_always_reads_is_begun_again(
+    world: World, long_soon: SessionView
+) -> None:
+    reading: deque[ExitStack] = deque()
+
+    def read() -> None:
+        """The next one begins before the last one ends, and sees what is there by then."""
+        reading.append(ExitStack())
+        reader = reading[-1].enter_context(world.engine.database.reading())
+        reader.exec_driver_sql("SELECT count(*) FROM decisions").scalar_one()
+        while len(reading) > 1:
+            reading.popleft().close()
+
+    read()
+    ends = threading.Event()
+    with ThreadPoolExecutor(1) as pool, folds(world, ends.set) as seen:
+        over = pool.submit(lambda: ends.wait(PATIENCE_S) and reading.popleft().close())
+        while not over.done():
+            world.pay(long_soon, 1)
+            if not ends.is_set():
+                read()
+        for _ in range(20):
+            world.pay(long_soon, 1)
+        world.engine.remaining(long_soon)
+    assert len(seen) == 1
+    assert Path(f"{world.store}-wal").stat().st_size // PAGE_BYTES == seen[0]
+
+
+def test_who_reads_for_long_is_not_waited_for_again_and_again(
+    world: World, long_soon: SessionView
+) -> None:
+    world.raw.execute("PRAGMA busy_timeout = 1")
+    with world.engine.database.reading() as reader, folds(world) as seen:
+        reader.exec_driver_sql("SELECT count(*) FROM decisions").scalar_one()
+        while len(seen) < 3:
+            assert world.pay(long_soon, 1).state == "captured"
+    assert 100 <= seen[0] < 120
+    assert all(2 * before <= after < 2 * before + 20 for before, after in pairwise(seen))
