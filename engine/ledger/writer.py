@@ -147,8 +147,8 @@ class Writer:
                 self._put_gathered()
             else:
                 if self._gathering is not loop:
-                    self._gathering = loop
                     loop.call_soon(self._hand_over)
+                    self._gathering = loop
         return future
 
     def call(self, command: Command[Answer], *streams: str) -> Answer:
@@ -176,7 +176,11 @@ class Writer:
                         last = True
                     else:
                         orders.append(item)
-            self._commit([o for o in orders if o.future.set_running_or_notify_cancel()])
+            waiting = [o for o in orders if o.future.set_running_or_notify_cancel()]
+            try:
+                self._commit(waiting)
+            except BaseException as error:  # noqa: BLE001 (without this thread nobody is answered)
+                self._end_acknowledging(error, waiting)
             if last:
                 return
 
@@ -266,6 +270,15 @@ class Writer:
             if silence is None:
                 _log.error("batch_abandoned", error=repr(error))
             self._note_silence(silence)
+
+    def _end_acknowledging(self, error: BaseException, waiting: Sequence[Order]) -> None:
+        """What is not provided for: whoever waits hears of it, and so does whoever comes."""
+        fault = self.fault = f"the writer failed ({type(error).__name__}); restart"
+        for order in waiting:
+            if not order.future.done():
+                order.future.set_exception(Unavailable(fault))
+        with contextlib.suppress(OSError):
+            _log.error("writer_failed", error=repr(error))
 
     def _fail(self, name: str) -> None:
         self.fault = f"the database failed ({name}); restart once the cause is mended"

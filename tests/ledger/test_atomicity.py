@@ -302,3 +302,33 @@ def test_a_log_line_that_cannot_be_written_stops_nothing(world: World) -> None:
         with pytest.raises(OSError, match="No space left"):
             full.close()
     assert ask(world, view, USD).result(timeout=20).state == "captured"
+
+
+@pytest.mark.parametrize("failure", [ValueError("not provided for"), SystemExit()])
+def test_what_is_not_provided_for_ends_the_acknowledging_and_leaves_nobody_waiting(
+    fresh: World, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    view, writer = fresh.session(DAY), fresh.engine.writer
+    answer, answered = Future.set_result, []
+
+    def fails_at_the_second(future: Future[Any], result: Any) -> None:
+        if isinstance(result, Payment):
+            if answered:
+                raise failure
+            answered.append(result)
+        answer(future, result)
+
+    with one_batch(writer):
+        asked = [ask(fresh, view, USD, key=str(n)) for n in range(3)]
+        monkeypatch.setattr(Future, "set_result", fails_at_the_second)
+    with pytest.raises(Unavailable):
+        asked[2].result(timeout=20)
+    monkeypatch.undo()
+    assert asked[0].result(timeout=20).state == "captured"
+    told = [asked[1], ask(fresh, view, USD)]
+    why = f"the writer failed ({type(failure).__name__}); restart"
+    assert [str(each.exception(timeout=20)) for each in told] == [why] * 2
+    assert fresh.engine.ready()["faults"] == [why]
+    fresh.reopen()
+    again = [ask(fresh, view, USD, key=str(n)).result(timeout=20) for n in range(3)]
+    assert [each.replayed for each in again] == [True] * 3, "all three were committed"
