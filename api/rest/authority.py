@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from fastapi.routing import APIRoute
 
+from api.rest.methods import each_route
 from engine.workspaces.agent_keys import Scope
 
 Who = Literal["anybody", "admin", "operator", "session", "payer", "party"]
@@ -167,12 +168,11 @@ def rows_of(routes: Iterable[Any]) -> dict[Endpoint, Row]:
         ValueError: two names of a route have rows that differ.
     """
     rows: dict[Endpoint, Row] = {}
-    for route in routes:
-        for found in getattr(route, "effective_route_contexts", lambda route=route: [route])():
-            if not isinstance(getattr(found, "original_route", found), APIRoute):
-                continue  # the document itself, and what is mounted
-            for method in found.methods:
-                row = row_of(method, found.path)
-                if rows.setdefault(found.endpoint, row) != row:
-                    raise ValueError(f"{method} {found.path} has another row under another name")
+    for found in each_route(routes):
+        if not isinstance(getattr(found, "original_route", found), APIRoute):
+            continue  # the document itself, and what is mounted
+        for method in found.methods:
+            row = row_of(method, found.path)
+            if rows.setdefault(found.endpoint, row) != row:
+                raise ValueError(f"{method} {found.path} has another row under another name")
     return rows

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from api.rest.answers import ErrorAnswer
+from api.rest.methods import methods_of
 from api.rest.not_offered import CODE, SEE, not_offered
 from api.rest.not_offered import STATUS as NOT_OFFERED_STATUS
 from api.unknown_fields import not_known
@@ -146,8 +147,11 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404 and (why := not_offered(request.url.path)) is not None:
             return JSONResponse(error_body(CODE, why, see=SEE), NOT_OFFERED_STATUS)
-        code = _HTTP_CODES.get(error.status_code, "http_error")
-        return JSONResponse(error_body(code, str(error.detail)), error.status_code, error.headers)
+        code, headers = _HTTP_CODES.get(error.status_code, "http_error"), error.headers
+        if error.status_code == 405 and (methods := methods_of(app.routes, request.scope)):
+            # All of the resource's (RFC 9110, 15.5.6); the error has those of the first route.
+            headers = {"Allow": ", ".join(methods)}
+        return JSONResponse(error_body(code, str(error.detail)), error.status_code, headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:

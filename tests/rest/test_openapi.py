@@ -1,6 +1,7 @@
 """The OpenAPI document is valid, complete and true; and the server behind it is a good one."""
 
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,33 @@ def test_a_method_that_a_route_does_not_have_is_refused_in_the_shape_of_errors(
         answer = api.call(method, path, key=api.key)
         assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
         assert answer.headers["Allow"]
+
+
+def test_a_method_that_is_refused_is_told_all_those_of_the_path(
+    api: Served, document: dict[str, Any]
+) -> None:
+    """RFC 9110, 15.5.6: whichever routes they have, and under every name of the path."""
+    slashed = re.compile(r"\\{(agent_id|key)\\}")  # which take slashes, too
+    known = [
+        (re.sub(r"\\{\w+\\}", "[^/]+", slashed.sub(".+", re.escape(path))), operations)
+        for path, operations in document["paths"].items()
+    ]
+    for template in document["paths"]:
+        path = re.sub(r"\{\w+\}", "x", template)
+        found = {each.upper() for like, has in known if re.fullmatch(like, path) for each in has}
+        answer = api.call("TRACE", path)
+        assert answer.headers["Allow"] == ", ".join(sorted(found)), path
+    for path, methods in (
+        ("/api/v1/payments", "GET, POST"),
+        ("/payments", "GET, POST"),
+        ("/ai/sessions", "GET, POST"),
+        ("/api/v1/sessions", "GET, POST"),
+        ("/payment-intents/x", "GET"),
+        ("/api/v1/agents/team/x/budget", "DELETE, GET, PUT"),
+        ("/openapi.json", "GET, HEAD"),
+        ("/studio", "GET, HEAD"),
+    ):
+        assert api.call("TRACE", path).headers["Allow"] == methods, path
 
 
 def test_a_path_that_is_no_route_is_a_404_in_the_shape_of_errors(api: Served) -> None:
