@@ -44,6 +44,7 @@ MAY: Mapping[Role, frozenset[Act]] = {
 """The one table of what roles may do in the Studio."""
 
 ROLES: tuple[Role, ...] = tuple(MAY)
+"""Who may most comes first, who may least comes last."""
 SETUP_TTL_MS = 24 * 3_600_000
 _FIRST = "First operator"
 """Whom nobody in the Studio invited, but whoever started the server."""

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from api.studio import passkeys
 from api.studio.challenges import Challenge
 from engine.errors import Conflict, NotFound, Unauthenticated
-from engine.workspaces.people import Person
+from engine.workspaces.people import MAY, Person
 from tests.studio.conftest import Opened
 from tests.studio.visitor import Visitor
 from tests.world import WORKSPACE
@@ -161,6 +161,12 @@ def test_people_are_revoked_at_once_and_the_last_admin_never_is(studio: Opened) 
         people.revoke(foreign, first.key_id)
     with pytest.raises(Conflict):
         people.revoke(second, first.key_id)
+
+
+def test_who_is_invited_is_what_may_least_unless_more_is_chosen(studio: Opened) -> None:
+    page = studio.visitor("admin").get("/studio/people").text
+    assert re.findall(r"<option selected>(\w+)</option>", page) == ["viewer"]
+    assert all(MAY["viewer"] < may for role, may in MAY.items() if role != "viewer")
 
 
 def test_what_a_passkey_consented_to_is_on_the_record_and_can_be_checked(studio: Opened) -> None:
