@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from api.studio import passkeys
 from api.studio.challenges import Challenges
 from api.studio.failures import Failures
-from api.studio.place import Place, place_of
+from api.studio.place import PREFIX, Place, origin_of, place_of
 from api.studio.templating import Static, environment
 from api.studio.uploads import Upload
 from engine.engine import Engine
@@ -74,9 +74,23 @@ class Asked:
     @cached_property
     def place(self) -> Place:
         """Where the request came to; raises `Forbidden`."""
-        origin, request = self.engine.settings.studio_origin, self.request
-        _, port = request.scope.get("server") or ("", None)
-        return place_of(origin, request.headers.get("host", ""), port)
+        host = self.request.headers.get("host", "")
+        return place_of(self.engine.settings.studio_origin, host, self._port)
+
+    @property
+    def home(self) -> str:
+        """Where the Studio begins; whoever came to another place can sign in at its own only."""
+        try:
+            _ = self.place
+        except Forbidden:
+            origin = origin_of(self.engine.settings.studio_origin, self._port)
+            return f"{origin}{PREFIX}/sign-in"
+        return f"{PREFIX}/"
+
+    @property
+    def _port(self) -> int | None:
+        _, port = self.request.scope.get("server") or ("", None)
+        return port
 
     @property
     def now_ms(self) -> int:
@@ -247,6 +261,7 @@ class Asked:
             person=self.person,
             csrf="" if self.person is None else self.csrf,
             proof=self.proof,
+            home=self.home,
             here=self.request.url.path,
             newest=self.newest,
             waiting=self._waiting() if status == 200 else 0,

@@ -52,23 +52,27 @@ class Place:
         return "/" if self.secure else "/studio"
 
 
+def origin_of(configured: str | None, port: int | None) -> str:
+    """The origin of a Studio that is reached by connections to `port`.
+
+    Without a configured one that is `http://localhost` with that port and no other name: whoever
+    has another name or port cannot have this server take passkeys that were asked for there.
+    """
+    if configured is not None:
+        return configured
+    return "http://localhost" if port in (None, 80) else f"http://localhost:{port}"
+
+
 def place_of(configured: str | None, host: str, port: int | None) -> Place:
     """The place that a request to `host` came to, by a connection to `port`.
 
-    Without a configured origin that is `http://localhost` with that port and no other name: whoever
-    has another name or port cannot have this server take passkeys that were asked for there.
-
     Raises:
-        Forbidden: it came to another one.
+        Forbidden: it is not the place of the Studio.
     """
-    if configured is not None:
-        if host != configured.partition("://")[2]:
-            raise Forbidden(f"the Studio is at {configured}/studio", code="wrong_origin")
-        return Place(configured)
-    local = "localhost" if port in (None, 80) else f"localhost:{port}"
-    if host != local:
-        raise Forbidden(
-            f"open the Studio at http://{local}/studio, or set TALLYSTICK_STUDIO_ORIGIN",
-            code="wrong_origin",
-        )
-    return Place(f"http://{local}")
+    origin = origin_of(configured, port)
+    if host == origin.partition("://")[2]:
+        return Place(origin)
+    told = f"the Studio is at {origin}{PREFIX}"
+    if configured is None:
+        told = f"open the Studio at {origin}{PREFIX}, or set TALLYSTICK_STUDIO_ORIGIN"
+    raise Forbidden(told, code="wrong_origin")

@@ -194,6 +194,9 @@ def test_no_header_makes_another_place_of_the_studio(studio: Opened, named: str)
         answer = studio.visitor().get(path, headers=host)
         assert (answer.status_code, "wrong_origin" in answer.text) == (403, True), path
         assert answer.headers["content-security-policy"] == HEADERS["content-security-policy"]
+        if not path.endswith(("json", "live")):  # the way out does not end at another refusal
+            links = re.findall(r'<a [^>]*href="([^#"]*)"', answer.text)
+            assert set(links) == {"http://localhost:8402/studio/sign-in"}, path
     told = {
         "X-Forwarded-Host": named,
         "X-Forwarded-Proto": "https",
@@ -211,6 +214,19 @@ def test_no_header_makes_another_place_of_the_studio(studio: Opened, named: str)
     done = visitor.ask("POST", SIGN_IN, data={**signed.fields, "answer": good}, headers=told)
     assert (done.status_code, done.headers["location"]) == (303, "/studio/")
     assert "Secure" not in done.headers["set-cookie"]
+
+
+def test_whoever_is_not_at_the_configured_address_is_led_there(
+    studio: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, origin = studio.world.engine, "https://studio.test"
+    settings = engine.settings.model_copy(update={"studio_origin": origin})
+    monkeypatch.setattr(engine, "settings", settings)
+    answer = studio.visitor().get("/studio/")
+    assert (answer.status_code, f"at {origin}/studio" in answer.text) == (403, True)
+    assert f'to the <a href="{origin}/studio/sign-in">sign-in page</a>' in answer.text
+    there = studio.visitor().get(SIGN_IN, headers={"Host": "studio.test"})
+    assert (there.status_code, 'href="/studio/">' in there.text) == (200, True)
 
 
 @pytest.mark.parametrize(
