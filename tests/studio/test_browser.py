@@ -144,6 +144,10 @@ def test_an_operator_does_everything_in_a_browser(
         ):
             tour.open(page, name)
 
+        colours = [_colour_of_revoking(tour, page) for page in ("people", f"sessions/{lunch.id}")]
+        assert colours[0] == colours[1]
+        assert colours[0] != browser.run("getComputedStyle(document.querySelector('main a')).color")
+
         _verifies(tour, file, tmp_path)
         tour.open("/webhooks/new")
         tour.fill(url="https://localhost/tallystick", description=HOSTILE)
@@ -217,6 +221,12 @@ def _follows_the_snippet(browser: Browser, directory: Path, operator_key: str) -
     told: list[str] = []
     exec(compile(code, "snippet", "exec"), {"print": lambda *said: told.extend(said)})
     assert told[1] == 199
+
+
+def _colour_of_revoking(tour: Tour, page: str) -> str:
+    tour.browser.open(f"{tour.studio}/{page}")
+    button = "document.querySelector('form[action$=revoke] button')"
+    return str(tour.browser.run(f"getComputedStyle({button}).color"))
 
 
 def _rotates(tour: Tour, old_id: str) -> None:

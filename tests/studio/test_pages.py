@@ -47,6 +47,13 @@ def test_every_cell_of_a_table_that_becomes_a_list_on_a_phone_is_named() -> None
         assert [cell for cell in cells if "data-name=" not in cell] == [], name
 
 
+def test_what_is_pressed_to_revoke_looks_the_same_on_every_page() -> None:
+    text = "".join(path.read_text() for path in TEMPLATES.glob("*.html"))
+    found = re.findall(r"<(?:button|a)\b([^>]*)>Revoke", text)
+    assert len(found) >= 6
+    assert [each for each in found if not re.search(r'class="[^"]*\bdanger\b', each)] == []
+
+
 @pytest.fixture(scope="module")
 def places(studio: Opened) -> dict[str, str]:
     """What the paths of pages name, of a session in which something happened."""
