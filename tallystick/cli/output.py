@@ -139,5 +139,5 @@ def _what_next(error: Exception) -> str:
     if error.code == "session_not_registered":
         return "only one that was created with --mint-pkp has"
     if error.message.endswith(_NO_CONDITION):
-        return "such as 'never merchant casino'; docs/api.md#conditions has them all"
+        return "'never merchant casino' is one; docs/api.md#conditions has them all"
     return ""

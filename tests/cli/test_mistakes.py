@@ -50,7 +50,7 @@ def test_a_condition_that_is_none_is_told_with_what_one_is(shell: Shell) -> None
     line = one_line(shell(*command, "be frugal"), 1)
     assert line == (
         "invalid_parameter: --condition: is none of the sentences that a condition can be: "
-        "such as 'never merchant casino'; docs/api.md#conditions has them all"
+        "'never merchant casino' is one; docs/api.md#conditions has them all"
     )
     assert shell(*command, "never merchant casino").returncode == 0
     assert "docs/" not in one_line(shell(*command, "lifetime at most 5.0 USD"), 1)
