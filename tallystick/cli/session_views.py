@@ -39,7 +39,7 @@ def print_session(session: Mapping[str, Any]) -> None:
         ("id", session["id"]),
         ("status", _status(session)),
         ("agent", session["agent_id"]),
-        ("label", session["label"] or ""),
+        ("label", session["label"] or "none"),
         ("owner", session["user_wallet"]),
         ("parent", session["parent_id"] or "none"),
         ("consent", session["consent"]),

@@ -58,6 +58,12 @@ def test_create_shows_the_session_and_its_token_once(shell: Shell) -> None:
     assert token[1] not in shell("sessions", "list", "--json").stdout
 
 
+def test_get_leaves_no_value_out(shell: Shell) -> None:
+    lines = shell("sessions", "get", create(shell)["id"]).stdout.splitlines()
+    told = dict(re.split(" {2,}", line.strip(), maxsplit=1) for line in lines)  # else an error
+    assert told["label"] == "none"
+
+
 def test_get_answers_with_json_too(shell: Shell, session: dict[str, Any]) -> None:
     done = shell("sessions", "get", session["id"], "--json")
     found = json.loads(done.stdout)
