@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -19,6 +19,7 @@ from tallystick.cli.signals import leave
 if TYPE_CHECKING:
     from engine.chain.embedded_rpc import EmbeddedRpc
     from engine.engine import Engine
+    from engine.settings import Settings
 
 DEFAULT_ANVIL_TOML = Path("anvil.toml")
 
@@ -77,7 +78,7 @@ def serve(
                 f"[bold]  set up[/]  {studio}/studio/set-up#{setup_token} (once, within 24 hours)",
                 soft_wrap=True,
             )
-        console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(rpc)}")
+        console.print(f"[bold]chain[/]     {engine.deployment.chain} at {_where(rpc, settings)}")
         if settings.chain == "embedded" and (usdc := engine.token("USDC", None)) is not None:
             console.print(f"[bold]test USDC[/] {usdc.asset.rpartition(':')[2]}")
         if engine.networks.facilitator() is not None:
@@ -172,9 +173,11 @@ def _embedded_rpc(engine: "Engine") -> "EmbeddedRpc | None":
         raise CannotStart(f"TALLYSTICK_RPC_PORT: {error.message}") from error
 
 
-def _where(rpc: Any) -> str:
+def _where(rpc: "EmbeddedRpc | None", settings: "Settings") -> str:
+    if rpc is not None:
+        return escape(rpc.url)
     # A hosted endpoint's URL holds its access key, so it is not repeated here.
-    return "TALLYSTICK_CHAIN" if rpc is None else escape(rpc.url)
+    return f"the URL{'s' if len(settings.endpoints) > 1 else ''} in TALLYSTICK_CHAIN"
 
 
 def log_as_json() -> None:

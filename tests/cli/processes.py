@@ -148,7 +148,7 @@ class Serving(Running):
         super().__init__("serve", *arguments, until="registry", **(settings | variables))
         self.directory = directory
         self.url = self.found(r"REST +(http://\S+)")
-        self.chain, self.rpc = re.findall(r"chain +(\S+) at (\S+)", "\n".join(self.lines))[0]
+        self.chain, self.rpc = re.findall(r"chain +(\S+) at (.+)", "\n".join(self.lines))[0]
         self.registry = self.found(r"registry +(0x[0-9a-f]{40})")
         wait_until_served(self.url)
 

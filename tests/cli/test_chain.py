@@ -66,6 +66,7 @@ def test_a_session_lives_on_a_chain_of_ones_own(chain: Chain, tmp_path: Path) ->
     server = Serving(tmp_path / "data", **variables)
     assert (server.chain, server.registry) == ("eip155:31337", variables["registry"])
     assert chain.url not in "".join(server.lines), "a URL can hold a key"
+    assert server.rpc == "the URL in TALLYSTICK_CHAIN"
     assert server.first_key is not None
     owner = Account.from_key(chain.owner_key)
     key_file = tmp_path / "owner.key"
