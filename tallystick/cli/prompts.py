@@ -1,5 +1,6 @@
 """What a command asks a person for who left it out. Nobody is asked who is not at a terminal."""
 
+import select
 import sys
 
 import typer
@@ -16,7 +17,7 @@ def given_or_asked(value: str | None, option: str, question: str, *, hidden: boo
     """
     if value is not None:
         return value
-    if not sys.stdin.isatty():
+    if not _at_a_terminal():
         raise InvalidInput(option, "is needed")
     answer: str = typer.prompt(question, hide_input=hidden, err=True)
     return answer
@@ -31,7 +32,7 @@ def confirmed(question: str, *, yes: bool, as_json: bool) -> None:
     """
     if yes:
         return
-    if sys.stdin.isatty():
+    if _at_a_terminal():
         agreed = typer.confirm(question, err=as_json)
     else:
         agreed = _handed_in(question, as_json=as_json)
@@ -41,9 +42,29 @@ def confirmed(question: str, *, yes: bool, as_json: bool) -> None:
 
 def _handed_in(question: str, *, as_json: bool) -> bool:
     """What another program answers. The question has a line of its own; JSON goes without."""
-    if not as_json:
+    # A program may wait for the question; where nobody will answer, nobody is to read it.
+    early = _line() if _has_come() else None
+    if early != "" and not as_json:
         print_line(question)
-    answer = sys.stdin.readline()
+    answer = _line() if early is None else early
     if not answer:
         raise InvalidInput("--yes", "is needed where nobody can be asked")
     return answer.strip().lower() in ("y", "yes")
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()  # None is one that was closed
+
+
+def _line() -> str:
+    return "" if sys.stdin is None else sys.stdin.readline()
+
+
+def _has_come() -> bool:
+    """Whether reading standard input would not wait: for an answer, or for its end."""
+    if sys.stdin is None:
+        return True
+    try:
+        return bool(select.select([sys.stdin], [], [], 0)[0])
+    except (OSError, ValueError):  # it is no file, or of a kind that cannot be asked
+        return False

@@ -1,29 +1,55 @@
 """What people get wrong, and that the one line they get says what it is."""
 
-import re
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from subprocess import PIPE, Popen, run
 
 import pytest
 
 from tallystick.cli.output import dollars
 from tests.cli.conftest import Shell
-from tests.cli.processes import ANSI, COMMAND, called, environment, one_line
+from tests.cli.processes import (
+    ANSI,
+    COMMAND,
+    PATIENCE_S,
+    called,
+    environment,
+    one_line,
+    tallystick,
+)
 from tests.cli.terminal import on_a_terminal
 
+REFUSAL = "invalid_parameter: --yes: is needed where nobody can be asked\n"
 
-def test_where_nobody_can_be_asked_the_question_and_the_refusal_are_lines(shell: Shell) -> None:
-    refusal = "invalid_parameter: --yes: is needed where nobody can be asked"
+
+def test_where_nobody_can_be_asked_nothing_but_the_refusal_is_said(shell: Shell) -> None:
     for arguments in (("sessions", "revoke", "x"), ("keys", "rotate", "x")):
-        done = shell.process(*arguments)
-        assert one_line(done, 2) == refusal
-        assert re.fullmatch(r"R\w+ x\? .*\.\n", done.stdout)
-        done = shell.process(*arguments, "--json")
-        assert (one_line(done, 2), done.stdout) == (refusal, "")
+        for more in ((), ("--json",)):
+            done = shell.process(*arguments, *more)
+            assert (done.returncode, done.stdout, done.stderr) == (2, "", REFUSAL)
+        closed = ["sh", "-c", 'exec "$@" <&-', "sh", COMMAND, *arguments]
+        known = environment(url=shell.server.url, api_key=shell.key)
+        done = run(closed, capture_output=True, text=True, check=False, env=known)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", REFUSAL)
         done = shell(*arguments, "--json", given="perhaps\n")
         assert one_line(done, 1) == "aborted: nothing was done"
+
+
+def test_a_program_that_answers_is_asked_first_or_has_answered_and_reads_the_question(
+    shell: Shell,
+) -> None:
+    command = [COMMAND, "keys", "rotate", "x"]
+    known = environment(url=shell.server.url, api_key=shell.key)
+    question = "Rotate x? It is not valid any more then.\n"
+    for given, said in (("n\n", "aborted: nothing was done\n"), ("", REFUSAL)):
+        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env=known) as asking:
+            assert asking.stdout is not None
+            assert asking.stdout.readline() == question  # it waits for that before it answers
+            assert asking.communicate(given, timeout=PATIENCE_S) == ("", said)
+    done = tallystick("keys", "rotate", "x", given="n\n", url=shell.server.url, api_key=shell.key)
+    assert (one_line(done, 1), done.stdout) == ("aborted: nothing was done", question)
 
 
 @pytest.mark.parametrize("amount", ["-1", "-12.50", "-.5"])
