@@ -20,8 +20,9 @@ class Inserts:
     """The statements that insert into the tables of one database, made when they are first needed:
     what SQLAlchemy does for every row takes longer than what the database does."""
 
-    def __init__(self, place: Callable[[int], str]) -> None:
+    def __init__(self, dialect: sa.Dialect, place: Callable[[int], str]) -> None:
         """`place` is what a statement calls its n-th value, from 1 on."""
+        self._names = dialect.identifier_preparer
         self._place = place
         self._of: dict[sa.Table, _Insert] = {}
 
@@ -34,7 +35,10 @@ class Inserts:
         """
         insert = self._of.get(into)
         if insert is None:
-            insert = self._of[into] = _Insert(into, list(rows[0]), self._place)
+            columns = list(rows[0])
+            names = ", ".join(map(self._names.quote, columns))
+            begin = f"INSERT INTO {self._names.format_table(into)} ({names}) VALUES "  # noqa: S608
+            insert = self._of[into] = _Insert(begin, columns, self._place)
         done = 0
         while left := len(rows) - done:
             count = min(ROWS_A_STATEMENT, 1 << (left.bit_length() - 1))
@@ -44,14 +48,12 @@ class Inserts:
 
 
 class _Insert:
-    def __init__(self, into: sa.Table, columns: list[str], place: Callable[[int], str]) -> None:
+    def __init__(self, begin: str, columns: list[str], place: Callable[[int], str]) -> None:
         self.values: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*columns)
-        names = ", ".join(f'"{name}"' for name in columns)
         numbers = itertools.count(1)
         each = [
             f"({', '.join(place(next(numbers)) for _ in columns)})" for _ in range(ROWS_A_STATEMENT)
         ]
-        begin = f'INSERT INTO "{into.name}" ({names}) VALUES '  # noqa: S608 (names of ours)
         self.statements = {
             1 << power: begin + ", ".join(each[: 1 << power])
             for power in range(ROWS_A_STATEMENT.bit_length())

@@ -67,7 +67,6 @@ class PostgresDatabase:
                 of a newer release.
         """
         address = sa.make_url(url).set(drivername="postgresql+psycopg")
-        self._inserts = Inserts("${}".format)
         self._pipeline: Pipeline | None = None
         options: dict[str, Any] = {
             "application_name": "tallystick",
@@ -87,6 +86,7 @@ class PostgresDatabase:
             hide_parameters=True,  # what is stored is nobody's business in a log
             connect_args=options,
         )
+        self._inserts = Inserts(self._writing.dialect, "${}".format)
         sa.event.listen(self._writing, "do_connect", _connect_patiently)
         sa.event.listen(self._writing, "rollback", self._forget_prepared)
         self._reading = sa.create_engine(

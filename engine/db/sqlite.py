@@ -71,8 +71,8 @@ class SqliteDatabase:
         path = self._path = path.resolve()
         self._batch = self._last_ms = self._folded = 0
         self._long = LONG_PAGES
-        self._inserts = Inserts(lambda _: "?")
         self._writing = writing_engine(path)
+        self._inserts = Inserts(self._writing.dialect, lambda _: "?")
         self._reading = sa.create_engine(
             sa.URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"}),
             poolclass=QueuePool,

@@ -39,7 +39,8 @@ def test_any_number_of_rows_is_inserted_in_its_order_with_few_statements(
     world: World, count: int
 ) -> None:
     rows = rows_of(count)
-    statements = list(Inserts(lambda _: "?").statements(META, rows))
+    dialect = world.engine.database.writer.dialect
+    statements = list(Inserts(dialect, lambda _: "?").statements(META, rows))
     assert len(statements) == count // ROWS_A_STATEMENT + (count % ROWS_A_STATEMENT).bit_count()
     assert sum(len(values) for _, values in statements) == 2 * count
     database = world.engine.database
