@@ -18,6 +18,8 @@ ANSWER_S = STATEMENT_TIMEOUT_MS / 1_000 + 5
 """A statement that takes this long has been ended by a server that lives."""
 BRIEF_S = 10.0
 """For what a server that lives answers at once: that it is there, and who leads."""
+CHECK_S = 600.0
+"""For what reads a whole table in one statement, which no timeout of the server ends."""
 NETWORK: dict[str, Any] = {
     "connect_timeout": 10,
     # A host that is gone says nothing, not even that; Unix sockets leave these aside.
@@ -41,10 +43,8 @@ class PatientConnection(psycopg.Connection[Any]):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.brief = False
-        """It is asked nothing that takes time."""
-        self.endless = False
-        """It waits for a lock that others keep for as long as they need."""
+        self.patience_s: float | None = ANSWER_S
+        """How long its server may say nothing; None: as long as it likes."""
 
     @classmethod
     def connect(cls, conninfo: str = "", **named: Any) -> Self:
@@ -55,8 +55,8 @@ class PatientConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[_T], *arguments: Any, **named: Any) -> _T:
         """Like psycopg's, through which it waits for all that a server answers."""
-        if not self.endless:
-            gen = _unless_silent(gen, BRIEF_S if self.brief else ANSWER_S)
+        if self.patience_s is not None:
+            gen = _unless_silent(gen, self.patience_s)
         try:
             return super().wait(gen, *arguments, **named)
         except Silent:

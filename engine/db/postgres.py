@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from engine.audit.record import Head
+from engine.db import patience
 from engine.db.database import BUDGETS, ChainReading, Turn, of_its_rows
 from engine.db.inserts import Inserts
 from engine.db.migrate import migrate
@@ -225,11 +226,11 @@ class PostgresDatabase:
         try:
             with self._reading.connect() as connection, connection.begin():
                 driver: Any = connection.connection.driver_connection
-                driver.brief = False
+                driver.patience_s = patience.ANSWER_S
                 try:
                     yield connection
                 finally:
-                    driver.brief = True
+                    driver.patience_s = patience.BRIEF_S
         except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
             if isinstance(error, sa.exc.DBAPIError) and of_its_rows(error):
                 raise
@@ -258,7 +259,7 @@ class PostgresDatabase:
         try:
             if self._leading is None:
                 self._leading = self._connect()
-                self._leading.brief = True
+                self._leading.patience_s = patience.BRIEF_S
             locked = self._leading.execute(
                 "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted "
                 "AND pid = pg_backend_pid() AND classid = %s AND objid = %s",
@@ -340,7 +341,7 @@ def _wait_and_lock(connection: PatientConnection, lock: int) -> None:
     """Have a lock once nobody else has it, however long others keep it."""
     connection.execute("SET lock_timeout = 0")
     connection.execute("SET statement_timeout = 0")
-    connection.endless = True
+    connection.patience_s = None
     connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, lock))
 
 
@@ -352,7 +353,7 @@ def _connect_patiently(
 
 def _be_brief(driver: Any, _record: object) -> None:
     """Until a reader has it: it is only asked whether it is still there."""
-    driver.brief = True
+    driver.patience_s = patience.BRIEF_S
 
 
 def _read_only(connection: sa.Connection) -> None:

@@ -5,7 +5,7 @@ and a write-ahead log beside it even for a reader. While a server has it open, t
 those of the server itself (`mode=ro`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from engine.db.claim import APPLICATION_ID
 from engine.db.migrate import NEWEST, stored_version
+from engine.db.patience import CHECK_S, STATEMENT_TIMEOUT_MS, PatientConnection
 from engine.errors import TallystickError
 
 
@@ -83,11 +84,31 @@ def _postgres(url: str) -> Iterator[sa.Connection]:
         isolation_level="REPEATABLE READ",
         connect_args={
             "application_name": "tallystick fsck",
-            "options": "-c default_transaction_read_only=on -c timezone=UTC -c search_path=public",
+            "options": (
+                "-c default_transaction_read_only=on -c timezone=UTC -c search_path=public "
+                # Only who changes the schema is in the way, and the reader is told so.
+                f"-c lock_timeout={STATEMENT_TIMEOUT_MS}"
+            ),
         },
     )
+    sa.event.listen(engine, "do_connect", _connect_patiently)
+    sa.event.listen(engine, "handle_error", _close_cursor)
     with engine.connect() as connection, connection.begin():
         yield connection
+
+
+def _connect_patiently(
+    _dialect: object, _record: object, arguments: Sequence[Any], named: Mapping[str, Any]
+) -> PatientConnection:
+    connection = PatientConnection.connect(*arguments, **named)
+    connection.patience_s = CHECK_S
+    return connection
+
+
+def _close_cursor(context: Any) -> None:
+    """SQLAlchemy leaves it open where the connection is lost, and psycopg warns of that."""
+    if context.is_disconnect and context.execution_context is not None:
+        context.execution_context.cursor.close()
 
 
 def _check_release(connection: sa.Connection) -> None:

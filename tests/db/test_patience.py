@@ -20,21 +20,17 @@ def connection(postgres: PostgresServer) -> Iterator[PatientConnection]:
         yield connection
 
 
-@pytest.mark.parametrize("brief", [False, True])
-def test_one_that_says_nothing_is_given_up(
-    connection: PatientConnection, monkeypatch: pytest.MonkeyPatch, *, brief: bool
-) -> None:
-    connection.brief = brief
-    monkeypatch.setattr(patience, "BRIEF_S" if brief else "ANSWER_S", 0.5)
+def test_one_that_says_nothing_is_given_up(connection: PatientConnection) -> None:
+    connection.patience_s = 0.5
     with pytest.raises(psycopg.OperationalError, match="said nothing for too long"):
         connection.execute("SELECT pg_sleep(20)")
     assert connection.closed
 
 
 def test_one_that_says_something_now_and_then_is_heard_out(
-    connection: PatientConnection, monkeypatch: pytest.MonkeyPatch
+    connection: PatientConnection,
 ) -> None:
-    monkeypatch.setattr(patience, "ANSWER_S", 1)
+    connection.patience_s = 1
     # Each row is more than the server keeps back.
     query = "SELECT repeat('x', 20000), pg_sleep(0.3) FROM generate_series(1, 6)"
     assert len(connection.execute(query).fetchall()) == 6

@@ -1,17 +1,25 @@
 """The same on PostgreSQL, where many processes write and streams have heads."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from engine.clock import ManualClock, system_clock
+from engine.db import patience
+from engine.db.postgres import PostgresDatabase
+from engine.fsck import check as checking
+from engine.fsck import snapshot
 from engine.fsck.check import check
 from engine.fsck.snapshot import CannotRead
 from engine.fsck.unchecked import NOTHING_CHECKS, NOTHING_MISSES, ONLY_THE_CHAIN_CHECKS
+from tests.cli.processes import called, one_line
 from tests.fsck.copies import Copy, delete
 from tests.fsck.story import tell
 from tests.fsck.test_every_cell import TABLES, names, unnoticed
@@ -71,3 +79,27 @@ def test_a_change_of_the_last_rows_is_found(shared: Shared, table: str, every: b
 def test_a_database_that_is_away_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CannotRead, match="cannot be read"):
         check(f"postgresql://nobody@/nothing?host={tmp_path}")
+
+
+@pytest.mark.parametrize("from_the_beginning", [True, False])
+def test_one_that_stalls_is_given_up_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, *, from_the_beginning: bool
+) -> None:
+    monkeypatch.setattr(snapshot, "CHECK_S", 1)
+    monkeypatch.setitem(patience.NETWORK, "connect_timeout", 2)
+    stalled, check_batches = ExitStack(), checking.check_batches
+
+    def stall(*given: Any) -> int:
+        stalled.enter_context(server.stalled())
+        return check_batches(*given)
+
+    with PostgresServer() as server, server.database() as url, ThreadPoolExecutor(1) as threads:
+        PostgresDatabase(url).close()
+        with stalled:
+            if from_the_beginning:
+                stalled.enter_context(server.stalled())
+            else:
+                monkeypatch.setattr(checking, "check_batches", stall)
+            line = one_line(threads.submit(called, "fsck", database=url).result(60), 4)
+        assert line.startswith("cannot_read: the ledger cannot be read: ")
+        assert ("said nothing for too long" in line) is not from_the_beginning

@@ -238,13 +238,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(patience.NETWORK, "connect_timeout", 2)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_one_that_stalls_is_said_everywhere_and_one_that_goes_on_is_used(
-    api: Served, server: PostgresServer, request: pytest.FixtureRequest
+    api: Served, server: PostgresServer
 ) -> None:
     token = api.session()["session_token"]
     assert api.pay(token).status_code == 201
     asked = {"headers": {"Idempotency-Key": "once"}}
-    request.getfixturevalue("hasty")
     with server.stalled():
         refused(api.pay(token, **asked), 503, "service_unavailable")
         for path in READS:
