@@ -107,25 +107,26 @@ class Inclusions:
 
         False says nothing of the proof.
         """
+        path, last = self._path, self._proof
         fn, sn, rebuilt = index, self._size - 1, leaf_hash
         left = len(proof)
         begun: dict[int, tuple[int, bytes, int]] = {}
-        for place, sibling in enumerate(proof):
+        for sibling in proof:
             if sn == 0 or type(sibling) is not bytes or len(sibling) != HASH_BYTES:
                 return False
-            known = self._path.get(sn)
+            known = path.get(sn)
             if known is not None and known[0] | 1 == fn | 1:
                 at, node, above = known
-                last = self._proof[-above:]
                 if at == fn:
-                    same = rebuilt == node and proof[place:] == last
+                    same = rebuilt == node and proof[-left:] == last[-above:]
                 else:  # they are siblings: what was above them is above them still
-                    same = (sibling, rebuilt) == (node, last[0]) and proof[place + 1 :] == last[1:]
+                    same = rebuilt == last[-above] and sibling == node
+                    same = same and proof[len(proof) - left + 1 :] == last[len(last) - above + 1 :]
                     begun[sn] = fn, rebuilt, left
                 if same:
-                    self._path.update(begun)
-                    if len(self._path) != len(proof):  # some of its levels are none of this path's
-                        kept = {level: at for level, at in self._path.items() if at[2] <= above}
+                    path.update(begun)
+                    if len(path) != len(proof):  # some of its levels are none of this path's
+                        kept = {level: at for level, at in path.items() if at[2] <= above}
                         self._path = kept | begun
                     self._proof = proof
                 return same
