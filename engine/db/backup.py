@@ -18,6 +18,8 @@ from engine.errors import CannotStart, TallystickError
 
 FIRST, LAST = "chain.sqlite3", "ledger.sqlite3"
 _DATABASE = ".sqlite3"
+_OPEN_THE_KEYS = ("kek", "kek.salt")
+"""What the keys are sealed by, or what TALLYSTICK_KEK makes that from: a server has one of them."""
 _LEFT_OUT = ("lock",)
 _BESIDE = ("-wal", "-shm", "-journal")
 """What SQLite puts beside a file; its content is in the copy of that."""
@@ -35,7 +37,8 @@ def back_up(source: Path, target: Path) -> list[Path]:
     Returns the copies, which are durable by then.
 
     Raises:
-        CannotBackUp: there is no ledger, `target` is not empty, or something cannot be copied.
+        CannotBackUp: there is no ledger, `target` is not empty, or something cannot be copied. Or
+            all is copied, but the file is missing that opens the keys, so it is no backup.
     """
     if not (source / LAST).is_file():
         raise CannotBackUp(f"there is no ledger at {source / LAST}")
@@ -49,6 +52,13 @@ def back_up(source: Path, target: Path) -> list[Path]:
                 copies.append(target / path.name)
                 _copy(path, copies[-1], alone)
             _sync(target)
+        opens = any((target / name).exists() for name in _OPEN_THE_KEYS)
+        if not opens and _has_keys(target / LAST):
+            key, salt = (source / name for name in _OPEN_THE_KEYS)
+            raise CannotBackUp(
+                f"all is copied to {target}, but no server could be started there: {key} is "
+                f"missing, or {salt} if TALLYSTICK_KEK is set, without which nothing opens the keys"
+            )
     except (OSError, sqlite3.Error) as error:
         raise CannotBackUp(f"{source} cannot be copied to {target}: {error}") from error
     return copies
@@ -103,6 +113,15 @@ def _copy(path: Path, copy: Path, alone: bool) -> None:
     else:
         shutil.copyfile(path, copy)
     _sync(copy)
+
+
+def _has_keys(ledger: Path) -> bool:
+    """Whether a first start came so far that keys were sealed."""
+    with closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?immutable=1", uri=True)) as copy:
+        tables = "SELECT 1 FROM sqlite_master WHERE name = 'meta'"
+        if copy.execute(tables).fetchone() is None:
+            return False
+        return copy.execute("SELECT 1 FROM meta").fetchone() is not None
 
 
 def _not_busy(path: Path, status: int) -> None:

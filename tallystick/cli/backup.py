@@ -25,8 +25,9 @@ def backup(
 
     An embedded chain is its server's alone: stop that first.
 
-    The keys are copied, too: keep the copy as safe as the original. A database that
-    TALLYSTICK_DATABASE names is copied by PostgreSQL's own pg_dump.
+    The keys are copied, too: keep the copy as safe as the original. Where the file is missing that
+    opens them, all else is copied, and that is an error. A database that TALLYSTICK_DATABASE names
+    is copied by PostgreSQL's own pg_dump.
     """
     from engine.db.backup import CannotBackUp, back_up
     from engine.errors import CannotStart

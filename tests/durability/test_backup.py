@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from engine.db.backup import CannotBackUp, back_up
+from engine.db.sqlite import SqliteDatabase
 from engine.fsck.check import check
 from engine.policy.limits import Limits
 from engine.sessions.session import SessionView
 from tests.anvil_world import anvil_with_contracts, wait_until
-from tests.cli.processes import called
+from tests.cli.processes import called, one_line
 from tests.ledger.oracle import Records, query, read_records
 from tests.world import USD, World
 
@@ -139,3 +140,26 @@ def test_what_cannot_be_copied_is_said(tmp_path: Path) -> None:
     (tmp_path / "data" / "chain.sqlite3").write_bytes(b"no database at all" * 100)
     with pytest.raises(CannotBackUp, match="not a database"):
         back_up(tmp_path / "data", tmp_path / "copy")
+
+
+def test_a_copy_whose_keys_nothing_opens_is_made_and_is_no_backup(tmp_path: Path) -> None:
+    """The file of the key, or the salt that makes it of a passphrase; each needs only its own."""
+    for kek, needed in ((None, "kek"), ("a secret that somebody keeps", "kek.salt")):
+        data = tmp_path / needed / "data"
+        World(data, kek=kek).engine.close()
+        done = called("backup", tmp_path / needed / "whole", "--data-dir", data)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / needed / "whole" / needed).is_file()
+        (data / needed).unlink()
+        done = called("backup", tmp_path / needed / "copy", "--data-dir", data)
+        line = one_line(done, 1)
+        assert line.startswith("cannot_back_up: all is copied to ")
+        assert f"{data / needed} " in line
+        assert check(tmp_path / needed / "copy" / "ledger.sqlite3").records > 0
+
+
+def test_before_a_key_was_sealed_none_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    SqliteDatabase(tmp_path / "data" / "ledger.sqlite3").close()
+    copies = back_up(tmp_path / "data", tmp_path / "copy")
+    assert [path.name for path in copies] == ["ledger.sqlite3"]
