@@ -19,7 +19,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -167,17 +167,17 @@ class Writer:
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
-            orders = [first]
+            waiting = orders = [first]
             last = False
-            with contextlib.suppress(queue.Empty):
-                while len(orders) < BATCH_COMMANDS_MAX and not last:
-                    item = self._queue.get_nowait()
-                    if item is None:
-                        last = True
-                    else:
-                        orders.append(item)
-            waiting = [o for o in orders if o.future.set_running_or_notify_cancel()]
             try:
+                with contextlib.suppress(queue.Empty):
+                    while len(orders) < BATCH_COMMANDS_MAX and not last:
+                        item = self._queue.get_nowait()
+                        if item is None:
+                            last = True
+                        else:
+                            orders.append(item)
+                waiting = [o for o in orders if o.future.set_running_or_notify_cancel()]
                 self._commit(waiting)
             except BaseException as error:  # noqa: BLE001 (without this thread nobody is answered)
                 self._end_acknowledging(error, waiting)
@@ -275,7 +275,7 @@ class Writer:
         """What is not provided for: whoever waits hears of it, and so does whoever comes."""
         fault = self.fault = f"the writer failed ({type(error).__name__}); restart"
         for order in waiting:
-            if not order.future.done():
+            with contextlib.suppress(InvalidStateError):  # answered, or nobody waits any more
                 order.future.set_exception(Unavailable(fault))
         with contextlib.suppress(OSError):
             _log.error("writer_failed", error=repr(error))

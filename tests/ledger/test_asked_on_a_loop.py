@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future
+from unittest.mock import Mock
 
 import pytest
 
@@ -82,6 +83,21 @@ def test_one_loop_does_not_wait_for_another(world: World) -> None:
         assert (await asyncio.wrap_future(ask(world, view, 3))).state == "captured"
 
     asyncio.run(caller())
+
+
+def test_where_the_loop_could_not_be_told_the_next_command_tells_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = world.session()
+
+    async def caller() -> Payment:
+        with monkeypatch.context() as failing:
+            failing.setattr(asyncio.get_running_loop(), "call_soon", Mock(side_effect=MemoryError))
+            with pytest.raises(MemoryError):
+                ask(world, view, 1)
+        return await asyncio.wait_for(asyncio.wrap_future(ask(world, view, 2)), PATIENCE_S)
+
+    assert asyncio.run(caller()).state == "captured"
 
 
 def test_what_waits_for_the_loop_is_answered_when_the_engine_stops(world: World) -> None:

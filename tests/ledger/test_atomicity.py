@@ -304,6 +304,31 @@ def test_a_log_line_that_cannot_be_written_stops_nothing(world: World) -> None:
     assert ask(world, view, USD).result(timeout=20).state == "captured"
 
 
+def test_a_writer_that_fails_before_it_decides_leaves_nobody_waiting(
+    fresh: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, begin = fresh.session(DAY), Future.set_running_or_notify_cancel
+    begun: list[Future[Any]] = []
+
+    def fails_at_the_second(future: Future[Any]) -> bool:
+        begun.append(future)
+        if len(begun) == 2:
+            raise MemoryError
+        return begin(future)
+
+    monkeypatch.setattr(Future, "set_running_or_notify_cancel", fails_at_the_second)
+    with one_batch(fresh.engine.writer):
+        asked = [ask(fresh, view, USD, key=str(n)) for n in range(3)]
+        asked[2].cancel()
+    told = [*asked[:2], ask(fresh, view, USD)]
+    why = "the writer failed (MemoryError); restart"
+    assert [str(each.exception(timeout=20)) for each in told] == [why] * 3
+    assert fresh.engine.ready()["faults"] == [why]
+    fresh.reopen()
+    again = [ask(fresh, view, USD, key=str(n)).result(timeout=20) for n in range(3)]
+    assert [each.replayed for each in again] == [False] * 3, "none was decided"
+
+
 @pytest.mark.parametrize("failure", [ValueError("not provided for"), SystemExit()])
 def test_what_is_not_provided_for_ends_the_acknowledging_and_leaves_nobody_waiting(
     fresh: World, monkeypatch: pytest.MonkeyPatch, failure: BaseException
