@@ -57,7 +57,10 @@ def _at_a_terminal() -> bool:
 
 
 def _line() -> str:
-    return "" if sys.stdin is None else sys.stdin.readline()
+    try:
+        return "" if sys.stdin is None else sys.stdin.readline()
+    except OSError:  # it is open only for writing, which is what nohup makes of a terminal
+        return ""
 
 
 def _has_come() -> bool:

@@ -29,10 +29,11 @@ def test_where_nobody_can_be_asked_nothing_but_the_refusal_is_said(shell: Shell)
         for more in ((), ("--json",)):
             done = shell.process(*arguments, *more)
             assert (done.returncode, done.stdout, done.stderr) == (2, "", REFUSAL)
-        closed = ["sh", "-c", 'exec "$@" <&-', "sh", COMMAND, *arguments]
         known = environment(url=shell.server.url, api_key=shell.key)
-        done = run(closed, capture_output=True, text=True, check=False, env=known)
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", REFUSAL)
+        for closed in ("<&-", "0>/dev/null"):  # the latter is what nohup makes of a terminal
+            command = ["sh", "-c", f'exec "$@" {closed}', "sh", COMMAND, *arguments]
+            done = run(command, capture_output=True, text=True, check=False, env=known)
+            assert (done.returncode, done.stdout, done.stderr) == (2, "", REFUSAL), closed
         done = shell(*arguments, "--json", given="perhaps\n")
         assert one_line(done, 1) == "aborted: nothing was done"
 
