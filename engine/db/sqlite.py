@@ -171,6 +171,8 @@ class SqliteDatabase:
                 if pages >= self._long:
                     busy, *_ = self._raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
                     self._long = 2 * pages if busy else LONG_PAGES
+                elif pages < LONG_PAGES:  # it was begun again, after whoever read had ended
+                    self._long = LONG_PAGES
             except MemoryError:  # which is what Python makes of SQLITE_NOMEM
                 return None
             except sqlite3.Error as error:
