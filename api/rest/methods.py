@@ -20,7 +20,7 @@ def methods_of(routes: Iterable[Any], scope: Scope) -> list[str]:
 
     Several routes may have one path, with a method each; a router knows the first of them.
     """
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = scope["path"]
     found: set[str] = set()
     for each in each_route(routes):
         methods, pattern = getattr(each, "methods", None), getattr(each, "path_regex", None)

@@ -78,13 +78,20 @@ def verify_inclusion(
 class Inclusions:
     """Checks the inclusion proofs of many leaves of one tree (`size`, `root`), in any order.
 
-    What `verify` accepts, and what it raises, are those of `verify_inclusion`. Two paths meet at
-    the lowest node that is above both leaves, and each has the other's node below it in its proof.
-    From there the rest of a proof must be, byte for byte, the rest of the one before it, which was
-    verified up to the root: so a neighbour costs one hash.
+    For hashes that are `bytes`, what `verify` accepts and what it raises are those of
+    `verify_inclusion`. Two paths meet at the lowest node that is above both leaves, and each has
+    the other's node below it in its proof. From there the rest of a proof must be, byte for byte,
+    the rest of the one before it, which was verified up to the root: so a neighbour costs one hash.
     """
 
     def __init__(self, size: int, root: bytes) -> None:
+        """Of this tree.
+
+        Raises:
+            ProofError: `size` or `root` is none.
+        """
+        _check_size("size", size)
+        _check_hash("root", root)
         self._size = size
         self._root = root
         self._proof: tuple[bytes, ...] = ()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlmodel import SQLModel
 
 from engine.db import postgres as on_postgres
 from engine.db.inserts import ROWS_A_STATEMENT, Inserts
@@ -51,6 +52,12 @@ def test_any_number_of_rows_is_inserted_in_its_order_with_few_statements(
         places = sa.select(META).where(META.c.key.like("row-%")).order_by(order)
         assert [row._asdict() for row in database.writer.execute(places)] == rows
         transaction.rollback()  # so that the next test finds none
+
+
+def test_the_widest_table_has_room_for_all_the_rows_of_a_statement() -> None:
+    """SQLite takes 32,766 variables unless it is built otherwise, PostgreSQL 65,535."""
+    widest = max(len(each.columns) for each in SQLModel.metadata.tables.values())
+    assert widest * ROWS_A_STATEMENT <= 32_766
 
 
 @pytest.mark.parametrize("world", ["postgresql"], indirect=True)

@@ -10,6 +10,7 @@ import pytest
 from engine.db import patience
 from engine.db.patience import NETWORK, PatientConnection
 from engine.db.postgres import PostgresDatabase
+from engine.errors import Unavailable
 from tests.anvil_world import wait_until
 from tests.servers import PostgresServer
 
@@ -53,6 +54,27 @@ def test_a_url_has_the_last_word(postgres: PostgresServer) -> None:
         **{name: str(value) for name, value in NETWORK.items()},
         "keepalives_idle": "77",
     }
+
+
+def test_a_reader_has_as_long_as_a_statement_may_take_and_is_looked_for_briefly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(NETWORK, "connect_timeout", 2)
+    monkeypatch.setattr(patience, "BRIEF_S", 1)
+    monkeypatch.setattr(patience, "ANSWER_S", 300)
+
+    def read(seconds: float) -> None:
+        with database.reading() as connection:
+            connection.exec_driver_sql(f"SELECT pg_sleep({seconds})")
+
+    with PostgresServer() as server, server.database() as url, ThreadPoolExecutor(1) as threads:
+        database = PostgresDatabase(url)
+        read(3)
+        with server.stalled():
+            unheard = threads.submit(read, 0)
+            with pytest.raises(Unavailable, match="does not answer"):
+                unheard.result(60)
+        database.close()
 
 
 def test_who_sets_an_installation_up_waits_for_as_long_as_another_does(

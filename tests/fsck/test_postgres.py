@@ -1,12 +1,13 @@
 """The same on PostgreSQL, where many processes write and streams have heads."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlmodel import SQLModel
@@ -79,6 +80,20 @@ def test_a_change_of_the_last_rows_is_found(shared: Shared, table: str, every: b
 def test_a_database_that_is_away_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CannotRead, match="cannot be read"):
         check(f"postgresql://nobody@/nothing?host={tmp_path}")
+
+
+def test_one_whose_tables_somebody_keeps_is_given_up_in_one_line(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "STATEMENT_TIMEOUT_MS", 500)
+    with psycopg.connect(shared.url) as other, ThreadPoolExecutor(1) as threads:
+        other.execute("LOCK TABLE decisions IN ACCESS EXCLUSIVE MODE")
+        checking = threads.submit(called, "fsck", database=shared.url)
+        wait([checking], timeout=60)
+        other.rollback()
+        line = one_line(checking.result(), 4)
+    assert line.startswith("cannot_read: the ledger cannot be read: ")
+    assert "lock timeout" in line
 
 
 @pytest.mark.parametrize("from_the_beginning", [True, False])
