@@ -168,11 +168,11 @@ class SqliteDatabase:
             self._folded = changed
             try:
                 _, pages, _ = self._raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                if pages >= self._long:
-                    busy, *_ = self._raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-                    self._long = 2 * pages if busy else LONG_PAGES
-                elif pages < LONG_PAGES:  # it was begun again, after whoever read had ended
+                if pages < LONG_PAGES:
                     self._long = LONG_PAGES
+                elif pages >= self._long:
+                    self._raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+                    self._long = 2 * pages  # if it is not begun again even now
             except MemoryError:  # which is what Python makes of SQLITE_NOMEM
                 return None
             except sqlite3.Error as error:
