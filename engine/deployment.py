@@ -111,10 +111,10 @@ def open_gateway(settings: Settings, database: Database) -> ChainGateway:
     stored = stored_deployment(database)
     if stored and not path.exists():
         # A new and empty chain in its place would only hide what happened.
+        kept, setting = _kept(settings)
         raise CannotStart(
-            f"{path} is missing: this data directory belongs to the chain with id "
-            f"{stored['chain_id']}, which is not embedded here or was removed: "
-            "put it back, or choose another TALLYSTICK_DATA_DIR"
+            f"{path} is missing: this {kept} belongs to the chain with id {stored['chain_id']}, "
+            f"which is not embedded here or was removed: put it back, or choose another {setting}"
         )
     from engine.chain.embedded import EmbeddedChain
 
@@ -206,7 +206,7 @@ def _first_start(
         from engine.chain.embedded import EmbeddedChain
 
         assert isinstance(gateway, EmbeddedChain)
-        _check_unused(gateway)
+        _check_unused(gateway, settings)
         gateway.fund(operator.address.lower(), OPERATOR_FUNDS_WEI)
         usdc = create(gateway, operator, contracts.TEST_USDC)
     if settings.registry is None:
@@ -244,7 +244,7 @@ def _first_start(
     return stored | ({"usdc": usdc} if usdc else {})
 
 
-def _check_unused(chain: ChainGateway) -> None:
+def _check_unused(chain: ChainGateway, settings: Settings) -> None:
     """A ledger that is gone must not come back empty beside the chain that remembers it.
 
     What a first start left behind that did not come to its end is no such memory.
@@ -254,9 +254,11 @@ def _check_unused(chain: ChainGateway) -> None:
         contracts.event_topic(contracts.ANCHOR_REGISTRY, "Anchored"),
     )
     if chain.logs(from_block=0, to_block=chain.head().number, topics=[written_after_it]):
+        shared = settings.database is not None
         raise CannotStart(
-            "ledger.sqlite3 is empty or missing, but the embedded chain beside it holds sessions "
-            "or anchors: put the ledger back, or choose another TALLYSTICK_DATA_DIR"
+            f"{'TALLYSTICK_DATABASE' if shared else DATA_FILE} is empty or missing, but the "
+            f"embedded chain in {settings.data_dir} holds sessions or anchors: put the ledger "
+            "back, or choose another TALLYSTICK_DATA_DIR"
         )
 
 
@@ -311,13 +313,18 @@ def _open_log(gateway: ChainGateway, operator: KeyAccount, anchors: str, salt: b
     return log_id
 
 
+def _kept(settings: Settings) -> tuple[str, str]:
+    """What belongs to one chain, and the setting that names it."""
+    if settings.database is not None:
+        return "database", "TALLYSTICK_DATABASE"
+    return "data directory", "TALLYSTICK_DATA_DIR"
+
+
 def _check(
     settings: Settings, gateway: ChainGateway, deployment: Deployment, stored: dict[str, str]
 ) -> None:
     operator = deployment.operator
-    kept, setting = ("data directory", "TALLYSTICK_DATA_DIR")
-    if settings.database is not None:
-        kept, setting = ("database", "TALLYSTICK_DATABASE")
+    kept, setting = _kept(settings)
     checks: tuple[tuple[str, Any, Callable[[], Any]], ...] = (
         ("chain id", stored["chain_id"], lambda: str(gateway.chain_id)),
         ("genesis block", stored["genesis_hash"], deployment.genesis_hash.hex),

@@ -158,7 +158,8 @@ class Settings(BaseSettings):
     kek: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="Secret that encrypts stored keys; default: a file in the data directory",
+        description="Secret that encrypts stored keys; default: a file in the data directory; "
+        "to be set with TALLYSTICK_DATABASE",
     )
     chain: Annotated[str, AfterValidator(check_chain)] = Field(
         default="embedded",

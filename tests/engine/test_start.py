@@ -195,6 +195,22 @@ def test_a_database_of_another_chain_is_refused_as_what_it_is(
     assert "but this database belongs to" in message
 
 
+def test_a_database_is_named_where_it_has_another_embedded_chain_or_none(
+    database_url: str, tmp_path: Path
+) -> None:
+    shared = {"database": database_url, "kek": "the same for every server"}
+    alone = World(tmp_path / "alone")
+    alone.session(mint_pkp=True)
+    alone.engine.tick()
+    alone.engine.close()
+    message = refused(tmp_path / "alone", **shared)
+    assert message.startswith("TALLYSTICK_DATABASE is empty or missing, but the embedded chain in ")
+    open_engine(settings_for(tmp_path / "first", **shared)).close()
+    message = refused(tmp_path / "second", **shared)
+    assert "chain.sqlite3 is missing: this database belongs to the chain with id" in message
+    assert message.endswith("choose another TALLYSTICK_DATABASE")
+
+
 def test_a_chain_file_that_was_removed_is_missed(copy: Path) -> None:
     (copy / "chain.sqlite3").unlink()
     assert "chain.sqlite3 is missing" in refused(copy)
