@@ -67,7 +67,7 @@ def fsck(
     if as_json:
         print_json(_summary(report))
     else:
-        _print(report)
+        _print(report, str(store.resolve()) if isinstance(store, Path) else "TALLYSTICK_DATABASE")
     raise typer.Exit(0 if report.clean else FOUND_EXIT_CODE)
 
 
@@ -109,10 +109,10 @@ def _summary(report: "Report") -> dict[str, Any]:
     }
 
 
-def _print(report: "Report") -> None:
+def _print(report: "Report", where: str) -> None:
     for finding in report.findings:
-        where = " ".join(part for part in (finding.table, finding.row, finding.column) if part)
-        console.print(f"[bold red]{escape(where)}[/]: {escape(finding.says)}", soft_wrap=True)
+        place = " ".join(part for part in (finding.table, finding.row, finding.column) if part)
+        console.print(f"[bold red]{escape(place)}[/]: {escape(finding.says)}", soft_wrap=True)
         if finding.found or finding.expected:
             values = f"found {finding.found or '(nothing)'}, expected {finding.expected or '—'}"
             console.print(f"    {escape(values)}", soft_wrap=True)
@@ -120,8 +120,9 @@ def _print(report: "Report") -> None:
         console.print(f"… and {report.more} more", soft_wrap=True)
     chain = "" if report.anchors is None else f", {report.anchors} anchors on the chain"
     about = f"{report.records} records, {report.size} in the log{chain}"
+    where = escape(where)
     if report.clean:
-        console.print(f"[green]✓[/] {about}: nothing found", soft_wrap=True)
+        console.print(f"[green]✓[/] {about}: nothing found in {where}", soft_wrap=True)
     else:
         count = len(report.findings) + report.more
-        console.print(f"\n[bold red]{count} found[/] in {about}", soft_wrap=True)
+        console.print(f"\n[bold red]{count} found[/] in {about}, in {where}", soft_wrap=True)

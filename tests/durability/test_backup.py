@@ -100,7 +100,9 @@ def test_the_command_copies_for_the_owner_alone_and_into_nothing_that_is_there(
     world.engine.close()
     done = called("backup", tmp_path / "copy", "--data-dir", tmp_path / "data")
     assert (done.returncode, done.stderr) == (0, "")
-    copies = [Path(line) for line in done.stdout.splitlines()]
+    source, *copied = done.stdout.splitlines()
+    assert source == f"copied from {tmp_path / 'data'}:"
+    copies = list(map(Path, copied))
     assert [copies[0].name, copies[-1].name] == ["chain.sqlite3", "ledger.sqlite3"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in copies} == {0o600}
     assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o700

@@ -38,7 +38,7 @@ def change(directory: Path, statement: str) -> None:
 def test_a_clean_directory(directory: Path) -> None:
     done = called("fsck", "--data-dir", directory, "--keys")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("in the log: nothing found\n")
+    assert done.stdout.endswith(f"in the log: nothing found in {directory / 'ledger.sqlite3'}\n")
     told = json.loads(called("fsck", "--data-dir", directory, "--json").stdout)
     assert (told["clean"], told["findings"], told["anchors_on_chain"]) == (True, [], None)
     assert "chain_blocks.timestamp_s" in told["not_checked"]
