@@ -22,12 +22,22 @@ _NOTHING_SENT = (
     httpx.UnsupportedProtocol,
 )
 
-_NOT_SENDABLE = "a key or token begins or ends with a blank, or holds control characters"
+_NOT_SENDABLE = (
+    "a key or token begins or ends with a blank, or holds control characters or any but ASCII"
+)
 
 
 def authorization(secret: str | None) -> dict[str, str]:
-    """The header that an operator's key or a session's token is sent in."""
-    return {"Authorization": f"Bearer {secret}"} if secret else {}
+    """The header that an operator's key or a session's token is sent in.
+
+    Raises:
+        ApiError: it cannot be sent.
+    """
+    if not secret:
+        return {}
+    if not secret.isascii():
+        raise ApiError(0, "not_sendable", _NOT_SENDABLE, {})
+    return {"Authorization": f"Bearer {secret}"}
 
 
 def session_token_of(session_token: str | None) -> str:

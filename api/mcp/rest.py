@@ -78,7 +78,8 @@ class Rest:
         try:
             answer = await self._http.request(method, path, content=content, headers=headers)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
-            raise Refused("unreachable", f"the server cannot be reached: {error}") from error
+            why = f"the server at {self._http.base_url} cannot be reached: {error}"
+            raise Refused("unreachable", why) from error
         except httpx.HTTPError as error:
             why = f"the server did not answer ({type(error).__name__})"
             raise Refused("no_answer", why, idempotency_key=idempotency_key) from error

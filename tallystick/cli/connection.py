@@ -99,7 +99,5 @@ def _open(url: str, *, api_key: str | None = None, session_token: str | None = N
         raise InvalidInput("--url", f"http:// or https:// is missing in front of {url!r}")
     try:
         return Asking(url, api_key=api_key, session_token=session_token)
-    except UnicodeEncodeError as error:
-        raise InvalidInput("--api-key or --session-token", "must be plain ASCII") from error
     except (ValueError, httpx.InvalidURL) as error:
         raise InvalidInput("--url", f"{url!r} is not a URL: {error}") from error

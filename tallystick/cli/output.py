@@ -20,6 +20,7 @@ from tallystick.errors import ApiError
 DENIED_EXIT_CODE = 6
 USAGE_EXIT_CODE = 2
 _POLICY_DENIAL_STATUS = 402
+_NOT_PUBLIC = "an address that is not public"
 _NO_CONDITION = "is none of the sentences that a condition can be"
 
 _UNBOUNDED_COLUMNS = 10_000
@@ -132,12 +133,14 @@ def _what_next(error: Exception) -> str:
     if error.is_unknown and error.idempotency_key is not None:
         key = shlex.quote(error.idempotency_key)
         return f"it may have been done; to do it once, ask again with --key {key}"
-    if error.is_unknown:
+    if error.is_unknown and error.code != "chain_unavailable":  # which says what was not done
         return "it may have been done"
     if error.code == "http_error":
         return "TALLYSTICK_URL or --url names one"
     if error.code == "session_not_registered":
         return "only one that was created with --mint-pkp has"
+    if error.message.endswith(_NOT_PUBLIC):
+        return "TALLYSTICK_WEBHOOK_NETWORKS of the server can allow it"
     if error.message.endswith(_NO_CONDITION):
         return "'never merchant casino' is one; docs/api.md#conditions has them all"
     return ""

@@ -12,7 +12,6 @@ from tallystick.cli.connection import DEFAULT_URL, ApiKey, AsJson, Key, Url, as_
 from tallystick.cli.output import console, failed, minute, print_json, print_line, table
 from tallystick.cli.signals import leave
 from tallystick.defaults import PAGE_MAX
-from tallystick.errors import ApiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -231,11 +230,6 @@ def listen(
             listener.serve()
         except KeyboardInterrupt:
             pass
-        except ApiError as error:
-            if not error.message.startswith("url: "):
-                raise
-            told = f"{error.message}: TALLYSTICK_WEBHOOK_NETWORKS of the server can allow 127.0.0.1"
-            raise typer.Exit(failed(error.code, told, 1)) from error
         finally:
             listener.close()
             if made is not None:

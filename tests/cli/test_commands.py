@@ -349,7 +349,6 @@ def test_evidence_that_cannot_be_had_or_written_is_one_line(
         (b"sessions", b"get", b"\xff\xfe"),
         (b"sessions", b"create", b"--agent-id", b"\xc3\x28", b"--wallet", b"x"),
         (b"pay", b"\xf0\x9f", b"--session-token", b"zai_session_x"),
-        (b"pay", b"1", b"--session-token", "zai_session_é".encode()),
         (b"\xff",),
         (b"anchor", b"--\xff"),
         (b"verify", b"\xff", b"--rpc", b"http://x", b"--registry", b"0x\xff"),

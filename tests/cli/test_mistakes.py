@@ -64,11 +64,12 @@ def test_an_amount_below_zero_is_no_option(
     assert one_line(shell("sessions", "list", amount), 2).startswith("usage: No such option: -")
 
 
-@pytest.mark.parametrize("key", ["zfi_test_x ", "zfi_test_\tx\t", "zfi\x00x"])
+@pytest.mark.parametrize("key", ["zfi_test_x ", "zfi_test_\tx\t", "zfi\x00x", "zfi_test_…"])
 def test_a_key_that_cannot_be_sent_is_said_to_be_no_more_than_that(shell: Shell, key: str) -> None:
     line = one_line(shell("sessions", "list", "--api-key", key), 1)
     assert line == (
-        "not_sendable: a key or token begins or ends with a blank, or holds control characters"
+        "not_sendable: a key or token begins or ends with a blank, or holds control characters "
+        "or any but ASCII"
     )
 
 

@@ -258,6 +258,17 @@ def test_an_amount_is_a_number_as_the_server_told_it(tenant: Served) -> None:
         assert agent.capture(held["id"])["captured_usd"] == 1.5
 
 
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+@pytest.mark.parametrize("given", ["api_key", "session_token"])
+def test_a_key_that_no_header_can_hold_is_refused_without_repeating_it(
+    client: type[Client | AsyncClient], given: str
+) -> None:
+    with pytest.raises(ApiError, match="ASCII") as refused:
+        client("http://127.0.0.1:1", **{given: "zfi_test_…"})  # type: ignore[arg-type]
+    assert (refused.value.status, refused.value.code) == (0, "not_sendable")
+    assert "zfi_test" not in str(refused.value)
+
+
 @pytest.mark.parametrize("amount", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_no_number_is_not_sent(tenant: Served, amount: float) -> None:
     client, network = operator(tenant)

@@ -197,7 +197,9 @@ def test_text_that_looks_like_json_is_taken_as_text(hands: Hands, served: Served
 
 def test_a_server_that_is_not_there_is_said_to_be(served: Served) -> None:
     nobody = Hands("http://127.0.0.1:1", "zai_session_" + "0" * 64)
-    assert nobody.refusal("check_budget")["code"] == "unreachable"
+    refusal = nobody.refusal("check_budget")
+    assert refusal["code"] == "unreachable"
+    assert refusal["message"].startswith("the server at http://127.0.0.1:1 cannot be reached: ")
 
 
 def test_instructions_in_the_text_of_others_only_ever_arrive_as_the_value_of_a_string(
