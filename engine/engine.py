@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from engine.audit.canonical import CanonicalError
 from engine.background import repeating
-from engine.chain.gateway import ChainError, ChainGateway
+from engine.chain.gateway import ChainError, ChainGateway, ChainUnavailable
 from engine.clock import Clock, system_clock
 from engine.clock import stopwatch as system_stopwatch
 from engine.db.claim import Claim
@@ -376,6 +376,8 @@ def open_engine(
             )
             opened.callback(engine.writer.stop)
             engine.open()
+        except ChainUnavailable as error:
+            raise CannotStart(f"TALLYSTICK_CHAIN: {error}") from error
         except (Unavailable, ChainError, CanonicalError, sa.exc.DatabaseError) as error:
             raise CannotStart(str(error)) from error
         opened.pop_all()
